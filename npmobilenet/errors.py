@@ -1,0 +1,21 @@
+"""The errors a user can meet: each names what was wrong, what was expected and what to do."""
+
+
+class NpmobilenetError(Exception):
+    """Base of every error this package raises on purpose; its text is one clear statement."""
+
+
+class CheckpointError(NpmobilenetError, ValueError):
+    """A checkpoint file cannot be read, is refused as unsafe, or does not fit the network."""
+
+
+class ImageError(NpmobilenetError, ValueError):
+    """A file or array is not an image that can be classified."""
+
+
+class DownloadError(NpmobilenetError, OSError):
+    """A download failed or did not arrive intact."""
+
+
+class MissingDependencyError(NpmobilenetError, ImportError):
+    """An optional library is needed for what was asked; the text says which extra installs it."""

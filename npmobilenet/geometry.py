@@ -1,0 +1,92 @@
+"""Where a sliding window lands: padding, output size and multiply-adds of a convolution.
+
+A leaf module without dependencies. The graph (which knows nothing of kernels) and the kernels (which know
+nothing of graphs) both take their geometry from here, so that there is one definition of it.
+
+Letters used throughout the project: N batch, H W input height and width, C channels (C_in, C_out),
+K kernel size, G groups, P Q output height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]  # ((top, bottom), (left, right))
+PaddingSpec = str | int | Sequence[int] | Sequence[Sequence[int]]
+
+
+def pair(value: int | Sequence[int], name: str = "value", least: int = 1) -> Pair:
+    """Return ``value`` as ``(vertical, horizontal)``; a single integer counts for both.
+
+    Raises
+    ------
+    ValueError
+        If it is neither an integer nor two integers, or one of them is below ``least``.
+    """
+    try:
+        values = tuple(value) if isinstance(value, Sequence) else (value, value)
+        if len(values) == 2 and all(int(v) == v and v >= least for v in values):
+            return int(values[0]), int(values[1])
+    except TypeError:
+        pass
+    raise ValueError(f"{name} must be an integer >= {least} or a pair of them, got {value!r}")
+
+
+def resolve_padding(
+    padding: PaddingSpec, size: Pair, kernel: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)
+) -> Pads:
+    """Return the zeros added around an image as ``((top, bottom), (left, right))``.
+
+    Parameters
+    ----------
+    padding : {"symmetric", "same"}, int, (vertical, horizontal) or ((top, bottom), (left, right))
+        ``"symmetric"`` is PyTorch's custom ``((stride - 1) + dilation * (K - 1)) // 2`` on every side.
+        ``"same"`` is TensorFlow's SAME: ``ceil(size / stride)`` outputs, the odd zero after the image.
+    size : (H, W)
+        Input height and width; ``"same"`` depends on it.
+    """
+    if padding == "same":
+        return tuple(
+            _same(s, (k - 1) * d + 1, st) for s, k, st, d in zip(size, kernel, stride, dilation, strict=True)
+        )
+    if padding == "symmetric":
+        return tuple(
+            (p, p)
+            for k, st, d in zip(kernel, stride, dilation, strict=True)
+            for p in [((st - 1) + d * (k - 1)) // 2]
+        )
+    if isinstance(padding, str):
+        raise ValueError(f"padding must be 'symmetric', 'same' or numbers, got {padding!r}")
+    if isinstance(padding, Sequence) and len(padding) == 2 and isinstance(padding[0], Sequence):
+        return pair(padding[0], "padding", 0), pair(padding[1], "padding", 0)
+    vertical, horizontal = pair(padding, "padding", 0)
+    return (vertical, vertical), (horizontal, horizontal)
+
+
+def _same(size: int, extent: int, stride: int) -> Pair:
+    total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+    return total // 2, total - total // 2
+
+
+def output_size(size: int, kernel: int, stride: int = 1, pads: Pair = (0, 0), dilation: int = 1) -> int:
+    """Return the number of window positions along one axis.
+
+    Raises
+    ------
+    ValueError
+        If the window does not fit into the padded input.
+    """
+    extent = (kernel - 1) * dilation + 1
+    padded = size + pads[0] + pads[1]
+    if padded < extent:
+        raise ValueError(
+            f"a window of {extent} (kernel {kernel}, dilation {dilation}) does not fit into "
+            f"{size} + padding {pads[0]} + {pads[1]}"
+        )
+    return (padded - extent) // stride + 1
+
+
+def convolution_macs(output: Pair, kernel: Pair, c_in: int, c_out: int, groups: int = 1) -> int:
+    """Multiply-adds of one convolution of one image: ``P * Q * K_h * K_w * C_in * C_out / G``."""
+    return output[0] * output[1] * kernel[0] * kernel[1] * (c_in // groups) * c_out

@@ -1,0 +1,56 @@
+"""Packaging of npmobilenet.
+
+``kernels/`` and ``bench/`` are folders of their own at the top level and install as ``npmobilenet.kernels``
+and ``npmobilenet.bench`` (a bare top-level package ``kernels`` would collide with one on PyPI).
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+FOLDERS = {"npmobilenet": "npmobilenet", "npmobilenet.kernels": "kernels", "npmobilenet.bench": "bench"}
+
+
+def packages() -> dict[str, str]:
+    """Map every package to its folder (setuptools does not search mapped folders by itself)."""
+    found = {}
+    for name, folder in FOLDERS.items():
+        for init in sorted((HERE / folder).rglob("__init__.py")):
+            below = init.parent.relative_to(HERE / folder)
+            found[".".join([name, *below.parts])] = (Path(folder) / below).as_posix()
+    return found
+
+
+EXTRAS = {
+    "image": ["pillow>=9.1", "tqdm>=4.60"],
+    "test": ["pytest>=7.4", "pytest-benchmark>=4.0", "hypothesis>=6.80", "pillow>=9.1", "tqdm>=4.60"],
+    "bench": ["pytest>=7.4", "pytest-benchmark>=4.0"],
+    "cuda": ["numba-cuda>=0.15"],
+}
+EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+
+setup(
+    name="npmobilenet",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "npmobilenet/__init__.py").read_text())[1],
+    description="MobileNet inference with nothing but NumPy and Numba: no deep-learning framework installed",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE", "npmobilenet/weights/LICENSES.md"],
+    python_requires=">=3.10,<3.14",
+    install_requires=["numpy", "numba>=0.63"],
+    extras_require=EXTRAS,
+    packages=sorted(packages()),
+    package_dir=packages(),
+    package_data={"npmobilenet.weights": ["*.safetensors", "*.md"]},
+    entry_points={"console_scripts": ["npmobilenet=npmobilenet.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
