@@ -1,0 +1,29 @@
+"""The networks, one file per family: each is its paper's table (`blocks` explains the rows).
+
+A new network of the family is a new list of rows here and a key map in `checkpoints.key_maps`.
+"""
+
+from npmobilenet.architectures.architecture import Architecture, random_weights
+from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1, MOBILENET_V1_DENSE, MOBILENET_V1_SHALLOW
+from npmobilenet.architectures.mobilenet_v2 import MOBILENET_V2
+
+__all__ = ["ARCHITECTURES", "Architecture", "get_architecture", "random_weights"]
+
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (MOBILENET_V2, MOBILENET_V1, MOBILENET_V1_SHALLOW, MOBILENET_V1_DENSE)
+}
+
+
+def get_architecture(name: str) -> Architecture:
+    """Return an architecture by name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; the message lists those there are.
+    """
+    try:
+        return ARCHITECTURES[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"no architecture {name!r}; there are: {', '.join(ARCHITECTURES)}") from None

@@ -1,0 +1,70 @@
+"""Running a network: plans per image size, batches, threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from npmobilenet.geometry import Pair
+from npmobilenet.graph import Graph
+from npmobilenet.plan import Plan, Program
+
+BACKENDS = ("cpu", "reference")
+PLANS_KEPT = 16  # image sizes whose plan, with its arena, is kept for the next call
+
+
+class Engine:
+    """Computes the outputs of one network on one backend.
+
+    Results are the same bit for bit whatever the number of threads and the batch an image is part of. Any
+    number of Python threads may call :meth:`run` at once.
+    """
+
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str = "cpu") -> None:
+        self.program = Program(graph, weights, backend)
+        self._plans: OrderedDict[tuple[Pair, str | None], Plan] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def plan(self, size: Pair, output: str | None = None) -> Plan:
+        """Return the plan for images of ``(H, W)``, made when it is first asked for."""
+        key = (size, output)
+        with self._lock:
+            plan = self._plans.pop(key, None) or self.program.plan(size, output)
+            self._plans[key] = plan
+            while len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        return plan
+
+    def run(self, x: np.ndarray, threads: int = 1, output: str | None = None) -> np.ndarray:
+        """Compute a batch.
+
+        Parameters
+        ----------
+        x : float array (N, C, H, W)
+        threads : int
+            A single image is computed by all of them together; of several images each thread takes its own.
+        output : str, optional
+            The block or node whose output is wanted; the logits if None.
+
+        Returns
+        -------
+        float32 array (N, C, P, Q) or (N, C)
+        """
+        plan = self.plan(x.shape[2:], output)
+        shape = plan.shapes[plan.steps[-1].node.name]
+        result = np.empty((len(x), shape[-1], *shape[1:-1]), np.float32)
+
+        def compute(index: int, threads: int) -> None:
+            result[index] = plan.run(x[index], threads)
+
+        together = len(x) // threads * threads if threads > 1 else 0  # whole rounds of one image a thread
+        if together:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(compute, range(together), [1] * together))
+        for index in range(together, len(x)):
+            compute(index, threads)
+        return result

@@ -1,0 +1,177 @@
+"""Lowering: a graph becomes a list of kernel calls for one backend and one image size.
+
+This is the only place where graphs and kernels meet. Weights are packed once per backend (:class:`Program`);
+a plan for a new image size is a matter of milliseconds and compiles nothing. Activations are NHWC and live in
+one arena, at offsets planned so that tensors which are never needed at the same time share memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from npmobilenet.geometry import Pair
+from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.kernels import registry
+from npmobilenet.kernels.registry import Kernel
+from npmobilenet.passes import folded_parameters, fuse
+
+ARENA_ALIGNMENT = 16  # values: a cache line of float32, so that no tensor shares one with its neighbour
+
+# PyTorch's weight axes to the kernels' (see kernels/reference.py).
+_WEIGHT_LAYOUT = {
+    "conv2d": lambda weight: weight.transpose(2, 3, 1, 0),
+    "depthwise_conv2d": lambda weight: weight[:, 0].transpose(1, 2, 0),
+    "pointwise_conv2d": lambda weight: weight[:, :, 0, 0].T,
+    "linear": lambda weight: weight.T,
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One fused node with the kernel chosen for it and its packed weights; independent of the image size."""
+
+    node: Node
+    kernel: Kernel
+    weights: tuple[np.ndarray, ...]
+    options: Mapping[str, Any]
+
+
+class Program:
+    """A graph lowered for one backend.
+
+    Parameters
+    ----------
+    graph : Graph
+        As the architecture builds it; fused here.
+    weights : mapping of str to float32 array
+        By the graph's parameter names, in PyTorch's layout.
+    backend : str
+        "cpu" or "reference"; the latter computes in float64 throughout.
+    """
+
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str) -> None:
+        self.graph = fuse(graph)
+        self.dtype = np.float64 if backend == "reference" else np.float32
+        self.operations = {node.name: self._lower(node, weights, backend) for node in self.graph}
+
+    def _lower(self, node: Node, weights: Mapping[str, np.ndarray], backend: str) -> Operation:
+        operation = node["function"] if node.operation == "activation" else node.operation
+        packed: tuple[np.ndarray, ...] = ()
+        if operation in _WEIGHT_LAYOUT:
+            weight, bias = folded_parameters(node, weights)
+            layout = _WEIGHT_LAYOUT[operation]
+            packed = tuple(np.ascontiguousarray(array, self.dtype) for array in (layout(weight), bias))
+        options = {}
+        if "activation" in node.attributes:
+            options["activation"] = node["activation"]
+        if operation in ("conv2d", "depthwise_conv2d"):
+            options |= {name: node[name] for name in ("stride", "padding", "dilation")}
+        if operation == "conv2d":
+            options["groups"] = node["groups"]
+        return Operation(node, registry.best(operation, backend), packed, options)
+
+    def plan(self, size: Pair, output: str | None = None) -> Plan:
+        """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits.
+
+        Raises
+        ------
+        ValueError
+            If the image is too small or there is no block of that name.
+        """
+        graph = self.graph if output is None else self.graph.up_to(output)
+        shapes = {name: (1, *shape[1:], shape[0]) for name, shape in graph.shapes(size).items()}
+        steps = [self.operations[node.name] for node in graph]
+        return Plan(steps, shapes, *plan_arena(graph, shapes), self.dtype)
+
+
+@dataclass
+class Plan:
+    """Kernel calls in order, and where each tensor of one image lies in the arena.
+
+    Attributes
+    ----------
+    steps : list of Operation
+    shapes : dict of str to shape
+        ``(1, H, W, C)`` or ``(1, C)`` of every tensor, by the node that makes it.
+    offsets : dict of str to int
+        Where it starts in the arena, in values.
+    arena_values : int
+        Size of the arena.
+    """
+
+    steps: list[Operation]
+    shapes: dict[str, Shape]
+    offsets: dict[str, int]
+    arena_values: int
+    dtype: type
+    _idle: deque[dict[str, np.ndarray]] = field(default_factory=deque, repr=False)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of activations while one image is computed."""
+        return self.arena_values * np.dtype(self.dtype).itemsize
+
+    def run(self, image: np.ndarray, threads: int) -> np.ndarray:
+        """Compute one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``.
+
+        May be called from several Python threads at once: each takes an arena of its own.
+        """
+        try:
+            tensors = self._idle.pop()
+        except IndexError:
+            tensors = self._new_arena()
+        tensors["input"][0] = image.transpose(1, 2, 0)
+        for step in self.steps:
+            source, *residual = (tensors[name] for name in step.node.inputs)
+            also = {"residual": residual[0]} if step.node.attributes.get("residual") else {}
+            operands = (source,) if also else (source, *residual)
+            step.kernel.function(
+                *operands, *step.weights, **also, **step.options, out=tensors[step.node.name], threads=threads
+            )
+        result = tensors[self.steps[-1].node.name][0]
+        result = (result.transpose(2, 0, 1) if result.ndim == 3 else result).copy()
+        self._idle.append(tensors)
+        return result
+
+    def _new_arena(self) -> dict[str, np.ndarray]:
+        arena = np.empty(self.arena_values, self.dtype)
+        return {
+            name: arena[self.offsets[name] : self.offsets[name] + prod(shape)].reshape(shape)
+            for name, shape in self.shapes.items()
+        }
+
+
+def plan_arena(graph: Graph, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
+    """Give every tensor an offset such that tensors alive at the same time do not overlap.
+
+    Greedy, the largest tensor first, each at the lowest offset that is free for as long as it lives
+    (2001.03288, section 5).
+
+    Returns
+    -------
+    offsets : dict of str to int
+        In values, multiples of `ARENA_ALIGNMENT`.
+    arena_values : int
+    """
+    first, last = {"input": 0}, {"input": 0}
+    for time, node in enumerate(graph):
+        first[node.name] = time
+        for name in (*node.inputs, node.name):
+            last[name] = time
+    offsets: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for name in sorted(first, key=lambda name: -prod(shapes[name])):
+        size = -(-prod(shapes[name]) // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+        offset = 0
+        for other in sorted(offsets, key=offsets.__getitem__):
+            together = first[other] <= last[name] and first[name] <= last[other]
+            if together and offset + size > offsets[other]:
+                offset = max(offset, ends[other])
+        offsets[name], ends[name] = offset, offset + size
+    return offsets, max(ends.values())
