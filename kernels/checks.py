@@ -1,0 +1,290 @@
+"""What the arguments of an operation must be, and the shape of its result.
+
+One function per operation, with the operation's name and signature (without ``out`` and ``threads``), shared by
+every backend. Each raises ``ValueError`` with one line that names the argument, what was expected and what was
+given, and returns a :class:`Geometry`. They look at shapes and types only, never at the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from npmobilenet.geometry import PaddingSpec, Pads, Pair, output_size, pair, resolve_padding
+
+# What an operation can end with. Kernels get the position in this tuple.
+ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid")
+
+Size = int | Sequence[int]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shape of a result and, where a window slides over the image, how it slides."""
+
+    shape: Shape
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    pads: Pads = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+
+    @property
+    def start(self) -> Pair:
+        """Zeros above and to the left of the image: what a kernel subtracts from an input position."""
+        return self.pads[0][0], self.pads[1][0]
+
+
+def array(name: str, value: np.ndarray, axes: str, **sizes: int) -> None:
+    """Check that ``value`` is a float array with these axes, some of them of a known size.
+
+    Parameters
+    ----------
+    axes : str
+        The axes' letters, such as ``"N H W C"``; only N may be empty. An empty string stands for any axes.
+    **sizes
+        The size that a letter must have.
+    """
+    letters = axes.split()
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        if not letters or value.ndim == len(letters):
+            wrong = any(
+                size != sizes.get(letter, size) or (size == 0 and letter != "N")
+                for letter, size in zip(letters, value.shape, strict=False)
+            )
+            if not wrong:
+                return
+    wanted = ", ".join(f"{letter}={sizes[letter]}" if letter in sizes else letter for letter in letters)
+    got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    raise ValueError(f"{name} must be a float array{f' of shape ({wanted})' if letters else ''}, got {got}")
+
+
+def code(activation: str) -> int:
+    """Return the number by which kernels know an activation: its position in :data:`ACTIVATIONS`."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+    return ACTIVATIONS.index(activation)
+
+
+def output(out: np.ndarray | None, shape: Shape, dtype: type = np.float32) -> np.ndarray:
+    """Return ``out`` if it fits, or a new array where it is None."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != shape:
+        got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ValueError(f"out must be a {np.dtype(dtype)} array of shape {shape}, got {got}")
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise ValueError("out must be C-contiguous, aligned and writeable")
+    return out
+
+
+def float32(x: np.ndarray) -> np.ndarray:
+    """Return ``x`` as the one type that compiled kernels take: float32, C-contiguous, aligned, writeable.
+
+    Numba compiles a function again for read-only arrays. So a read-only array (a memory-mapped weight) is
+    passed as a writeable view of the same memory; no kernel writes to an input.
+    """
+    x = np.require(x, np.float32, ("C", "A"))
+    return x if x.flags.writeable else np.asarray(_WriteableView(x))
+
+
+class _WriteableView:
+    def __init__(self, x: np.ndarray) -> None:
+        self.owner = x
+        self.__array_interface__ = {**x.__array_interface__, "data": (x.ctypes.data, False)}
+
+
+def bias(value: np.ndarray | None, c_out: int) -> np.ndarray:
+    """Return the bias as compiled kernels take it: zeros where there is none."""
+    return np.zeros(c_out, np.float32) if value is None else float32(value)
+
+
+def slide(
+    x: np.ndarray, kernel: Size, stride: Size, padding: PaddingSpec, dilation: Size, channels: int
+) -> Geometry:
+    """Return the geometry of a window that slides over ``x`` (N, H, W, C) and gives ``channels`` values."""
+    kernel, stride, dilation = pair(kernel, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
+    size = x.shape[1:3]
+    pads = resolve_padding(padding, size, kernel, stride, dilation)
+    p, q = (output_size(*axis) for axis in zip(size, kernel, stride, pads, dilation, strict=True))
+    return Geometry((x.shape[0], p, q, channels), kernel, stride, pads, dilation)
+
+
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    activation: str = "none",
+) -> Geometry:
+    """Check a convolution; see :func:`npmobilenet.kernels.reference.conv2d`."""
+    array("x", x, "N H W C_in")
+    c_in = x.shape[3]
+    if not isinstance(groups, int) or groups < 1 or c_in % groups:
+        raise ValueError(f"groups must be an integer >= 1 that divides C_in={c_in}, got {groups!r}")
+    array("weight", weight, "K_h K_w C_in/G C_out", **{"C_in/G": c_in // groups})
+    c_out = weight.shape[3]
+    if c_out % groups:
+        raise ValueError(f"groups must divide C_out={c_out}, got {groups}")
+    _bias(bias, c_out)
+    code(activation)
+    return slide(x, weight.shape[:2], stride, padding, dilation, c_out)
+
+
+def depthwise_conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    dilation: Size = 1,
+    activation: str = "none",
+) -> Geometry:
+    """Check a depthwise convolution; see :func:`npmobilenet.kernels.reference.depthwise_conv2d`."""
+    array("x", x, "N H W C")
+    array("weight", weight, "K_h K_w C", C=x.shape[3])
+    _bias(bias, x.shape[3])
+    code(activation)
+    return slide(x, weight.shape[:2], stride, padding, dilation, x.shape[3])
+
+
+def mixed_depthwise_conv2d(
+    x: np.ndarray,
+    weights: Sequence[np.ndarray],
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = "symmetric",
+    dilation: Size = 1,
+    activation: str = "none",
+) -> Geometry:
+    """Check a mixed depthwise convolution; see :func:`npmobilenet.kernels.reference.mixed_depthwise_conv2d`."""
+    array("x", x, "N H W C")
+    if not isinstance(weights, (list, tuple)) or not weights:
+        raise ValueError(f"weights must be a list of arrays, got {weights!r}")
+    for group, weight in enumerate(weights):
+        array(f"weights[{group}]", weight, "K_h K_w C_group")
+    total = sum(weight.shape[2] for weight in weights)
+    if total != x.shape[3]:
+        raise ValueError(f"weights must have C={x.shape[3]} channels together, got {total}")
+    _bias(bias, x.shape[3])
+    code(activation)
+    shapes = [slide(x, w.shape[:2], stride, padding, dilation, x.shape[3]).shape for w in weights]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"padding {padding!r} gives the groups different output shapes: {shapes}")
+    return Geometry(shapes[0])
+
+
+def pointwise_conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    residual: np.ndarray | None = None,
+    activation: str = "none",
+) -> Geometry:
+    """Check a 1x1 convolution; see :func:`npmobilenet.kernels.reference.pointwise_conv2d`."""
+    array("x", x, "N H W C_in")
+    array("weight", weight, "C_in C_out", C_in=x.shape[3])
+    n, h, w, c_out = shape = (*x.shape[:3], weight.shape[1])
+    _bias(bias, c_out)
+    if residual is not None:
+        array("residual", residual, "N H W C_out", N=n, H=h, W=w, C_out=c_out)
+    code(activation)
+    return Geometry(shape)
+
+
+def linear(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, activation: str = "none"
+) -> Geometry:
+    """Check a fully connected layer; see :func:`npmobilenet.kernels.reference.linear`."""
+    array("x", x, "N C_in")
+    array("weight", weight, "C_in C_out", C_in=x.shape[1])
+    _bias(bias, weight.shape[1])
+    code(activation)
+    return Geometry((x.shape[0], weight.shape[1]))
+
+
+def batch_norm(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    *,
+    eps: float = 1e-5,
+) -> Geometry:
+    """Check a batch normalisation; see :func:`npmobilenet.kernels.reference.batch_norm`."""
+    array("x", x, "N H W C")
+    for name, value in {"weight": weight, "bias": bias, "mean": mean, "variance": variance}.items():
+        array(name, value, "C", C=x.shape[3])
+    if not eps >= 0:
+        raise ValueError(f"eps must not be negative, got {eps}")
+    return Geometry(x.shape)
+
+
+def global_average_pool(x: np.ndarray) -> Geometry:
+    """Check a mean over all pixels; see :func:`npmobilenet.kernels.reference.global_average_pool`."""
+    array("x", x, "N H W C")
+    return Geometry((x.shape[0], x.shape[3]))
+
+
+def max_pool2d(
+    x: np.ndarray, kernel_size: Size, *, stride: Size | None = None, padding: PaddingSpec = 0
+) -> Geometry:
+    """Check a pooling; see :func:`npmobilenet.kernels.reference.max_pool2d`."""
+    array("x", x, "N H W C")
+    stride = kernel_size if stride is None else stride
+    geometry = slide(x, kernel_size, stride, padding, 1, x.shape[3])
+    if any(max(pads) >= k for pads, k in zip(geometry.pads, geometry.kernel, strict=True)):
+        raise ValueError(f"padding {geometry.pads} must be smaller than the window {geometry.kernel}")
+    return geometry
+
+
+def average_pool2d(
+    x: np.ndarray,
+    kernel_size: Size,
+    *,
+    stride: Size | None = None,
+    padding: PaddingSpec = 0,
+    count_include_pad: bool = True,
+) -> Geometry:
+    """Check a pooling; see :func:`npmobilenet.kernels.reference.average_pool2d`."""
+    return max_pool2d(x, kernel_size, stride=stride, padding=padding)
+
+
+def add(x: np.ndarray, y: np.ndarray, *, activation: str = "none") -> Geometry:
+    """Check a sum; see :func:`npmobilenet.kernels.reference.add`."""
+    array("x", x, "")
+    array("y", y, "")
+    if x.shape != y.shape:
+        raise ValueError(f"y must have the shape of x, {x.shape}, got {y.shape}")
+    code(activation)
+    return Geometry(x.shape)
+
+
+def softmax(x: np.ndarray) -> Geometry:
+    """Check a softmax; see :func:`npmobilenet.kernels.reference.softmax`."""
+    array("x", x, "N C")
+    return Geometry(x.shape)
+
+
+def elementwise(x: np.ndarray) -> Geometry:
+    """Check the argument of a function of every element."""
+    array("x", x, "")
+    return Geometry(x.shape)
+
+
+relu = relu6 = hard_swish = swish = sigmoid = elementwise
+
+
+def _bias(bias: np.ndarray | None, c_out: int) -> None:
+    if bias is not None:
+        array("bias", bias, "C_out", C_out=c_out)

@@ -1,0 +1,336 @@
+"""What every operation means: NumPy, float64, a few lines each.
+
+The compiled kernels are twins of these functions: same names, arguments and axes. Here everything is computed in
+float64 and returned in float64; ``threads`` is accepted and ignored. Images are NHWC; N batch, H W height and
+width, C channels (C_in, C_out), K kernel size, G groups, P Q output height and width. ``stride``, ``padding`` and
+``dilation`` are what :func:`npmobilenet.geometry.pair` and :func:`~npmobilenet.geometry.resolve_padding` take.
+
+Every function takes ``out``, a C-contiguous array of the result's shape to write into; it must not overlap an
+input. Arguments that do not fit raise ``ValueError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npmobilenet.geometry import PaddingSpec
+from npmobilenet.kernels import checks
+from npmobilenet.kernels.checks import Geometry, Size
+
+
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Convolution: (N, H, W, C_in) * (K_h, K_w, C_in/G, C_out) -> (N, P, Q, C_out).
+
+    ``y[n, p, q, o] = activation(bias[o] + sum over i, j, c of x[n, p*s + i*d - pad, q*s + j*d - pad, c] *
+    weight[i, j, c, o])``, where x is zero outside the image. As in every network library this is a
+    cross-correlation: the kernel is not flipped.
+
+    Parameters
+    ----------
+    bias : (C_out,), optional
+    groups : int
+        Output channels of group g see only the input channels of group g; channels are grouped in order.
+    activation : {"none", "relu", "relu6", "hard_swish", "swish", "sigmoid"}
+    """
+    g = checks.conv2d(
+        x,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        activation=activation,
+    )
+    x, weight = _pad(x, g), _float64(weight)
+    c_in, c_out = weight.shape[2], weight.shape[3] // groups
+    y = np.zeros(g.shape)
+    for i, j in np.ndindex(g.kernel):
+        tap = _tap(x, i, j, g)
+        for group in range(groups):
+            inputs = slice(group * c_in, (group + 1) * c_in)
+            outputs = slice(group * c_out, (group + 1) * c_out)
+            y[..., outputs] += tap[..., inputs] @ weight[i, j, :, outputs]
+    return _finish(y, bias, activation, out)
+
+
+def depthwise_conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    dilation: Size = 1,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Depthwise convolution: (N, H, W, C) * (K_h, K_w, C) -> (N, P, Q, C).
+
+    One filter per channel (channel multiplier 1): MobileNets, Howard et al. 2017, arXiv 1704.04861, section 3.1,
+    equation 3.
+    """
+    g = checks.depthwise_conv2d(
+        x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
+    )
+    x, weight = _pad(x, g), _float64(weight)
+    y = np.zeros(g.shape)
+    for i, j in np.ndindex(g.kernel):
+        y += _tap(x, i, j, g) * weight[i, j]
+    return _finish(y, bias, activation, out)
+
+
+def mixed_depthwise_conv2d(
+    x: np.ndarray,
+    weights: Sequence[np.ndarray],
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = "symmetric",
+    dilation: Size = 1,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Mixed depthwise convolution: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C).
+
+    The channels are cut into groups, in order, and each group has its own kernel size: MixConv, Tan and Le 2019,
+    arXiv 1907.09595, section 3.1. ``padding`` is resolved for each kernel size, so that all groups give the same
+    P and Q with ``"symmetric"`` (odd kernels) and ``"same"``.
+    """
+    checks.mixed_depthwise_conv2d(
+        x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
+    )
+    ends = np.cumsum([weight.shape[2] for weight in weights])
+    groups = [
+        depthwise_conv2d(part, weight, stride=stride, padding=padding, dilation=dilation)
+        for part, weight in zip(np.split(x, ends[:-1], axis=3), weights, strict=True)
+    ]
+    return _finish(np.concatenate(groups, axis=3), bias, activation, out)
+
+
+def pointwise_conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    residual: np.ndarray | None = None,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """1x1 convolution: (N, H, W, C_in) @ (C_in, C_out) -> (N, H, W, C_out).
+
+    ``activation(x @ weight + bias) + residual``: the residual is added after the activation. MobileNets,
+    arXiv 1704.04861, section 3.1; the residual: MobileNetV2, Sandler et al. 2018, arXiv 1801.04381, figure 4d.
+
+    Parameters
+    ----------
+    residual : (N, H, W, C_out), optional
+    """
+    checks.pointwise_conv2d(x, weight, bias, residual=residual, activation=activation)
+    y = _finish(_float64(x) @ _float64(weight), bias, activation, out)
+    if residual is not None:
+        y += residual
+    return y
+
+
+def linear(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Fully connected layer: (N, C_in) @ (C_in, C_out) -> (N, C_out)."""
+    checks.linear(x, weight, bias, activation=activation)
+    return _finish(_float64(x) @ _float64(weight), bias, activation, out)
+
+
+def batch_norm(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    *,
+    eps: float = 1e-5,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Batch normalisation with stored statistics, all (C,): (N, H, W, C) -> (N, H, W, C).
+
+    ``(x - mean) / sqrt(variance + eps) * weight + bias``: Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 2.
+    """
+    checks.batch_norm(x, weight, bias, mean, variance, eps=eps)
+    y = (_float64(x) - mean) / np.sqrt(_float64(variance) + eps) * weight + bias
+    return _finish(y, out=out)
+
+
+def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """Mean over all pixels: (N, H, W, C) -> (N, C)."""
+    checks.global_average_pool(x)
+    return _finish(_float64(x).mean(axis=(1, 2)), out=out)
+
+
+def max_pool2d(
+    x: np.ndarray,
+    kernel_size: Size,
+    *,
+    stride: Size | None = None,
+    padding: PaddingSpec = 0,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Maximum of every window: (N, H, W, C) -> (N, P, Q, C).
+
+    The padding counts as minus infinity; ``stride`` is the window's size unless given.
+    """
+    g = checks.max_pool2d(x, kernel_size, stride=stride, padding=padding)
+    x = _pad(x, g, value=-np.inf)
+    y = np.full(g.shape, -np.inf)
+    for i, j in np.ndindex(g.kernel):
+        y = np.maximum(y, _tap(x, i, j, g))
+    return _finish(y, out=out)
+
+
+def average_pool2d(
+    x: np.ndarray,
+    kernel_size: Size,
+    *,
+    stride: Size | None = None,
+    padding: PaddingSpec = 0,
+    count_include_pad: bool = True,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Mean of every window: (N, H, W, C) -> (N, P, Q, C).
+
+    Parameters
+    ----------
+    count_include_pad : bool
+        Whether the zeros of the padding count as values of the window (PyTorch's default) or the mean is taken
+        over the image's own values.
+    """
+    g = checks.average_pool2d(
+        x, kernel_size, stride=stride, padding=padding, count_include_pad=count_include_pad
+    )
+    counted = np.ones((1, *x.shape[1:3], 1))
+    x, counted = _pad(x, g), _pad(counted, g, value=float(count_include_pad))
+    total = sum(_tap(x, i, j, g) for i, j in np.ndindex(g.kernel))
+    count = sum(_tap(counted, i, j, g) for i, j in np.ndindex(g.kernel))
+    return _finish(total / count, out=out)
+
+
+def add(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Sum of two arrays of one shape: ``activation(x + y)``."""
+    checks.add(x, y, activation=activation)
+    return _finish(_float64(x) + _float64(y), activation=activation, out=out)
+
+
+def softmax(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``exp(x) / sum of exp(x)`` over the last axis: (N, C) -> (N, C)."""
+    checks.softmax(x)
+    x = _float64(x)
+    y = np.exp(x - x.max(axis=-1, keepdims=True))
+    return _finish(y / y.sum(axis=-1, keepdims=True), out=out)
+
+
+def relu(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``max(x, 0)``, any shape."""
+    checks.relu(x)
+    return _finish(x, activation="relu", out=out)
+
+
+def relu6(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``min(max(x, 0), 6)``, any shape: MobileNets, arXiv 1704.04861; MobileNetV2, arXiv 1801.04381, section 3."""
+    checks.relu6(x)
+    return _finish(x, activation="relu6", out=out)
+
+
+def hard_swish(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``x * relu6(x + 3) / 6``, any shape: MobileNetV3, Howard et al. 2019, arXiv 1905.02244, section 5.2."""
+    checks.hard_swish(x)
+    return _finish(x, activation="hard_swish", out=out)
+
+
+def swish(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``x * sigmoid(x)``, also called SiLU, any shape: Ramachandran et al. 2017, arXiv 1710.05941."""
+    checks.swish(x)
+    return _finish(x, activation="swish", out=out)
+
+
+def sigmoid(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``1 / (1 + exp(-x))``, any shape."""
+    checks.sigmoid(x)
+    return _finish(x, activation="sigmoid", out=out)
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # exp of a large number is infinity, and 1 / infinity the right answer
+        return 1 / (1 + np.exp(-x))
+
+
+_ACTIVATIONS = {
+    "none": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "swish": lambda x: x * _logistic(x),
+    "sigmoid": _logistic,
+}
+
+
+def _float64(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x, np.float64)
+
+
+def _pad(x: np.ndarray, g: Geometry, value: float = 0.0) -> np.ndarray:
+    return np.pad(_float64(x), ((0, 0), *g.pads, (0, 0)), constant_values=value)
+
+
+def _tap(padded: np.ndarray, i: int, j: int, g: Geometry) -> np.ndarray:
+    """The pixels that kernel position (i, j) meets, one per output: a view of shape (N, P, Q, C)."""
+    rows, columns = (
+        slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
+        for at, dilation, stride, count in zip((i, j), g.dilation, g.stride, g.shape[1:3], strict=True)
+    )
+    return padded[:, rows, columns]
+
+
+def _finish(
+    y: np.ndarray,
+    bias: np.ndarray | None = None,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    y = _float64(y) if bias is None else _float64(y) + bias
+    y = _ACTIVATIONS[activation](y)
+    if out is None:
+        return y
+    checks.output(out, y.shape, np.float64)[...] = y
+    return out

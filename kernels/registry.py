@@ -1,0 +1,186 @@
+"""The table of all kernels: one row per function. Dispatch, tests, benchmarks and documentation iterate it.
+
+A new kernel is a function and a row here. Rows name their function as ``"module:function"`` below
+``npmobilenet.kernels``; the module is imported when the function is first asked for, so that this table can be
+read, and the reference used, without Numba.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from npmobilenet.kernels import checks
+
+BACKENDS = ("reference", "cpu")
+
+
+def _everything(**what: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation of one operation.
+
+    Attributes
+    ----------
+    operation : str
+        What it computes: the name of the function in :mod:`npmobilenet.kernels.reference` that defines it.
+    backend : {"reference", "cpu"}
+    variant : str
+        How it computes it; unique among the kernels of one operation and backend.
+    target : str
+        Where it is: ``"module:function"``.
+    rank : int
+        The larger, the faster: :func:`best` takes the highest that supports the case.
+    supports : callable
+        Takes facts of a case as keywords (``groups=2``, ``c_out=90``, ...) and returns whether the kernel can
+        compute it. It must take ``**others``: which facts are known depends on the caller.
+    """
+
+    operation: str
+    backend: str
+    variant: str
+    target: str
+    rank: int = 0
+    supports: Callable[..., bool] = field(default=_everything, repr=False)
+
+    @property
+    def name(self) -> str:
+        """``operation/backend/variant``."""
+        return f"{self.operation}/{self.backend}/{self.variant}"
+
+    @property
+    def function(self) -> Callable[..., np.ndarray]:
+        """The function; its module is imported on first use."""
+        module, _, function = self.target.partition(":")
+        return getattr(import_module(f"npmobilenet.kernels.{module}"), function)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return inspect.getdoc(self.function).partition("\n")[0]
+
+
+def _row(operation: str, backend: str, variant: str, module: str, rank: int = 0, name: str = "") -> Kernel:
+    return Kernel(operation, backend, variant, f"{module}:{name or operation}", rank)
+
+
+OPERATIONS = (
+    "conv2d",
+    "depthwise_conv2d",
+    "mixed_depthwise_conv2d",
+    "pointwise_conv2d",
+    "linear",
+    "batch_norm",
+    "global_average_pool",
+    "max_pool2d",
+    "average_pool2d",
+    "add",
+    "softmax",
+    "relu",
+    "relu6",
+    "hard_swish",
+    "swish",
+    "sigmoid",
+)
+
+KERNELS: list[Kernel] = [
+    *(_row(operation, "reference", "numpy", "reference") for operation in OPERATIONS),
+    _row("conv2d", "cpu", "njit", "cpu.convolution"),
+    _row("depthwise_conv2d", "cpu", "njit", "cpu.depthwise"),
+    _row("pointwise_conv2d", "cpu", "njit", "cpu.pointwise", name="pointwise_conv2d_plain"),
+    _row("pointwise_conv2d", "cpu", "njit_tiled", "cpu.pointwise", rank=1),
+    _row("linear", "cpu", "njit", "cpu.linear"),
+    _row("softmax", "cpu", "njit", "cpu.linear"),
+    _row("global_average_pool", "cpu", "njit", "cpu.pooling"),
+    _row("max_pool2d", "cpu", "njit", "cpu.pooling"),
+    _row("average_pool2d", "cpu", "njit", "cpu.pooling"),
+    _row("add", "cpu", "njit", "cpu.activation"),
+    _row("relu", "cpu", "njit", "cpu.activation"),
+    _row("relu6", "cpu", "njit", "cpu.activation"),
+    _row("hard_swish", "cpu", "njit", "cpu.activation"),
+    _row("swish", "cpu", "njit", "cpu.activation"),
+    _row("sigmoid", "cpu", "njit", "cpu.activation"),
+]
+
+
+def kernels(operation: str | None = None, backend: str | None = None) -> list[Kernel]:
+    """Return the rows of one operation, of one backend, of both, or all."""
+    return [k for k in KERNELS if operation in (None, k.operation) and backend in (None, k.backend)]
+
+
+def best(operation: str, backend: str, **what: Any) -> Kernel:
+    """Return the kernel of highest rank that supports the case ``what``.
+
+    Raises
+    ------
+    LookupError
+        If the backend has none.
+    """
+    fitting = [k for k in kernels(operation, backend) if k.supports(**what)]
+    if not fitting:
+        case = f" for {what}" if what else ""
+        raise LookupError(f"the backend {backend!r} has no kernel for {operation!r}{case}")
+    return max(fitting, key=lambda kernel: kernel.rank)
+
+
+def output_shape(operation: str, *arguments: Any, **geometry: Any) -> tuple[int, ...]:
+    """Return the shape of an operation's result.
+
+    Parameters
+    ----------
+    *arguments, **geometry
+        As the kernel takes them, with an array or just its shape for each array.
+    """
+    return getattr(checks, operation)(**_bind(operation, arguments, geometry)).shape
+
+
+def macs(operation: str, *arguments: Any, **geometry: Any) -> int:
+    """Return the multiply-adds of an operation; arguments as for :func:`output_shape`.
+
+    Taps that fall on the padding count too, as papers count them. Operations without weights have none: their
+    speed is a matter of :func:`bytes_moved`.
+    """
+    shape = output_shape(operation, *arguments, **geometry)
+    bound = _bind(operation, arguments, geometry)
+    if operation in ("conv2d", "pointwise_conv2d", "linear"):
+        return prod(shape) * prod(bound["weight"].shape[:-1])
+    if operation in ("depthwise_conv2d", "mixed_depthwise_conv2d"):
+        weights = bound["weights"] if "weights" in bound else [bound["weight"]]
+        return prod(shape[:3]) * sum(weight.size for weight in weights)
+    return 0
+
+
+def bytes_moved(operation: str, *arguments: Any, **geometry: Any) -> int:
+    """Return the least traffic of an operation in float32: every input read once, the result written once."""
+    values = prod(output_shape(operation, *arguments, **geometry))
+    for value in _bind(operation, arguments, geometry).values():
+        arrays = value if isinstance(value, list) else [value]
+        values += sum(array.size for array in arrays if isinstance(array, np.ndarray))
+    return 4 * values
+
+
+_ARRAYS = {"x", "y", "weight", "weights", "bias", "mean", "variance", "residual"}
+
+
+def _bind(operation: str, arguments: tuple, geometry: dict[str, Any]) -> dict[str, Any]:
+    """Name the arguments, and put an array that takes no memory in the place of each shape."""
+
+    def stand_in(shape: Any) -> np.ndarray:
+        return shape if isinstance(shape, np.ndarray) else np.broadcast_to(np.float32(0), shape)
+
+    bound = inspect.signature(getattr(checks, operation)).bind(*arguments, **geometry).arguments
+    for name in _ARRAYS & bound.keys():
+        if name == "weights":
+            bound[name] = [stand_in(weight) for weight in bound[name]]
+        elif bound[name] is not None:
+            bound[name] = stand_in(bound[name])
+    return bound
