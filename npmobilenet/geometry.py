@@ -28,7 +28,7 @@ def pair(value: int | Sequence[int], name: str = "value", least: int = 1) -> Pai
         values = tuple(value) if isinstance(value, Sequence) else (value, value)
         if len(values) == 2 and all(int(v) == v and v >= least for v in values):
             return int(values[0]), int(values[1])
-    except TypeError:
+    except (TypeError, ValueError):
         pass
     raise ValueError(f"{name} must be an integer >= {least} or a pair of them, got {value!r}")
 

@@ -1,0 +1,117 @@
+"""The weights that are known by name: two shipped with the package, others that can be downloaded.
+
+A shipped file is a ``.safetensors`` file whose metadata says all that belongs to the weights: class names,
+preprocessing, padding, batch norm's eps, origin, licence and published accuracy. ``LICENSES.md`` beside it has
+the licence texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from npmobilenet.checkpoints import read_checkpoint
+from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.errors import CheckpointError
+from npmobilenet.image import IMAGENET
+from npmobilenet.paths import cache_directory
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """Weights known by name.
+
+    Attributes
+    ----------
+    name : str
+    file : str
+        File name: in this folder if shipped, else in the cache folder once downloaded.
+    sha256 : str
+        Of the file; for a download the first digits, as they stand in its name.
+    url : str or None
+        Where it can be downloaded; None if it is shipped.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    url: str | None = None
+    about: WeightsInfo | None = None
+    """What belongs to a download, whose file does not say it."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or will be after a download."""
+        return cache_directory() / "weights" / self.file if self.url else HERE / self.file
+
+    @property
+    def present(self) -> bool:
+        """Whether the file is on this machine."""
+        return self.path.is_file()
+
+    def info(self) -> WeightsInfo:
+        """What belongs to the weights."""
+        return self.about or WeightsInfo.from_dict(read_checkpoint(self.path).metadata, str(self.path))
+
+    def verify(self) -> bool:
+        """Return whether the file on this machine has the checksum it should have."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest().startswith(self.sha256)
+
+    def require(self) -> Path:
+        """Return the path of the file.
+
+        Raises
+        ------
+        CheckpointError
+            If it has to be downloaded first; the message has the command.
+        """
+        if not self.present:
+            how = f"run: npmobilenet weights download {self.name}" if self.url else "reinstall npmobilenet"
+            raise CheckpointError(f"weights {self.name!r} are not on this machine; {how}")
+        return self.path
+
+
+CATALOGUE = {
+    entry.name: entry
+    for entry in (
+        CatalogueEntry("mobilenet_v2", "mobilenet_v2.safetensors", "f8326609068dd6f437916ec61b6d8cc4e9ed50a1c149411a765881dfef1b7844"),
+        CatalogueEntry("mobilenet_v1", "mobilenet_v1.safetensors", "82f5fa361028d6e3cffac23686e89e4684769df2a5c4ecc73ffc8c222c512366"),
+        CatalogueEntry(
+            "mobilenet_v2_imagenet1k_v2",
+            "mobilenet_v2-7ebf99e0.pth",
+            "7ebf99e0",
+            url="https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth",
+            about=WeightsInfo(
+                preprocessing=replace(IMAGENET, resize=232),
+                title="MobileNetV2 1.0, ImageNet: torchvision's second training recipe (IMAGENET1K_V2)",
+                source="torchvision, MobileNet_V2_Weights.IMAGENET1K_V2",
+                licence="BSD-3-Clause, Copyright (c) Soumith Chintala 2016",
+                top1=72.154,
+                top5=90.822,
+            ),
+        ),
+    )
+}
+
+
+def download_weights(name: str) -> Path:
+    """Download weights known by name into the cache folder, resuming and verifying, and return the file.
+
+    Raises
+    ------
+    ValueError
+        If there are none of that name.
+    DownloadError
+        If the download fails or does not have the checksum it should have.
+    """
+    entry = CATALOGUE.get(name)
+    if entry is None:
+        raise ValueError(f"no weights {name!r}; there are: {', '.join(CATALOGUE)}")
+    if entry.url is None:
+        return entry.require()
+    from npmobilenet.download import download
+
+    return download(entry.url, entry.path, sha256_prefix=entry.sha256)

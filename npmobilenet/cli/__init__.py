@@ -1,0 +1,39 @@
+"""The command ``npmobilenet``: one module per subcommand, each with ``add_parser`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from npmobilenet import __version__
+from npmobilenet.cli import classify, doctor, inspect, weights
+from npmobilenet.errors import NpmobilenetError
+
+COMMANDS = (classify, inspect, weights, doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="npmobilenet", description="MobileNet inference with nothing but NumPy and Numba."
+    )
+    parser.add_argument("--version", action="version", version=f"npmobilenet {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands).set_defaults(run=command.run)
+    options = parser.parse_args(arguments)
+    try:
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
+    except (NpmobilenetError, ValueError) as error:
+        print(f"npmobilenet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("npmobilenet: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,36 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """A height and width: ``224`` or ``193x225``."""
+    height, x, width = text.partition("x")
+    return positive(height), positive(width if x else height)
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add what :func:`npmobilenet.load` takes beside the weights."""
+    parser.add_argument("--architecture", metavar="NAME", help="read off the checkpoint if not given")
+    parser.add_argument("--width", type=float, metavar="W", help="width multiplier, likewise")
+    parser.add_argument(
+        "--padding",
+        choices=("symmetric", "same"),
+        help="'symmetric' for weights trained in PyTorch (the default), 'same' for TensorFlow's",
+    )
+    parser.add_argument(
+        "--bn-eps", type=float, metavar="EPS", help="1e-5 for PyTorch's weights (the default), 1e-3 for TensorFlow's"
+    )

@@ -1,0 +1,60 @@
+"""``npmobilenet weights``: the weights known by name, and their download."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from npmobilenet.weights import CatalogueEntry
+
+
+def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the subcommand."""
+    parser = commands.add_parser("weights", help="list the weights known by name, or download some")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+    actions = parser.add_subparsers(dest="action", metavar="download NAME")
+    download = actions.add_parser("download", help="download weights and verify them")
+    download.add_argument("name", metavar="NAME")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """List or download."""
+    from npmobilenet.weights import CATALOGUE, download_weights
+
+    if options.action == "download":
+        print(download_weights(options.name))
+        return 0
+    rows = [describe(entry) for entry in CATALOGUE.values()]
+    if options.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    for row in rows:
+        print(f"{row['name']}")
+        print(f"  {row['title']}")
+        print(f"  accuracy  {row['top1']} % top-1, {row['top5']} % top-5 (published, ImageNet validation set)")
+        print(f"  licence   {row['licence']}")
+        print(f"  source    {row['source']}")
+        print(f"  sha256    {row['sha256']}{'' if row['verified'] is None else ' (verified)'}")
+        print(f"  file      {row['file']}\n")
+    return 0
+
+
+def describe(entry: CatalogueEntry) -> dict:
+    """Return what is known of some weights; the checksum of a file that is present is verified."""
+    info = entry.info()
+    return {
+        "name": entry.name,
+        "title": info.title,
+        "top1": info.top1,
+        "top5": info.top5,
+        "licence": info.licence,
+        "source": info.source,
+        "sha256": entry.sha256 + ("..." if entry.url else ""),
+        "verified": entry.verify() if entry.present else None,
+        "file": str(entry.path) if entry.present else f"not downloaded; run: npmobilenet weights download {entry.name}",
+    }
+
+

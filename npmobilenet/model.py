@@ -1,0 +1,329 @@
+"""The public face: :func:`load` weights, get a :class:`Model`, call it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npmobilenet.architectures import get_architecture
+from npmobilenet.checkpoints import read_checkpoint
+from npmobilenet.checkpoints.fit import fit
+from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.counts import Counts, count
+from npmobilenet.engine import BACKENDS, Engine
+from npmobilenet.errors import CheckpointError
+from npmobilenet.graph import Graph
+from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
+from npmobilenet.labels import class_names
+from npmobilenet.machine import available_cpus
+from npmobilenet.weights import CATALOGUE
+
+IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
+
+
+class Prediction(NamedTuple):
+    """One class and how probable the network holds it to be."""
+
+    label: str
+    probability: float
+    index: int
+
+
+def load(
+    source: str | os.PathLike = "mobilenet_v2",
+    *,
+    architecture: str | None = None,
+    width: float | None = None,
+    num_classes: int | None = None,
+    padding: str | None = None,
+    bn_eps: float | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    threads: int | None = None,
+    backend: str = "cpu",
+) -> Model:
+    """Load a network with its weights.
+
+    Parameters
+    ----------
+    source : str or path
+        The name of shipped or downloaded weights (``npmobilenet weights`` lists them), or a checkpoint file:
+        ``.pth``/``.pt`` of PyTorch, ``.safetensors`` or ``.npz``.
+    architecture : str, optional
+        "mobilenet_v2", "mobilenet_v1", "mobilenet_v1_shallow", "mobilenet_v1_dense"; read off the tensors'
+        names if None.
+    width : float, optional
+        Width multiplier; read off the tensors' shapes if None.
+    num_classes : int, optional
+        Read off the classifier's shape if None.
+    padding : {"symmetric", "same"}, optional
+        Of the convolutions: PyTorch's symmetric zeros, or TensorFlow's SAME. A checkpoint does not tell; the
+        default is what the checkpoint's metadata says, else "symmetric".
+    bn_eps : float, optional
+        Of the batch norms: what the metadata says, else PyTorch's 1e-5 (TensorFlow's is 1e-3).
+    classes : sequence of str, optional
+        Names of the outputs: what the metadata says, else ImageNet's for 1000 outputs (after "background" for
+        1001), else "class 0", ...
+    preprocessing : Preprocessing, optional
+        How a photograph becomes an input: what the metadata says, else torchvision's for ImageNet.
+    threads : int, optional
+        Default of every call; all CPUs that this process may use if None.
+    backend : {"cpu", "reference"}
+        Compiled kernels, or the NumPy definitions in float64.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, is refused as unsafe, or does not fit the network.
+    ValueError
+        If an option is out of range.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if architecture is not None:
+        get_architecture(architecture)
+    entry = CATALOGUE.get(source) if isinstance(source, str) else None
+    try:
+        checkpoint = read_checkpoint(entry.require() if entry else source)
+    except CheckpointError as error:
+        if entry or os.path.exists(source) or os.fspath(source) != os.path.basename(source):
+            raise
+        raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
+    info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, str(source))
+    fitted = fit(
+        checkpoint.tensors,
+        architecture=architecture,
+        width=width,
+        num_classes=num_classes,
+        padding=_first(padding, info.padding, "symmetric"),
+        bn_eps=_first(bn_eps, info.bn_eps, 1e-5),
+        where=str(source),
+    )
+    outputs = fitted.graph.nodes[-1]["channels"]
+    return Model(
+        fitted.graph,
+        fitted.weights,
+        architecture=fitted.architecture.name,
+        width=fitted.width,
+        classes=class_names(outputs, _first(classes, info.classes)),
+        preprocessing=_first(preprocessing, info.preprocessing),
+        threads=threads,
+        backend=backend,
+        source=str(source),
+    )
+
+
+class Model:
+    """A network with its weights. Make one with :func:`load`.
+
+    May be called from several Python threads at once, and pickled; results are the same bit for bit for any
+    number of threads and any split into batches.
+
+    Attributes
+    ----------
+    architecture : str
+    width : float
+    classes : tuple of str
+        Names of the outputs.
+    preprocessing : Preprocessing
+        How a photograph becomes an input.
+    graph : Graph
+    backend : str
+    threads : int
+        Default number of threads.
+    source : str
+        Where the weights came from.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, np.ndarray],
+        *,
+        architecture: str,
+        width: float = 1.0,
+        classes: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        threads: int | None = None,
+        backend: str = "cpu",
+        source: str = "",
+    ) -> None:
+        self.graph = graph
+        self.architecture = architecture
+        self.width = width
+        self.classes = class_names(graph.nodes[-1]["channels"], classes)
+        self.preprocessing = preprocessing or IMAGENET
+        self.threads = _checked_threads(available_cpus() if threads is None else threads)
+        self.backend = backend
+        self.source = source
+        self._weights = dict(weights)
+        self._engine = Engine(graph, self._weights, backend)
+
+    def __repr__(self) -> str:
+        return (
+            f"<npmobilenet.Model {self.architecture} width={self.width:g} classes={len(self.classes)} "
+            f"backend={self.backend!r} threads={self.threads} from {self.source!r}>"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_engine"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._engine = Engine(self.graph, self._weights, self.backend)
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the blocks, for :meth:`features`."""
+        return list(self.graph.blocks)
+
+    def __call__(self, x: np.ndarray, *, threads: int | None = None) -> np.ndarray:
+        """Compute the logits.
+
+        Parameters
+        ----------
+        x : float array (N, 3, H, W)
+            RGB, normalised as the weights expect (:meth:`preprocess`); any height and width.
+        threads : int, optional
+            For this call; the model's default if None.
+
+        Returns
+        -------
+        float32 array (N, classes)
+
+        Raises
+        ------
+        ValueError
+            If the array is not of that kind.
+        """
+        return self._run(x, None, threads)
+
+    def features(self, x: np.ndarray, block: str = "pool", *, threads: int | None = None) -> np.ndarray:
+        """Compute the output of a block: the pooled features, or a feature map.
+
+        Parameters
+        ----------
+        x : float array (N, 3, H, W)
+        block : str
+            One of :attr:`blocks`, or a layer inside a block such as ``"block3.depthwise"`` (after its batch
+            norm and activation).
+        threads : int, optional
+
+        Returns
+        -------
+        float32 array (N, C) after the pooling, (N, C, P, Q) before
+
+        Raises
+        ------
+        ValueError
+            If the array is not of that kind or there is no such block.
+        """
+        return self._run(x, block, threads)
+
+    def _run(self, x: np.ndarray, output: str | None, threads: int | None) -> np.ndarray:
+        x = _checked_input(x, self.graph.in_channels)
+        return self._engine.run(x, _checked_threads(self.threads if threads is None else threads), output)
+
+    def preprocess(self, image: ImageSource) -> np.ndarray:
+        """Turn a photograph into an input.
+
+        Parameters
+        ----------
+        image : path, bytes, file object, PIL image or uint8 array (H, W, 3)
+
+        Returns
+        -------
+        float32 array (3, H, W)
+            ``model(x[None])`` takes it as a batch of one.
+        """
+        return preprocess(read_image(image), self.preprocessing)
+
+    def classify(
+        self, images: ImageSource | Sequence[ImageSource], top: int = 5, *, threads: int | None = None
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """Name what photographs show.
+
+        Parameters
+        ----------
+        images : photograph, or list of photographs
+            Each a path, bytes, a file object, a PIL image or a uint8 array (H, W, 3), RGB. Files need Pillow
+            (``pip install "npmobilenet[image]"``), arrays do not.
+        top : int
+            How many classes to return, the most probable first.
+        threads : int, optional
+
+        Returns
+        -------
+        list of Prediction, or a list of these lists if a list was given
+
+        Raises
+        ------
+        ImageError
+            If something cannot be read as an image.
+        """
+        if not (isinstance(top, (int, np.integer)) and top >= 1):
+            raise ValueError(f"top must be an integer >= 1, got {top!r}")
+        if not isinstance(images, (list, tuple)):
+            return self.classify([images], top, threads=threads)[0]
+        predictions = []
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            batch = np.stack([self.preprocess(image) for image in images[start : start + IMAGES_AT_ONCE]])
+            predictions += self.top(self(batch, threads=threads), top)
+        return predictions
+
+    def top(self, logits: np.ndarray, k: int = 5) -> list[list[Prediction]]:
+        """Name the ``k`` most probable classes of each row of logits, the most probable first.
+
+        Parameters
+        ----------
+        logits : array (N, classes)
+            What calling the model gives; probabilities are their softmax, computed in float64.
+        """
+        logits = np.asarray(logits, np.float64)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = powers / powers.sum(axis=1, keepdims=True)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        return [
+            [Prediction(self.classes[i], float(row[i]), int(i)) for i in best]
+            for row, best in zip(probabilities, order, strict=True)
+        ]
+
+    def count(self, height: int | None = None, width: int | None = None) -> Counts:
+        """Count parameters, multiply-adds and activation memory, for the weights' own image size by default."""
+        size = self.preprocessing.crop
+        return count(self.graph, (height or size[0], width or height or size[1]))
+
+
+def _first(*values: Any) -> Any:
+    """The first that is known."""
+    return next((value for value in values if value is not None), None)
+
+
+def _checked_threads(threads: int) -> int:
+    if isinstance(threads, (int, np.integer)) and not isinstance(threads, bool) and threads >= 1:
+        return int(threads)
+    raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
+
+
+def _checked_input(x: np.ndarray, channels: int) -> np.ndarray:
+    x = np.asarray(x)
+    expected = f"x must be a float array (N, {channels}, H, W)"
+    if x.dtype.kind != "f":
+        raise ValueError(
+            f"{expected}, normalised; got {x.dtype}. For photographs as uint8 arrays use model.classify or "
+            f"model.preprocess"
+        )
+    if x.ndim == 3 and x.shape[0] == channels:
+        raise ValueError(f"{expected}, got {x.shape}: a single image is a batch of one, x[None]")
+    if x.ndim == 4 and x.shape[1] != channels and x.shape[3] == channels:
+        raise ValueError(f"{expected}, got {x.shape}: channels come first, x.transpose(0, 3, 1, 2)")
+    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
+        raise ValueError(f"{expected}, got {x.shape}")
+    return x.astype(np.float32, copy=False)

@@ -1,0 +1,41 @@
+"""Shared by all tests: the stored photographs and references, and what to skip where something is missing."""
+
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+EXAMPLES = DATA.parents[1] / "examples"
+
+# With NUMBA_DISABLE_JIT=1 every line of every kernel runs as Python, thousands of times slower: tests that run
+# whole networks are left out then, kernel tests take tiny shapes.
+compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="a whole network is too slow without Numba")
+
+
+def photo(name: str) -> Path:
+    """The path of a photograph; coffee.png is the one that the README uses."""
+    return EXAMPLES / name if name == "coffee.png" else DATA / "images" / name
+
+
+def reference(name: str) -> dict[str, np.ndarray]:
+    """A stored reference output."""
+    with np.load(DATA / "reference" / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def mobilenet_v2():
+    """The shipped MobileNetV2 on compiled kernels."""
+    import npmobilenet
+
+    return npmobilenet.load("mobilenet_v2")
+
+
+@pytest.fixture(scope="session")
+def mobilenet_v1():
+    """The shipped MobileNetV1 on compiled kernels."""
+    import npmobilenet
+
+    return npmobilenet.load("mobilenet_v1")

@@ -1,0 +1,113 @@
+"""Graphs, fusion and batch norm folding."""
+
+import numpy as np
+import pytest
+
+from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
+from npmobilenet.graph import Graph, Node
+from npmobilenet.passes import folded_parameters, fuse
+from npmobilenet.plan import Program, plan_arena
+
+CONVOLUTION = {
+    "channels": 4,
+    "kernel": (1, 1),
+    "stride": (1, 1),
+    "dilation": (1, 1),
+    "groups": 1,
+    "padding": "symmetric",
+}
+
+
+def convolution(name, source):
+    return Node(name, "pointwise_conv2d", (source,), "b", {"weight": (4, 4, 1, 1)}, CONVOLUTION)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_fusion_leaves_only_convolutions_and_the_head(name):
+    fused = fuse(get_architecture(name).graph())
+    assert not {"batch_norm", "activation", "add"} & {node.operation for node in fused}
+    assert fused.tensors == get_architecture(name).graph().tensors
+
+
+def test_fused_mobilenet_v2():
+    fused = fuse(get_architecture("mobilenet_v2").graph())
+    assert len(fused.nodes) == 1 + 2 + 16 * 3 + 1 + 2  # stem, block 1, blocks 2 to 17, head, pool and classifier
+    project = fused["block3.project"]
+    assert project.inputs == ("block3.depthwise", "block2.project")
+    assert project["residual"] and "activation" not in project.attributes
+    assert fused["block3.expand"]["activation"] == "relu6"
+    assert "residual" not in fused["block2.project"].attributes
+
+
+def test_what_two_read_is_not_fused_away():
+    """An activation between a convolution and two readers may go; a convolution that both read may not."""
+    nodes = (
+        convolution("a", "input"),
+        Node("act", "activation", ("a",), "b", attributes={"function": "relu"}),
+        convolution("b", "a"),
+        Node("add", "add", ("b", "act"), "b"),
+    )
+    fused = fuse(Graph(nodes, 4))
+    assert [node.name for node in fused] == ["a", "act", "b"]
+    assert fused["b"].inputs == ("a", "act")
+
+
+def test_an_add_waits_for_its_other_input():
+    nodes = (convolution("a", "input"), convolution("b", "input"), Node("add", "add", ("a", "b"), "b"))
+    assert [node.name for node in fuse(Graph(nodes, 4))] == ["a", "b", "add"]
+
+
+def test_a_second_activation_or_norm_is_not_fused():
+    norm = Node("n", "batch_norm", ("act",), "b", {}, {"eps": 1e-5})
+    nodes = (convolution("a", "input"), Node("act", "activation", ("a",), "b", attributes={"function": "relu"}), norm)
+    assert [node.name for node in fuse(Graph(nodes, 4))] == ["a", "n"]
+
+
+def test_folding_is_batch_norm_after_convolution():
+    graph = get_architecture("mobilenet_v2").graph(0.25, 3, bn_eps=1e-3)
+    weights = random_weights(graph, 3)
+    weight, bias = folded_parameters(fuse(graph)["block2.expand"], weights)
+    x = np.random.default_rng(0).standard_normal(weight.shape[1])
+    raw = weights["block2.expand.weight"][:, :, 0, 0].astype(np.float64) @ x
+    gamma, beta, mean, var = (
+        weights[f"block2.expand.norm.{n}"].astype(np.float64) for n in ("weight", "bias", "running_mean", "running_var")
+    )
+    expected = (raw - mean) / np.sqrt(var + 1e-3) * gamma + beta
+    np.testing.assert_allclose(weight[:, :, 0, 0] @ x + bias, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_up_to_a_block():
+    graph = fuse(get_architecture("mobilenet_v2").graph())
+    part = graph.up_to("block2")
+    assert part.nodes[-1].name == "block2.project" and len(part.nodes) == 6
+    assert graph.up_to("block2.expand").nodes[-1].name == "block2.expand"
+    with pytest.raises(ValueError, match="no block 'block99'; there are: stem, block1, block2"):
+        graph.up_to("block99")
+
+
+def test_lookup_by_name():
+    graph = get_architecture("mobilenet_v2").graph()
+    assert graph["block5.depthwise"]["kernel"] == (3, 3)
+    with pytest.raises(KeyError):
+        graph["nothing"]
+
+
+@pytest.mark.parametrize(("name", "size"), [("mobilenet_v2", (224, 224)), ("mobilenet_v1", (65, 97))])
+def test_arena_keeps_living_tensors_apart(name, size):
+    graph = fuse(get_architecture(name).graph())
+    plan = Program(graph, random_weights(graph), "reference").plan(size)
+    order = ["input", *(node.name for node in graph)]
+    last = {n: max([order.index(n), *(order.index(m.name) for m in graph if n in m.inputs)]) for n in order}
+    ends = {n: plan.offsets[n] + int(np.prod(plan.shapes[n])) for n in order}
+    for i, one in enumerate(order):
+        for two in order[i + 1 :]:
+            if last[one] >= order.index(two):
+                assert ends[one] <= plan.offsets[two] or ends[two] <= plan.offsets[one], (one, two)
+    assert max(ends.values()) <= plan.arena_values
+
+
+def test_planned_memory_is_the_papers_minimum():
+    """1801.04381, section 5.1: op by op, no plan can need less than 1,505,280 values at 224."""
+    graph = fuse(get_architecture("mobilenet_v2").graph())
+    shapes = {name: (1, *shape[1:], shape[0]) for name, shape in graph.shapes((224, 224)).items()}
+    assert plan_arena(graph, shapes)[1] == 1_505_280
