@@ -1,14 +1,15 @@
 """What the arguments of an operation must be, and the shape of its result.
 
-One function per operation, with the operation's name and signature (without ``out`` and ``threads``), shared by
-every backend. Each raises ``ValueError`` with one line that names the argument, what was expected and what was
-given, and returns a :class:`Geometry`. They look at shapes and types only, never at the values.
+One function per operation, with the operation's name and signature (without ``out`` and ``threads``), shared
+by every backend. Each raises ``ValueError`` with one line that names the argument, what was expected and what
+was given, and returns a :class:`Geometry`. They look at shapes and types only, never at the values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from npmobilenet.geometry import PaddingSpec, Pads, Pair, output_size, pair, res
 # What an operation can end with. Kernels get the position in this tuple.
 ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid")
 
+FLOAT32 = np.dtype(np.float32)
+Array = np.ndarray
 Size = int | Sequence[int]
 Shape = tuple[int, ...]
 
@@ -37,25 +40,25 @@ class Geometry:
         return self.pads[0][0], self.pads[1][0]
 
 
-def array(name: str, value: np.ndarray, axes: str, **sizes: int) -> None:
+def array(name: str, value: np.ndarray, axes: str = "", **sizes: int) -> None:
     """Check that ``value`` is a float array with these axes, some of them of a known size.
 
     Parameters
     ----------
     axes : str
-        The axes' letters, such as ``"N H W C"``; only N may be empty. An empty string stands for any axes.
+        The axes' letters, such as ``"N H W C"``; only N may be empty. Without letters any shape will do.
     **sizes
         The size that a letter must have.
     """
     letters = axes.split()
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        if not letters or value.ndim == len(letters):
-            wrong = any(
-                size != sizes.get(letter, size) or (size == 0 and letter != "N")
-                for letter, size in zip(letters, value.shape, strict=False)
-            )
-            if not wrong:
-                return
+        shape = value.shape
+        if not letters or (
+            len(letters) == len(shape)
+            and 0 not in (shape[1:] if letters[0] == "N" else shape)
+            and all([shape[letters.index(letter)] == size for letter, size in sizes.items()])
+        ):
+            return
     wanted = ", ".join(f"{letter}={sizes[letter]}" if letter in sizes else letter for letter in letters)
     got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
     raise ValueError(f"{name} must be a float array{f' of shape ({wanted})' if letters else ''}, got {got}")
@@ -68,14 +71,14 @@ def code(activation: str) -> int:
     return ACTIVATIONS.index(activation)
 
 
-def output(out: np.ndarray | None, shape: Shape, dtype: type = np.float32) -> np.ndarray:
+def output(out: np.ndarray | None, shape: Shape, dtype: np.dtype = FLOAT32) -> np.ndarray:
     """Return ``out`` if it fits, or a new array where it is None."""
     if out is None:
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != shape:
         got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"out must be a {np.dtype(dtype)} array of shape {shape}, got {got}")
-    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise ValueError(f"out must be a {dtype} array of shape {shape}, got {got}")
+    if not out.flags.carray:
         raise ValueError("out must be C-contiguous, aligned and writeable")
     return out
 
@@ -86,7 +89,9 @@ def float32(x: np.ndarray) -> np.ndarray:
     Numba compiles a function again for read-only arrays. So a read-only array (a memory-mapped weight) is
     passed as a writeable view of the same memory; no kernel writes to an input.
     """
-    x = np.require(x, np.float32, ("C", "A"))
+    if x.dtype == FLOAT32 and x.flags.carray:
+        return x
+    x = np.require(x, FLOAT32, ("C", "A"))
     return x if x.flags.writeable else np.asarray(_WriteableView(x))
 
 
@@ -105,11 +110,24 @@ def slide(
     x: np.ndarray, kernel: Size, stride: Size, padding: PaddingSpec, dilation: Size, channels: int
 ) -> Geometry:
     """Return the geometry of a window that slides over ``x`` (N, H, W, C) and gives ``channels`` values."""
+    case = (x.shape[:3], kernel, stride, padding, dilation, channels)
+    try:
+        return _slide_once(*case)
+    except TypeError:  # a list cannot be looked up
+        return _slide(*case)
+
+
+def _slide(
+    shape: Shape, kernel: Size, stride: Size, padding: PaddingSpec, dilation: Size, channels: int
+) -> Geometry:
+    n, *size = shape
     kernel, stride, dilation = pair(kernel, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
-    size = x.shape[1:3]
     pads = resolve_padding(padding, size, kernel, stride, dilation)
     p, q = (output_size(*axis) for axis in zip(size, kernel, stride, pads, dilation, strict=True))
-    return Geometry((x.shape[0], p, q, channels), kernel, stride, pads, dilation)
+    return Geometry((n, p, q, channels), kernel, stride, pads, dilation)
+
+
+_slide_once = lru_cache(maxsize=4096)(_slide)  # a network asks for the same few over and over
 
 
 def conv2d(
@@ -165,7 +183,7 @@ def mixed_depthwise_conv2d(
     dilation: Size = 1,
     activation: str = "none",
 ) -> Geometry:
-    """Check a mixed depthwise convolution; see :func:`npmobilenet.kernels.reference.mixed_depthwise_conv2d`."""
+    """Check a mixed convolution; see :func:`npmobilenet.kernels.reference.mixed_depthwise_conv2d`."""
     array("x", x, "N H W C")
     if not isinstance(weights, (list, tuple)) or not weights:
         raise ValueError(f"weights must be a list of arrays, got {weights!r}")
@@ -262,8 +280,8 @@ def average_pool2d(
 
 def add(x: np.ndarray, y: np.ndarray, *, activation: str = "none") -> Geometry:
     """Check a sum; see :func:`npmobilenet.kernels.reference.add`."""
-    array("x", x, "")
-    array("y", y, "")
+    array("x", x)
+    array("y", y)
     if x.shape != y.shape:
         raise ValueError(f"y must have the shape of x, {x.shape}, got {y.shape}")
     code(activation)
@@ -278,7 +296,7 @@ def softmax(x: np.ndarray) -> Geometry:
 
 def elementwise(x: np.ndarray) -> Geometry:
     """Check the argument of a function of every element."""
-    array("x", x, "")
+    array("x", x)
     return Geometry(x.shape)
 
 

@@ -60,6 +60,15 @@ def jit(function: Callable, *, parallel: bool = False) -> Callable:
         numba.config.CACHE_DIR = previous
 
 
+def inlined(function: Callable) -> Callable:
+    """Decorate a helper that becomes part of every kernel that calls it, before LLVM sees either.
+
+    In a function of its own, a loop over channels tests at every call whether its arrays overlap, and runs
+    unvectorised where the channels are too few to pay for that test; inlined, the test leaves the pixel loop.
+    """
+    return numba.njit(function, inline="always", **FLAGS)
+
+
 def parallel_loop(function: Callable) -> ParallelLoop:
     """Decorate a kernel whose outer loop is a ``numba.prange``; see :class:`ParallelLoop`."""
     return ParallelLoop(function)

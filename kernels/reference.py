@@ -1,12 +1,12 @@
 """What every operation means: NumPy, float64, a few lines each.
 
-The compiled kernels are twins of these functions: same names, arguments and axes. Here everything is computed in
-float64 and returned in float64; ``threads`` is accepted and ignored. Images are NHWC; N batch, H W height and
-width, C channels (C_in, C_out), K kernel size, G groups, P Q output height and width. ``stride``, ``padding`` and
-``dilation`` are what :func:`npmobilenet.geometry.pair` and :func:`~npmobilenet.geometry.resolve_padding` take.
+The compiled kernels are twins of these functions: same names, arguments and axes. Here everything is computed
+and returned in float64, and ``threads`` is accepted and ignored. Images are NHWC; N batch, H W height and
+width, C channels (C_in, C_out), K kernel size, G groups, P Q output height and width. ``stride``, ``padding``
+and ``dilation`` are what :func:`pair` and :func:`resolve_padding` of :mod:`npmobilenet.geometry` take.
 
-Every function takes ``out``, a C-contiguous array of the result's shape to write into; it must not overlap an
-input. Arguments that do not fit raise ``ValueError``.
+Every function takes ``out``, a C-contiguous array of the result's shape and type (float64 here, float32 in
+compiled kernels) to write into; it must not overlap an input. Arguments that do not fit raise ``ValueError``.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def depthwise_conv2d(
 ) -> np.ndarray:
     """Depthwise convolution: (N, H, W, C) * (K_h, K_w, C) -> (N, P, Q, C).
 
-    One filter per channel (channel multiplier 1): MobileNets, Howard et al. 2017, arXiv 1704.04861, section 3.1,
-    equation 3.
+    One filter per channel (channel multiplier 1): MobileNets, Howard et al. 2017, arXiv 1704.04861, section
+    3.1, equation 3.
     """
     g = checks.depthwise_conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
@@ -109,9 +109,9 @@ def mixed_depthwise_conv2d(
 ) -> np.ndarray:
     """Mixed depthwise convolution: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C).
 
-    The channels are cut into groups, in order, and each group has its own kernel size: MixConv, Tan and Le 2019,
-    arXiv 1907.09595, section 3.1. ``padding`` is resolved for each kernel size, so that all groups give the same
-    P and Q with ``"symmetric"`` (odd kernels) and ``"same"``.
+    The channels are cut into groups, in order, and each group has its own kernel size: MixConv, Tan and Le
+    2019, arXiv 1907.09595, section 3.1. ``padding`` is resolved for each kernel size, so that all groups give
+    the same P and Q with ``"symmetric"`` (odd kernels) and ``"same"``.
     """
     checks.mixed_depthwise_conv2d(
         x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
@@ -136,8 +136,9 @@ def pointwise_conv2d(
 ) -> np.ndarray:
     """1x1 convolution: (N, H, W, C_in) @ (C_in, C_out) -> (N, H, W, C_out).
 
-    ``activation(x @ weight + bias) + residual``: the residual is added after the activation. MobileNets,
-    arXiv 1704.04861, section 3.1; the residual: MobileNetV2, Sandler et al. 2018, arXiv 1801.04381, figure 4d.
+    ``activation(x @ weight + bias) + residual``: the residual is added after the activation. MobileNets, Howard
+    et al. 2017, arXiv 1704.04861, section 3.1; the residual: MobileNetV2, Sandler et al. 2018, arXiv 1801.04381,
+    figure 4d.
 
     Parameters
     ----------
@@ -177,7 +178,8 @@ def batch_norm(
 ) -> np.ndarray:
     """Batch normalisation with stored statistics, all (C,): (N, H, W, C) -> (N, H, W, C).
 
-    ``(x - mean) / sqrt(variance + eps) * weight + bias``: Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 2.
+    ``(x - mean) / sqrt(variance + eps) * weight + bias``: Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm
+    2.
     """
     checks.batch_norm(x, weight, bias, mean, variance, eps=eps)
     y = (_float64(x) - mean) / np.sqrt(_float64(variance) + eps) * weight + bias
@@ -226,8 +228,8 @@ def average_pool2d(
     Parameters
     ----------
     count_include_pad : bool
-        Whether the zeros of the padding count as values of the window (PyTorch's default) or the mean is taken
-        over the image's own values.
+        Whether the zeros of the padding count as values of the window (PyTorch's default) or the mean is
+        taken over the image's own values.
     """
     g = checks.average_pool2d(
         x, kernel_size, stride=stride, padding=padding, count_include_pad=count_include_pad
@@ -267,7 +269,7 @@ def relu(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> n
 
 
 def relu6(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
-    """``min(max(x, 0), 6)``, any shape: MobileNets, arXiv 1704.04861; MobileNetV2, arXiv 1801.04381, section 3."""
+    """``min(max(x, 0), 6)``, any shape: MobileNetV2, Sandler et al. 2018, arXiv 1801.04381, section 3.3."""
     checks.relu6(x)
     return _finish(x, activation="relu6", out=out)
 
@@ -332,5 +334,5 @@ def _finish(
     y = _ACTIVATIONS[activation](y)
     if out is None:
         return y
-    checks.output(out, y.shape, np.float64)[...] = y
+    checks.output(out, y.shape, y.dtype)[...] = y
     return out

@@ -1,8 +1,8 @@
 """The table of all kernels: one row per function. Dispatch, tests, benchmarks and documentation iterate it.
 
 A new kernel is a function and a row here. Rows name their function as ``"module:function"`` below
-``npmobilenet.kernels``; the module is imported when the function is first asked for, so that this table can be
-read, and the reference used, without Numba.
+``npmobilenet.kernels``; the module is imported when the function is first asked for, so that this table can
+be read, and the reference used, without Numba.
 """
 
 from __future__ import annotations

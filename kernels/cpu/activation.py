@@ -6,6 +6,7 @@ import numpy as np
 from numba import prange
 
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.checks import Array
 from npmobilenet.kernels.jit import jit, parallel_loop
 
 NONE, RELU, RELU6, HARD_SWISH, SWISH, SIGMOID = (
@@ -13,8 +14,8 @@ NONE, RELU, RELU6, HARD_SWISH, SWISH, SIGMOID = (
 )
 ZERO, ONE, THREE, SIX = np.float32(0), np.float32(1), np.float32(3), np.float32(6)
 
-# exp(x) = 2^n exp(r) with n = round(x / ln 2) and r = x - n ln 2 in [-ln 2 / 2, ln 2 / 2]: ln 2 in two parts, the
-# first of which times n is exact, and the polynomial of Cephes' expf (Moshier, netlib.org/cephes) for exp(r).
+# exp(x) = 2^n exp(r) with n = round(x / ln 2) and r = x - n ln 2 in [-ln 2 / 2, ln 2 / 2]: ln 2 in two parts,
+# the first of which times n is exact, and the polynomial of Cephes' expf (Moshier, netlib.org/cephes) for exp(r).
 LOG2_E = np.float32(1.44269504)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 P5, P4, P3, P2, P1, P0 = (
@@ -29,7 +30,7 @@ LOWEST, HIGHEST = np.float32(-104.0), np.float32(89.0)  # exp is 0 below, infini
 
 
 @jit
-def exp(x):
+def exp(x: np.float32) -> np.float32:
     """``e^x`` in float32 within 2 units in the last place; arithmetic only, so that loops of it vectorise."""
     x = LOWEST if x < LOWEST else x
     x = HIGHEST if x > HIGHEST else x
@@ -53,7 +54,7 @@ def exp(x):
 
 
 @jit
-def activate(row, activation):
+def activate(row: Array, activation: int) -> None:
     """Apply an activation to a row of values, in place.
 
     The comparisons are written so that a NaN passes through: NaN compares false with everything.
@@ -83,7 +84,7 @@ BLOCK = 4096  # values per trip of a loop without other structure
 
 
 @parallel_loop
-def _elementwise(x, activation, out):
+def _elementwise(x: Array, activation: int, out: Array) -> None:
     size = x.shape[0]
     for block in prange((size + BLOCK - 1) // BLOCK):
         start, stop = block * BLOCK, min((block + 1) * BLOCK, size)
@@ -93,7 +94,7 @@ def _elementwise(x, activation, out):
 
 
 @parallel_loop
-def _add(x, y, activation, out):
+def _add(x: Array, y: Array, activation: int, out: Array) -> None:
     size = x.shape[0]
     for block in prange((size + BLOCK - 1) // BLOCK):
         start, stop = block * BLOCK, min((block + 1) * BLOCK, size)

@@ -5,54 +5,96 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from npmobilenet.geometry import PaddingSpec
+from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.checks import Size
+from npmobilenet.kernels.checks import Array, Size
 from npmobilenet.kernels.cpu.activation import activate
-from npmobilenet.kernels.jit import jit, parallel_loop
+from npmobilenet.kernels.jit import inlined, parallel_loop
 
 
-@jit
-def taps_inside(start, dilation, kernel, size):
+@inlined
+def taps_inside(start: int, dilation: int, kernel: int, size: int) -> Pair:
     """Return the first tap inside the image, and one past the last, of a window that starts at ``start``."""
     first = max(0, (dilation - 1 - start) // dilation)
     stop = min(kernel, (size - start + dilation - 1) // dilation)
     return first, stop
 
 
+@inlined
+def window3x3(x: Array, weight: Array, bias: Array, n: int, h: int, w: int, dilation: Pair, y: Array) -> None:
+    """One output pixel of a 3x3 window that lies inside the image: a single pass over the channels."""
+    h1, h2 = h + dilation[0], h + 2 * dilation[0]
+    w1, w2 = w + dilation[1], w + 2 * dilation[1]
+    a0, a1, a2 = x[n, h, w], x[n, h, w1], x[n, h, w2]
+    b0, b1, b2 = x[n, h1, w], x[n, h1, w1], x[n, h1, w2]
+    d0, d1, d2 = x[n, h2, w], x[n, h2, w1], x[n, h2, w2]
+    t0, t1, t2 = weight[0, 0], weight[0, 1], weight[0, 2]
+    u0, u1, u2 = weight[1, 0], weight[1, 1], weight[1, 2]
+    v0, v1, v2 = weight[2, 0], weight[2, 1], weight[2, 2]
+    for c in range(y.shape[0]):
+        top = bias[c] + a0[c] * t0[c] + a1[c] * t1[c] + a2[c] * t2[c]
+        middle = top + b0[c] * u0[c] + b1[c] * u1[c] + b2[c] * u2[c]
+        y[c] = middle + d0[c] * v0[c] + d1[c] * v1[c] + d2[c] * v2[c]
+
+
+@inlined
+def window(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    n: int,
+    h: int,
+    w: int,
+    i0: int,
+    i1: int,
+    j0: int,
+    j1: int,
+    dilation: Pair,
+    y: Array,
+) -> None:
+    """One output pixel of any window, of which the taps in [i0, i1) x [j0, j1) lie inside the image."""
+    for c in range(y.shape[0]):
+        y[c] = bias[c]
+    for i in range(i0, i1):
+        row = h + i * dilation[0]
+        triples = max(j1 - j0, 0) // 3
+        for j in range(j0, j0 + 3 * triples, 3):  # the output is loaded and stored once for three taps
+            w0 = w + j * dilation[1]
+            a0, a1, a2 = x[n, row, w0], x[n, row, w0 + dilation[1]], x[n, row, w0 + 2 * dilation[1]]
+            t0, t1, t2 = weight[i, j], weight[i, j + 1], weight[i, j + 2]
+            for c in range(y.shape[0]):
+                y[c] = y[c] + a0[c] * t0[c] + a1[c] * t1[c] + a2[c] * t2[c]
+        for j in range(j0 + 3 * triples, j1):
+            a, t = x[n, row, w + j * dilation[1]], weight[i, j]
+            for c in range(y.shape[0]):
+                y[c] += a[c] * t[c]
+
+
 @parallel_loop
-def _depthwise(x, weight, bias, stride, start, dilation, activation, out):
-    n_out, p_out, q_out, channels = out.shape
+def _depthwise(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    stride: Pair,
+    start: Pair,
+    dilation: Pair,
+    activation: int,
+    out: Array,
+) -> None:
+    kernel_h, kernel_w = weight.shape[:2]
+    n_out, p_out, q_out, _ = out.shape
     for line in prange(n_out * p_out):
         n, p = line // p_out, line % p_out
-        top = p * stride[0] - start[0]
-        i0, i1 = taps_inside(top, dilation[0], weight.shape[0], x.shape[1])
+        h = p * stride[0] - start[0]
+        i0, i1 = taps_inside(h, dilation[0], kernel_h, x.shape[1])
         for q in range(q_out):
-            row = out[n, p, q]
-            for c in range(channels):
-                row[c] = bias[c]
-            left = q * stride[1] - start[1]
-            j0, j1 = taps_inside(left, dilation[1], weight.shape[1], x.shape[2])
-            for i in range(i0, i1):
-                h = top + i * dilation[0]
-                j = j0
-                while j + 3 <= j1:  # three taps per trip: the output is loaded and stored once for three
-                    w0 = left + j * dilation[1]
-                    w1, w2 = w0 + dilation[1], w0 + 2 * dilation[1]
-                    for c in range(channels):
-                        row[c] = (
-                            row[c]
-                            + x[n, h, w0, c] * weight[i, j, c]
-                            + x[n, h, w1, c] * weight[i, j + 1, c]
-                            + x[n, h, w2, c] * weight[i, j + 2, c]
-                        )
-                    j += 3
-                while j < j1:
-                    w0 = left + j * dilation[1]
-                    for c in range(channels):
-                        row[c] += x[n, h, w0, c] * weight[i, j, c]
-                    j += 1
-            activate(row, activation)
+            w = q * stride[1] - start[1]
+            j0, j1 = taps_inside(w, dilation[1], kernel_w, x.shape[2])
+            if kernel_h == 3 and kernel_w == 3 and i1 - i0 == 3 and j1 - j0 == 3:
+                window3x3(x, weight, bias, n, h, w, dilation, out[n, p, q])
+            else:
+                window(x, weight, bias, n, h, w, i0, i1, j0, j1, dilation, out[n, p, q])
+        activate(out[n, p].reshape(-1), activation)
 
 
 def depthwise_conv2d(

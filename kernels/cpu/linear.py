@@ -6,36 +6,29 @@ import numpy as np
 from numba import prange
 
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.checks import Array
 from npmobilenet.kernels.cpu.activation import activate, exp
+from npmobilenet.kernels.cpu.pointwise import matrix_product
 from npmobilenet.kernels.jit import parallel_loop
 
 BLOCK = 256  # output channels per trip: enough trips for several threads when there is one image
 
 
 @parallel_loop
-def _linear(x, weight, bias, activation, out):
-    c_in, c_out = weight.shape
+def _linear(x: Array, weight: Array, bias: Array, activation: int, out: Array) -> None:
+    rows, c_out = out.shape
     blocks = (c_out + BLOCK - 1) // BLOCK
-    whole = c_in - c_in % 4
-    for trip in prange(x.shape[0] * blocks):
-        n, block = trip // blocks, trip % blocks
-        start, stop = block * BLOCK, min((block + 1) * BLOCK, c_out)
-        for c in range(start, stop):
-            out[n, c] = bias[c]
-        for k in range(0, whole, 4):
-            x0, x1, x2, x3 = x[n, k], x[n, k + 1], x[n, k + 2], x[n, k + 3]
-            for c in range(start, stop):
-                out[n, c] = (
-                    out[n, c]
-                    + x0 * weight[k, c]
-                    + x1 * weight[k + 1, c]
-                    + x2 * weight[k + 2, c]
-                    + x3 * weight[k + 3, c]
-                )
-        for k in range(whole, c_in):
-            for c in range(start, stop):
-                out[n, c] += x[n, k] * weight[k, c]
-        activate(out[n, start:stop], activation)
+    for trip in prange(rows * blocks):
+        n, start = trip // blocks, trip % blocks * BLOCK
+        stop = min(start + BLOCK, c_out)
+        y, b = out[n, start:stop], bias[start:stop]
+        for c in range(y.shape[0]):
+            y[c] = b[c]
+        for k in range(x.shape[1]):
+            w = weight[k, start:stop]
+            for c in range(y.shape[0]):
+                y[c] += x[n, k] * w[c]
+        activate(y, activation)
 
 
 def linear(
@@ -50,19 +43,17 @@ def linear(
     """Fully connected layer: (N, C_in) @ (C_in, C_out) -> (N, C_out)."""
     g = checks.linear(x, weight, bias, activation=activation)
     out = checks.output(out, g.shape)
-    _linear(
-        threads,
-        checks.float32(x),
-        checks.float32(weight),
-        checks.bias(bias, weight.shape[1]),
-        checks.code(activation),
-        out,
-    )
+    x, weight = checks.float32(x), checks.float32(weight)
+    bias, code = checks.bias(bias, weight.shape[1]), checks.code(activation)
+    if x.shape[0] < 4 * threads:
+        _linear(threads, x, weight, bias, code, out)
+    else:  # a tile of four rows for every thread: the same sums, and each weight is loaded once for four rows
+        matrix_product(threads, x, weight, bias, out[:0], code, out)
     return out
 
 
 @parallel_loop
-def _softmax(x, out):
+def _softmax(x: Array, out: Array) -> None:
     for n in prange(x.shape[0]):
         largest = x[n, 0]
         for c in range(x.shape[1]):

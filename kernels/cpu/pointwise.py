@@ -6,40 +6,30 @@ import numpy as np
 from numba import prange
 
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.checks import Array
 from npmobilenet.kernels.cpu.activation import activate
-from npmobilenet.kernels.jit import ParallelLoop, jit, parallel_loop
+from npmobilenet.kernels.jit import ParallelLoop, inlined, parallel_loop
 
 
-@jit
-def accumulate(x, weight, start, out):
-    """``out += x[start:start + K] @ weight``, with the K rows of ``weight`` added in order."""
-    for k in range(weight.shape[0]):
-        for c in range(out.shape[0]):
-            out[c] += x[start + k] * weight[k, c]
+@inlined
+def accumulate(x: Array, weight: Array, y: Array) -> None:
+    """``y += x @ weight``, one weight row after the other."""
+    for k in range(x.shape[0]):
+        for c in range(y.shape[0]):
+            y[c] += x[k] * weight[k, c]
 
 
-@parallel_loop
-def _plain(x, weight, bias, residual, activation, out):
-    for pixel in prange(out.shape[0]):
-        row = out[pixel]
-        for c in range(row.shape[0]):
-            row[c] = bias[c]
-        accumulate(x[pixel], weight, 0, row)
-        activate(row, activation)
-        if residual.shape[0] > 0:
-            for c in range(row.shape[0]):
-                row[c] += residual[pixel, c]
-
-
-@jit
-def accumulate4(x0, x1, x2, x3, weight, y0, y1, y2, y3):
+@inlined
+def accumulate4(
+    x0: Array, x1: Array, x2: Array, x3: Array, weight: Array, y0: Array, y1: Array, y2: Array, y3: Array
+) -> None:
     """:func:`accumulate` for four pixels at once, four input channels per trip.
 
     Every weight row is loaded once for four pixels, and every output once for four weight rows. Each sum runs
-    from left to right, so that an output is the same chain of operations as in :func:`accumulate`: its value does
-    not depend on where the pixel lies in a tile.
+    from left to right, so that an output is the same chain of operations as in :func:`accumulate`: its value
+    does not depend on where the pixel lies in a tile.
     """
-    c_in, c_out = weight.shape
+    c_in, c_out = x0.shape[0], y0.shape[0]
     whole = c_in - c_in % 4
     for k in range(0, whole, 4):
         a0, a1, a2, a3 = x0[k], x0[k + 1], x0[k + 2], x0[k + 3]
@@ -54,15 +44,31 @@ def accumulate4(x0, x1, x2, x3, weight, y0, y1, y2, y3):
             y3[c] = y3[c] + d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
     for k in range(whole, c_in):
         for c in range(c_out):
-            w0 = weight[k, c]
-            y0[c] += x0[k] * w0
-            y1[c] += x1[k] * w0
-            y2[c] += x2[k] * w0
-            y3[c] += x3[k] * w0
+            w = weight[k, c]
+            y0[c] += x0[k] * w
+            y1[c] += x1[k] * w
+            y2[c] += x2[k] * w
+            y3[c] += x3[k] * w
 
 
 @parallel_loop
-def _tiled(x, weight, bias, residual, activation, out):
+def _plain(x: Array, weight: Array, bias: Array, residual: Array, activation: int, out: Array) -> None:
+    for pixel in prange(out.shape[0]):
+        y = out[pixel]
+        for c in range(y.shape[0]):
+            y[c] = bias[c]
+        accumulate(x[pixel], weight, y)
+        activate(y, activation)
+        if residual.shape[0] > 0:
+            for c in range(y.shape[0]):
+                y[c] += residual[pixel, c]
+
+
+@parallel_loop
+def matrix_product(
+    x: Array, weight: Array, bias: Array, residual: Array, activation: int, out: Array
+) -> None:
+    """``activation(x @ weight + bias) + residual``, in tiles of four rows; ``residual`` may have no rows."""
     pixels, c_out = out.shape
     for tile in prange((pixels + 3) // 4):
         first, stop = tile * 4, min(tile * 4 + 4, pixels)
@@ -76,7 +82,7 @@ def _tiled(x, weight, bias, residual, activation, out):
             )  # fmt: skip
         else:
             for pixel in range(first, stop):
-                accumulate(x[pixel], weight, 0, out[pixel])
+                accumulate(x[pixel], weight, out[pixel])
         for pixel in range(first, stop):
             activate(out[pixel], activation)
             if residual.shape[0] > 0:
@@ -95,7 +101,7 @@ def pointwise_conv2d(
     threads: int = 1,
 ) -> np.ndarray:
     """1x1 convolution in tiles of 4 pixels and 4 input channels: (N, H, W, C_in) -> (N, H, W, C_out)."""
-    return _pointwise(_tiled, x, weight, bias, residual, activation, out, threads)
+    return _pointwise(matrix_product, x, weight, bias, residual, activation, out, threads)
 
 
 def pointwise_conv2d_plain(

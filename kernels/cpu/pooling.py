@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from npmobilenet.geometry import PaddingSpec
+from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.checks import Size
+from npmobilenet.kernels.checks import Array, Size
 from npmobilenet.kernels.cpu.depthwise import taps_inside
 from npmobilenet.kernels.jit import parallel_loop
 
@@ -15,7 +15,7 @@ BLOCK = 64  # channels per trip of the global pool: enough trips for several thr
 
 
 @parallel_loop
-def _global_average(x, out):
+def _global_average(x: Array, out: Array) -> None:
     n_out, channels = out.shape
     blocks = (channels + BLOCK - 1) // BLOCK
     for trip in prange(n_out * blocks):
@@ -41,7 +41,7 @@ def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads
 
 
 @parallel_loop
-def _max_pool(x, kernel, stride, start, out):
+def _max_pool(x: Array, kernel: Pair, stride: Pair, start: Pair, out: Array) -> None:
     n_out, p_out, q_out, channels = out.shape
     for line in prange(n_out * p_out):
         n, p = line // p_out, line % p_out
@@ -78,7 +78,9 @@ def max_pool2d(
 
 
 @parallel_loop
-def _average_pool(x, kernel, stride, start, count_include_pad, out):
+def _average_pool(
+    x: Array, kernel: Pair, stride: Pair, start: Pair, count_include_pad: bool, out: Array
+) -> None:
     n_out, p_out, q_out, channels = out.shape
     for line in prange(n_out * p_out):
         n, p = line // p_out, line % p_out
