@@ -14,7 +14,7 @@ from npmobilenet.checkpoints.file_kinds import EXPECTED, HEAD, recognise, recogn
 from npmobilenet.checkpoints.npz_file import read_npz
 from npmobilenet.checkpoints.safetensors_file import read_safetensors
 from npmobilenet.checkpoints.state_dicts import find_state_dict, weights_only
-from npmobilenet.checkpoints.stored_tensor import Allowance, Tensor
+from npmobilenet.checkpoints.stored_tensor import Allowance, Tensor, show_path
 from npmobilenet.checkpoints.torch_file import read_torch_legacy, read_torch_zip
 from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
@@ -74,17 +74,12 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     try:
         tensors, metadata = _read(_read_bytes(path))
     except CheckpointError as error:
-        raise CheckpointError(f"{_one_line(path)}: {error}") from error.__cause__
+        raise CheckpointError(f"{show_path(path)}: {error}") from error.__cause__
     except (MemoryError, RecursionError) as error:
         raise CheckpointError(
-            f"{_one_line(path)}: needs more memory or nesting than this machine has ({type(error).__name__})"
+            f"{show_path(path)}: needs more memory or nesting than this machine has ({type(error).__name__})"
         ) from error
     return Checkpoint(tensors, metadata, path)
-
-
-def _one_line(path: Path) -> str:
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -138,9 +133,10 @@ def _parse(data: bytes, allowance: Allowance) -> tuple[dict[str, Tensor], dict]:
 
 def _parse_json(text: str) -> dict:
     try:
-        return _checked_dict(json.loads(text, parse_constant=_refuse_constant))
+        metadata = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise CheckpointError("its metadata is not valid JSON; the file is damaged") from error
+    return _checked_dict(metadata)
 
 
 def _refuse_constant(name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,12 @@ def quote(text: object, limit: int = 80) -> str:
     if not isinstance(text, str):
         return f"a {type(text).__name__}"
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def show_path(path: Path) -> str:
+    """Show a path on one line, as it is wherever that is possible."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
 
 
 class Allowance:

@@ -204,6 +204,8 @@ def _storage_id(key: object) -> tuple[str, DType, int, tuple | None]:
         )  # ("module", class, its source file, its source): a whole pickled model
     if type(key) is tuple and len(key) in (5, 6):
         kind, dtype, name, _, count, view = (*key, None)[:6]
+        if isinstance(dtype, Stranger):
+            raise dtype.refuse()
         if kind == "storage" and type(dtype) is DType and type(name) is str and _is_size(count):
             plausible = type(view) is tuple and len(view) == 3 and _is_size(view[1]) and _is_size(view[2])
             if view is None or plausible:

@@ -56,13 +56,16 @@ class Stranger:
 
     def refuse(self, whole_model: bool = False) -> CheckpointError:
         """Say which object the file asked for and what to do."""
+        name = quote(self.name)
         if whole_model or self.name.startswith("torch.nn.modules."):
-            what = f"is a whole pickled model: it refers to {quote(self.name)}"
-        else:
-            what = f"refers to the Python object {quote(self.name)}, which is not part of plain weights"
+            return CheckpointError(
+                f"is a whole pickled model (it refers to {name}), and nothing of it was imported or run; "
+                "load it where its classes are installed and save model.state_dict() instead"
+            )
         return CheckpointError(
-            f"{what}; nothing of it was imported or run; if it is a whole pickled model or holds objects of "
-            "your own classes, load it where these are installed and save model.state_dict() instead"
+            f"refers to the Python object {name}, which is not part of plain weights, and nothing of it was "
+            "imported or run; if this is a whole pickled model or holds objects of your own classes, load it "
+            "where they are installed and save model.state_dict() instead"
         )
 
 
