@@ -1,8 +1,8 @@
 """What a network costs, counted from its graph: parameters, multiply-adds, activation memory.
 
-The conventions of the papers: a multiply-add (MAC) is counted for convolutions and the classifier only, and
-memory is counted in values (multiply by 4 for float32), for one image, with batch norm, activation and residual
-add done in place by the convolution before them.
+The conventions of the papers: a multiply-add (MAC) is counted for convolutions and the classifier only.
+Memory is counted in values (multiply by 4 for float32), for one image, with batch norm, activation and
+residual add done in place by the convolution before them.
 """
 
 from __future__ import annotations
@@ -118,5 +118,5 @@ def _values(names: Iterable[str], shapes: dict[str, Shape]) -> int:
 
 
 def materialised_bytes(size: int, channels: int, bytes_per_value: int = 2) -> int:
-    """Bytes of a square tensor between two blocks: the entries of 1801.04381, Table 3 (16-bit activations)."""
+    """Bytes of a square tensor between two blocks: an entry of 1801.04381, Table 3 (16-bit values)."""
     return size * size * channels * bytes_per_value

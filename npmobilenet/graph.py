@@ -1,4 +1,4 @@
-"""A network as a list of operations: names, tensor shapes, parameters and multiply-adds. No kernels, no weights.
+"""A network as a list of operations: names, shapes, parameters, multiply-adds. No kernels, no weights.
 
 Shapes are those of one image: ``(C, H, W)``, or ``(C,)`` after the global pooling. Parameter shapes are
 PyTorch's: ``(C_out, C_in / G, K_h, K_w)`` for a convolution, ``(C_out, C_in)`` for a linear layer.
@@ -78,7 +78,7 @@ class Node:
         return first
 
     def macs(self, output: Shape) -> int:
-        """Multiply-adds for an output of this shape: convolutions and the classifier only, as the papers do."""
+        """Multiply-adds for an output of this shape; convolutions and the classifier only, as in the papers."""
         if self.operation in CONVOLUTIONS:
             channels_in = self.parameters["weight"][1] * self["groups"]
             return convolution_macs(output[1:], self["kernel"], channels_in, output[0], self["groups"])
@@ -144,7 +144,9 @@ class Graph:
             try:
                 shapes[node.name] = node.output_shape(shapes)
             except ValueError as error:
-                raise ValueError(f"an input of {size[0]}x{size[1]} is too small: {node.name}: {error}") from None
+                raise ValueError(
+                    f"an input of {size[0]}x{size[1]} is too small: {node.name}: {error}"
+                ) from None
         return shapes
 
     def up_to(self, name: str) -> Graph:

@@ -10,7 +10,7 @@ from npmobilenet.weights import CATALOGUE
 
 @lru_cache(maxsize=1)
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1000 class names of ImageNet-1k, in the order of the classifier's outputs (torchvision, BSD-3-Clause)."""
+    """The 1000 class names of ImageNet-1k, in the order of a classifier's outputs (from torchvision)."""
     return tuple(CATALOGUE["mobilenet_v2"].info().classes)
 
 
@@ -28,7 +28,9 @@ def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[s
     if names is not None:
         names = tuple(str(name) for name in names)
         if len(names) != num_classes:
-            raise ValueError(f"the network has {num_classes} classes, but {len(names)} class names were given")
+            raise ValueError(
+                f"the network has {num_classes} classes, but {len(names)} class names were given"
+            )
         return names
     if num_classes == 1000:
         return imagenet_classes()

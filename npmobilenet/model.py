@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ def load(
     try:
         checkpoint = read_checkpoint(entry.require() if entry else source)
     except CheckpointError as error:
-        if entry or os.path.exists(source) or os.fspath(source) != os.path.basename(source):
+        if entry or Path(source).exists() or Path(source).name != str(source):
             raise
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
     info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, str(source))
@@ -296,7 +297,7 @@ class Model:
         ]
 
     def count(self, height: int | None = None, width: int | None = None) -> Counts:
-        """Count parameters, multiply-adds and activation memory, for the weights' own image size by default."""
+        """Count parameters, multiply-adds and memory, for the weights' own image size by default."""
         size = self.preprocessing.crop
         return count(self.graph, (height or size[0], width or height or size[1]))
 

@@ -27,7 +27,12 @@ def fuse(graph: Graph) -> Graph:
     for node in graph:
         inputs = tuple(gives[name] for name in node.inputs)
         into = nodes.get(inputs[0])
-        if into and readers[node.inputs[0]] == 1 and _may_take(into, node) and _ready(nodes, into, inputs[1:]):
+        if (
+            into
+            and readers[node.inputs[0]] == 1
+            and _may_take(into, node)
+            and _ready(nodes, into, inputs[1:])
+        ):
             nodes[into.name] = _merged(into, node, inputs)
             gives[node.name] = into.name
         else:
@@ -65,9 +70,9 @@ def _merged(into: Node, node: Node, inputs: tuple[str, ...]) -> Node:
 def folded_parameters(node: Node, weights: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return ``(weight, bias)`` of a convolution or linear node with its batch norm folded in.
 
-    Batch norm computes ``(y - mean) / sqrt(variance + eps) * gamma + beta``; with ``y = w x + b`` that is again
-    a convolution, of weight ``w * s`` and bias ``beta + (b - mean) * s`` where ``s = gamma / sqrt(variance +
-    eps)`` (1502.03167, section 3.1). Folded in float64, so that the float32 result is rounded once.
+    Batch norm computes ``(y - mean) / sqrt(variance + eps) * gamma + beta``; with ``y = w x + b`` that is
+    again a convolution, of weight ``w * s`` and bias ``beta + (b - mean) * s``, where
+    ``s = gamma / sqrt(variance + eps)`` (1502.03167, section 3.1). Computed in float64, to be rounded once.
 
     Returns
     -------

@@ -117,7 +117,10 @@ def test_mobilenet_v1_share_of_layer_types():
     share = {}
     for layer in counts.layers:
         macs, weights = share.get(layer.operation, (0, 0))
-        share[layer.operation] = (macs + 100 * layer.macs / counts.macs, weights + 100 * layer.weights / counts.weights)
+        share[layer.operation] = (
+            macs + 100 * layer.macs / counts.macs,
+            weights + 100 * layer.weights / counts.weights,
+        )
     expected = {
         "pointwise_conv2d": (94.86, 74.59),
         "depthwise_conv2d": (3.06, 1.06),
@@ -158,7 +161,9 @@ def test_memory_peaks():
     assert counts.op_by_op_memory == 1_505_280  # the depthwise convolution of block 2
     assert max(counts.layers, key=lambda layer: layer.memory).name == "block2.depthwise"
     assert counts.block_memory == 602_112  # block 1
-    assert max(layer.output[0] * layer.output[1] * layer.output[2] for layer in counts.layers[:-2]) == 1_204_224
+    assert (
+        max(layer.output[0] * layer.output[1] * layer.output[2] for layer in counts.layers[:-2]) == 1_204_224
+    )
 
 
 def test_block_traffic_of_the_bottlenecks():
@@ -186,7 +191,15 @@ def test_any_input_size(name, size, padding):
 
 def test_round_channels_is_the_reference_rule():
     # 12 rounds up (a tie), 11.2 up because 8 would be more than 10 % less, 3 to the divisor itself
-    assert [round_channels(c) for c in (3, 8, 11.2, 12, 16 * 0.35, 24 * 1.4, 320 * 1.3)] == [8, 8, 16, 16, 8, 32, 416]
+    assert [round_channels(c) for c in (3, 8, 11.2, 12, 16 * 0.35, 24 * 1.4, 320 * 1.3)] == [
+        8,
+        8,
+        16,
+        16,
+        8,
+        32,
+        416,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ def test_same_padding_is_tensorflows(size, kernel, stride, expected):
     assert output_size(size, kernel, stride, pads[0]) == -(-size // stride)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "dilation", "expected"), [(3, 2, 1, 1), (5, 1, 1, 2), (3, 1, 3, 3)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "expected"), [(3, 2, 1, 1), (5, 1, 1, 2), (3, 1, 3, 3)]
+)
 def test_symmetric_padding_is_pytorchs(kernel, stride, dilation, expected):
     pads = resolve_padding("symmetric", (9, 9), (kernel, kernel), (stride, stride), (dilation, dilation))
     assert pads == ((expected, expected),) * 2
@@ -36,7 +38,11 @@ def test_explicit_padding():
 
 @pytest.mark.parametrize(
     ("padding", "message"),
-    [("valid", "'symmetric', 'same' or numbers, got 'valid'"), (-1, "integer >= 0"), ((1, 2, 3), "pair of them")],
+    [
+        ("valid", "'symmetric', 'same' or numbers, got 'valid'"),
+        (-1, "integer >= 0"),
+        ((1, 2, 3), "pair of them"),
+    ],
 )
 def test_bad_padding(padding, message):
     with pytest.raises(ValueError, match=message):

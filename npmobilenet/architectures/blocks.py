@@ -159,7 +159,7 @@ class Builder:
         depthwise: bool = False,
         active: bool = True,
     ) -> None:
-        """Add a convolution without bias, its batch norm and, unless it is a linear bottleneck, its activation."""
+        """Add a convolution without bias, its batch norm and, unless it is linear, its activation."""
         operation = "depthwise_conv2d" if depthwise else "pointwise_conv2d" if kernel == 1 else "conv2d"
         groups = self.channels if depthwise else 1
         self._add(

@@ -85,7 +85,7 @@ def fit(
 
 
 def infer_width(naming: Naming, tensors: Mapping[str, np.ndarray]) -> float:
-    """Return the width multiplier that explains the channel counts of most blocks, preferring round numbers."""
+    """Return the width multiplier that explains the channels of most blocks, preferring round numbers."""
     observed = [
         (block.row, tensors[key].shape[0])
         for block in naming.architecture.blocks

@@ -22,7 +22,7 @@ def own_names(architecture: Architecture) -> dict[str, str]:
 
 
 def torchvision_names(architecture: Architecture) -> dict[str, str]:
-    """torchvision: ``features.N`` is the N-th block; in block 1, without expansion, everything moves up by one."""
+    """torchvision: ``features.N`` is the N-th block; block 1, without expansion, has one module less."""
     names = {}
     for number, block in enumerate(architecture.blocks):
         if block.row.kind == "linear":

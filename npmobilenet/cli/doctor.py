@@ -7,6 +7,7 @@ import json
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 REQUIRED = ("numpy", "numba", "llvmlite")
 OPTIONAL = {"pillow": "image files", "tqdm": "progress bars", "numba-cuda": "CUDA kernels"}
@@ -43,13 +44,15 @@ def examine() -> dict[str, str]:
         "npmobilenet": f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
         "packages": ", ".join(f"{name} {_version(name)}" for name in REQUIRED),
         "optional": ", ".join(f"{name} {_version(name)} ({use})" for name, use in OPTIONAL.items()),
-        "CPU": f"{cpu_name()}",
+        "CPU": cpu_name(),
         "vectors": f"{vector_lanes()} float32 lanes ({vector_set()})",
         "threads": f"{available_cpus()} by default (CPUs this process may use)",
-        "cache": f"{cache} ({_megabytes(cache)})" if cache else "no folder can be written: kernels compile in every process",
         "CUDA": device.status(),
+        "self-test": _self_test(),
+        "cache": f"{cache} ({_megabytes(cache)})"
+        if cache
+        else "no folder can be written; every process compiles anew",
     }
-    report["self-test"] = _self_test()
     report["threads"] += f", threading layer {jit.threading_layer() or 'not started'}"
     return report
 
@@ -70,10 +73,12 @@ def _self_test() -> str:
     start = time.perf_counter()
     results = [engine.run(x, threads) for threads in (1, available_cpus())]
     seconds = time.perf_counter() - start
-    error = max(float(np.abs(result - expected).max() / max(1, np.abs(expected).max() / 10)) for result in results)
+    error = max(
+        float(np.abs(result - expected).max() / max(1, np.abs(expected).max() / 10)) for result in results
+    )
     same = "" if np.array_equal(*results) else "; results differ between numbers of threads"
     verdict = "passed" if error <= TOLERANCE and not same else "FAILED"
-    return f"{verdict}: largest error {error:.1e} (tolerance {TOLERANCE:.0e}){same}; {seconds:.1f} s with compiling"
+    return f"{verdict}: largest error {error:.1e} (tolerance {TOLERANCE:.0e}){same}; {seconds:.1f} s to compile and run"
 
 
 def _version(name: str) -> str:
@@ -83,5 +88,5 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _megabytes(folder) -> str:  # noqa: ANN001
+def _megabytes(folder: Path) -> str:
     return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB"

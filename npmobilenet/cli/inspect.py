@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     parser = commands.add_parser("inspect", help="print a network's layers, parameters, MACs and memory")
-    parser.add_argument("model", metavar="MODEL", help="an architecture, weights known by name, or a checkpoint")
-    parser.add_argument("--resolution", type=size, metavar="HxW", help="input size (default 224, or the weights' own)")
+    parser.add_argument(
+        "model", metavar="MODEL", help="an architecture, weights known by name, or a checkpoint"
+    )
+    parser.add_argument(
+        "--resolution", type=size, metavar="HxW", help="input size (default 224, or the weights' own)"
+    )
     parser.add_argument("--num-classes", type=positive, metavar="N", help="of an architecture (default 1000)")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     add_network_options(parser)
@@ -63,29 +67,32 @@ def _network(options: argparse.Namespace) -> tuple[Graph, str, Pair]:
         options.padding or "symmetric",
         options.bn_eps if options.bn_eps is not None else 1e-5,
     )
-    return graph, f"{architecture.name}, width {width:g} ({architecture.paper})", options.resolution or (224, 224)
+    return (
+        graph,
+        f"{architecture.name}, width {width:g} ({architecture.paper})",
+        options.resolution or (224, 224),
+    )
 
 
 def print_table(counts: Counts, title: str, resolution: Pair) -> None:
     """Print one line per layer, then the totals."""
     print(f"{title}, input {resolution[0]}x{resolution[1]}, one image, float32\n")
     header = ("layer", "output", "kernel", "stride", "parameters", "MACs", "memory")
-    rows = [_cells(layer) for layer in counts.layers]
-    rows.append(("total", "", "", "", f"{counts.parameters:,}", f"{counts.macs:,}", ""))
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    _print_row(header, widths)
-    block = None
-    for row, layer in zip(rows, [*counts.layers, None], strict=True):
-        if layer is None or (block and layer.block != block):
-            print() if layer is None else None
-        block = layer.block if layer else None
-        _print_row(row, widths)
-    print(f"\nparameters      {counts.parameters:,} (convolution and classifier kernels alone: {counts.weights:,})")
+    total = ("total", "", "", "", f"{counts.parameters:,}", f"{counts.macs:,}", "")
+    layers = [_cells(layer) for layer in counts.layers]
+    widths = [max(map(len, column)) for column in zip(header, total, *layers, strict=True)]
+    for cells in (header, *layers, total):
+        print("  ".join(map(_aligned, range(len(cells)), cells, widths)).rstrip())
+    print(
+        f"\nparameters      {counts.parameters:,} (convolution and linear kernels alone: {counts.weights:,})"
+    )
     print(f"multiply-adds   {counts.macs:,} (convolutions and classifier)")
-    print(f"memory          {_megabytes(counts.op_by_op_memory)} peak, each layer's inputs and output held at once")
+    print(
+        f"memory          {_megabytes(counts.op_by_op_memory)} peak, each layer's inputs and output at once"
+    )
     print(f"                {_megabytes(counts.block_memory)} peak, each block computed as one operation")
-    print(f"memory traffic  {_megabytes(counts.op_by_op_traffic)} layer by layer, ", end="")
-    print(f"{_megabytes(counts.block_traffic)} block by block, each tensor touched once")
+    layers, blocks = _megabytes(counts.op_by_op_traffic), _megabytes(counts.block_traffic)
+    print(f"memory traffic  {layers} layer by layer, {blocks} block by block, each tensor touched once")
 
 
 def _cells(layer: LayerCount) -> tuple[str, ...]:
@@ -100,12 +107,8 @@ def _cells(layer: LayerCount) -> tuple[str, ...]:
     )
 
 
-def _print_row(cells: tuple[str, ...], widths: list[int]) -> None:
-    first, *rest = (
-        cell.ljust(width) if column < 3 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    print("  ".join([first, *rest]).rstrip())
+def _aligned(column: int, cell: str, width: int) -> str:
+    return cell.ljust(width) if column < 3 else cell.rjust(width)
 
 
 def _times(shape: Shape | Pair | None) -> str:

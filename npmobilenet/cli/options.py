@@ -32,5 +32,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="'symmetric' for weights trained in PyTorch (the default), 'same' for TensorFlow's",
     )
     parser.add_argument(
-        "--bn-eps", type=float, metavar="EPS", help="1e-5 for PyTorch's weights (the default), 1e-3 for TensorFlow's"
+        "--bn-eps",
+        type=float,
+        metavar="EPS",
+        help="1e-5 for PyTorch's weights (the default), 1e-3 for TensorFlow's",
     )

@@ -1,8 +1,8 @@
 """The weights that are known by name: two shipped with the package, others that can be downloaded.
 
-A shipped file is a ``.safetensors`` file whose metadata says all that belongs to the weights: class names,
-preprocessing, padding, batch norm's eps, origin, licence and published accuracy. ``LICENSES.md`` beside it has
-the licence texts.
+A shipped file is a ``.safetensors`` file whose metadata holds all that belongs to the weights: class names,
+preprocessing, padding, batch norm's eps, origin, licence and published accuracy. ``LICENSES.md`` has the
+licence texts.
 """
 
 from __future__ import annotations
@@ -77,8 +77,16 @@ class CatalogueEntry:
 CATALOGUE = {
     entry.name: entry
     for entry in (
-        CatalogueEntry("mobilenet_v2", "mobilenet_v2.safetensors", "f8326609068dd6f437916ec61b6d8cc4e9ed50a1c149411a765881dfef1b7844"),
-        CatalogueEntry("mobilenet_v1", "mobilenet_v1.safetensors", "82f5fa361028d6e3cffac23686e89e4684769df2a5c4ecc73ffc8c222c512366"),
+        CatalogueEntry(
+            "mobilenet_v2",
+            "mobilenet_v2.safetensors",
+            "f8326609068dd6f437916ec61b6d8cc4e9ed50a1c149411a765881dfef1b7844",
+        ),
+        CatalogueEntry(
+            "mobilenet_v1",
+            "mobilenet_v1.safetensors",
+            "82f5fa361028d6e3cffac23686e89e4684769df2a5c4ecc73ffc8c222c512366",
+        ),
         CatalogueEntry(
             "mobilenet_v2_imagenet1k_v2",
             "mobilenet_v2-7ebf99e0.pth",

@@ -32,7 +32,10 @@ NETWORKS = {
 def torch_module(architecture, source, width, classes, padding, eps):
     """Build the source's own implementation."""
     library = torch.library.Library("torchvision", "DEF")  # two operators that its CPU-only import lacks
-    for operator in ("nms(Tensor dets, Tensor scores, float t) -> Tensor", "qnms(Tensor d, Tensor s, float t) -> Tensor"):
+    for operator in (
+        "nms(Tensor dets, Tensor scores, float t) -> Tensor",
+        "qnms(Tensor d, Tensor s, float t) -> Tensor",
+    ):
         library.define(operator)
     import timm
     import torchvision
@@ -58,9 +61,14 @@ def main():
         weights = {keys[key]: torch.tensor(value) for key, value in random_weights(graph, seed).items()}
         module = torch_module(architecture, source, width, classes, padding, eps).eval()
         missing, unexpected = module.load_state_dict(weights, strict=False)
-        assert not unexpected and all(key.endswith("num_batches_tracked") for key in missing), (missing, unexpected)
+        assert not unexpected and all(key.endswith("num_batches_tracked") for key in missing), (
+            missing,
+            unexpected,
+        )
         with torch.no_grad():
-            logits[name] = module.double()(torch.tensor(network_input(size, seed), dtype=torch.float64)).numpy()
+            logits[name] = module.double()(
+                torch.tensor(network_input(size, seed), dtype=torch.float64)
+            ).numpy()
         print(name, logits[name].shape, float(np.abs(logits[name]).max()))
     np.savez_compressed(Path(__file__).parent / "reference/random_networks.npz", **logits)
 

@@ -1,0 +1,74 @@
+"""The layers of real networks as kernel calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from npmobilenet.kernels import registry
+from npmobilenet.kernels.registry import Kernel
+
+from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.plan import Program
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a network: an operation and the shapes of its arrays."""
+
+    network: str
+    name: str
+    operation: str
+    shape: tuple[int, ...]
+    weights: tuple[np.ndarray, ...]
+    options: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Such as ``block2.depthwise-1x112x112x96-s2``."""
+        stride = self.options.get("stride", (1, 1))[0]
+        return f"{self.name}-{'x'.join(map(str, self.shape))}" + (f"-s{stride}" if stride > 1 else "")
+
+    def arguments(self) -> tuple[np.ndarray, ...]:
+        """The arrays; the input is random."""
+        return (np.random.default_rng(0).standard_normal(self.shape, np.float32), *self.weights)
+
+    def kernels(self) -> list[Kernel]:
+        """Every compiled kernel that can compute it."""
+        return [
+            kernel for kernel in registry.kernels(self.operation, "cpu") if kernel.supports(**self.options)
+        ]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return registry.macs(self.operation, *self.arguments(), **self.options)
+
+    @property
+    def bytes(self) -> int:
+        """Least memory traffic."""
+        return registry.bytes_moved(self.operation, *self.arguments(), **self.options)
+
+
+@lru_cache(maxsize=4)
+def layers(network: str, size: int = 224) -> list[Layer]:
+    """Return the different layers of a network: of equal ones the first. Residual adds are left out."""
+    return list(_layers(network, size))
+
+
+def _layers(network: str, size: int) -> Iterator[Layer]:
+    graph = get_architecture(network).graph()
+    plan = Program(graph, random_weights(graph), "cpu").plan((size, size))
+    seen = set()
+    for step in plan.steps:
+        shape = plan.shapes[step.node.inputs[0]]
+        output = plan.shapes[step.node.name]
+        case = (step.kernel.operation, shape, output, str(step.options))
+        if case not in seen:
+            seen.add(case)
+            yield Layer(
+                network, step.node.name, step.kernel.operation, shape, step.weights, dict(step.options)
+            )
