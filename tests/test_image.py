@@ -20,6 +20,7 @@ from npmobilenet.image import Preprocessing, preprocess, read_image, resize
 
 Image = pytest.importorskip("PIL.Image")
 
+PILLOW = int(Image.__version__.split(".")[0])
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests/data"
 PHOTOGRAPHS = {
@@ -51,7 +52,7 @@ def pillow_resize(image, size, box=None):
     pil = Image.fromarray(image)
     height, width = size
     vertical_first = pil.height > height and pil.height - height > 2 * (pil.width - width)
-    if int(Image.__version__.split(".")[0]) < 13 and vertical_first:
+    if PILLOW < 13 and vertical_first:
         left, upper, right, lower = box or (0, 0, *pil.size)
         pil = pil.resize((pil.width, height), Image.Resampling.BILINEAR, (0, upper, pil.width, lower))
         box = (left, 0, right, height)
@@ -230,7 +231,7 @@ def transforms():
     ("short", "crop"), [(8, (6, 6)), (8, (5, 7)), (6, (8, 8)), (6, (3, 11)), (5, (9, 4))]
 )
 def test_input_is_that_of_torchvision(transforms, shape, short, crop):
-    if int(Image.__version__.split(".")[0]) < 13 and max(shape) > 2 * min(shape):
+    if PILLOW < 13 and max(shape) > 2 * min(shape):
         pytest.skip("Pillow before 13 resizes tall pictures along x first")
     image = noise(*shape)
     expected = transforms.Compose(
@@ -362,6 +363,7 @@ def test_colour_modes(mode, tolerance):
     assert_pixels(image, [(200, 100, 50), (10, 20, 250)], tolerance)
 
 
+@pytest.mark.skipif(PILLOW < 11, reason="Pillow 9 refuses LAB")
 def test_lab():
     cms = pytest.importorskip("PIL.ImageCms")
     profiles = cms.createProfile("sRGB"), cms.createProfile("LAB")
@@ -388,7 +390,8 @@ def test_palettes():
     opaque = [(200, 100, 50), (10, 20, 250), (0, 0, 0)]
     assert_pixels(encode(image), opaque)
     assert_pixels(encode(image, "GIF"), opaque)
-    assert_pixels(image.convert("PA"), opaque)
+    if PILLOW >= 11:  # Pillow 9 loses the palette on the way to PA
+        assert_pixels(image.convert("PA"), opaque)
     one_transparent = [opaque[0], (255, 255, 255), opaque[2]]
     assert_pixels(encode(image, transparency=1), one_transparent)
     assert_pixels(encode(image, "GIF", transparency=1), one_transparent)
@@ -410,9 +413,6 @@ def test_sixteen_bit_grey():
     image = Image.fromarray(GREY16)
     assert_pixels(encode(image), GREY8)
     assert_pixels(encode(image, "TIFF"), GREY8)
-    assert_pixels(
-        with_tiff_tag(encode(image, "TIFF"), 262, 0), GREY8[::-1][:1] + [251, 127, 0]
-    )  # white is zero
     assert_pixels(image, GREY8)
     big_endian = Image.frombytes("I;16B", (4, 1), GREY16.astype(">u2").tobytes())
     assert_pixels(big_endian, GREY8)
@@ -422,6 +422,12 @@ def test_sixteen_bit_grey():
     assert_pixels(b"P5 4 1 65535\n" + GREY16.astype(">u2").tobytes(), GREY8)
     key = chunk(b"tRNS", struct.pack(">H", 1000))
     assert_pixels(png(4, 1, 16, 0, b"\0" + GREY16.astype(">u2").tobytes(), key), [0, 255, 128, 255])
+
+
+@pytest.mark.skipif(PILLOW < 11, reason="Pillow 9 refuses 16-bit TIFF with white at zero")
+def test_sixteen_bit_grey_with_white_at_zero():
+    tiff = with_tiff_tag(encode(Image.fromarray(GREY16), "TIFF"), 262, 0)
+    assert_pixels(tiff, [255, 251, 127, 0])
 
 
 def test_twelve_bit_grey_tiff_is_not_dark():
