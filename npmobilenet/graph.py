@@ -78,7 +78,7 @@ class Node:
         return first
 
     def macs(self, output: Shape) -> int:
-        """Multiply-adds for an output of this shape; convolutions and the classifier only, as in the papers."""
+        """Multiply-adds for an output of this shape; only convolutions and the classifier have any."""
         if self.operation in CONVOLUTIONS:
             channels_in = self.parameters["weight"][1] * self["groups"]
             return convolution_macs(output[1:], self["kernel"], channels_in, output[0], self["groups"])

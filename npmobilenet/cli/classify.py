@@ -101,7 +101,8 @@ def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
             if not found:
                 failures.append(f"{argument}: no image files in this folder")
         elif not path.exists() and glob.has_magic(argument):
-            found = sorted(name for name in glob.iglob(argument, recursive=True) if Path(name).is_file())
+            matches = glob.glob(argument, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+            found = sorted(name for name in matches if Path(name).is_file())
             if not found:
                 failures.append(f"{argument}: no file matches")
         else:

@@ -78,7 +78,8 @@ def _self_test() -> str:
     )
     same = "" if np.array_equal(*results) else "; results differ between numbers of threads"
     verdict = "passed" if error <= TOLERANCE and not same else "FAILED"
-    return f"{verdict}: largest error {error:.1e} (tolerance {TOLERANCE:.0e}){same}; {seconds:.1f} s to compile and run"
+    took = f"{seconds:.1f} s with compiling"
+    return f"{verdict}: largest error {error:.1e} (tolerance {TOLERANCE:.0e}){same}; {took}"
 
 
 def _version(name: str) -> str:
