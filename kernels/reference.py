@@ -136,9 +136,9 @@ def pointwise_conv2d(
 ) -> np.ndarray:
     """1x1 convolution: (N, H, W, C_in) @ (C_in, C_out) -> (N, H, W, C_out).
 
-    ``activation(x @ weight + bias) + residual``: the residual is added after the activation. MobileNets, Howard
-    et al. 2017, arXiv 1704.04861, section 3.1; the residual: MobileNetV2, Sandler et al. 2018, arXiv 1801.04381,
-    figure 4d.
+    ``activation(x @ weight + bias) + residual``: the residual is added after the activation. MobileNets,
+    Howard et al. 2017, arXiv 1704.04861, section 3.1; the residual: MobileNetV2, Sandler et al. 2018, arXiv
+    1801.04381, figure 4d.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ NONE, RELU, RELU6, HARD_SWISH, SWISH, SIGMOID = (
 ZERO, ONE, THREE, SIX = np.float32(0), np.float32(1), np.float32(3), np.float32(6)
 
 # exp(x) = 2^n exp(r) with n = round(x / ln 2) and r = x - n ln 2 in [-ln 2 / 2, ln 2 / 2]: ln 2 in two parts,
-# the first of which times n is exact, and the polynomial of Cephes' expf (Moshier, netlib.org/cephes) for exp(r).
+# the first of which times n is exact, and the polynomial of Cephes' expf (Moshier, netlib.org/cephes).
 LOG2_E = np.float32(1.44269504)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 P5, P4, P3, P2, P1, P0 = (

@@ -1,0 +1,205 @@
+"""Cases shared by the kernel tests: operations with shapes and geometry, their inputs, and PyTorch's answer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from npmobilenet.geometry import pair, resolve_padding
+from npmobilenet.kernels import registry
+
+ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operation, the shapes of its array arguments and its other arguments."""
+
+    operation: str
+    shapes: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{k}={v}" for k, v in {**self.shapes, **self.options}.items()]
+        return f"{self.operation}({', '.join(parts)})".replace(" ", "")
+
+    def arrays(self) -> dict[str, np.ndarray | list[np.ndarray]]:
+        """Float32 inputs that depend on nothing but the case; activations see values of both sides of 0 and 6."""
+        rng = np.random.default_rng(zlib.crc32(str(self).encode()))
+
+        def make(name: str, shape: Sequence) -> np.ndarray | list[np.ndarray]:
+            if name == "weights":
+                return [make("weight", each) for each in shape]
+            values = rng.standard_normal(shape).astype(np.float32)
+            return np.abs(values) + np.float32(0.1) if name == "variance" else 2 * values
+
+        return {name: make(name, shape) for name, shape in self.shapes.items()}
+
+    @property
+    def macs(self) -> int:
+        return registry.macs(self.operation, **self.shapes, **self.options)
+
+
+def conv(n, h, w, c_in, c_out, k=(3, 3), groups=1, bias=True, **options):
+    shapes = {"x": (n, h, w, c_in), "weight": (*k, c_in // groups, c_out)}
+    if bias:
+        shapes["bias"] = (c_out,)
+    return Case("conv2d", shapes, {"groups": groups, **options} if groups > 1 else options)
+
+
+def depthwise(n, h, w, c, k=(3, 3), bias=True, **options):
+    shapes = {"x": (n, h, w, c), "weight": (*k, c)}
+    if bias:
+        shapes["bias"] = (c,)
+    return Case("depthwise_conv2d", shapes, options)
+
+
+def pointwise(n, h, w, c_in, c_out, bias=True, residual=False, **options):
+    shapes = {"x": (n, h, w, c_in), "weight": (c_in, c_out)}
+    if bias:
+        shapes["bias"] = (c_out,)
+    if residual:
+        shapes["residual"] = (n, h, w, c_out)
+    return Case("pointwise_conv2d", shapes, options)
+
+
+def linear(n, c_in, c_out, bias=True, **options):
+    shapes = {"x": (n, c_in), "weight": (c_in, c_out)}
+    if bias:
+        shapes["bias"] = (c_out,)
+    return Case("linear", shapes, options)
+
+
+def pool(operation, n, h, w, c, k, **options):
+    return Case(operation, {"x": (n, h, w, c)}, {"kernel_size": k, **options})
+
+
+# Compared with PyTorch: stored answers in tests/data/torch_operations.npz, and live where PyTorch is installed.
+TORCH_CASES = [
+    conv(1, 5, 6, 3, 4),
+    conv(2, 7, 6, 3, 5, stride=2, padding=1, activation="relu6"),
+    conv(1, 9, 8, 2, 3, stride=3, padding=((0, 1), (2, 0)), bias=False),
+    conv(1, 9, 9, 2, 3, dilation=2, padding=2),
+    conv(1, 9, 11, 2, 3, k=(3, 5), stride=(2, 1), padding="symmetric", dilation=(1, 2)),
+    conv(1, 8, 7, 3, 2, stride=2, padding="same"),
+    conv(1, 6, 5, 6, 9, groups=3, padding=1, activation="swish"),
+    conv(2, 5, 4, 4, 4, k=(1, 1), groups=2, stride=2),
+    conv(1, 2, 2, 3, 7, padding=1, activation="hard_swish"),
+    *(depthwise(1, 9, 8, 3, stride=s, padding=1) for s in (1, 2, 3)),
+    depthwise(2, 7, 5, 4, k=(5, 5), padding="symmetric", activation="relu"),
+    depthwise(1, 6, 8, 2, k=(2, 4), padding="same", bias=False),
+    depthwise(1, 8, 8, 2, padding=((0, 1), (0, 1)), stride=2, activation="relu6"),
+    depthwise(1, 11, 9, 2, k=(3, 3), dilation=(3, 2), padding=3, activation="sigmoid"),
+    pointwise(2, 3, 4, 5, 7),
+    pointwise(1, 3, 3, 4, 4, residual=True, activation="relu6"),
+    pointwise(1, 2, 2, 3, 1, bias=False, activation="swish"),
+    Case(
+        "mixed_depthwise_conv2d",
+        {"x": (1, 7, 9, 8), "weights": [(3, 3, 3), (5, 5, 3), (7, 7, 2)], "bias": (8,)},
+        {"stride": 2, "activation": "swish"},
+    ),
+    Case(
+        "mixed_depthwise_conv2d",
+        {"x": (1, 8, 6, 4), "weights": [(3, 3, 2), (4, 4, 2)]},
+        {"stride": 2, "padding": "same"},
+    ),
+    Case(
+        "batch_norm",
+        {"x": (2, 3, 4, 5), "weight": (5,), "bias": (5,), "mean": (5,), "variance": (5,)},
+        {"eps": 1e-3},
+    ),
+    *(Case(activation, {"x": (3, 40)}) for activation in ACTIVATIONS[1:]),
+    Case("global_average_pool", {"x": (2, 3, 5, 4)}),
+    pool("max_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1),
+    pool("max_pool2d", 2, 6, 6, 2, (2, 3)),
+    pool("average_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1),
+    pool("average_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1, count_include_pad=False),
+    linear(3, 5, 4),
+    linear(1, 7, 3, bias=False, activation="relu"),
+    Case("softmax", {"x": (3, 10)}),
+    Case("add", {"x": (2, 3, 4, 5), "y": (2, 3, 4, 5)}, {"activation": "relu"}),
+]
+
+
+def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """What PyTorch says in float64: independent of this project but for resolving a padding's name."""
+    import torch
+    from torch.nn import functional as F
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(array, np.float64))
+
+    def image(array: np.ndarray) -> torch.Tensor:
+        return tensor(array).permute(0, 3, 1, 2)
+
+    def convolve(x: torch.Tensor, weight: np.ndarray, bias: np.ndarray | None, groups: int) -> torch.Tensor:
+        stride, dilation = pair(options.get("stride", 1)), pair(options.get("dilation", 1))
+        padding = options.get("padding", "symmetric" if "weights" in arrays else 0)
+        (top, bottom), (left, right) = resolve_padding(
+            padding, tuple(x.shape[2:]), weight.shape[:2], stride, dilation
+        )
+        return F.conv2d(
+            F.pad(x, (left, right, top, bottom)),
+            tensor(weight).permute(3, 2, 0, 1),
+            None if bias is None else tensor(bias),
+            stride=stride,
+            dilation=dilation,
+            groups=groups,
+        )
+
+    activations: dict[str, Callable] = {
+        "none": lambda x: x,
+        "relu": F.relu,
+        "relu6": F.relu6,
+        "hard_swish": F.hardswish,
+        "swish": F.silu,
+        "sigmoid": torch.sigmoid,
+    }
+    options, operation = case.options, case.operation
+    activate = activations[options.get("activation", "none")]
+    bias = arrays.get("bias")
+    if operation in activations:
+        return activations[operation](tensor(arrays["x"])).numpy()
+    if operation == "softmax":
+        return torch.softmax(tensor(arrays["x"]), dim=-1).numpy()
+    if operation == "add":
+        return activate(tensor(arrays["x"]) + tensor(arrays["y"])).numpy()
+    if operation == "linear":
+        y = F.linear(tensor(arrays["x"]), tensor(arrays["weight"]).T, None if bias is None else tensor(bias))
+        return activate(y).numpy()
+
+    x = image(arrays["x"])
+    if operation == "global_average_pool":
+        return F.adaptive_avg_pool2d(x, 1).flatten(1).numpy()
+    if operation == "conv2d":
+        y = convolve(x, arrays["weight"], bias, options.get("groups", 1))
+    elif operation == "pointwise_conv2d":
+        y = convolve(x, arrays["weight"][None, None], bias, 1)
+    elif operation == "depthwise_conv2d":
+        y = convolve(x, arrays["weight"][:, :, None], bias, x.shape[1])
+    elif operation == "mixed_depthwise_conv2d":
+        parts = torch.split(x, [w.shape[2] for w in arrays["weights"]], dim=1)
+        y = torch.cat(
+            [
+                convolve(part, w[:, :, None], None, part.shape[1])
+                for part, w in zip(parts, arrays["weights"], strict=True)
+            ],
+            dim=1,
+        )
+        y = y if bias is None else y + tensor(bias)[:, None, None]
+    elif operation == "batch_norm":
+        mean, variance, weight = (tensor(arrays[name]) for name in ("mean", "variance", "weight"))
+        y = F.batch_norm(x, mean, variance, weight, tensor(bias), eps=options["eps"])
+    elif operation in ("max_pool2d", "average_pool2d"):
+        function = F.max_pool2d if operation == "max_pool2d" else F.avg_pool2d
+        y = function(x, **options)
+    else:
+        raise ValueError(f"no PyTorch counterpart of {operation}")
+    y = activate(y)
+    if "residual" in arrays:
+        y = y + image(arrays["residual"])
+    return y.permute(0, 2, 3, 1).contiguous().numpy()

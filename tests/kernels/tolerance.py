@@ -1,0 +1,66 @@
+"""How far a float32 kernel may be from the float64 reference, and a failure that says where it is too far."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from npmobilenet.kernels import reference
+
+UNIT = 2.0**-24  # half the distance from 1 to the next float32: the largest relative error of one rounding
+
+
+def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], expected: np.ndarray) -> np.ndarray:
+    """Return the error allowed to each output.
+
+    A sum of K products in float32 is off by at most K * UNIT * (sum of the products' magnitudes), and, roundings
+    being as often up as down, by about sqrt(K) instead of K (Higham, Accuracy and Stability of Numerical
+    Algorithms, 2nd edition, section 3.1 and section 2.8). Allowed are four times that. The activations multiply
+    an error by at most 1.5 (hard-swish at x = 3) and add a few roundings of the result.
+    """
+    if operation == "max_pool2d":
+        return np.zeros(expected.shape)
+    if operation == "softmax":  # exp(x - max) is off by a rounding of x - max, the sum as above
+        x = arrays["x"]
+        return 4 * UNIT * (np.sqrt(x.shape[-1]) + np.ptp(x, axis=-1, keepdims=True)) * expected
+    if operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid"):
+        terms = 1
+        magnitude = sum(np.abs(np.float64(a)) for a in arrays.values())
+    else:
+        positive = {
+            name: [np.abs(w) for w in a] if isinstance(a, list) else np.abs(a) for name, a in arrays.items()
+        }
+        linear = {name: value for name, value in options.items() if name != "activation"}
+        magnitude = getattr(reference, operation)(**positive, **linear)
+        terms = _terms(operation, arrays, options)
+    return 1.5 * 4 * np.sqrt(terms + 2) * UNIT * magnitude + 8 * UNIT * np.abs(expected)
+
+
+def _terms(operation: str, arrays: dict[str, Any], options: dict[str, Any]) -> int:
+    if operation == "global_average_pool":
+        return prod(arrays["x"].shape[1:3])
+    if operation == "average_pool2d":
+        return int(np.prod(options["kernel_size"])) ** (1 if np.ndim(options["kernel_size"]) else 2)
+    if operation == "mixed_depthwise_conv2d":
+        return max(prod(weight.shape[:2]) for weight in arrays["weights"])
+    shape = arrays["weight"].shape
+    return prod(shape[:2]) if operation == "depthwise_conv2d" else prod(shape[:-1])
+
+
+def assert_close(got: np.ndarray, expected: np.ndarray, allowed: np.ndarray | float, what: object) -> None:
+    """Fail with the worst element, its index, both values and the shape; a NaN must meet a NaN."""
+    assert got.shape == expected.shape, f"{what}: shape {got.shape} instead of {expected.shape}"
+    allowed = np.broadcast_to(allowed, expected.shape)
+    same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        excess = np.where(same, -np.inf, np.abs(got - expected) - allowed)
+    excess = np.where(np.isnan(excess), np.inf, excess)
+    if excess.size and excess.max() > 0:
+        worst = tuple(int(i) for i in np.unravel_index(excess.argmax(), excess.shape))
+        raise AssertionError(
+            f"{what}: at {worst} of {expected.shape} got {got[worst]!r}, expected {expected[worst]!r}, "
+            f"error {abs(got[worst] - expected[worst]):.3g}, allowed {allowed[worst]:.3g}; "
+            f"{np.count_nonzero(excess > 0)} of {excess.size} elements differ too much"
+        )
