@@ -27,8 +27,8 @@ def _convolution(
     out: Array,
 ) -> None:
     # x (N, H, W * C_in), weight (G, K_h, K_w * C_in/G, C_out/G), out (N, P, Q * C_out). In NHWC the inputs of
-    # all taps of a kernel row follow each other, and so do their weights: one sum over K_w * C_in products. That
-    # holds without groups and dilation; with them the sum goes tap by tap.
+    # all taps of a kernel row follow each other, and so do their weights: one sum over K_w * C_in products.
+    # That holds without groups and dilation; with them the sum goes tap by tap.
     groups, kernel_h, _, c_out = weight.shape
     c_in = weight.shape[2] // kernel_w
     width = x.shape[2] // (groups * c_in)

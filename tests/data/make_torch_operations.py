@@ -1,8 +1,8 @@
 """Write torch_operations.npz: PyTorch's answers to the cases of tests/kernels/cases.py.
 
-Made with PyTorch 2.13.0 (CPU, float64) and NumPy 2.4.6; the seed of each case is the CRC-32 of its text. Run from
-the top of the repository: ``python -m tests.data.make_torch_operations``. The inputs are stored beside the
-answers, so that the tests depend on no random number generator.
+Made with PyTorch 2.13.0 (CPU, float64) and NumPy 2.4.6; the seed of each case is the CRC-32 of its text. Run
+from the top of the repository: ``python -m tests.data.make_torch_operations``. The inputs are stored beside
+the answers, so that the tests depend on no random number generator.
 """
 
 from pathlib import Path

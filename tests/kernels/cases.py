@@ -1,4 +1,4 @@
-"""Cases shared by the kernel tests: operations with shapes and geometry, their inputs, and PyTorch's answer."""
+"""Cases shared by the kernel tests: operations, shapes and geometry, their inputs, and PyTorch's answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Case:
         return f"{self.operation}({', '.join(parts)})".replace(" ", "")
 
     def arrays(self) -> dict[str, np.ndarray | list[np.ndarray]]:
-        """Float32 inputs that depend on nothing but the case; activations see values of both sides of 0 and 6."""
+        """Float32 inputs that depend on nothing but the case, spread over both sides of 0 and of 6."""
         rng = np.random.default_rng(zlib.crc32(str(self).encode()))
 
         def make(name: str, shape: Sequence) -> np.ndarray | list[np.ndarray]:
@@ -78,7 +78,7 @@ def pool(operation, n, h, w, c, k, **options):
     return Case(operation, {"x": (n, h, w, c)}, {"kernel_size": k, **options})
 
 
-# Compared with PyTorch: stored answers in tests/data/torch_operations.npz, and live where PyTorch is installed.
+# Compared with PyTorch: stored answers in tests/data/torch_operations.npz, and live where it is installed.
 TORCH_CASES = [
     conv(1, 5, 6, 3, 4),
     conv(2, 7, 6, 3, 5, stride=2, padding=1, activation="relu6"),

@@ -18,6 +18,8 @@ from tests.kernels.cases import ACTIVATIONS, TORCH_CASES, Case, conv, depthwise,
 from tests.kernels.tolerance import UNIT, assert_close, tolerance
 
 INTERPRETED = bool(numba.config.DISABLE_JIT)
+# NumPy's scalars warn where compiled code silently gives the infinity that is meant.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 THREADS = (1,) if INTERPRETED else (1, 2)
 KERNELS = [kernel for kernel in registry.kernels() if kernel.backend != "reference"]
 OPERATIONS = {kernel.operation for kernel in KERNELS}
@@ -39,8 +41,15 @@ TAILS = [
         for s in (1, 2, 3)
     ),
     *(pointwise(1, h, w, 6, 5) for h, w in ((1, 1), (2, 2), (7, 7), (15, 7), (33, 29))),
-    *(pool(op, 1, h, w, 3, 2) for op in ("max_pool2d", "average_pool2d") for h, w in ((2, 2), (7, 7), (15, 7))),
-    *(Case("global_average_pool", {"x": s}) for s in ((1, 1, 1, 1), (3, 15, 7, 65), (1, 33, 29, 90), (2, 1, 2, 64))),
+    *(
+        pool(op, 1, h, w, 3, 2)
+        for op in ("max_pool2d", "average_pool2d")
+        for h, w in ((2, 2), (7, 7), (15, 7))
+    ),
+    *(
+        Case("global_average_pool", {"x": s})
+        for s in ((1, 1, 1, 1), (3, 15, 7, 65), (1, 33, 29, 90), (2, 1, 2, 64))
+    ),
     linear(1, 3, 257),
     linear(5, 9, 513, activation="relu"),
     # kernel sizes, padding, dilation, groups
@@ -79,10 +88,12 @@ TAILS = [
 def small(case: Case) -> bool:
     """Whether Python without Numba can run the case in a fraction of a second."""
     values = sum(np.prod(shape) for shape in case.shapes.values())
-    return case.macs <= 8000 and values <= 3000
+    return case.macs <= 20_000 and values <= 5000
 
 
-CASES = [case for case in TORCH_CASES + TAILS if case.operation in OPERATIONS and (not INTERPRETED or small(case))]
+CASES = [
+    case for case in TORCH_CASES + TAILS if case.operation in OPERATIONS and (not INTERPRETED or small(case))
+]
 
 
 def matching(cases: list[Case]) -> list:
@@ -173,7 +184,9 @@ def test_nan_and_infinity_go_where_the_reference_sends_them(kernel, case, value)
     if np.isnan(value):
         assert np.isnan(expected).any()
         assert case.operation == "softmax" or not np.isnan(expected).all()
-    assert_close(np.where(np.isfinite(result), 0, result), np.where(np.isfinite(expected), 0, expected), 0, case)
+    assert_close(
+        np.where(np.isfinite(result), 0, result), np.where(np.isfinite(expected), 0, expected), 0, case
+    )
 
 
 def test_exp_is_within_two_units_in_the_last_place():
@@ -220,7 +233,7 @@ PLAIN_CASES = matching([PLAIN[operation] for operation in OPERATIONS & PLAIN.key
 
 
 def test_every_operation_has_a_plain_case():
-    assert OPERATIONS == PLAIN.keys()
+    assert PLAIN.keys() == OPERATIONS
 
 
 @pytest.mark.parametrize(("kernel", "case"), PLAIN_CASES)
@@ -286,20 +299,36 @@ def call(operation, **changes):
 
 ZEROS = np.zeros
 BAD_CALLS = [
-    ("conv2d", {"x": ZEROS((4, 5, 4))}, r"x must be a float array of shape \(N, H, W, C_in\), got float64 \(4, 5, 4\)"),
+    (
+        "conv2d",
+        {"x": ZEROS((4, 5, 4))},
+        r"x must be a float array of shape \(N, H, W, C_in\), got float64 \(4, 5, 4\)",
+    ),
     ("conv2d", {"x": ZEROS((2, 4, 5, 4), np.int32)}, r"x must be a float array .* got int32 \(2, 4, 5, 4\)"),
     ("conv2d", {"x": [1.0]}, "x must be a float array .* got list"),
     ("conv2d", {"x": ZEROS((2, 4, 0, 4))}, r"x must be a float array .* got float64 \(2, 4, 0, 4\)"),
-    ("conv2d", {"weight": ZEROS((3, 3, 5, 6))}, r"weight .* \(K_h, K_w, C_in/G=4, C_out\), got .* \(3, 3, 5, 6\)"),
+    (
+        "conv2d",
+        {"weight": ZEROS((3, 3, 5, 6))},
+        r"weight .* \(K_h, K_w, C_in/G=4, C_out\), got .* \(3, 3, 5, 6\)",
+    ),
     ("conv2d", {"bias": ZEROS(5)}, r"bias must be a float array of shape \(C_out=6\), got float64 \(5,\)"),
     ("conv2d", {"groups": 3}, "groups must be an integer >= 1 that divides C_in=4, got 3"),
     ("conv2d", {"groups": 4, "weight": ZEROS((3, 3, 1, 6))}, "groups must divide C_out=6, got 4"),
     ("conv2d", {"stride": 0}, "stride must be an integer >= 1 or a pair of them, got 0"),
     ("conv2d", {"padding": "valid"}, "padding must be 'symmetric', 'same' or numbers, got 'valid'"),
     ("conv2d", {"padding": [0, 1, 2]}, r"padding must be an integer .* got \[0, 1, 2\]"),
-    ("conv2d", {"dilation": 9}, r"a window of 19 \(kernel 3, dilation 9\) does not fit into 4 \+ padding 1 \+ 1"),
+    (
+        "conv2d",
+        {"dilation": 9},
+        r"a window of 19 \(kernel 3, dilation 9\) does not fit into 4 \+ padding 1 \+ 1",
+    ),
     ("conv2d", {"activation": "gelu"}, "activation must be one of none, relu, .*, got 'gelu'"),
-    ("depthwise_conv2d", {"weight": ZEROS((3, 3, 5))}, r"weight .* \(K_h, K_w, C=6\), got float64 \(3, 3, 5\)"),
+    (
+        "depthwise_conv2d",
+        {"weight": ZEROS((3, 3, 5))},
+        r"weight .* \(K_h, K_w, C=6\), got float64 \(3, 3, 5\)",
+    ),
     ("depthwise_conv2d", {"bias": ZEROS((6, 1))}, r"bias .* \(C_out=6\), got float64 \(6, 1\)"),
     ("pointwise_conv2d", {"weight": ZEROS((4, 6))}, r"weight .* \(C_in=5, C_out\), got float64 \(4, 6\)"),
     ("pointwise_conv2d", {"residual": ZEROS((2, 3, 3, 5))}, r"residual .* \(N=2, H=3, W=3, C_out=6\), got"),
@@ -308,7 +337,11 @@ BAD_CALLS = [
     ("softmax", {"x": ZEROS(5)}, r"x .* \(N, C\), got float64 \(5,\)"),
     ("global_average_pool", {"x": ZEROS((2, 3))}, r"x .* \(N, H, W, C\), got float64 \(2, 3\)"),
     ("max_pool2d", {"kernel_size": 5}, r"a window of 5 .* does not fit into 4"),
-    ("max_pool2d", {"padding": 2}, r"padding \(\(2, 2\), \(2, 2\)\) must be smaller than the window \(2, 2\)"),
+    (
+        "max_pool2d",
+        {"padding": 2},
+        r"padding \(\(2, 2\), \(2, 2\)\) must be smaller than the window \(2, 2\)",
+    ),
     ("average_pool2d", {"padding": ((0, 2), (0, 0))}, "must be smaller than the window"),
     ("add", {"y": ZEROS((5, 3))}, r"y must have the shape of x, \(3, 5\), got \(5, 3\)"),
     ("add", {"y": ZEROS((3, 5), bool)}, r"y must be a float array, got bool \(3, 5\)"),
@@ -332,7 +365,9 @@ def test_bad_arguments_of_operations_with_a_reference_only():
         mixed(x, ZEROS((3, 3, 6)))
     with pytest.raises(ValueError, match="weights must have C=6 channels together, got 5"):
         mixed(x, [ZEROS((3, 3, 2)), ZEROS((5, 5, 3))])
-    with pytest.raises(ValueError, match=r"weights\[1\] must be a float array of shape \(K_h, K_w, C_group\)"):
+    with pytest.raises(
+        ValueError, match=r"weights\[1\] must be a float array of shape \(K_h, K_w, C_group\)"
+    ):
         mixed(x, [ZEROS((3, 3, 2)), ZEROS((5, 5))])
     with pytest.raises(ValueError, match="padding 1 gives the groups different output shapes"):
         mixed(x, [ZEROS((3, 3, 2)), ZEROS((5, 5, 4))], padding=1)

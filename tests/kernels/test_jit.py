@@ -170,6 +170,22 @@ def test_the_second_process_compiles_nothing(tmp_path):
 
 
 @compiled_only
+@several_threads
+def test_serial_and_parallel_code_are_cached_apart(tmp_path):
+    """Numba's own cache key does not tell them apart: one would be loaded for the other."""
+    program = """
+import numpy as np
+from npmobilenet.kernels.cpu import activation
+loop = activation._elementwise
+activation.relu(np.ones(3), threads=THREADS)
+print(sum(loop.serial.stats.cache_hits.values()), sum(loop.parallel.stats.cache_hits.values()))
+"""
+    environment = {"NPMOBILENET_CACHE_DIR": str(tmp_path), "NUMBA_CACHE_DIR": ""}
+    hits = [python(program.replace("THREADS", threads), **environment) for threads in "12122"]
+    assert hits == ["0 0", "0 0", "1 0", "0 1", "0 1"]
+
+
+@compiled_only
 def test_kernels_work_where_no_cache_can_be_written(tmp_path):
     """A path below a file cannot be made into a folder, not even by root."""
     file = tmp_path / "file"

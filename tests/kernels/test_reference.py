@@ -55,7 +55,12 @@ def test_by_hand():
     corner = np.zeros((2, 2, 1, 1))
     corner[0, 1] = 1  # takes the value to the right: not flipped
     assert reference.conv2d(image, corner).ravel().tolist() == [2, 3, 5, 6]
-    assert reference.average_pool2d(image, 2, padding=1, stride=3).ravel().tolist() == [0.25, 0.75, 1.75, 2.25]
+    assert reference.average_pool2d(image, 2, padding=1, stride=3).ravel().tolist() == [
+        0.25,
+        0.75,
+        1.75,
+        2.25,
+    ]
     assert reference.max_pool2d(-image, 2, padding=1, stride=3).ravel().tolist() == [-1, -3, -7, -9]
     assert reference.hard_swish(np.array([-4.0, 0, 3, 5])).tolist() == [0, 0, 3, 5]
 

@@ -56,9 +56,9 @@ def test_best_is_the_highest_rank_that_supports_the_case(monkeypatch):
 
 
 def test_best_says_what_is_missing():
-    with pytest.raises(LookupError, match="backend 'cpu' has no kernel for 'batch_norm'$"):
+    with pytest.raises(LookupError, match=r"backend 'cpu' has no kernel for 'batch_norm'$"):
         registry.best("batch_norm", "cpu")
-    with pytest.raises(LookupError, match="backend 'gpu' has no kernel for 'conv2d' for {'groups': 2}"):
+    with pytest.raises(LookupError, match=r"backend 'gpu' has no kernel for 'conv2d' for \{'groups': 2\}"):
         registry.best("conv2d", "gpu", groups=2)
 
 
@@ -85,13 +85,19 @@ def test_work_of_mobilenets_first_convolution():
 def test_macs(operation, arguments, geometry, macs):
     assert registry.macs(operation, *arguments, **geometry) == macs
     count = sum(np.prod(s) for a in arguments if a for s in (a if isinstance(a, list) else [a]))
-    count += np.prod(geometry.get("residual", 0)) + np.prod(registry.output_shape(operation, *arguments, **geometry))
+    count += np.prod(geometry.get("residual", 0)) + np.prod(
+        registry.output_shape(operation, *arguments, **geometry)
+    )
     assert registry.bytes_moved(operation, *arguments, **geometry) == 4 * count
 
 
 def test_shapes_may_be_arrays():
     x, weight = np.zeros((1, 5, 5, 4)), np.zeros((4, 6))
-    assert registry.macs("pointwise_conv2d", x, weight) == registry.macs("pointwise_conv2d", x.shape, (4, 6)) == 600
+    assert (
+        registry.macs("pointwise_conv2d", x, weight)
+        == registry.macs("pointwise_conv2d", x.shape, (4, 6))
+        == 600
+    )
 
 
 def test_wrong_shapes_are_refused():
