@@ -18,9 +18,9 @@ def tolerance(
     """Return the error allowed to each output.
 
     A sum of K products in float32 is off by at most K * UNIT * (sum of the products' magnitudes) and, since
-    roundings go up as often as down, by about sqrt(K) instead of K (Higham, Accuracy and Stability of Numerical
-    Algorithms, 2nd edition, sections 3.1 and 2.8). Allowed are four times that. The activations multiply an
-    error by at most 1.5 (hard-swish at x = 3) and add a few roundings of the result.
+    roundings go up as often as down, by about sqrt(K) instead of K (Higham, Accuracy and Stability of
+    Numerical Algorithms, 2nd edition, sections 3.1 and 2.8). Allowed are four times that. The activations
+    multiply an error by at most 1.5 (hard-swish at x = 3) and add a few roundings of the result.
     """
     if operation == "max_pool2d":
         return np.zeros(expected.shape)
