@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from npmobilenet.kernels import registry
-from npmobilenet.kernels.registry import Kernel
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.kernels import registry
+from npmobilenet.kernels.registry import Kernel
 from npmobilenet.plan import Program
 
 

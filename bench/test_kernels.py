@@ -5,6 +5,7 @@ pytest bench/test_kernels.py --benchmark-only -k "depthwise and 1threads"
 
 import numpy as np
 import pytest
+
 from npmobilenet.bench.layers import layers
 from npmobilenet.kernels import registry
 

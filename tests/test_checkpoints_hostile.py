@@ -481,6 +481,16 @@ def test_zip_directories_that_lie(refusal):
     assert "cannot be decompressed" in refusal(lie(10, 8, "<H"))
 
 
+def test_a_flipped_bit_of_a_weight_is_seen(refusal, tmp_path):
+    honest = torch_zip({"w": W}, {"0": RAW})
+    at = honest.index(RAW)
+    flipped = honest[:at] + bytes([honest[at] ^ 1]) + honest[at + 1 :]
+    assert "zip member 'archive/data/0' does not match its checksum: the file is damaged" in refusal(flipped)
+    # torch.serialization.set_crc32_options(False) writes no checksums, that is 0
+    (tmp_path / "unchecked.pth").write_bytes(honest.replace(struct.pack("<I", zlib.crc32(RAW)), bytes(4)))
+    assert np.array_equal(read_checkpoint(tmp_path / "unchecked.pth").tensors["w"], F32.ravel())
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_members_of_one_name(refusal):
     pair = [("a/data.pkl", pickled({"w": W})), ("a/data/0", RAW), ("a/data/0", RAW)]
