@@ -10,7 +10,6 @@ MobileNetV1 is built with its TensorFlow padding ("same") and eps 1e-3 too.
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.checkpoints.key_maps import KEY_MAPS, Naming
@@ -31,6 +30,8 @@ NETWORKS = {
 
 def torch_module(architecture, source, width, classes, padding, eps):
     """Build the source's own implementation."""
+    import torch
+
     library = torch.library.Library("torchvision", "DEF")  # two operators that its CPU-only import lacks
     for operator in (
         "nms(Tensor dets, Tensor scores, float t) -> Tensor",
@@ -53,6 +54,8 @@ def network_input(size, seed):
 
 
 def main():
+    import torch
+
     logits = {}
     for name, (architecture, source, width, classes, size, padding, eps, seed) in NETWORKS.items():
         definition = get_architecture(architecture)
