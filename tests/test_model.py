@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ pytestmark = compiled_only
 LOGITS = (
     2e-4  # largest error of a logit against float64, as the project promises; the size of logits is 10 to 20
 )
+SHARED = Path(__file__).parents[2] / "shared/data"
 PHOTOS = ("astronaut", "chelsea", "coffee", "grace_hopper", "rocket")
 SUFFIX = {"grace_hopper": ".jpg", "rocket": ".jpg"}
 
@@ -47,6 +49,19 @@ def test_mobilenet_v1_against_timm_and_tensorflow(name, mobilenet_v1):
     logits = mobilenet_v1(stored["input"])
     assert_close(logits, stored["logits_f64"], LOGITS)
     assert_close(logits, stored["logits_original"], LOGITS)
+
+
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the width 1.4 picture classifier is not part of the repository"
+)
+@pytest.mark.parametrize("name", ["chelsea", "coffee"])
+def test_width_140_with_same_padding_against_tensorflow(name):
+    with np.load(SHARED / f"reference/mobilenet_v2_w140_nsfw_{name}.npz") as arrays:
+        stored = dict(arrays)
+    model = npmobilenet.load(SHARED / "weights/mobilenet_v2_w140_nsfw.npz", padding="same", bn_eps=1e-3)
+    assert (model.width, len(model.classes)) == (1.4, 5)
+    assert_close(model(stored["input"]), stored["logits_f64"], LOGITS)
+    assert_close(model(stored["input"]), stored["logits_original"], LOGITS)
 
 
 def test_every_block_against_torchvision(mobilenet_v2):
