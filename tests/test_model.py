@@ -51,9 +51,7 @@ def test_mobilenet_v1_against_timm_and_tensorflow(name, mobilenet_v1):
     assert_close(logits, stored["logits_original"], LOGITS)
 
 
-@pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the width 1.4 picture classifier is not part of the repository"
-)
+@pytest.mark.skipif(not SHARED.is_dir(), reason="its weights are not part of the repository")
 @pytest.mark.parametrize("name", ["chelsea", "coffee"])
 def test_width_140_with_same_padding_against_tensorflow(name):
     with np.load(SHARED / f"reference/mobilenet_v2_w140_nsfw_{name}.npz") as arrays:
