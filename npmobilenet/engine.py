@@ -13,7 +13,7 @@ from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
 from npmobilenet.plan import Plan, Program
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "njit", "reference")
 PLANS_KEPT = 16  # image sizes whose plan, with its arena, is kept for the next call
 
 
@@ -25,7 +25,7 @@ class Engine:
     """
 
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str = "cpu") -> None:
-        self.program = Program(graph, weights, backend)
+        self.program = _program(graph, weights, backend)
         self._plans: OrderedDict[tuple[Pair, str | None], Plan] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -55,8 +55,7 @@ class Engine:
         float32 array (N, C, P, Q) or (N, C)
         """
         plan = self.plan(x.shape[2:], output)
-        shape = plan.shapes[plan.steps[-1].node.name]
-        result = np.empty((len(x), shape[-1], *shape[1:-1]), np.float32)
+        result = np.empty((len(x), *plan.output_shape), np.float32)
 
         def compute(index: int, threads: int) -> None:
             result[index] = plan.run(x[index], threads)
@@ -68,3 +67,15 @@ class Engine:
         for index in range(together, len(x)):
             compute(index, threads)
         return result
+
+
+def _program(graph: Graph, weights: Mapping[str, np.ndarray], backend: str) -> Program | BlockedProgram:
+    """The blocked kernels for the CPU; plain ones for a graph that these cannot compute, or where asked for."""
+    if backend == "cpu":
+        from npmobilenet.blocked_plan import BlockedProgram, UnsupportedGraphError
+
+        try:
+            return BlockedProgram(graph, weights)
+        except UnsupportedGraphError:
+            pass
+    return Program(graph, weights, "reference" if backend == "reference" else "cpu")

@@ -113,6 +113,12 @@ class Plan:
     _idle: deque[dict[str, np.ndarray]] = field(default_factory=deque, repr=False)
 
     @property
+    def output_shape(self) -> Shape:
+        """``(C, P, Q)`` or ``(C,)``."""
+        shape = self.shapes[self.steps[-1].node.name]
+        return (shape[-1], *shape[1:-1])
+
+    @property
     def memory(self) -> int:
         """Bytes of activations while one image is computed."""
         return self.arena_values * np.dtype(self.dtype).itemsize
@@ -148,10 +154,26 @@ class Plan:
 
 
 def plan_arena(graph: Graph, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
+    """Give every tensor of a graph an offset in one arena; see :func:`arrange`."""
+    lifetimes = {"input": (0, 0)}
+    for time, node in enumerate(graph):
+        for name in (*node.inputs, node.name):
+            lifetimes[name] = (lifetimes.get(name, (time, time))[0], time)
+    return arrange(lifetimes, {name: prod(shapes[name]) for name in lifetimes})
+
+
+def arrange(lifetimes: Mapping[str, Pair], sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
     """Give every tensor an offset such that tensors alive at the same time do not overlap.
 
     Greedy, the largest tensor first, each at the lowest offset that is free for as long as it lives
     (2001.03288, section 5).
+
+    Parameters
+    ----------
+    lifetimes : mapping of str to (int, int)
+        The first and the last step that needs the tensor.
+    sizes : mapping of str to int
+        In values.
 
     Returns
     -------
@@ -159,18 +181,14 @@ def plan_arena(graph: Graph, shapes: Mapping[str, Shape]) -> tuple[dict[str, int
         In values, multiples of `ARENA_ALIGNMENT`.
     arena_values : int
     """
-    first, last = {"input": 0}, {"input": 0}
-    for time, node in enumerate(graph):
-        first[node.name] = time
-        for name in (*node.inputs, node.name):
-            last[name] = time
     offsets: dict[str, int] = {}
     ends: dict[str, int] = {}
-    for name in sorted(first, key=lambda name: -prod(shapes[name])):
-        size = -(-prod(shapes[name]) // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        first, last = lifetimes[name]
+        size = -(-sizes[name] // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
         offset = 0
         for other in sorted(offsets, key=offsets.__getitem__):
-            together = first[other] <= last[name] and first[name] <= last[other]
+            together = lifetimes[other][0] <= last and first <= lifetimes[other][1]
             if together and offset + size > offsets[other]:
                 offset = max(offset, ends[other])
         offsets[name], ends[name] = offset, offset + size

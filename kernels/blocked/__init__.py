@@ -1,0 +1,19 @@
+"""The fastest CPU kernels: explicit vectors on tensors blocked by channels (NCHWc).
+
+A tensor is stored as ``[C / L][H][W][L]``: channels in blocks of L, one vector of the CPU each (16 lanes with
+AVX-512, 8 with AVX2, 4 with SSE or NEON); the last block is filled up with zero channels. Pointwise and
+depthwise kernels both find their operands at constant distances from one address in it. A tensor that a
+depthwise kernel reads is stored *padded*, with its frame of zeros, so that no kernel tests for borders.
+
+``layout``             packing of activations and weights
+``pointwise``          1x1 convolution: a register tile of pixels x channel blocks; the classifier
+``depthwise``          any kernel size, stride 1 and 2
+``stem``               the first dense convolution, from the planar image
+``pooling``            global average
+``inverted_residual``  expand, depthwise, project over strips of rows, the expanded strip in the cache
+``library``            all of them compiled together
+``walker``             runs a table of kernel calls on one or several threads
+
+Every kernel has the signature ``(arguments, first, last, scratch)``: it computes the work items ``first`` up to
+``last`` of a call whose ``arguments`` are one row of a table of 64-bit integers (:class:`~.layout.Fields`).
+"""

@@ -1,0 +1,137 @@
+"""How tensors, weights and kernel arguments lie in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npmobilenet.kernels.simd import Integer, Pointer, Target
+
+ALIGNMENT = 64  # bytes: a cache line
+UNLIMITED = (-np.inf, np.inf)
+CLAMPS = {"none": UNLIMITED, "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+
+
+class Fields:
+    """The names of a kernel's arguments, each a 64-bit integer in its row of the table."""
+
+    def __init__(self, names: str) -> None:
+        self.names = names.split()
+
+    def pack(self, **values: int) -> list[int]:
+        """Return the row of these arguments (addresses, sizes)."""
+        if set(values) != set(self.names):
+            raise TypeError(f"arguments {sorted(set(values) ^ set(self.names))} are missing or unknown")
+        return [int(values[name]) for name in self.names]
+
+    def read(self, row: Pointer) -> Arguments:
+        """Give a kernel access to its row."""
+        return Arguments(self, row)
+
+
+class Arguments:
+    """A row of arguments as its kernel sees it: ``a["pixels"]`` an integer, ``a.at("x")`` an address."""
+
+    def __init__(self, fields: Fields, row: Pointer) -> None:
+        self._fields, self._row = fields, row
+
+    def __getitem__(self, name: str) -> Integer:
+        return self._row.integer(8 * self._fields.names.index(name))
+
+    def at(self, name: str) -> Pointer:
+        """The argument as an address."""
+        return self[name].pointer()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Pixels x channel blocks whose sums a pointwise kernel holds in registers."""
+
+    pixels: int
+    blocks: int
+
+    @classmethod
+    def of(cls, target: Target, blocks: int) -> Tile:
+        """The largest that leaves registers for one vector of weights per block and one of the input."""
+        widest = 28 if target.registers >= 32 else 12
+        return cls(max(1, widest // blocks), blocks)
+
+
+def tiles(target: Target) -> tuple[Tile, Tile]:
+    """The wide tile, and the one of a single block for what is left of the channels."""
+    return Tile.of(target, 4 if target.lanes == 4 and target.registers >= 32 else 2), Tile.of(target, 1)
+
+
+def panels(target: Target, channels: int) -> list[int]:
+    """Split the blocks of ``channels`` into panels as wide as the tiles: their widths in blocks."""
+    wide = tiles(target)[0].blocks
+    blocks = -(-channels // target.lanes)
+    return [wide] * (blocks // wide) + [1] * (blocks % wide)
+
+
+def k_unit(target: Target) -> int:
+    """Input channels that a pointwise kernel takes in one trip."""
+    return min(8, target.lanes)
+
+
+def aligned(values: int, dtype: type = np.float32) -> np.ndarray:
+    """Return zeros whose address is a multiple of `ALIGNMENT`."""
+    item = np.dtype(dtype).itemsize
+    raw = np.zeros(values * item + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + values * item].view(dtype)
+
+
+def pack_pointwise(target: Target, weight: np.ndarray) -> np.ndarray:
+    """Pack (C_in, C_out) as ``[panel][C_in, filled up to `k_unit`][blocks of the panel][L]``."""
+    c_in, c_out = weight.shape
+    unit, lanes = k_unit(target), target.lanes
+    rows = -(-c_in // unit) * unit
+    full = np.zeros((rows, -(-c_out // lanes) * lanes), np.float32)
+    full[:c_in, :c_out] = weight
+    parts, start = [], 0
+    for width in panels(target, c_out):
+        stop = start + width * lanes
+        parts.append(full[:, start:stop].ravel())
+        start = stop
+    return np.concatenate(parts)
+
+
+def pack_channels(target: Target, array: np.ndarray) -> np.ndarray:
+    """Pack (..., C) as ``[C / L][...][L]``, filled up with zeros."""
+    lanes = target.lanes
+    channels = array.shape[-1]
+    full = np.zeros((*array.shape[:-1], -(-channels // lanes) * lanes), np.float32)
+    full[..., :channels] = array
+    blocked = full.reshape(*array.shape[:-1], -1, lanes)
+    return np.ascontiguousarray(np.moveaxis(blocked, -2, 0)).ravel()
+
+
+def pack_stem(target: Target, weight: np.ndarray) -> np.ndarray:
+    """Pack (K_h, K_w, C_in, C_out) as ``[panel][C_in][K_h][K_w][blocks of the panel][L]``."""
+    k_h, k_w, c_in, c_out = weight.shape
+    lanes = target.lanes
+    full = np.zeros((c_in, k_h, k_w, -(-c_out // lanes) * lanes), np.float32)
+    full[..., :c_out] = weight.transpose(2, 0, 1, 3)
+    parts, start = [], 0
+    for width in panels(target, c_out):
+        stop = start + width * lanes
+        parts.append(full[..., start:stop].ravel())
+        start = stop
+    return np.concatenate(parts)
+
+
+def pack_tensor(target: Target, x: np.ndarray, frame: tuple = ((0, 0), (0, 0))) -> np.ndarray:
+    """Pack one image (H, W, C) as ``[C / L][H][W][L]`` inside a frame of zeros."""
+    padded = np.pad(x, (*frame, (0, 0)))
+    out = aligned(padded.shape[0] * padded.shape[1] * -(-x.shape[2] // target.lanes) * target.lanes)
+    out[:] = pack_channels(target, padded)
+    return out
+
+
+def unpack_tensor(target: Target, blocked: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return (H, W, C) of a tensor without frame."""
+    height, width, channels = shape
+    view = blocked.reshape(-1, height, width, target.lanes)
+    return np.moveaxis(view, 0, 2).reshape(height, width, -1)[:, :, :channels]

@@ -1,0 +1,38 @@
+"""All kernels for one CPU, compiled together once; larger depthwise windows when they are first needed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from npmobilenet.kernels.blocked import depthwise, inverted_residual, linear, pointwise, pooling, stem
+from npmobilenet.kernels.jit import kernel_cache
+from npmobilenet.kernels.simd import Library, Target, host
+
+STEM_WINDOW = ((3, 3), (2, 2))
+COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
+
+
+def define_common(library: Library) -> None:
+    """Add what MobileNets need."""
+    pointwise.define(library)
+    for window in COMMON_WINDOWS:
+        depthwise.define(library, *window)
+    stem.define(library, *STEM_WINDOW)
+    inverted_residual.define(library, STEM_WINDOW)
+    pooling.define(library)
+    linear.define(library)
+
+
+@lru_cache(maxsize=None)
+def common(target: Target | None = None) -> Library:
+    """Return the library of a MobileNet's kernels."""
+    return Library("common", target or host(), define_common, kernel_cache())
+
+
+@lru_cache(maxsize=None)
+def window(kernel: tuple[int, int], stride: tuple[int, int], target: Target | None = None) -> Library:
+    """Return the library that has a depthwise window."""
+    if (kernel, stride) in COMMON_WINDOWS:
+        return common(target)
+    name = depthwise.window_name(kernel, stride)
+    return Library(name, target or host(), lambda library: depthwise.define(library, kernel, stride), kernel_cache())

@@ -1,0 +1,199 @@
+"""Pointwise (1x1) convolution: a matrix product of pixels and channels, in register tiles.
+
+A tile is MR pixels x NB channel blocks whose sums stay in registers while k runs over the input channels: each
+step loads NB vectors of weights and, for each pixel, one input value into all lanes, and does MR * NB fused
+multiply-adds. Bias comes first, activation and residual last, all without another pass over memory.
+
+The last tile of a run overlaps the one before it instead of being narrower: pixels computed twice get the same
+bits, and there is one kernel instead of MR.
+"""
+
+from __future__ import annotations
+
+from npmobilenet.kernels.blocked.layout import Fields, Tile, k_unit, tiles
+from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
+
+# Distances are in bytes: x_plane, out_plane and residual_plane from one channel block to the next. `offsets`,
+# where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
+# padded. `wide` counts the panels of the wide tile.
+POINTWISE = Fields(
+    "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units wide clamp"
+)
+CLEAR = Fields("out out_plane rows row_vectors top bottom left right")
+
+
+def define(library: Library) -> None:
+    """Add the kernels."""
+    library.add("zero_frame", zero_frame)
+    for scattered in (False, True):
+        for tile in tiles(library.target):
+            for pixels in {tile.pixels, 1}:
+                library.add(_name(Tile(pixels, tile.blocks), scattered), _tile(library, Tile(pixels, tile.blocks), scattered))
+        library.add(f"pointwise_panels{'_scattered' * scattered}", _panels(library, scattered))
+    library.add("pointwise", pointwise)
+    library.add("clear", clear)
+
+
+def _name(tile: Tile, scattered: bool) -> str:
+    return f"pointwise_{tile.pixels}x{tile.blocks}{'_scattered' * scattered}"
+
+
+def _tile(library: Library, tile: Tile, scattered: bool):  # noqa: ANN202
+    """One panel, as many blocks as the tile has, for at least as many pixels as it has."""
+    target, size, unit = library.target, library.target.bytes, k_unit(library.target)
+    per_block = target.lanes // unit
+
+    def write(
+        code: Code,
+        x: Pointer,
+        x_plane: Integer,
+        weights: Pointer,
+        bias: Pointer,
+        residual: Pointer,
+        residual_plane: Integer,
+        out: Pointer,
+        out_plane: Integer,
+        offsets: Pointer,
+        pixels: Integer,
+        k_units: Integer,
+        clamp: Pointer,
+    ) -> None:
+        def step(k: Integer, pixel: Integer, sums: list[Vector]) -> list[Vector]:
+            source = x + (k // per_block) * x_plane + (k % per_block) * (4 * unit) + pixel * size
+            panel = weights + k * (unit * tile.blocks * size)
+            for j in range(unit):
+                w = [panel.vector((j * tile.blocks + v) * size) for v in range(tile.blocks)]
+                for m in range(tile.pixels):
+                    value = source.splat(m * size + 4 * j)
+                    for v in range(tile.blocks):
+                        sums[m * tile.blocks + v] = sums[m * tile.blocks + v].fma(value, w[v])
+            return sums
+
+        def add_residual(pixel: Integer, sums: list[Vector]) -> list[Vector]:
+            planes = [residual + residual_plane * v + pixel * size for v in range(tile.blocks)]
+            return [
+                sums[m * tile.blocks + v] + planes[v].vector(m * size)
+                for m in range(tile.pixels)
+                for v in range(tile.blocks)
+            ]
+
+        low, high = clamp.splat(0), clamp.splat(4)
+        no_residual = residual.address().equals(0)
+        has_residual = code.builder.not_(no_residual)
+
+        def at_tile(index: Integer) -> None:
+            pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
+            sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
+            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, list(sums)), sums)
+            sums = [y.clamp(low, high) for y in sums]
+            sums = code.branch(has_residual, lambda: add_residual(pixel, sums), sums)
+            for m in range(tile.pixels):
+                place = out + (offsets.integer((pixel + m) * 8) if scattered else (pixel + m) * size)
+                for v in range(tile.blocks):
+                    place.store(sums[m * tile.blocks + v], out_plane * v)
+
+        code.loop((pixels + (tile.pixels - 1)) // tile.pixels, at_tile)
+
+    return write
+
+
+def _panels(library: Library, scattered: bool):  # noqa: ANN202
+    """Panels ``first`` up to ``last`` for a run of pixels; those from ``wide`` on have one block each."""
+    target, size, unit = library.target, library.target.bytes, k_unit(library.target)
+    wide_tile = tiles(target)[0]
+
+    def write(
+        code: Code,
+        x: Pointer,
+        x_plane: Integer,
+        weights: Pointer,
+        bias: Pointer,
+        residual: Pointer,
+        residual_plane: Integer,
+        out: Pointer,
+        out_plane: Integer,
+        offsets: Pointer,
+        pixels: Integer,
+        k_units: Integer,
+        clamp: Pointer,
+        wide: Integer,
+        first: Integer,
+        last: Integer,
+    ) -> None:
+        def panel(number: Integer, tile: Tile) -> None:
+            narrow_before = (number - wide).maximum(0)
+            block = (number - narrow_before) * wide_tile.blocks + narrow_before
+            no_residual = residual.address().equals(0)
+            arguments = (
+                x,
+                x_plane,
+                weights + block * k_units * (unit * size),
+                bias + block * size,
+                code.select(no_residual, residual, residual + residual_plane * block),
+                residual_plane,
+                out + out_plane * block,
+                out_plane,
+                offsets,
+                pixels,
+                k_units,
+                clamp,
+            )
+            with code.when(pixels >= tile.pixels):
+                code.call(_name(tile, scattered), *arguments)
+            with code.when(pixels < tile.pixels):
+                code.call(_name(Tile(1, tile.blocks), scattered), *arguments)
+
+        wide_shape, narrow_shape = tiles(target)
+        code.loop(last.minimum(wide), lambda number: panel(number, wide_shape), start=first)
+        code.loop(last, lambda number: panel(number, narrow_shape), start=first.maximum(wide))
+
+    return write
+
+
+def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: panels ``first`` up to ``last`` of a layer (fields `POINTWISE`)."""
+    a = POINTWISE.read(arguments)
+    run = (
+        *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
+        *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("clamp")),
+        *(a["wide"], first, last),
+    )
+    with code.when(a["offsets"].equals(0)):
+        code.call("pointwise_panels", *run)
+    with code.when(a["offsets"] > 0):
+        code.call("pointwise_panels_scattered", *run)
+
+
+def clear(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: write the zeros around blocks ``first`` up to ``last`` of a padded tensor (fields `CLEAR`)."""
+    a = CLEAR.read(arguments)
+    frame = [a[name] for name in CLEAR.names[2:]]
+    code.loop(last, lambda block: code.call("zero_frame", a.at("out") + a["out_plane"] * block, *frame), start=first)
+
+
+def zero_frame(
+    code: Code,
+    plane: Pointer,
+    rows: Integer,
+    row_vectors: Integer,
+    top: Integer,
+    bottom: Integer,
+    left: Integer,
+    right: Integer,
+) -> None:
+    """Write the zeros around one block's image: ``rows`` rows of ``row_vectors`` vectors, frame included."""
+    size = code.target.bytes
+    zero = code.splat(0.0)
+
+    def fill(start: Integer, stop: Integer) -> None:
+        code.loop(stop, lambda at: plane.store(zero, at * size), start=start)
+
+    fill(code.integer(0), top * row_vectors)
+    fill((rows - bottom) * row_vectors, rows * row_vectors)
+
+    def sides(row: Integer) -> None:
+        begin = row * row_vectors
+        fill(begin, begin + left)
+        fill(begin + row_vectors - right, begin + row_vectors)
+
+    code.loop(rows - bottom, sides, start=top)

@@ -1,0 +1,46 @@
+"""Runs a table of kernel calls, on one thread or several: one walk per image, not one parallel region per layer.
+
+A row of the table is a kernel's address, its number of work items, and its arguments. Every thread walks all
+rows: it takes items of a row until there are none left, and goes on to the next row when all of them are done.
+So any number of threads may take part, and one that comes late, or is stopped by the system for a while, delays
+only the items it holds. Which thread computes an item makes no difference to the result.
+"""
+
+from __future__ import annotations
+
+from npmobilenet.kernels.jit import jit
+from npmobilenet.kernels.simd import atomic_add, atomic_load, call, load, pause, yield_to_others
+
+KERNEL, ITEMS, ARGUMENTS = 0, 1, 2  # columns of the table
+COUNTERS = 16  # int64 per row: items taken, and, a cache line further, items done
+SHARES = 4  # of each thread's part of a row: small enough to even out, large enough to keep caches warm
+SPINS = 200  # pauses before a waiting thread lets others run
+
+
+@jit
+def walk(table: int, row_bytes: int, rows: int, counters: int, scratch: int, threads: int) -> None:
+    """Walk the table at address ``table`` as one of ``threads`` threads.
+
+    ``counters`` is the address of rows * `COUNTERS` int64 zeros that all threads of this walk share, ``scratch``
+    that of this thread's own buffer.
+    """
+    for row in range(rows):
+        at = table + row * row_bytes
+        items = load(at + 8 * ITEMS)
+        share = items if threads == 1 else max(1, items // (threads * SHARES))
+        taken = counters + row * (8 * COUNTERS)
+        done = taken + 4 * COUNTERS
+        while True:
+            first = atomic_add(taken, share)
+            if first >= items:
+                break
+            last = min(first + share, items)
+            call(load(at + 8 * KERNEL), at + 8 * ARGUMENTS, first, last, scratch)
+            atomic_add(done, last - first)
+        spins = 0
+        while atomic_load(done) < items:
+            spins += 1
+            if spins < SPINS:
+                pause()
+            else:
+                yield_to_others()

@@ -1,0 +1,542 @@
+"""Vectors for kernels: the one file that speaks LLVM IR.
+
+Numba's compiler finds neither register tiles nor wide vectors by itself, so the fastest kernels are written in
+a small vocabulary of their own. A kernel is a Python function that is run once, to write its machine code
+down: Python's loops are unrolled, :meth:`Code.loop` is a loop of the machine, and values are
+
+=============  ===========================================================================================
+``Vector``     ``Target.lanes`` float32 values in one register: ``a + b``, ``a * b``, ``a.fma(x, y)`` (a + x*y,
+               rounded once where the CPU can), ``clamp``
+``Integer``    a 64-bit integer: ``+ - * // %``, comparisons, ``minimum``
+``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``
+=============  ===========================================================================================
+
+    def axpy(code, x, y, count):                  # y += 2 x
+        two = code.splat(2.0)
+        def step(i):
+            at = i * code.target.bytes
+            (y + at).store((y + at).vector().fma(two, (x + at).vector()))
+        code.loop(count, step)
+
+A :class:`Library` compiles a set of kernels once, keeps the object code on disk, and gives their addresses;
+:func:`call` calls one from a Numba function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+ADDRESS = ir.PointerType()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU as kernels see it.
+
+    Attributes
+    ----------
+    cpu, features : str
+        In LLVM's words.
+    lanes : int
+        float32 values in one vector register.
+    registers : int
+        Vector registers.
+    has_fma : bool
+    """
+
+    cpu: str
+    features: str
+    lanes: int
+    registers: int
+    has_fma: bool
+    triple: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a vector."""
+        return 4 * self.lanes
+
+    @classmethod
+    def of(cls, cpu: str, features: str, triple: str = "") -> Target:
+        """Describe the CPU that LLVM calls ``cpu``, with features such as ``"+avx2,+fma,-avx512f"``."""
+        triple = triple or llvm.get_process_triple()
+        has = {item[1:] for item in features.split(",") if item.startswith("+")}
+        if triple.startswith(("aarch64", "arm64")):
+            return cls(cpu, features, 4, 32, True, triple)
+        if "avx512f" in has:
+            return cls(cpu, features, 16, 32, True, triple)
+        if "avx" in has:
+            return cls(cpu, features, 8, 16, "fma" in has, triple)
+        return cls(cpu, features, 4, 16, "fma" in has, triple)
+
+
+@lru_cache(maxsize=1)
+def host() -> Target:
+    """Return this machine's target; Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES restrict it."""
+    cpu = numba.config.CPU_NAME or llvm.get_host_cpu_name()
+    features = numba.config.CPU_FEATURES
+    if features is None:
+        features = "" if numba.config.CPU_NAME else llvm.get_host_cpu_features().flatten()
+    return Target.of(cpu, features)
+
+
+class Integer:
+    """A 64-bit integer of the machine."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value = code, value
+
+    def _with(self, other: Integer | int, name: str) -> Integer:
+        return Integer(self.code, getattr(self.code.builder, name)(self.value, self.code.integer(other).value))
+
+    def __add__(self, other: Integer | int) -> Integer:
+        return self._with(other, "add")
+
+    def __sub__(self, other: Integer | int) -> Integer:
+        return self._with(other, "sub")
+
+    def __mul__(self, other: Integer | int) -> Integer:
+        return self._with(other, "mul")
+
+    def __floordiv__(self, other: Integer | int) -> Integer:
+        """Division of values that are not negative."""
+        return self._with(other, "udiv")
+
+    def __mod__(self, other: Integer | int) -> Integer:
+        """Remainder of values that are not negative."""
+        return self._with(other, "urem")
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _compare(self, other: Integer | int, how: str) -> ir.Value:
+        return self.code.builder.icmp_signed(how, self.value, self.code.integer(other).value)
+
+    def __lt__(self, other: Integer | int) -> ir.Value:
+        return self._compare(other, "<")
+
+    def __le__(self, other: Integer | int) -> ir.Value:
+        return self._compare(other, "<=")
+
+    def __gt__(self, other: Integer | int) -> ir.Value:
+        return self._compare(other, ">")
+
+    def __ge__(self, other: Integer | int) -> ir.Value:
+        return self._compare(other, ">=")
+
+    def equals(self, other: Integer | int) -> ir.Value:
+        """Whether both are the same."""
+        return self._compare(other, "==")
+
+    def minimum(self, other: Integer | int) -> Integer:
+        """The smaller of both."""
+        other = self.code.integer(other)
+        return Integer(self.code, self.code.builder.select(self < other, self.value, other.value))
+
+    def maximum(self, other: Integer | int) -> Integer:
+        """The larger of both."""
+        other = self.code.integer(other)
+        return Integer(self.code, self.code.builder.select(self > other, self.value, other.value))
+
+    def pointer(self) -> Pointer:
+        """The address this integer is."""
+        return Pointer(self.code, self.code.builder.inttoptr(self.value, ADDRESS))
+
+
+class Pointer:
+    """An address; offsets are in bytes."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value = code, value
+
+    def __add__(self, offset: Integer | int) -> Pointer:
+        if isinstance(offset, int) and offset == 0:
+            return self
+        builder = self.code.builder
+        return Pointer(self.code, builder.gep(self.value, [self.code.integer(offset).value], source_etype=I8))
+
+    def _load(self, kind: ir.Type, offset: Integer | int, align: int) -> ir.Value:
+        value = self.code.builder.load((self + offset).value, typ=kind)
+        value.align = align
+        return value
+
+    def vector(self, offset: Integer | int = 0) -> Vector:
+        """The vector that stands there (any alignment of 4 bytes)."""
+        return Vector(self.code, self._load(self.code.vector_type, offset, 4))
+
+    def splat(self, offset: Integer | int = 0) -> Vector:
+        """One float32, in every lane."""
+        return self.code.splat(self._load(F32, offset, 4))
+
+    def is_null(self) -> ir.Value:
+        """Whether it is the address 0, which stands for nothing."""
+        return self.code.builder.icmp_unsigned("==", self.address().value, I64(0))
+
+    def address(self) -> Integer:
+        """The address as an integer."""
+        return Integer(self.code, self.code.builder.ptrtoint(self.value, I64))
+
+    def integer(self, offset: Integer | int = 0) -> Integer:
+        """The 64-bit integer that stands there."""
+        return Integer(self.code, self._load(I64, offset, 8))
+
+    def integer32(self, offset: Integer | int = 0) -> Integer:
+        """The 32-bit integer that stands there."""
+        return Integer(self.code, self.code.builder.sext(self._load(I32, offset, 4), I64))
+
+    def pointer(self, offset: Integer | int = 0) -> Pointer:
+        """The address that stands there."""
+        return self.integer(offset).pointer()
+
+    def store(self, vector: Vector, offset: Integer | int = 0) -> None:
+        """Write a vector there."""
+        self.code.builder.store(vector.value, (self + offset).value).align = 4
+
+
+class Vector:
+    """One register of float32 values."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value = code, value
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fadd(self.value, other.value))
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fmul(self.value, other.value))
+
+    def fma(self, x: Vector, y: Vector) -> Vector:
+        """``self + x * y``, rounded once where the CPU has such an instruction, twice elsewhere."""
+        if not self.code.target.has_fma:
+            return self + x * y
+        function = self.code.intrinsic("llvm.fma", 3)
+        return Vector(self.code, self.code.builder.call(function, [x.value, y.value, self.value]))
+
+    def clamp(self, low: Vector, high: Vector) -> Vector:
+        """Between ``low`` and ``high``; NaN stays NaN."""
+        # `high < x ? high : x` keeps x where x is NaN, and is one instruction (minps) in just this order.
+        return self._select("<", low, low)._select(">", high, high)
+
+    def _select(self, how: str, bound: Vector, otherwise: Vector) -> Vector:
+        builder = self.code.builder
+        outside = builder.fcmp_ordered(how, self.value, bound.value)
+        return Vector(self.code, builder.select(outside, otherwise.value, self.value))
+
+
+class Code:
+    """Writes one kernel down, instruction by instruction."""
+
+    def __init__(self, target: Target, builder: ir.IRBuilder, functions: dict[str, ir.Function]) -> None:
+        self.target, self.builder = target, builder
+        self._functions = functions
+        self.vector_type = ir.VectorType(F32, target.lanes)
+
+    def integer(self, value: Integer | int) -> Integer:
+        """A constant, or what is an integer already."""
+        return value if isinstance(value, Integer) else Integer(self, ir.Constant(I64, value))
+
+    def splat(self, value: ir.Value | float) -> Vector:
+        """One value in every lane."""
+        if not isinstance(value, ir.Value):
+            return Vector(self, ir.Constant(self.vector_type, [F32(value)] * self.target.lanes))
+        one = self.builder.insert_element(ir.Constant(self.vector_type, ir.Undefined), value, I32(0))
+        mask = ir.Constant(ir.VectorType(I32, self.target.lanes), [I32(0)] * self.target.lanes)
+        return Vector(self, self.builder.shuffle_vector(one, one, mask))
+
+    def intrinsic(self, name: str, arity: int) -> ir.Function:
+        """Declare an operation of LLVM on vectors."""
+        name = f"{name}.v{self.target.lanes}f32"
+        module = self.builder.module
+        if name in module.globals:
+            return module.globals[name]
+        return ir.Function(module, ir.FunctionType(self.vector_type, [self.vector_type] * arity), name)
+
+    def call(self, function: str | Pointer, *arguments: Integer | Pointer | int) -> None:
+        """Call another function of the library by its name, or any by its address."""
+        values = [self.integer(a).value if isinstance(a, int) else a.value for a in arguments]
+        if isinstance(function, Pointer):
+            kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+            address = self.builder.ptrtoint(function.value, I64)
+            self.builder.call(self.builder.inttoptr(address, kind.as_pointer()), values)
+        else:
+            self.builder.call(self._functions[function], values)
+
+    def loop(
+        self,
+        stop: Integer | int,
+        body: Callable[..., Sequence | None],
+        carried: Sequence = (),
+        *,
+        start: Integer | int = 0,
+        step: Integer | int = 1,
+    ) -> list:
+        """Run ``body(i, *carried)`` for i from ``start`` below ``stop``.
+
+        ``carried`` are values (vectors, integers, pointers) that one trip hands to the next: the body takes
+        them and returns their successors. Returns what the last trip left.
+        """
+        builder = self.builder
+        start, stop, step = self.integer(start), self.integer(stop), self.integer(step)
+        before = builder.block
+        inside, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+        builder.cbranch(start < stop, inside, after)
+
+        builder.position_at_end(inside)
+        counter = builder.phi(I64)
+        counter.add_incoming(start.value, before)
+        phis = []
+        for item in carried:
+            phi = builder.phi(item.value.type)
+            phi.add_incoming(item.value, before)
+            phis.append(phi)
+        results = list(body(Integer(self, counter), *_as(carried, phis)) or ())
+        following = Integer(self, counter) + step
+        end = builder.block
+        builder.cbranch(following < stop, inside, after)
+        counter.add_incoming(following.value, end)
+        for phi, result in zip(phis, results, strict=True):
+            phi.add_incoming(result.value, end)
+
+        builder.position_at_end(after)
+        final = []
+        for item, result in zip(carried, results, strict=True):
+            phi = builder.phi(item.value.type)
+            phi.add_incoming(item.value, before)
+            phi.add_incoming(result.value, end)
+            final.append(phi)
+        return _as(carried, final)
+
+    @contextmanager
+    def when(self, condition: ir.Value):  # noqa: ANN201
+        """Do what follows only if the condition holds."""
+        with self.builder.if_then(condition):
+            yield
+
+    def branch(self, condition: ir.Value, then: Callable[[], Sequence], otherwise: Sequence) -> list:
+        """Return what ``then()`` computes if the condition holds, else the values ``otherwise``."""
+        builder = self.builder
+        before = builder.block
+        inside, after = builder.append_basic_block("then"), builder.append_basic_block("after")
+        builder.cbranch(condition, inside, after)
+        builder.position_at_end(inside)
+        results = list(then())
+        end = builder.block
+        builder.branch(after)
+        builder.position_at_end(after)
+        merged = []
+        for result, other in zip(results, otherwise, strict=True):
+            phi = builder.phi(other.value.type)
+            phi.add_incoming(other.value, before)
+            phi.add_incoming(result.value, end)
+            merged.append(phi)
+        return _as(otherwise, merged)
+
+    def select(self, condition: ir.Value, yes, no):  # noqa: ANN001, ANN201
+        """One of two values of the same kind."""
+        return type(yes)(self, self.builder.select(condition, yes.value, no.value))
+
+
+def _as(kinds: Sequence, values: Sequence[ir.Value]) -> list:
+    return [type(kind)(kind.code, value) for kind, value in zip(kinds, values, strict=True)]
+
+
+Kernel = Callable[..., None]
+
+
+class Library:
+    """Kernels compiled together, once; the object code is kept in ``folder`` and loaded from there later.
+
+    Parameters
+    ----------
+    name : str
+        Part of the file's name.
+    target : Target
+    define : callable
+        ``define(library)`` adds the kernels, with :meth:`add`.
+    folder : Path or None
+        Where to keep the object code, a folder whose name depends on every kernel source
+        (`jit.kernel_cache`); None compiles in every process.
+    """
+
+    def __init__(
+        self, name: str, target: Target, define: Callable[[Library], None], folder: Path | None
+    ) -> None:
+        self.target = target
+        self.functions: dict[str, ir.Function] = {}
+        self._define = define
+        self._engine: llvm.ExecutionEngine | None = None
+        self._lock = threading.Lock()
+        stamp = repr((target, llvm.llvm_version_info))
+        digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
+        self.file = folder / f"{name}-{digest}.o" if folder else None
+
+    def add(self, name: str, write: Kernel) -> None:
+        """Add a kernel, or a function that kernels call with :meth:`Code.call`.
+
+        ``write(code, ...)`` writes it down; its parameters are annotated as ``Pointer`` or ``Integer``.
+        """
+        parameters = list(inspect.signature(write).parameters.values())[1:]
+        kinds = [{"Pointer": Pointer, "Integer": Integer}[parameter.annotation] for parameter in parameters]
+        types_ = [ADDRESS if kind is Pointer else I64 for kind in kinds]
+        function = ir.Function(self._module, ir.FunctionType(ir.VoidType(), types_), name)
+        code = Code(self.target, ir.IRBuilder(function.append_basic_block("entry")), self.functions)
+        write(code, *(kind(code, value) for kind, value in zip(kinds, function.args, strict=True)))
+        code.builder.ret_void()
+        self.functions[name] = function
+
+    def write_ir(self) -> str:
+        """Return the LLVM IR of all kernels."""
+        self._module, self.functions = ir.Module("npmobilenet"), {}
+        self._module.triple = self.target.triple
+        self._define(self)
+        return str(self._module)
+
+    def machine(self) -> llvm.TargetMachine:
+        """LLVM's code generator for the target."""
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        target = llvm.Target.from_triple(self.target.triple)
+        return target.create_target_machine(
+            cpu=self.target.cpu, features=self.target.features, opt=2, jit=True, reloc="default"
+        )
+
+    def compile(self) -> bytes:
+        """Return the object code.
+
+        Raises
+        ------
+        RuntimeError
+            If the IR is malformed; LLVM would end the process otherwise.
+        """
+        module = llvm.parse_assembly(self.write_ir())
+        module.verify()
+        return self.machine().emit_object(module)
+
+    def assembly(self) -> str:
+        """Return the machine code as text."""
+        module = llvm.parse_assembly(self.write_ir())
+        module.verify()
+        return self.machine().emit_assembly(module)
+
+    def address(self, name: str) -> int:
+        """Return the address of a kernel, compiled or loaded when the first is asked for."""
+        with self._lock:
+            if self._engine is None:
+                self._load()
+        return self._engine.get_function_address(name)
+
+    def _load(self) -> None:
+        code = None
+        if self.file is not None:
+            with suppress(OSError):
+                code = self.file.read_bytes()
+        if code is None:
+            code = self.compile()
+            self._keep(code)
+        backing = llvm.parse_assembly("")
+        backing.triple = self.target.triple
+        engine = llvm.create_mcjit_compiler(backing, self.machine())
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        self._engine = engine
+
+    def _keep(self, code: bytes) -> None:
+        """Write the object code under its name in one step, so that no process reads half of it."""
+        if self.file is None:
+            return
+        temporary = self.file.with_name(f"{self.file.name}.{secrets.token_hex(4)}")
+        with suppress(OSError):
+            temporary.write_bytes(code)
+            os.replace(temporary, self.file)  # noqa: PTH105
+
+
+# What Numba functions need to run kernels and to meet other threads ---------------------------------------
+
+
+@intrinsic
+def call(typing_context, address, arguments, first, last, scratch):  # noqa: ANN001, ANN201
+    """Call the kernel at ``address``; all five are integers."""
+
+    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+        kind = ir.FunctionType(ir.VoidType(), [ADDRESS, I64, I64, ADDRESS])
+        address, arguments, first, last, scratch = values
+        function = builder.inttoptr(address, kind.as_pointer())
+        arguments, scratch = (builder.inttoptr(value, ADDRESS) for value in (arguments, scratch))
+        builder.call(function, [arguments, first, last, scratch])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
+
+
+@intrinsic
+def load(typing_context, address):  # noqa: ANN001, ANN201
+    """The 64-bit integer at an address."""
+
+    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+        return builder.load(builder.inttoptr(values[0], ADDRESS), typ=I64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def atomic_load(typing_context, address):  # noqa: ANN001, ANN201
+    """The 64-bit integer at an address, and with it all that was written before it was."""
+
+    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+        return builder.load_atomic(builder.inttoptr(values[0], ADDRESS), "acquire", 8, typ=I64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def atomic_add(typing_context, address, amount):  # noqa: ANN001, ANN201
+    """Add to the 64-bit integer at an address, as one step for all threads; returns what it was."""
+
+    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+        pointer = builder.inttoptr(values[0], ADDRESS)
+        return builder.atomic_rmw("add", pointer, values[1], "acq_rel")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def pause(typing_context):  # noqa: ANN001, ANN201
+    """Wait a moment without leaving the CPU."""
+
+    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+        kind = ir.FunctionType(ir.VoidType(), [])
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def yield_to_others(typing_context):  # noqa: ANN001, ANN201
+    """Let the system run another thread."""
+
+    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+        name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+        builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate

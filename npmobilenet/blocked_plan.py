@@ -1,0 +1,556 @@
+"""Lowering for the blocked CPU kernels: a graph becomes a table of kernel calls that one walk runs.
+
+Like `plan`, a place where graphs and kernels meet. Where a block's expanded tensor would not stay in the
+cache, expand, depthwise and project become one call (`kernels.blocked.inverted_residual`).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from npmobilenet.geometry import Pads, Pair, resolve_padding
+from npmobilenet.graph import CONVOLUTIONS, Graph, Node, Shape
+from npmobilenet.kernels.blocked import depthwise, library, linear, stem
+from npmobilenet.kernels.blocked.inverted_residual import STRIPS
+from npmobilenet.kernels.blocked.layout import (
+    CLAMPS,
+    Fields,
+    aligned,
+    k_unit,
+    pack_channels,
+    pack_pointwise,
+    pack_stem,
+    panels,
+    tiles,
+)
+from npmobilenet.kernels.blocked.pointwise import CLEAR, POINTWISE
+from npmobilenet.kernels.blocked.pooling import POOL
+from npmobilenet.kernels.blocked.walker import ARGUMENTS, COUNTERS, walk
+from npmobilenet.kernels.simd import Target, host
+from npmobilenet.passes import folded_parameters, fuse
+from npmobilenet.plan import arrange
+
+SCRATCH_BYTES = 192 * 1024  # of a strip: with room for the weights it fits the second-level cache
+FUSE_FROM = 256 * 1024  # bytes of an expanded tensor; a smaller one stays in the cache whole
+
+
+class UnsupportedGraphError(Exception):
+    """The blocked kernels cannot run this graph; the plain ones can."""
+
+
+class BlockedProgram:
+    """A graph lowered for the blocked kernels, for images of any size.
+
+    Parameters
+    ----------
+    graph : Graph
+        As the architecture builds it; fused here.
+    weights : mapping of str to float32 array
+        By the graph's parameter names, in PyTorch's layout.
+    target : Target, optional
+        The CPU; this machine's if None.
+
+    Raises
+    ------
+    UnsupportedGraphError
+        If there is an operation that these kernels do not compute.
+    """
+
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], target: Target | None = None) -> None:
+        self.graph = fuse(graph)
+        self.target = target or host()
+        self._check()
+        packed = {node.name: self._pack(node, weights) for node in self.graph if node.parameters}
+        # One arena in the order of execution, so that weights stream.
+        sizes = [array.size for arrays in packed.values() for array in arrays]
+        self.weights = aligned(sum(-(-size // 16) * 16 for size in sizes))
+        self.addresses: dict[str, tuple[int, ...]] = {}
+        start = 0
+        for name, arrays in packed.items():
+            places = []
+            for array in arrays:
+                self.weights[start : start + array.size] = array
+                places.append(self.weights.ctypes.data + 4 * start)
+                start += -(-array.size // 16) * 16
+            self.addresses[name] = tuple(places)
+        self.clamps = {name: np.array(bounds, np.float32) for name, bounds in CLAMPS.items()}
+
+    def _check(self) -> None:
+        for number, node in enumerate(self.graph):
+            if node.operation not in (*CONVOLUTIONS, "global_average_pool", "linear"):
+                raise UnsupportedGraphError(f"{node.name}: {node.operation}")
+            if node.attributes.get("activation", "none") not in CLAMPS:
+                raise UnsupportedGraphError(f"{node.name}: {node['activation']}")
+            if node.operation == "conv2d" and (number or (node["kernel"], node["stride"]) != library.STEM_WINDOW):
+                raise UnsupportedGraphError(f"{node.name}: a dense convolution that is not the stem")
+            if node.operation == "depthwise_conv2d" and node.inputs[0] == "input":
+                raise UnsupportedGraphError(f"{node.name}: depthwise convolution of the image")
+
+    def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        weight, bias = (array.astype(np.float32) for array in folded_parameters(node, weights))
+        if node.operation == "linear":
+            return linear.pack_linear(self.target, weight.T, bias)
+        channels = pack_channels(self.target, bias)
+        if node.operation == "depthwise_conv2d":
+            return pack_channels(self.target, weight[:, 0].transpose(1, 2, 0)), channels
+        if node.operation == "pointwise_conv2d":
+            return pack_pointwise(self.target, weight[:, :, 0, 0].T), channels
+        return pack_stem(self.target, weight.transpose(2, 3, 1, 0)), channels
+
+    def plan(self, size: Pair, output: str | None = None) -> BlockedPlan:
+        """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits."""
+        return BlockedPlan(self, self.graph if output is None else self.graph.up_to(output), size)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The image of a tensor's channel block in memory: its size and the zeros around it."""
+
+    size: Pair
+    pads: Pads = ((0, 0), (0, 0))
+
+    @property
+    def rows(self) -> int:
+        """Rows with the frame."""
+        return self.size[0] + sum(self.pads[0])
+
+    @property
+    def columns(self) -> int:
+        """Columns with the frame."""
+        return self.size[1] + sum(self.pads[1])
+
+    @property
+    def padded(self) -> bool:
+        """Whether there are zeros around it."""
+        return self.pads != ((0, 0), (0, 0))
+
+    def offsets(self, size: int) -> np.ndarray:
+        """The distance in bytes of every pixel from the beginning of the plane."""
+        rows = np.arange(self.size[0])[:, None] + self.pads[0][0]
+        columns = np.arange(self.size[1])[None, :] + self.pads[1][0]
+        return ((rows * self.columns + columns) * size).astype(np.int64).ravel()
+
+    def numbers(self) -> tuple[int, ...]:
+        """The arguments of `pointwise.zero_frame` after the plane."""
+        return (self.rows, self.columns, *self.pads[0], *self.pads[1])
+
+
+@dataclass
+class Workspace:
+    """What one image needs while it is computed."""
+
+    image: np.ndarray
+    arena: np.ndarray
+    table: np.ndarray
+    scratch: list[np.ndarray] = field(default_factory=list)
+
+
+class BlockedPlan:
+    """The calls for images of one size, and where tensors lie.
+
+    Attributes
+    ----------
+    memory : int
+        Bytes of activations while one image is computed on one thread: tensors, the image and scratch.
+    """
+
+    def __init__(self, program: BlockedProgram, graph: Graph, size: Pair) -> None:
+        self.program, self.graph, self.target = program, graph, program.target
+        self.shapes = graph.shapes(size)
+        self.readers: dict[str, list[Node]] = {}
+        for node in graph:
+            for name in node.inputs:
+                self.readers.setdefault(name, []).append(node)
+        self.groups = self._group()
+        self.frames = {name: self._frame(name) for group in self.groups for name in [group[-1].name]}
+        lifetimes, sizes = {}, {}
+        for time, group in enumerate(self.groups):
+            name = group[-1].name
+            lifetimes[name] = (time, time)
+            sizes[name] = self._tensor_values(name)
+            for node in group:
+                for source in node.inputs:
+                    if source in lifetimes:
+                        lifetimes[source] = (lifetimes[source][0], time)
+        self.offsets, self.arena_values = arrange(lifetimes, sizes)
+        self.scratch_bytes = 0
+        self._constants: list[np.ndarray] = []
+        stem_node = graph.nodes[0]
+        self.image_pads = self._pads(stem_node)
+        self._idle: deque[Workspace] = deque()
+        workspace = self._new_workspace()
+        self._idle.append(workspace)
+        self.memory = workspace.arena.nbytes + workspace.image.nbytes + self.scratch_bytes
+
+    # Grouping ----------------------------------------------------------------------------------------------
+
+    @property
+    def output_shape(self) -> Shape:
+        """``(C, P, Q)`` or ``(C,)``."""
+        return self.shapes[self.groups[-1][-1].name]
+
+    def _group(self) -> list[tuple[Node, ...]]:
+        """Nodes that one call computes, in order of execution."""
+        groups: list[tuple[Node, ...]] = []
+        nodes = list(self.graph)
+        at = 0
+        while at < len(nodes):
+            three = tuple(nodes[at : at + 3])
+            length = 3 if self._fusible(three) else 1
+            groups.append(tuple(nodes[at : at + length]))
+            at += length
+        return groups
+
+    def _fusible(self, nodes: tuple[Node, ...]) -> bool:
+        if [node.operation for node in nodes[1:]] != ["depthwise_conv2d", "pointwise_conv2d"]:
+            return False
+        expand, middle, project = nodes
+        if expand.operation not in ("pointwise_conv2d", "conv2d") or expand.attributes.get("residual"):
+            return False
+        chained = middle.inputs == (expand.name,) and project.inputs[0] == middle.name
+        alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
+        if not (chained and alone and middle["dilation"] == (1, 1) and middle["stride"][0] == middle["stride"][1]):
+            return False
+        return 4 * prod(self.shapes[expand.name]) >= FUSE_FROM
+
+    def _pads(self, node: Node) -> Pads:
+        size = self.shapes[node.inputs[0]][1:]
+        return resolve_padding(node["padding"], size, node["kernel"], node["stride"], node["dilation"])
+
+    def _frame(self, name: str) -> Frame:
+        """A tensor that a depthwise call reads has that call's zeros around it."""
+        shape = self.shapes[name]
+        if len(shape) == 1:
+            return Frame((1, 1))
+        inside = {node.name for group in self.groups for node in group[1:]}
+        pads = {self._pads(node) for node in self.readers.get(name, ()) if node.operation == "depthwise_conv2d" and node.name not in inside}
+        others = [node for node in self.readers.get(name, ()) if node.operation != "depthwise_conv2d"]
+        if len(pads) > 1 or (pads and others):
+            raise UnsupportedGraphError(f"{name} is read with different padding")
+        return Frame(shape[1:], pads.pop()) if pads else Frame(shape[1:])
+
+    def _blocks(self, name: str) -> int:
+        return -(-self.shapes[name][0] // self.target.lanes)
+
+    def _plane(self, name: str) -> int:
+        """Bytes from one channel block of a tensor to the next."""
+        frame = self.frames[name]
+        return frame.rows * frame.columns * self.target.bytes
+
+    def _tensor_values(self, name: str) -> int:
+        if len(self.shapes[name]) == 1:  # a vector; the classifier fills its last panel
+            width = linear.panel_blocks(self.target) * self.target.lanes
+            return -(-self.shapes[name][0] // width) * width
+        return self._blocks(name) * self._plane(name) // 4
+
+    # The table ---------------------------------------------------------------------------------------------
+
+    def _new_workspace(self) -> Workspace:
+        channels, height, width = self.shapes["input"]
+        (top, bottom), (left, right) = self.image_pads
+        image = aligned(channels * (height + top + bottom) * (width + left + right)).reshape(
+            channels, height + top + bottom, width + left + right
+        )
+        arena = aligned(self.arena_values)
+        rows = [row for group in self.groups for row in self._calls(group, arena, image)]
+        table = aligned(len(rows) * (ARGUMENTS + max(len(row) for row in rows)), np.int64)
+        table = table.reshape(len(rows), -1)
+        for target, row in zip(table, rows, strict=True):
+            target[: len(row)] = row
+        return Workspace(image, arena, table)
+
+    def _constant(self, values: np.ndarray) -> int:
+        """Keep an array as long as the plan and return its address."""
+        self._constants.append(values)
+        return values.ctypes.data
+
+    def _calls(self, group: tuple[Node, ...], arena: np.ndarray, image: np.ndarray) -> Iterator[list[int]]:
+        """The rows of the table for a group: before its own one that clears the frame of a padded result."""
+        at = {name: arena.ctypes.data + 4 * offset for name, offset in self.offsets.items()}
+        name = group[-1].name
+        if self.frames[name].padded:
+            values = dict(zip(CLEAR.names[2:], self.frames[name].numbers(), strict=True))
+            clear = library.common(self.target).address("clear")
+            yield self._row(
+                clear, self._blocks(name), CLEAR, out=at[name], out_plane=self._plane(name), **values
+            )
+        if len(group) == 3:
+            yield self._strips(group, at, image)
+            return
+        (node,) = group
+        make = {
+            "conv2d": self._stem,
+            "pointwise_conv2d": self._pointwise,
+            "depthwise_conv2d": self._depthwise,
+            "global_average_pool": self._pool,
+            "linear": self._linear,
+        }[node.operation]
+        yield make(node, at, image)
+
+    def _row(self, kernel: int, items: int, fields: Fields, **values: int) -> list[int]:
+        return [kernel, items, *fields.pack(**values)]
+
+    def _clamp(self, node: Node) -> int:
+        return self.program.clamps[node.attributes.get("activation", "none")].ctypes.data
+
+    def _stem(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
+        name, frame, size = node.name, self.frames[node.name], self.target.bytes
+        weights, bias = self.program.addresses[name]
+        widths = panels(self.target, node["channels"])
+        begin = (frame.pads[0][0] * frame.columns + frame.pads[1][0]) * size
+        return self._row(
+            library.common(self.target).address(stem.name(*library.STEM_WINDOW)),
+            self.shapes[name][1],
+            stem.STEM,
+            x=image.ctypes.data,
+            x_row=image.strides[1],
+            x_plane=image.strides[0],
+            channels=self.shapes["input"][0],
+            weights=weights,
+            bias=bias,
+            out=at[name] + begin,
+            out_row=frame.columns * size,
+            out_plane=self._plane(name),
+            columns=self.shapes[name][2],
+            clamp=self._clamp(node),
+            wide=widths.count(tiles(self.target)[0].blocks),
+            blocks=self._blocks(name),
+        )
+
+    def _pointwise(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
+        source, name, frame = node.inputs[0], node.name, self.frames[node.name]
+        weights, bias = self.program.addresses[name]
+        widths = panels(self.target, node["channels"])
+        residual = node.inputs[1] if node.attributes.get("residual") else None
+        size = self.shapes[source][1:]
+        return self._row(
+            library.common(self.target).address("pointwise"),
+            len(widths),
+            POINTWISE,
+            x=at[source],
+            x_plane=self._plane(source),
+            weights=weights,
+            bias=bias,
+            residual=at[residual] if residual else 0,
+            residual_plane=self._plane(residual) if residual else 0,
+            out=at[name],
+            out_plane=self._plane(name),
+            offsets=self._constant(frame.offsets(self.target.bytes)) if frame.padded else 0,
+            pixels=size[0] * size[1],
+            k_units=-(-self.shapes[source][0] // k_unit(self.target)),
+            wide=widths.count(tiles(self.target)[0].blocks),
+            clamp=self._clamp(node),
+        )
+
+    def _depthwise(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
+        source, name = node.inputs[0], node.name
+        weights, bias = self.program.addresses[name]
+        row = self.frames[source].columns * self.target.bytes
+        window = (node["kernel"], node["stride"])
+        dilation = node["dilation"]
+        return self._row(
+            library.window(*window, self.target).address(depthwise.window_name(*window)),
+            self._blocks(name),
+            depthwise.DEPTHWISE,
+            x=at[source],
+            x_row=row,
+            x_plane=self._plane(source),
+            weights=weights,
+            bias=bias,
+            out=at[name],
+            out_plane=self._plane(name),
+            rows=self.shapes[name][1],
+            columns=self.shapes[name][2],
+            clamp=self._clamp(node),
+            tap_row=row * dilation[0],
+            tap_column=self.target.bytes * dilation[1],
+        )
+
+    def _pool(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
+        source = node.inputs[0]
+        pixels = prod(self.shapes[source][1:])
+        return self._row(
+            library.common(self.target).address("pool"),
+            self._blocks(source),
+            POOL,
+            x=at[source],
+            x_plane=self._plane(source),
+            out=at[node.name],
+            pixels=pixels,
+            scale=self._constant(np.array([1 / pixels], np.float32)),
+        )
+
+    def _linear(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
+        weights, bias = self.program.addresses[node.name]
+        width = linear.panel_blocks(self.target) * self.target.lanes
+        return self._row(
+            library.common(self.target).address("linear"),
+            -(-node["channels"] // width),
+            linear.LINEAR,
+            x=at[node.inputs[0]],
+            weights=weights,
+            bias=bias,
+            out=at[node.name],
+            k=-(-self.shapes[node.inputs[0]][0] // linear.UNROLL) * linear.UNROLL,
+            clamp=self._clamp(node),
+        )
+
+    def _strips(self, group: tuple[Node, ...], at: dict[str, int], image: np.ndarray) -> list[int]:
+        expand, middle, project = group
+        size, lanes = self.target.bytes, self.target.lanes
+        common = library.common(self.target)
+        (top, bottom), (left, right) = self._pads(middle)
+        (_, height, width), (_, rows, columns) = self.shapes[expand.name], self.shapes[middle.name]
+        blocks = self._blocks(expand.name)
+        stride, kernel_height = middle["stride"][0], middle["kernel"][0]
+
+        def scratch(strip: int) -> tuple[int, int]:
+            expanded_rows = (strip - 1) * stride + kernel_height
+            return expanded_rows * (left + width + right) * size, strip * columns * size
+
+        strip = max([1, *(n for n in range(1, rows + 1) if blocks * sum(scratch(n)) <= SCRATCH_BYTES)])
+        strip = -(-rows // (-(-rows // strip)))  # the same number of strips, evenly
+        scratch_plane, _ = scratch(strip)
+        self.scratch_bytes = max(self.scratch_bytes, blocks * sum(scratch(strip)))
+        is_stem = expand.operation == "conv2d"
+        if is_stem:
+            source, units = image.ctypes.data, self.shapes["input"][0]
+            x_row, x_plane = image.strides[1], image.strides[0]
+        else:
+            source, units = at[expand.inputs[0]], -(-self.shapes[expand.inputs[0]][0] // k_unit(self.target))
+            x_row, x_plane = 0, self._plane(expand.inputs[0])
+        expand_widths, project_widths = panels(self.target, expand["channels"]), panels(self.target, project["channels"])
+        wide = tiles(self.target)[0].blocks
+        residual = project.inputs[1] if project.attributes.get("residual") else None
+        strip_frame = Frame(((strip - 1) * stride + kernel_height, width), ((0, 0), (left, right)))
+        window = (middle["kernel"], middle["stride"])
+        expand_weights, depthwise_weights, project_weights = (self.program.addresses[node.name] for node in group)
+        frame = self.frames[project.name]
+        return self._row(
+            common.address("stem_residual" if is_stem else "inverted_residual"),
+            -(-rows // strip),
+            STRIPS,
+            rows=rows,
+            columns=columns,
+            strip=strip,
+            height=height,
+            width=width,
+            stride=stride,
+            kernel_height=kernel_height,
+            top=top,
+            left=left,
+            right=right,
+            blocks=blocks,
+            expand_x=source,
+            expand_x_row=x_row,
+            expand_x_plane=x_plane,
+            expand_weights=expand_weights[0],
+            expand_bias=expand_weights[1],
+            expand_units=units,
+            expand_clamp=self._clamp(expand),
+            expand_wide=expand_widths.count(wide),
+            expand_panels=len(expand_widths),
+            offsets=self._constant(strip_frame.offsets(size)),
+            depthwise=library.window(*window, self.target).address(f"{depthwise.window_name(*window)}_blocks"),
+            depthwise_weights=depthwise_weights[0],
+            depthwise_bias=depthwise_weights[1],
+            depthwise_clamp=self._clamp(middle),
+            project_weights=project_weights[0],
+            project_bias=project_weights[1],
+            project_units=-(-project.parameters["weight"][1] // k_unit(self.target)),
+            project_clamp=self._clamp(project),
+            project_wide=project_widths.count(wide),
+            project_panels=len(project_widths),
+            residual=at[residual] if residual else 0,
+            residual_plane=self._plane(residual) if residual else 0,
+            out=at[project.name],
+            out_plane=self._plane(project.name),
+            out_offsets=self._constant(frame.offsets(size)) if frame.padded else 0,
+            scratch_plane=scratch_plane,
+            scratch_depthwise=blocks * scratch_plane,
+        )
+
+    # Running -----------------------------------------------------------------------------------------------
+
+    def run(self, image: np.ndarray, threads: int) -> np.ndarray:
+        """Compute one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``.
+
+        May be called from several Python threads at once: each takes a workspace of its own.
+        """
+        try:
+            work = self._idle.pop()
+        except IndexError:
+            work = self._new_workspace()
+        (top, _), (left, _) = self.image_pads
+        _, height, width = self.shapes["input"]
+        work.image[:, top : top + height, left : left + width] = image
+        while len(work.scratch) < threads:
+            work.scratch.append(aligned(self.scratch_bytes // 4 + 16))
+        rows, columns = work.table.shape
+        counters = aligned(rows * COUNTERS, np.int64)
+        arguments = (work.table.ctypes.data, 8 * columns, rows, counters.ctypes.data)
+        for scratch in work.scratch[1:threads]:
+            HELPERS.put(threads - 1, _Help(arguments, scratch, threads, (self, work, counters)))
+        walk(*arguments, work.scratch[0].ctypes.data, threads)
+        result = self._result(work)
+        self._idle.append(work)
+        return result
+
+    def _result(self, work: Workspace) -> np.ndarray:
+        name = self.groups[-1][-1].name
+        shape = self.shapes[name]
+        start = self.offsets[name]
+        if len(shape) == 1:
+            return work.arena[start : start + shape[0]].copy()
+        frame = self.frames[name]
+        blocked = work.arena[start : start + self._tensor_values(name)]
+        blocked = blocked.reshape(-1, frame.rows, frame.columns, self.target.lanes)
+        planar = blocked.transpose(0, 3, 1, 2).reshape(-1, frame.rows, frame.columns)
+        (top, _), (left, _) = frame.pads
+        return planar[: shape[0], top : top + shape[1], left : left + shape[2]].copy()
+
+
+@dataclass(frozen=True)
+class _Help:
+    """A request to take part in a walk; ``keep`` holds on to the memory it is about."""
+
+    arguments: tuple[int, int, int, int]
+    scratch: np.ndarray
+    threads: int
+    keep: tuple
+
+    def give(self) -> None:
+        walk(*self.arguments, self.scratch.ctypes.data, self.threads)
+
+
+class _Helpers:
+    """Threads that wait to take part in walks; none is started before it is needed, nor survives a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: queue.SimpleQueue[_Help] = queue.SimpleQueue()
+        self._count = 0
+
+    def put(self, least: int, request: _Help) -> None:
+        """Hand over a request, with at least ``least`` threads to take it."""
+        if self._count < least:
+            with self._lock:
+                while self._count < least:
+                    threading.Thread(target=self._serve, args=(self._requests,), daemon=True).start()
+                    self._count += 1
+        self._requests.put(request)
+
+    @staticmethod
+    def _serve(requests: queue.SimpleQueue[_Help]) -> None:
+        while True:
+            requests.get().give()
+
+
+HELPERS = _Helpers()
