@@ -117,6 +117,9 @@ class Integer:
     def __mul__(self, other: Integer | int) -> Integer:
         return self._with(other, "mul")
 
+    def __rsub__(self, other: Integer | int) -> Integer:
+        return self.code.integer(other) - self
+
     def __floordiv__(self, other: Integer | int) -> Integer:
         """Division of values that are not negative."""
         return self._with(other, "udiv")
@@ -172,6 +175,9 @@ class Pointer:
             return self
         builder = self.code.builder
         return Pointer(self.code, builder.gep(self.value, [self.code.integer(offset).value], source_etype=I8))
+
+    def __sub__(self, offset: Integer) -> Pointer:
+        return self + (0 - offset)
 
     def _load(self, kind: ir.Type, offset: Integer | int, align: int) -> ir.Value:
         value = self.code.builder.load((self + offset).value, typ=kind)

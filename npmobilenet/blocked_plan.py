@@ -10,7 +10,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import CONVOLUTIONS, Graph, Node, Shape
 from npmobilenet.kernels.blocked import depthwise, library, linear, stem
-from npmobilenet.kernels.blocked.inverted_residual import STRIPS
+from npmobilenet.kernels.blocked.inverted_residual import BLOCK
 from npmobilenet.kernels.blocked.layout import (
     CLAMPS,
     Fields,
@@ -37,8 +37,9 @@ from npmobilenet.kernels.simd import Target, host
 from npmobilenet.passes import folded_parameters, fuse
 from npmobilenet.plan import arrange
 
-SCRATCH_BYTES = 192 * 1024  # of a strip: with room for the weights it fits the second-level cache
-FUSE_FROM = 256 * 1024  # bytes of an expanded tensor; a smaller one stays in the cache whole
+SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
+SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
+SHARES = 4  # of each thread's part of a layer: small enough to even out, large enough to keep caches warm
 
 
 class UnsupportedGraphError(Exception):
@@ -104,9 +105,9 @@ class BlockedProgram:
             return pack_pointwise(self.target, weight[:, :, 0, 0].T), channels
         return pack_stem(self.target, weight.transpose(2, 3, 1, 0)), channels
 
-    def plan(self, size: Pair, output: str | None = None) -> BlockedPlan:
+    def plan(self, size: Pair, output: str | None = None, threads: int = 1) -> BlockedPlan:
         """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits."""
-        return BlockedPlan(self, self.graph if output is None else self.graph.up_to(output), size)
+        return BlockedPlan(self, self.graph if output is None else self.graph.up_to(output), size, threads)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Workspace:
     image: np.ndarray
     arena: np.ndarray
     table: np.ndarray
-    scratch: list[np.ndarray] = field(default_factory=list)
+    scratch: list[np.ndarray]
 
 
 class BlockedPlan:
@@ -158,11 +159,11 @@ class BlockedPlan:
     Attributes
     ----------
     memory : int
-        Bytes of activations while one image is computed on one thread: tensors, the image and scratch.
+        Bytes of activations while one image is computed: tensors, the padded image, every thread's scratch.
     """
 
-    def __init__(self, program: BlockedProgram, graph: Graph, size: Pair) -> None:
-        self.program, self.graph, self.target = program, graph, program.target
+    def __init__(self, program: BlockedProgram, graph: Graph, size: Pair, threads: int) -> None:
+        self.program, self.graph, self.target, self.threads = program, graph, program.target, threads
         self.shapes = graph.shapes(size)
         self.readers: dict[str, list[Node]] = {}
         for node in graph:
@@ -187,7 +188,7 @@ class BlockedPlan:
         self._idle: deque[Workspace] = deque()
         workspace = self._new_workspace()
         self._idle.append(workspace)
-        self.memory = workspace.arena.nbytes + workspace.image.nbytes + self.scratch_bytes
+        self.memory = workspace.arena.nbytes + workspace.image.nbytes + threads * self.scratch_bytes
 
     # Grouping ----------------------------------------------------------------------------------------------
 
@@ -218,7 +219,8 @@ class BlockedPlan:
         alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
         if not (chained and alone and middle["dilation"] == (1, 1) and middle["stride"][0] == middle["stride"][1]):
             return False
-        return 4 * prod(self.shapes[expand.name]) >= FUSE_FROM
+        # On several threads a small image is not worth the rows that two strips both expand.
+        return self.threads == 1 or self.shapes[middle.name][1] >= 4 * self.threads
 
     def _pads(self, node: Node) -> Pads:
         size = self.shapes[node.inputs[0]][1:]
@@ -264,7 +266,7 @@ class BlockedPlan:
         table = table.reshape(len(rows), -1)
         for target, row in zip(table, rows, strict=True):
             target[: len(row)] = row
-        return Workspace(image, arena, table)
+        return Workspace(image, arena, table, [aligned(self.scratch_bytes // 4 + 16) for _ in range(self.threads)])
 
     def _constant(self, values: np.ndarray) -> int:
         """Keep an array as long as the plan and return its address."""
@@ -294,8 +296,10 @@ class BlockedPlan:
         }[node.operation]
         yield make(node, at, image)
 
-    def _row(self, kernel: int, items: int, fields: Fields, **values: int) -> list[int]:
-        return [kernel, items, *fields.pack(**values)]
+    def _row(
+        self, kernel: int, items: int, fields: Fields, *, shares: int = SHARES, **values: int
+    ) -> list[int]:
+        return [kernel, items, max(1, items // (self.threads * shares)), *fields.pack(**values)]
 
     def _clamp(self, node: Node) -> int:
         return self.program.clamps[node.attributes.get("activation", "none")].ctypes.data
@@ -369,7 +373,7 @@ class BlockedPlan:
             rows=self.shapes[name][1],
             columns=self.shapes[name][2],
             clamp=self._clamp(node),
-            tap_row=row * dilation[0],
+            tap_row=dilation[0],
             tap_column=self.target.bytes * dilation[1],
         )
 
@@ -411,14 +415,29 @@ class BlockedPlan:
         blocks = self._blocks(expand.name)
         stride, kernel_height = middle["stride"][0], middle["kernel"][0]
 
-        def scratch(strip: int) -> tuple[int, int]:
-            expanded_rows = (strip - 1) * stride + kernel_height
-            return expanded_rows * (left + width + right) * size, strip * columns * size
+        unit = k_unit(self.target)
+        weight_bytes = 4 * sum(prod(node.parameters["weight"]) for node in (expand, project))
+        split = expand.operation != "conv2d" and weight_bytes >= SPLIT_FROM
+        row_bytes = (left + width + right) * size
+        wide = tiles(self.target)[0].blocks
 
-        strip = max([1, *(n for n in range(1, rows + 1) if blocks * sum(scratch(n)) <= SCRATCH_BYTES)])
-        strip = -(-rows // (-(-rows // strip)))  # the same number of strips, evenly
+        def scratch(strip: int) -> tuple[int, int]:
+            """Bytes of a block's expanded rows and of its filtered ones."""
+            held = (strip - 1) * stride + kernel_height if split else 2 * strip * stride
+            return held * row_bytes, strip * columns * size
+
+        if split:
+            strip = -(-rows // self.threads)
+            chunk = max(wide, SCRATCH_BYTES // sum(scratch(strip)) // wide * wide)
+            chunk = min(blocks, chunk)
+        else:
+            least = -(-(kernel_height - stride) // stride)  # a strip is at least as high as what it shares
+            fitting = [n for n in range(1, rows + 1) if blocks * sum(scratch(n)) <= SCRATCH_BYTES]
+            strip = max([1, least, *fitting])
+            strip = max(least, -(-rows // (-(-rows // strip))))  # the same number of strips, evenly
+            chunk = blocks
         scratch_plane, _ = scratch(strip)
-        self.scratch_bytes = max(self.scratch_bytes, blocks * sum(scratch(strip)))
+        self.scratch_bytes = max(self.scratch_bytes, chunk * sum(scratch(strip)))
         is_stem = expand.operation == "conv2d"
         if is_stem:
             source, units = image.ctypes.data, self.shapes["input"][0]
@@ -427,16 +446,18 @@ class BlockedPlan:
             source, units = at[expand.inputs[0]], -(-self.shapes[expand.inputs[0]][0] // k_unit(self.target))
             x_row, x_plane = 0, self._plane(expand.inputs[0])
         expand_widths, project_widths = panels(self.target, expand["channels"]), panels(self.target, project["channels"])
-        wide = tiles(self.target)[0].blocks
         residual = project.inputs[1] if project.attributes.get("residual") else None
-        strip_frame = Frame(((strip - 1) * stride + kernel_height, width), ((0, 0), (left, right)))
+        strip_frame = Frame((max(2 * strip * stride, (strip - 1) * stride + kernel_height), width), ((0, 0), (left, right)))
         window = (middle["kernel"], middle["stride"])
         expand_weights, depthwise_weights, project_weights = (self.program.addresses[node.name] for node in group)
         frame = self.frames[project.name]
         return self._row(
-            common.address("stem_residual" if is_stem else "inverted_residual"),
+            common.address(
+                "stem_residual_ring" if is_stem else f"inverted_residual_{'split' if split else 'ring'}"
+            ),
             -(-rows // strip),
-            STRIPS,
+            BLOCK,
+            shares=1,
             rows=rows,
             columns=columns,
             strip=strip,
@@ -448,6 +469,7 @@ class BlockedPlan:
             left=left,
             right=right,
             blocks=blocks,
+            chunk=chunk,
             expand_x=source,
             expand_x_row=x_row,
             expand_x_plane=x_plane,
@@ -456,7 +478,6 @@ class BlockedPlan:
             expand_units=units,
             expand_clamp=self._clamp(expand),
             expand_wide=expand_widths.count(wide),
-            expand_panels=len(expand_widths),
             offsets=self._constant(strip_frame.offsets(size)),
             depthwise=library.window(*window, self.target).address(f"{depthwise.window_name(*window)}_blocks"),
             depthwise_weights=depthwise_weights[0],
@@ -468,18 +489,19 @@ class BlockedPlan:
             project_clamp=self._clamp(project),
             project_wide=project_widths.count(wide),
             project_panels=len(project_widths),
+            unlimited=self.program.clamps["none"].ctypes.data,
             residual=at[residual] if residual else 0,
             residual_plane=self._plane(residual) if residual else 0,
             out=at[project.name],
             out_plane=self._plane(project.name),
             out_offsets=self._constant(frame.offsets(size)) if frame.padded else 0,
             scratch_plane=scratch_plane,
-            scratch_depthwise=blocks * scratch_plane,
+            scratch_depthwise=chunk * scratch_plane,
         )
 
     # Running -----------------------------------------------------------------------------------------------
 
-    def run(self, image: np.ndarray, threads: int) -> np.ndarray:
+    def run(self, image: np.ndarray) -> np.ndarray:
         """Compute one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``.
 
         May be called from several Python threads at once: each takes a workspace of its own.
@@ -491,14 +513,12 @@ class BlockedPlan:
         (top, _), (left, _) = self.image_pads
         _, height, width = self.shapes["input"]
         work.image[:, top : top + height, left : left + width] = image
-        while len(work.scratch) < threads:
-            work.scratch.append(aligned(self.scratch_bytes // 4 + 16))
         rows, columns = work.table.shape
         counters = aligned(rows * COUNTERS, np.int64)
         arguments = (work.table.ctypes.data, 8 * columns, rows, counters.ctypes.data)
-        for scratch in work.scratch[1:threads]:
-            HELPERS.put(threads - 1, _Help(arguments, scratch, threads, (self, work, counters)))
-        walk(*arguments, work.scratch[0].ctypes.data, threads)
+        for scratch in work.scratch[1:]:
+            HELPERS.put(self.threads - 1, _Help(arguments, scratch, (self, work, counters)))
+        walk(*arguments, work.scratch[0].ctypes.data)
         result = self._result(work)
         self._idle.append(work)
         return result
@@ -523,11 +543,10 @@ class _Help:
 
     arguments: tuple[int, int, int, int]
     scratch: np.ndarray
-    threads: int
     keep: tuple
 
     def give(self) -> None:
-        walk(*self.arguments, self.scratch.ctypes.data, self.threads)
+        walk(*self.arguments, self.scratch.ctypes.data)
 
 
 class _Helpers:

@@ -6,12 +6,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
 from npmobilenet.plan import Plan, Program
+
+if TYPE_CHECKING:
+    from npmobilenet.blocked_plan import BlockedPlan, BlockedProgram
 
 BACKENDS = ("cpu", "njit", "reference")
 PLANS_KEPT = 16  # image sizes whose plan, with its arena, is kept for the next call
@@ -26,14 +30,14 @@ class Engine:
 
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str = "cpu") -> None:
         self.program = _program(graph, weights, backend)
-        self._plans: OrderedDict[tuple[Pair, str | None], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan] = OrderedDict()
         self._lock = threading.Lock()
 
-    def plan(self, size: Pair, output: str | None = None) -> Plan:
+    def plan(self, size: Pair, output: str | None = None, threads: int = 1) -> Plan | BlockedPlan:
         """Return the plan for images of ``(H, W)``, made when it is first asked for."""
-        key = (size, output)
+        key = (size, output, threads)
         with self._lock:
-            plan = self._plans.pop(key, None) or self.program.plan(size, output)
+            plan = self._plans.pop(key, None) or self.program.plan(size, output, threads)
             self._plans[key] = plan
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
@@ -54,18 +58,18 @@ class Engine:
         -------
         float32 array (N, C, P, Q) or (N, C)
         """
-        plan = self.plan(x.shape[2:], output)
-        result = np.empty((len(x), *plan.output_shape), np.float32)
+        alone, together = (self.plan(x.shape[2:], output, number) for number in (1, threads))
+        result = np.empty((len(x), *alone.output_shape), np.float32)
+        rounds = len(x) // threads * threads if threads > 1 else 0  # in which each thread has an image of its own
 
-        def compute(index: int, threads: int) -> None:
-            result[index] = plan.run(x[index], threads)
+        def compute(index: int) -> None:
+            result[index] = (alone if index < rounds else together).run(x[index])
 
-        together = len(x) // threads * threads if threads > 1 else 0  # whole rounds of one image a thread
-        if together:
+        if rounds:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(compute, range(together), [1] * together))
-        for index in range(together, len(x)):
-            compute(index, threads)
+                list(pool.map(compute, range(rounds)))
+        for index in range(rounds, len(x)):
+            compute(index)
         return result
 
 

@@ -76,7 +76,7 @@ class Program:
             options["groups"] = node["groups"]
         return Operation(node, registry.best(operation, backend), packed, options)
 
-    def plan(self, size: Pair, output: str | None = None) -> Plan:
+    def plan(self, size: Pair, output: str | None = None, threads: int = 1) -> Plan:
         """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits.
 
         Raises
@@ -87,7 +87,7 @@ class Program:
         graph = self.graph if output is None else self.graph.up_to(output)
         shapes = {name: (1, *shape[1:], shape[0]) for name, shape in graph.shapes(size).items()}
         steps = [self.operations[node.name] for node in graph]
-        return Plan(steps, shapes, *plan_arena(graph, shapes), self.dtype)
+        return Plan(steps, shapes, *plan_arena(graph, shapes), self.dtype, threads)
 
 
 @dataclass
@@ -110,6 +110,7 @@ class Plan:
     offsets: dict[str, int]
     arena_values: int
     dtype: type
+    threads: int
     _idle: deque[dict[str, np.ndarray]] = field(default_factory=deque, repr=False)
 
     @property
@@ -123,7 +124,7 @@ class Plan:
         """Bytes of activations while one image is computed."""
         return self.arena_values * np.dtype(self.dtype).itemsize
 
-    def run(self, image: np.ndarray, threads: int) -> np.ndarray:
+    def run(self, image: np.ndarray) -> np.ndarray:
         """Compute one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``.
 
         May be called from several Python threads at once: each takes an arena of its own.
@@ -138,7 +139,7 @@ class Plan:
             also = {"residual": residual[0]} if step.node.attributes.get("residual") else {}
             operands = (source,) if also else (source, *residual)
             step.kernel.function(
-                *operands, *step.weights, **also, **step.options, out=tensors[step.node.name], threads=threads
+                *operands, *step.weights, **also, **step.options, out=tensors[step.node.name], threads=self.threads
             )
         result = tensors[self.steps[-1].node.name][0]
         result = (result.transpose(2, 0, 1) if result.ndim == 3 else result).copy()

@@ -9,11 +9,13 @@ from __future__ import annotations
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 
-# Distances in bytes: x_row, x_plane, out_plane, tap_row and tap_column (from one tap of the window to the
-# next: dilation). `code` is the address of the kernel for the window.
+# Distances in bytes: x_row, x_plane, out_plane and tap_column (from one tap of the window to the next: dilation);
+# tap_row is the vertical dilation, in rows. The functions below also know a ring: the image is the last `ring`
+# rows of a longer one, row r standing at r mod `ring`, and the first window begins at row `start`.
 DEPTHWISE = Fields(
     "x x_row x_plane weights bias out out_plane rows columns clamp tap_row tap_column"
 )
+NO_RING = 1 << 40
 
 
 def define(library: Library, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
@@ -57,8 +59,10 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
         columns: Integer,
         clamp: Pointer,
         tap_column: Integer,
-        row_step: Integer,
+        tap_row: Integer,
         out_row: Integer,
+        start: Integer,
+        ring: Integer,
     ) -> None:
         low, high = clamp.splat(0), clamp.splat(4)
         first = bias.vector()
@@ -66,7 +70,7 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
         if _holds_weights(library, kernel):
             held = [[weights.vector((i * k_w + j) * size) for j in range(k_w)] for i in range(k_h)]
 
-        def tap_row(i: int | Integer, source: Pointer, sums: list[Vector]) -> list[Vector]:
+        def taps(i: int | Integer, source: Pointer, sums: list[Vector]) -> list[Vector]:
             for j in range(k_w):
                 w = held[i][j] if held else (weights + i * (k_w * size)).vector(j * size)
                 column = source + tap_column * j
@@ -75,15 +79,23 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
             return sums
 
         def at_row(row: Integer) -> None:
+            top = start + row * stride[0]
+
+            def input_row(i: int | Integer) -> Pointer:
+                number = top + tap_row * i
+                return x + code.select(number < ring, number, number - ring) * x_row
+
+            above = [input_row(i) for i in range(k_h)] if held else None
+
             def at_tile(index: Integer) -> None:
                 pixel = (index * pixels).minimum(columns - pixels)
-                source = x + row * row_step + pixel * (stride[1] * size)
+                left = pixel * (stride[1] * size)
                 sums = [first] * pixels
                 if held:
                     for i in range(k_h):
-                        sums = tap_row(i, source + x_row * i, sums)
+                        sums = taps(i, above[i] + left, sums)
                 else:
-                    sums = code.loop(k_h, lambda i, *sums: tap_row(i, source + x_row * i, list(sums)), sums)
+                    sums = code.loop(k_h, lambda i, *sums: taps(i, input_row(i) + left, list(sums)), sums)
                 for m in range(pixels):
                     (out + row * out_row + pixel * size).store(sums[m].clamp(low, high), m * size)
 
@@ -113,13 +125,15 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], 
         clamp: Pointer,
         tap_row: Integer,
         tap_column: Integer,
+        start: Integer,
+        ring: Integer,
         first: Integer,
         last: Integer,
     ) -> None:
         def at_block(block: Integer) -> None:
             arguments = (
                 x + x_plane * block,
-                tap_row,
+                x_row,
                 weights + block * (kernel[0] * kernel[1] * size),
                 bias + block * size,
                 out + out_plane * block,
@@ -127,8 +141,10 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], 
                 columns,
                 clamp,
                 tap_column,
-                x_row * stride[0],
+                tap_row,
                 columns * size,
+                start,
+                ring,
             )
             with code.when(columns >= tile):
                 code.call(f"{name}_row_{tile}", *arguments)
@@ -147,7 +163,8 @@ def _whole(name: str):  # noqa: ANN202
         code.call(
             f"{name}_blocks",
             *(a.at("x"), a["x_row"], a["x_plane"], a.at("weights"), a.at("bias"), a.at("out"), a["out_plane"]),
-            *(a["rows"], a["columns"], a.at("clamp"), a["tap_row"], a["tap_column"], first, last),
+            *(a["rows"], a["columns"], a.at("clamp"), a["tap_row"], a["tap_column"]),
+            *(0, NO_RING, first, last),
         )
 
     return depthwise

@@ -1,71 +1,86 @@
-"""A block as one operation: expand, depthwise and project over strips of rows (1801.04381, section 5.1).
+"""A block as one operation: expand, depthwise and project, the expanded tensor never whole (1801.04381, 5.1).
 
-The expanded tensor, by far the largest of the block, never exists: of a strip of output rows the expanded
-input rows and the depthwise result stand in a scratch buffer that stays in the cache. Neighbouring strips
-compute the rows that both need twice. The expansion may also be the stem's dense convolution.
+Two ways to keep what is computed in between in the cache:
 
-Sums run in the same order as in three separate kernels, so the result has the same bits, whatever the strip.
+``ring``    large images: a strip of output rows at a time. The expanded rows stand in a ring of two strips, so
+            that the rows which neighbouring strips share are computed once. The expansion may also be the stem.
+``split``   small images with many channels, whose weights outweigh the tensors: the paper's t-way split. A
+            chunk of the expanded channels at a time, expanded, filtered and added to the projection's sums; the
+            weights are read once.
+
+Sums run in the same order as in three separate kernels, so the result has the same bits either way, whatever
+the strips and chunks.
 """
 
 from __future__ import annotations
 
 from npmobilenet.kernels.blocked import stem
-from npmobilenet.kernels.blocked.layout import Fields
+from npmobilenet.kernels.blocked.depthwise import NO_RING
+from npmobilenet.kernels.blocked.layout import Fields, k_unit, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer
 
-# The strip: `strip` output rows of `rows`; an item is a strip. The depthwise: stride, K_h, its zeros above, left
-# and right, input `height` x `width`, output columns; `depthwise` is the address of its "blocks" function.
-STRIPS = Fields(
-    "rows columns strip height width stride kernel_height top left right blocks "
-    "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_units expand_clamp expand_wide "
-    "expand_panels offsets "
+# `strip` output rows of `rows` are one item. The depthwise: stride, K_h, zeros above, left and right, input
+# `height` x `width`; `depthwise` is the address of its "blocks" function. `chunk` blocks are computed at a time. `unlimited` is a clamp that changes nothing.
+BLOCK = Fields(
+    "rows columns strip height width stride kernel_height top left right blocks chunk "
+    "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_units expand_clamp expand_wide offsets "
     "depthwise depthwise_weights depthwise_bias depthwise_clamp "
-    "project_weights project_bias project_units project_clamp project_wide project_panels "
-    "residual residual_plane out out_plane out_offsets "
-    "scratch_plane scratch_depthwise"
+    "project_weights project_bias project_units project_clamp project_wide project_panels unlimited "
+    "residual residual_plane out out_plane out_offsets scratch_plane scratch_depthwise"
 )
 
 
 def define(library: Library, stem_window: tuple) -> None:
-    """Add the kernels: one whose expansion is pointwise, one whose expansion is the stem."""
-    library.add("inverted_residual", _strips(None))
-    library.add("stem_residual", _strips(stem_window))
+    """Add the kernels."""
+    library.add("inverted_residual_ring", _ring(None))
+    library.add("inverted_residual_split", _split())
+    library.add("stem_residual_ring", _ring(stem_window))
 
 
-def _strips(stem_window: tuple | None):  # noqa: ANN202
-    def strips(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-        """Kernel: strips ``first`` up to ``last`` of a block (fields `STRIPS`)."""
-        a = STRIPS.read(arguments)
-        size = code.target.bytes
-        row_vectors = a["left"] + a["width"] + a["right"]
-        row_bytes = row_vectors * size
-        expanded, filtered = scratch, scratch + a["scratch_depthwise"]
+class _Block:
+    """The steps of a block, as both kernels take them."""
 
-        def at_strip(number: Integer) -> None:
-            begin = number * a["strip"]
-            rows = a["strip"].minimum(a["rows"] - begin)
-            above = begin * a["stride"] - a["top"]  # the input row of the first tap; may lie above the image
-            needed = (rows - 1) * a["stride"] + a["kernel_height"]
-            skipped = (code.integer(0) - above).maximum(0)
-            present = (above + needed).minimum(a["height"]) - (above + skipped)
-            missing = needed - skipped - present
+    def __init__(self, code: Code, arguments: Pointer, scratch: Pointer, stem_window: tuple | None) -> None:
+        self.code, self.stem_window = code, stem_window
+        self.a = BLOCK.read(arguments)
+        self.size = code.target.bytes
+        self.wide_blocks = tiles(code.target)[0].blocks
+        self.row_vectors = self.a["left"] + self.a["width"] + self.a["right"]
+        self.expanded, self.filtered = scratch, scratch + self.a["scratch_depthwise"]
 
-            def clear(block: Integer) -> None:
-                plane = expanded + a["scratch_plane"] * block
-                code.call("zero_frame", plane, needed, row_vectors, skipped, missing, a["left"], a["right"])
+    def panel_of(self, block: Integer) -> Integer:
+        """The panel of the expansion that begins with this block."""
+        wide = (block // self.wide_blocks).minimum(self.a["expand_wide"])
+        return wide + (block - wide * self.wide_blocks)
 
-            code.loop(a["blocks"], clear)
-            place = expanded + skipped * row_bytes
-            if stem_window is None:
+    def expand(self, begin: Integer, count: Integer, slot: Integer, first: Integer, last: Integer) -> None:
+        """Write ``count`` rows of the padded expanded image, from row ``begin``, to row ``slot`` of the scratch."""
+        code, a, size = self.code, self.a, self.size
+        row_bytes = self.row_vectors * size
+        above = begin - a["top"]
+        skipped = (0 - above).maximum(0).minimum(count)
+        present = ((above + count).minimum(a["height"]) - (above + skipped)).maximum(0)
+        rows = self.expanded + slot * row_bytes
+
+        def clear(block: Integer) -> None:
+            frame = (count, self.row_vectors, skipped, count - skipped - present, a["left"], a["right"])
+            code.call("zero_frame", rows + a["scratch_plane"] * (block - first), *frame)
+
+        code.loop(last, clear, start=first)
+        place = rows + skipped * row_bytes
+        with code.when(present > 0):
+            if self.stem_window is None:
                 code.call(
                     "pointwise_panels_scattered",
                     *(a.at("expand_x") + (above + skipped) * a["width"] * size, a["expand_x_plane"]),
                     *(a.at("expand_weights"), a.at("expand_bias"), code.integer(0).pointer(), 0),
-                    *(place, a["scratch_plane"], a.at("offsets"), present * a["width"], a["expand_units"]),
-                    *(a.at("expand_clamp"), a["expand_wide"], 0, a["expand_panels"]),
+                    *(place - a["scratch_plane"] * first, a["scratch_plane"], a.at("offsets")),
+                    *(present * a["width"], a["expand_units"], a.at("expand_clamp"), 0),
+                    *(a["expand_units"] * (k_unit(code.target) * size), a["expand_wide"]),
+                    *(self.panel_of(first), self.panel_of(last), 0),
                 )
             else:
-                kernel, stride = stem_window
+                kernel, stride = self.stem_window
                 code.call(
                     f"{stem.name(kernel, stride)}_rows",
                     a.at("expand_x") + a["expand_x_row"] * ((above + skipped) * stride[0]),
@@ -74,31 +89,97 @@ def _strips(stem_window: tuple | None):  # noqa: ANN202
                     *(place + a["left"] * size, row_bytes, a["scratch_plane"], a["width"]),
                     *(a.at("expand_clamp"), a["expand_wide"], a["blocks"], present),
                 )
+
+    def filter(self, rows: Integer, start: Integer, ring: Integer | int, first: Integer, last: Integer) -> None:
+        """Depthwise convolution of what was expanded, for ``rows`` output rows."""
+        code, a, size = self.code, self.a, self.size
+        plane = rows * a["columns"] * size
+        code.call(
+            a.at("depthwise"),
+            *(self.expanded - a["scratch_plane"] * first, self.row_vectors * size, a["scratch_plane"]),
+            *(a.at("depthwise_weights"), a.at("depthwise_bias")),
+            *(self.filtered - plane * first, plane, rows, a["columns"], a.at("depthwise_clamp")),
+            *(code.integer(1), code.integer(size), start, code.integer(ring), first, last),
+        )
+
+    def project(self, begin: Integer, rows: Integer, first: Integer, last: Integer) -> None:
+        """Add the projection of blocks ``first`` up to ``last``; the last ones complete it."""
+        code, a, size = self.code, self.a, self.size
+        unit, pixels = k_unit(code.target), rows * a["columns"]
+        where = begin * a["columns"] * size
+        complete = last >= a["blocks"]
+        nothing = code.integer(0).pointer()
+        residual = code.select(a["residual"].equals(0), nothing, a.at("residual") + where)
+        units = first * (code.target.lanes // unit)
+        left = a["project_units"] - units
+        here = code.select(complete, left, (last - first) * (code.target.lanes // unit))
+        clamp = code.select(complete, a.at("project_clamp"), a.at("unlimited"))
+
+        def run(name: str, out: Pointer, offsets: Pointer) -> None:
             code.call(
-                a.at("depthwise"),
-                *(expanded, row_bytes, a["scratch_plane"], a.at("depthwise_weights"), a.at("depthwise_bias")),
-                *(filtered, rows * a["columns"] * size, rows, a["columns"], a.at("depthwise_clamp")),
-                *(row_bytes, code.integer(size), code.integer(0), a["blocks"]),
+                name,
+                *(self.filtered, pixels * size, a.at("project_weights"), a.at("project_bias")),
+                *(code.select(complete, residual, nothing), a["residual_plane"], out, a["out_plane"], offsets),
+                *(pixels, here, clamp, first.minimum(1), a["project_units"] * (unit * size)),
+                *(a["project_wide"], 0, a["project_panels"], units * (unit * size)),
             )
-            where = begin * a["columns"] * size
-            no_residual = a["residual"].equals(0)
-            residual = code.select(no_residual, a.at("residual"), a.at("residual") + where)
 
-            def project(name: str, out: Pointer, offsets: Pointer) -> None:
-                code.call(
-                    name,
-                    *(filtered, rows * a["columns"] * size, a.at("project_weights"), a.at("project_bias")),
-                    *(residual, a["residual_plane"], out, a["out_plane"], offsets),
-                    *(rows * a["columns"], a["project_units"], a.at("project_clamp")),
-                    *(a["project_wide"], 0, a["project_panels"]),
-                )
+        with code.when(a["out_offsets"].equals(0)):
+            run("pointwise_panels", a.at("out") + where, nothing)
+        with code.when(a["out_offsets"] > 0):
+            run("pointwise_panels_scattered", a.at("out"), a.at("out_offsets") + begin * a["columns"] * 8)
 
-            with code.when(a["out_offsets"].equals(0)):
-                project("pointwise_panels", a.at("out") + where, code.integer(0).pointer())
-            with code.when(a["out_offsets"] > 0):
-                offsets = a.at("out_offsets") + begin * a["columns"] * 8
-                project("pointwise_panels_scattered", a.at("out"), offsets)
+
+def _ring(stem_window: tuple | None):  # noqa: ANN202
+    def ring(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+        """Kernel: strips ``first`` up to ``last`` of a block (fields `BLOCK`)."""
+        block = _Block(code, arguments, scratch, stem_window)
+        a = block.a
+        shared = a["kernel_height"] - a["stride"]  # rows that a strip and the next one both read
+        fresh = a["strip"] * a["stride"]
+        length = fresh * 2
+        zero = code.integer(0)
+
+        def slot(strip: Integer) -> Integer:
+            return (strip % 2) * fresh
+
+        def before(strip: Integer) -> Integer:
+            """Where the shared rows stand: at the end of the half before."""
+            return slot(strip + 1) + fresh - shared
+
+        block.expand(first * fresh, shared, before(first), zero, a["blocks"])
+
+        def at_strip(strip: Integer) -> None:
+            begin = strip * a["strip"]
+            rows = a["strip"].minimum(a["rows"] - begin)
+            block.expand(strip * fresh + shared, rows * a["stride"], slot(strip), zero, a["blocks"])
+            block.filter(rows, before(strip), length, zero, a["blocks"])
+            block.project(begin, rows, zero, a["blocks"])
 
         code.loop(last, at_strip, start=first)
 
-    return strips
+    return ring
+
+
+def _split():  # noqa: ANN202
+    def split(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+        """Kernel: strips ``first`` up to ``last`` of a block, chunk by chunk (fields `BLOCK`)."""
+        block = _Block(code, arguments, scratch, None)
+        a = block.a
+
+        def at_strip(strip: Integer) -> None:
+            begin = strip * a["strip"]
+            rows = a["strip"].minimum(a["rows"] - begin)
+            needed = (rows - 1) * a["stride"] + a["kernel_height"]
+
+            def at_chunk(start: Integer) -> None:
+                stop = (start + a["chunk"]).minimum(a["blocks"])
+                block.expand(begin * a["stride"], needed, code.integer(0), start, stop)
+                block.filter(rows, code.integer(0), NO_RING, start, stop)
+                block.project(begin, rows, start, stop)
+
+            code.loop(a["blocks"], at_chunk, step=a["chunk"])
+
+        code.loop(last, at_strip, start=first)
+
+    return split

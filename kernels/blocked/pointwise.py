@@ -4,8 +4,8 @@ A tile is MR pixels x NB channel blocks whose sums stay in registers while k run
 step loads NB vectors of weights and, for each pixel, one input value into all lanes, and does MR * NB fused
 multiply-adds. Bias comes first, activation and residual last, all without another pass over memory.
 
-The last tile of a run overlaps the one before it instead of being narrower: pixels computed twice get the same
-bits, and there is one kernel instead of MR.
+The last tile of a run overlaps the one before it instead of being narrower, and keeps only its new pixels: there
+is one kernel instead of MR.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 
 # Distances are in bytes: x_plane, out_plane and residual_plane from one channel block to the next. `offsets`,
 # where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
-# padded. `wide` counts the panels of the wide tile.
+# padded. `wide` counts the panels of the wide tile. The functions below also know `more`, 1 if the output holds
+# sums over earlier input channels already, `block_weights`, from the weights of a block to the next one's, and `skip`, the bytes of each block's weights
+# that belong to those earlier channels.
 POINTWISE = Fields(
     "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units wide clamp"
 )
@@ -57,6 +59,7 @@ def _tile(library: Library, tile: Tile, scattered: bool):  # noqa: ANN202
         pixels: Integer,
         k_units: Integer,
         clamp: Pointer,
+        more: Integer,
     ) -> None:
         def step(k: Integer, pixel: Integer, sums: list[Vector]) -> list[Vector]:
             source = x + (k // per_block) * x_plane + (k % per_block) * (4 * unit) + pixel * size
@@ -84,13 +87,23 @@ def _tile(library: Library, tile: Tile, scattered: bool):  # noqa: ANN202
         def at_tile(index: Integer) -> None:
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
             sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
+            sums = code.branch(more > 0, lambda: unfinished(pixel), sums)
             sums = code.loop(k_units, lambda k, *sums: step(k, pixel, list(sums)), sums)
             sums = [y.clamp(low, high) for y in sums]
             sums = code.branch(has_residual, lambda: add_residual(pixel, sums), sums)
-            for m in range(tile.pixels):
-                place = out + (offsets.integer((pixel + m) * 8) if scattered else (pixel + m) * size)
-                for v in range(tile.blocks):
-                    place.store(sums[m * tile.blocks + v], out_plane * v)
+            done = index * tile.pixels - pixel  # pixels of the tile before: sums may be added to them only once
+            for m, place in enumerate(places(pixel)):
+                with code.when(done <= m):
+                    for v in range(tile.blocks):
+                        place.store(sums[m * tile.blocks + v], out_plane * v)
+
+        def places(pixel: Integer) -> list[Pointer]:
+            if scattered:
+                return [out + offsets.integer((pixel + m) * 8) for m in range(tile.pixels)]
+            return [out + (pixel + m) * size for m in range(tile.pixels)]
+
+        def unfinished(pixel: Integer) -> list[Vector]:
+            return [place.vector(out_plane * v) for place in places(pixel) for v in range(tile.blocks)]
 
         code.loop((pixels + (tile.pixels - 1)) // tile.pixels, at_tile)
 
@@ -116,9 +129,12 @@ def _panels(library: Library, scattered: bool):  # noqa: ANN202
         pixels: Integer,
         k_units: Integer,
         clamp: Pointer,
+        more: Integer,
+        block_weights: Integer,
         wide: Integer,
         first: Integer,
         last: Integer,
+        skip: Integer,
     ) -> None:
         def panel(number: Integer, tile: Tile) -> None:
             narrow_before = (number - wide).maximum(0)
@@ -127,7 +143,7 @@ def _panels(library: Library, scattered: bool):  # noqa: ANN202
             arguments = (
                 x,
                 x_plane,
-                weights + block * k_units * (unit * size),
+                weights + block * block_weights + skip * tile.blocks,
                 bias + block * size,
                 code.select(no_residual, residual, residual + residual_plane * block),
                 residual_plane,
@@ -137,6 +153,7 @@ def _panels(library: Library, scattered: bool):  # noqa: ANN202
                 pixels,
                 k_units,
                 clamp,
+                more,
             )
             with code.when(pixels >= tile.pixels):
                 code.call(_name(tile, scattered), *arguments)
@@ -156,7 +173,7 @@ def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scr
     run = (
         *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
         *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("clamp")),
-        *(a["wide"], first, last),
+        *(0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], first, last, 0),
     )
     with code.when(a["offsets"].equals(0)):
         code.call("pointwise_panels", *run)

@@ -1,6 +1,7 @@
 """Runs a table of kernel calls, on one thread or several: one walk per image, not one parallel region per layer.
 
-A row of the table is a kernel's address, its number of work items, and its arguments. Every thread walks all
+A row of the table is a kernel's address, its number of work items, how many of them a thread takes at a time,
+and its arguments. Every thread walks all
 rows: it takes items of a row until there are none left, and goes on to the next row when all of them are done.
 So any number of threads may take part, and one that comes late, or is stopped by the system for a while, delays
 only the items it holds. Which thread computes an item makes no difference to the result.
@@ -11,23 +12,21 @@ from __future__ import annotations
 from npmobilenet.kernels.jit import jit
 from npmobilenet.kernels.simd import atomic_add, atomic_load, call, load, pause, yield_to_others
 
-KERNEL, ITEMS, ARGUMENTS = 0, 1, 2  # columns of the table
+KERNEL, ITEMS, SHARE, ARGUMENTS = 0, 1, 2, 3  # columns of the table
 COUNTERS = 16  # int64 per row: items taken, and, a cache line further, items done
-SHARES = 4  # of each thread's part of a row: small enough to even out, large enough to keep caches warm
 SPINS = 200  # pauses before a waiting thread lets others run
 
 
 @jit
-def walk(table: int, row_bytes: int, rows: int, counters: int, scratch: int, threads: int) -> None:
-    """Walk the table at address ``table`` as one of ``threads`` threads.
+def walk(table: int, row_bytes: int, rows: int, counters: int, scratch: int) -> None:
+    """Walk the table at address ``table``, alone or as one of several threads.
 
     ``counters`` is the address of rows * `COUNTERS` int64 zeros that all threads of this walk share, ``scratch``
     that of this thread's own buffer.
     """
     for row in range(rows):
         at = table + row * row_bytes
-        items = load(at + 8 * ITEMS)
-        share = items if threads == 1 else max(1, items // (threads * SHARES))
+        items, share = load(at + 8 * ITEMS), load(at + 8 * SHARE)
         taken = counters + row * (8 * COUNTERS)
         done = taken + 4 * COUNTERS
         while True:
