@@ -38,9 +38,7 @@ class Layer:
 
     def kernels(self) -> list[Kernel]:
         """Every compiled kernel that can compute it."""
-        return [
-            kernel for kernel in registry.kernels(self.operation, "cpu") if kernel.supports(**self.options)
-        ]
+        return [kernel for kernel in registry.kernels(self.operation, "cpu") if kernel.supports(**self.options)]
 
     @property
     def macs(self) -> int:
@@ -69,6 +67,4 @@ def _layers(network: str, size: int) -> Iterator[Layer]:
         case = (step.kernel.operation, shape, output, str(step.options))
         if case not in seen:
             seen.add(case)
-            yield Layer(
-                network, step.node.name, step.kernel.operation, shape, step.weights, dict(step.options)
-            )
+            yield Layer(network, step.node.name, step.kernel.operation, shape, step.weights, dict(step.options))

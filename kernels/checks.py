@@ -106,9 +106,7 @@ def bias(value: np.ndarray | None, c_out: int) -> np.ndarray:
     return np.zeros(c_out, np.float32) if value is None else float32(value)
 
 
-def slide(
-    x: np.ndarray, kernel: Size, stride: Size, padding: PaddingSpec, dilation: Size, channels: int
-) -> Geometry:
+def slide(x: np.ndarray, kernel: Size, stride: Size, padding: PaddingSpec, dilation: Size, channels: int) -> Geometry:
     """Return the geometry of a window that slides over ``x`` (N, H, W, C) and gives ``channels`` values."""
     case = (x.shape[:3], kernel, stride, padding, dilation, channels)
     try:
@@ -117,9 +115,7 @@ def slide(
         return _slide(*case)
 
 
-def _slide(
-    shape: Shape, kernel: Size, stride: Size, padding: PaddingSpec, dilation: Size, channels: int
-) -> Geometry:
+def _slide(shape: Shape, kernel: Size, stride: Size, padding: PaddingSpec, dilation: Size, channels: int) -> Geometry:
     n, *size = shape
     kernel, stride, dilation = pair(kernel, "kernel_size"), pair(stride, "stride"), pair(dilation, "dilation")
     pads = resolve_padding(padding, size, kernel, stride, dilation)
@@ -219,9 +215,7 @@ def pointwise_conv2d(
     return Geometry(shape)
 
 
-def linear(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, activation: str = "none"
-) -> Geometry:
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, activation: str = "none") -> Geometry:
     """Check a fully connected layer; see :func:`npmobilenet.kernels.reference.linear`."""
     array("x", x, "N C_in")
     array("weight", weight, "C_in C_out", C_in=x.shape[1])
@@ -254,9 +248,7 @@ def global_average_pool(x: np.ndarray) -> Geometry:
     return Geometry((x.shape[0], x.shape[3]))
 
 
-def max_pool2d(
-    x: np.ndarray, kernel_size: Size, *, stride: Size | None = None, padding: PaddingSpec = 0
-) -> Geometry:
+def max_pool2d(x: np.ndarray, kernel_size: Size, *, stride: Size | None = None, padding: PaddingSpec = 0) -> Geometry:
     """Check a pooling; see :func:`npmobilenet.kernels.reference.max_pool2d`."""
     array("x", x, "N H W C")
     stride = kernel_size if stride is None else stride

@@ -231,9 +231,7 @@ def average_pool2d(
         Whether the zeros of the padding count as values of the window (PyTorch's default) or the mean is
         taken over the image's own values.
     """
-    g = checks.average_pool2d(
-        x, kernel_size, stride=stride, padding=padding, count_include_pad=count_include_pad
-    )
+    g = checks.average_pool2d(x, kernel_size, stride=stride, padding=padding, count_include_pad=count_include_pad)
     counted = np.ones((1, *x.shape[1:3], 1))
     x, counted = _pad(x, g), _pad(counted, g, value=float(count_include_pad))
     total = sum(_tap(x, i, j, g) for i, j in np.ndindex(g.kernel))

@@ -331,7 +331,7 @@ class Code:
         return _as(carried, final)
 
     @contextmanager
-    def when(self, condition: ir.Value):  # noqa: ANN201
+    def when(self, condition: ir.Value):
         """Do what follows only if the condition holds."""
         with self.builder.if_then(condition):
             yield
@@ -355,7 +355,7 @@ class Code:
             merged.append(phi)
         return _as(otherwise, merged)
 
-    def select(self, condition: ir.Value, yes, no):  # noqa: ANN001, ANN201
+    def select(self, condition: ir.Value, yes, no):
         """One of two values of the same kind."""
         return type(yes)(self, self.builder.select(condition, yes.value, no.value))
 
@@ -382,9 +382,7 @@ class Library:
         (`jit.kernel_cache`); None compiles in every process.
     """
 
-    def __init__(
-        self, name: str, target: Target, define: Callable[[Library], None], folder: Path | None
-    ) -> None:
+    def __init__(self, name: str, target: Target, define: Callable[[Library], None], folder: Path | None) -> None:
         self.target = target
         self.functions: dict[str, ir.Function] = {}
         self._define = define
@@ -478,10 +476,10 @@ class Library:
 
 
 @intrinsic
-def call(typing_context, address, arguments, first, last, scratch):  # noqa: ANN001, ANN201
+def call(typing_context, address, arguments, first, last, scratch):
     """Call the kernel at ``address``; all five are integers."""
 
-    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, values):
         kind = ir.FunctionType(ir.VoidType(), [ADDRESS, I64, I64, ADDRESS])
         address, arguments, first, last, scratch = values
         function = builder.inttoptr(address, kind.as_pointer())
@@ -493,30 +491,30 @@ def call(typing_context, address, arguments, first, last, scratch):  # noqa: ANN
 
 
 @intrinsic
-def load(typing_context, address):  # noqa: ANN001, ANN201
+def load(typing_context, address):
     """The 64-bit integer at an address."""
 
-    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, values):
         return builder.load(builder.inttoptr(values[0], ADDRESS), typ=I64)
 
     return types.int64(types.int64), generate
 
 
 @intrinsic
-def atomic_load(typing_context, address):  # noqa: ANN001, ANN201
+def atomic_load(typing_context, address):
     """The 64-bit integer at an address, and with it all that was written before it was."""
 
-    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, values):
         return builder.load_atomic(builder.inttoptr(values[0], ADDRESS), "acquire", 8, typ=I64)
 
     return types.int64(types.int64), generate
 
 
 @intrinsic
-def atomic_add(typing_context, address, amount):  # noqa: ANN001, ANN201
+def atomic_add(typing_context, address, amount):
     """Add to the 64-bit integer at an address, as one step for all threads; returns what it was."""
 
-    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, values):
         pointer = builder.inttoptr(values[0], ADDRESS)
         return builder.atomic_rmw("add", pointer, values[1], "acq_rel")
 
@@ -524,10 +522,10 @@ def atomic_add(typing_context, address, amount):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def pause(typing_context):  # noqa: ANN001, ANN201
+def pause(typing_context):
     """Wait a moment without leaving the CPU."""
 
-    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, values):
         kind = ir.FunctionType(ir.VoidType(), [])
         if platform.machine().lower() in ("x86_64", "amd64"):
             builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
@@ -537,10 +535,10 @@ def pause(typing_context):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def yield_to_others(typing_context):  # noqa: ANN001, ANN201
+def yield_to_others(typing_context):
     """Let the system run another thread."""
 
-    def generate(context, builder, signature, values):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, values):
         name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
         builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), name), [])
         return context.get_dummy_value()

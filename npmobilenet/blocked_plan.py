@@ -6,6 +6,7 @@ cache, expand, depthwise and project become one call (`kernels.blocked.inverted_
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import deque
@@ -30,7 +31,8 @@ from npmobilenet.kernels.blocked.layout import (
     panels,
     tiles,
 )
-from npmobilenet.kernels.blocked.pointwise import CLEAR, POINTWISE
+from npmobilenet.kernels.blocked.padding import CLEAR, FRAME, PAD
+from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.pooling import POOL
 from npmobilenet.kernels.blocked.walker import ARGUMENTS, COUNTERS, walk
 from npmobilenet.kernels.simd import Target, host
@@ -138,10 +140,6 @@ class Frame:
         columns = np.arange(self.size[1])[None, :] + self.pads[1][0]
         return ((rows * self.columns + columns) * size).astype(np.int64).ravel()
 
-    def numbers(self) -> tuple[int, ...]:
-        """The arguments of `pointwise.zero_frame` after the plane."""
-        return (self.rows, self.columns, *self.pads[0], *self.pads[1])
-
 
 @dataclass
 class Workspace:
@@ -176,6 +174,11 @@ class BlockedPlan:
             name = group[-1].name
             lifetimes[name] = (time, time)
             sizes[name] = self._tensor_values(name)
+            copy = self._padded_copy(group[0])
+            if copy:
+                self.frames[copy] = Frame(self.shapes[group[0].inputs[0]][1:], self._pads(group[0]))
+                self.shapes[copy] = self.shapes[group[0].inputs[0]]
+                lifetimes[copy], sizes[copy] = (time, time), self._tensor_values(copy)
             for node in group:
                 for source in node.inputs:
                     if source in lifetimes:
@@ -232,11 +235,19 @@ class BlockedPlan:
         if len(shape) == 1:
             return Frame((1, 1))
         inside = {node.name for group in self.groups for node in group[1:]}
-        pads = {self._pads(node) for node in self.readers.get(name, ()) if node.operation == "depthwise_conv2d" and node.name not in inside}
-        others = [node for node in self.readers.get(name, ()) if node.operation != "depthwise_conv2d"]
-        if len(pads) > 1 or (pads and others):
-            raise UnsupportedGraphError(f"{name} is read with different padding")
-        return Frame(shape[1:], pads.pop()) if pads else Frame(shape[1:])
+        pads = {
+            self._pads(node)
+            for node in self.readers.get(name, ())
+            if node.operation == "depthwise_conv2d" and node.name not in inside
+        }
+        others = any(node.operation != "depthwise_conv2d" for node in self.readers.get(name, ()))
+        return Frame(shape[1:]) if others or len(pads) != 1 else Frame(shape[1:], pads.pop())
+
+    def _padded_copy(self, node: Node) -> str | None:
+        """The name of the padded copy that an unfused depthwise call reads, if its input stands without."""
+        if node.operation != "depthwise_conv2d" or self.frames[node.inputs[0]].pads == self._pads(node):
+            return None
+        return f"{node.name}.padded"
 
     def _blocks(self, name: str) -> int:
         return -(-self.shapes[name][0] // self.target.lanes)
@@ -278,10 +289,18 @@ class BlockedPlan:
         at = {name: arena.ctypes.data + 4 * offset for name, offset in self.offsets.items()}
         name = group[-1].name
         if self.frames[name].padded:
-            values = dict(zip(CLEAR.names[2:], self.frames[name].numbers(), strict=True))
-            clear = library.common(self.target).address("clear")
+            yield self._row("clear", self._blocks(name), CLEAR, **self._out(name, at), **self._frame_numbers(name))
+        copy = self._padded_copy(group[0])
+        if copy:
+            source = group[0].inputs[0]
             yield self._row(
-                clear, self._blocks(name), CLEAR, out=at[name], out_plane=self._plane(name), **values
+                "pad",
+                self._blocks(source),
+                PAD,
+                x=at[source],
+                x_plane=self._plane(source),
+                **self._out(copy, at),
+                **self._frame_numbers(copy),
             )
         if len(group) == 3:
             yield self._strips(group, at, image)
@@ -296,9 +315,17 @@ class BlockedPlan:
         }[node.operation]
         yield make(node, at, image)
 
-    def _row(
-        self, kernel: int, items: int, fields: Fields, *, shares: int = SHARES, **values: int
-    ) -> list[int]:
+    def _out(self, name: str, at: Mapping[str, int]) -> dict[str, int]:
+        return {"out": at[name], "out_plane": self._plane(name)}
+
+    def _frame_numbers(self, name: str) -> dict[str, int]:
+        frame = self.frames[name]
+        return dict(zip(FRAME.split(), (frame.rows, frame.columns, *frame.pads[0], *frame.pads[1]), strict=True))
+
+    def _row(self, kernel: str | int, items: int, fields: Fields, *, shares: int = SHARES, **values: int) -> list[int]:
+        """A row of the table, for a kernel of the common library or one at an address."""
+        if isinstance(kernel, str):
+            kernel = library.common(self.target).address(kernel)
         return [kernel, items, max(1, items // (self.threads * shares)), *fields.pack(**values)]
 
     def _clamp(self, node: Node) -> int:
@@ -310,7 +337,7 @@ class BlockedPlan:
         widths = panels(self.target, node["channels"])
         begin = (frame.pads[0][0] * frame.columns + frame.pads[1][0]) * size
         return self._row(
-            library.common(self.target).address(stem.name(*library.STEM_WINDOW)),
+            stem.name(*library.STEM_WINDOW),
             self.shapes[name][1],
             stem.STEM,
             x=image.ctypes.data,
@@ -335,7 +362,7 @@ class BlockedPlan:
         residual = node.inputs[1] if node.attributes.get("residual") else None
         size = self.shapes[source][1:]
         return self._row(
-            library.common(self.target).address("pointwise"),
+            "pointwise",
             len(widths),
             POINTWISE,
             x=at[source],
@@ -344,8 +371,7 @@ class BlockedPlan:
             bias=bias,
             residual=at[residual] if residual else 0,
             residual_plane=self._plane(residual) if residual else 0,
-            out=at[name],
-            out_plane=self._plane(name),
+            **self._out(name, at),
             offsets=self._constant(frame.offsets(self.target.bytes)) if frame.padded else 0,
             pixels=size[0] * size[1],
             k_units=-(-self.shapes[source][0] // k_unit(self.target)),
@@ -354,7 +380,7 @@ class BlockedPlan:
         )
 
     def _depthwise(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
-        source, name = node.inputs[0], node.name
+        source, name = self._padded_copy(node) or node.inputs[0], node.name
         weights, bias = self.program.addresses[name]
         row = self.frames[source].columns * self.target.bytes
         window = (node["kernel"], node["stride"])
@@ -368,8 +394,7 @@ class BlockedPlan:
             x_plane=self._plane(source),
             weights=weights,
             bias=bias,
-            out=at[name],
-            out_plane=self._plane(name),
+            **self._out(name, at),
             rows=self.shapes[name][1],
             columns=self.shapes[name][2],
             clamp=self._clamp(node),
@@ -381,7 +406,7 @@ class BlockedPlan:
         source = node.inputs[0]
         pixels = prod(self.shapes[source][1:])
         return self._row(
-            library.common(self.target).address("pool"),
+            "pool",
             self._blocks(source),
             POOL,
             x=at[source],
@@ -395,7 +420,7 @@ class BlockedPlan:
         weights, bias = self.program.addresses[node.name]
         width = linear.panel_blocks(self.target) * self.target.lanes
         return self._row(
-            library.common(self.target).address("linear"),
+            "linear",
             -(-node["channels"] // width),
             linear.LINEAR,
             x=at[node.inputs[0]],
@@ -408,14 +433,12 @@ class BlockedPlan:
 
     def _strips(self, group: tuple[Node, ...], at: dict[str, int], image: np.ndarray) -> list[int]:
         expand, middle, project = group
-        size, lanes = self.target.bytes, self.target.lanes
-        common = library.common(self.target)
-        (top, bottom), (left, right) = self._pads(middle)
+        size = self.target.bytes
+        (top, _), (left, right) = self._pads(middle)
         (_, height, width), (_, rows, columns) = self.shapes[expand.name], self.shapes[middle.name]
         blocks = self._blocks(expand.name)
         stride, kernel_height = middle["stride"][0], middle["kernel"][0]
 
-        unit = k_unit(self.target)
         weight_bytes = 4 * sum(prod(node.parameters["weight"]) for node in (expand, project))
         split = expand.operation != "conv2d" and weight_bytes >= SPLIT_FROM
         row_bytes = (left + width + right) * size
@@ -445,16 +468,19 @@ class BlockedPlan:
         else:
             source, units = at[expand.inputs[0]], -(-self.shapes[expand.inputs[0]][0] // k_unit(self.target))
             x_row, x_plane = 0, self._plane(expand.inputs[0])
-        expand_widths, project_widths = panels(self.target, expand["channels"]), panels(self.target, project["channels"])
+        expand_widths, project_widths = (
+            panels(self.target, expand["channels"]),
+            panels(self.target, project["channels"]),
+        )
         residual = project.inputs[1] if project.attributes.get("residual") else None
-        strip_frame = Frame((max(2 * strip * stride, (strip - 1) * stride + kernel_height), width), ((0, 0), (left, right)))
+        strip_frame = Frame(
+            (max(2 * strip * stride, (strip - 1) * stride + kernel_height), width), ((0, 0), (left, right))
+        )
         window = (middle["kernel"], middle["stride"])
         expand_weights, depthwise_weights, project_weights = (self.program.addresses[node.name] for node in group)
         frame = self.frames[project.name]
         return self._row(
-            common.address(
-                "stem_residual_ring" if is_stem else f"inverted_residual_{'split' if split else 'ring'}"
-            ),
+            "stem_residual_ring" if is_stem else f"inverted_residual_{'split' if split else 'ring'}",
             -(-rows // strip),
             BLOCK,
             shares=1,
@@ -492,8 +518,7 @@ class BlockedPlan:
             unlimited=self.program.clamps["none"].ctypes.data,
             residual=at[residual] if residual else 0,
             residual_plane=self._plane(residual) if residual else 0,
-            out=at[project.name],
-            out_plane=self._plane(project.name),
+            **self._out(project.name, at),
             out_offsets=self._constant(frame.offsets(size)) if frame.padded else 0,
             scratch_plane=scratch_plane,
             scratch_depthwise=chunk * scratch_plane,
@@ -573,3 +598,13 @@ class _Helpers:
 
 
 HELPERS = _Helpers()
+
+
+def _after_fork() -> None:
+    """The child has none of its parent's threads."""
+    global HELPERS
+    HELPERS = _Helpers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

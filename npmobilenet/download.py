@@ -71,9 +71,7 @@ def download(
     """
     destination = Path(destination)
     if not re.fullmatch("[0-9a-f]{8,64}", sha256_prefix):
-        raise ValueError(
-            f"sha256_prefix must be 8 to 64 hexadecimal digits in lower case, got {sha256_prefix!r}"
-        )
+        raise ValueError(f"sha256_prefix must be 8 to 64 hexadecimal digits in lower case, got {sha256_prefix!r}")
     transfer = _Transfer(url, destination, sha256_prefix, size, progress, timeout)
     if not re.match("https?://", url, re.IGNORECASE):
         raise transfer.error("only http and https are possible", "Use another address")
@@ -178,9 +176,7 @@ class _Transfer:
                 f"no connection ({_reason(error)})", "Check the address and the network and try again"
             ) from None
 
-    def receive(
-        self, response: http.client.HTTPResponse, part: BinaryIO, begins: int, total: int | None
-    ) -> None:
+    def receive(self, response: http.client.HTTPResponse, part: BinaryIO, begins: int, total: int | None) -> None:
         received = begins
         problem = None
         with _progress(self.destination.name, begins, total, self.progress) as show:
@@ -288,9 +284,7 @@ def _progress(name: str, begins: int, total: int | None, wanted: bool) -> Iterat
         with _percentage(name, begins, total) as show:
             yield show
     else:
-        with tqdm(
-            desc=name, initial=begins, total=total, unit="B", unit_scale=True, unit_divisor=1024
-        ) as bar:
+        with tqdm(desc=name, initial=begins, total=total, unit="B", unit_scale=True, unit_divisor=1024) as bar:
             yield bar.update
 
 

@@ -47,14 +47,10 @@ def resolve_padding(
         Input height and width; ``"same"`` depends on it.
     """
     if padding == "same":
-        return tuple(
-            _same(s, (k - 1) * d + 1, st) for s, k, st, d in zip(size, kernel, stride, dilation, strict=True)
-        )
+        return tuple(_same(s, (k - 1) * d + 1, st) for s, k, st, d in zip(size, kernel, stride, dilation, strict=True))
     if padding == "symmetric":
         return tuple(
-            (p, p)
-            for k, st, d in zip(kernel, stride, dilation, strict=True)
-            for p in [((st - 1) + d * (k - 1)) // 2]
+            (p, p) for k, st, d in zip(kernel, stride, dilation, strict=True) for p in [((st - 1) + d * (k - 1)) // 2]
         )
     if isinstance(padding, str):
         raise ValueError(f"padding must be 'symmetric', 'same' or numbers, got {padding!r}")

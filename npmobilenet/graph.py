@@ -144,9 +144,7 @@ class Graph:
             try:
                 shapes[node.name] = node.output_shape(shapes)
             except ValueError as error:
-                raise ValueError(
-                    f"an input of {size[0]}x{size[1]} is too small: {node.name}: {error}"
-                ) from None
+                raise ValueError(f"an input of {size[0]}x{size[1]} is too small: {node.name}: {error}") from None
         return shapes
 
     def up_to(self, name: str) -> Graph:

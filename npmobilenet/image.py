@@ -171,9 +171,7 @@ def read_image(source: str | os.PathLike | bytes | BinaryIO | Image | np.ndarray
         if isinstance(source, io.TextIOBase):
             raise ImageError("the image file object is open as text: open it in binary mode, 'rb'")
         return _decode(source, str(getattr(source, "name", "image file object")))
-    raise ImageError(
-        f"expected a path, bytes, a binary file object, a PIL image or a uint8 array, got {_type(source)}"
-    )
+    raise ImageError(f"expected a path, bytes, a binary file object, a PIL image or a uint8 array, got {_type(source)}")
 
 
 _EXPECTED = "expected a uint8 array (height, width, 3), RGB"
@@ -342,9 +340,7 @@ def resize(image: np.ndarray, size: tuple[int, int], box: Box | None = None) -> 
     return _resize(image, size, (left, upper, right, lower), (0, 0, *size))
 
 
-def _resize(
-    image: np.ndarray, size: tuple[int, int], box: Box, window: tuple[int, int, int, int]
-) -> np.ndarray:
+def _resize(image: np.ndarray, size: tuple[int, int], box: Box, window: tuple[int, int, int, int]) -> np.ndarray:
     """Return rows ``top:bottom``, columns ``start:stop`` of the resized image, and compute no others."""
     height, width = image.shape[:2]
     left, upper, right, lower = box
@@ -381,9 +377,7 @@ def _for_kernel(image: np.ndarray) -> np.ndarray:
     return view
 
 
-def _weights(
-    length: int, low: float, high: float, size: int, start: int, stop: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _weights(length: int, low: float, high: float, size: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Return what outputs ``start:stop`` of ``size`` are made of, along one axis.
 
     Parameters

@@ -28,9 +28,7 @@ def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[s
     if names is not None:
         names = tuple(str(name) for name in names)
         if len(names) != num_classes:
-            raise ValueError(
-                f"the network has {num_classes} classes, but {len(names)} class names were given"
-            )
+            raise ValueError(f"the network has {num_classes} classes, but {len(names)} class names were given")
         return names
     if num_classes == 1000:
         return imagenet_classes()

@@ -27,12 +27,7 @@ def fuse(graph: Graph) -> Graph:
     for node in graph:
         inputs = tuple(gives[name] for name in node.inputs)
         into = nodes.get(inputs[0])
-        if (
-            into
-            and readers[node.inputs[0]] == 1
-            and _may_take(into, node)
-            and _ready(nodes, into, inputs[1:])
-        ):
+        if into and readers[node.inputs[0]] == 1 and _may_take(into, node) and _ready(nodes, into, inputs[1:]):
             nodes[into.name] = _merged(into, node, inputs)
             gives[node.name] = into.name
         else:
@@ -87,8 +82,7 @@ def folded_parameters(node: Node, weights: Mapping[str, np.ndarray]) -> tuple[np
     if norm is None:
         return weight, bias
     gamma, beta, mean, variance = (
-        weights[f"{norm.name}.{name}"].astype(np.float64)
-        for name in ("weight", "bias", "running_mean", "running_var")
+        weights[f"{norm.name}.{name}"].astype(np.float64) for name in ("weight", "bias", "running_mean", "running_var")
     )
     scale = gamma / np.sqrt(variance + norm["eps"])
     return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), beta + (bias - mean) * scale

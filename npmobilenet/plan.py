@@ -139,7 +139,12 @@ class Plan:
             also = {"residual": residual[0]} if step.node.attributes.get("residual") else {}
             operands = (source,) if also else (source, *residual)
             step.kernel.function(
-                *operands, *step.weights, **also, **step.options, out=tensors[step.node.name], threads=self.threads
+                *operands,
+                *step.weights,
+                **also,
+                **step.options,
+                out=tensors[step.node.name],
+                threads=self.threads,
             )
         result = tensors[self.steps[-1].node.name][0]
         result = (result.transpose(2, 0, 1) if result.ndim == 3 else result).copy()

@@ -100,9 +100,7 @@ def torch_legacy(item, storages=(), keys=None, little_endian=True):
 def npy(descr, shape, data, order=False, version=b"\x01\x00"):
     """Return a ``.npy`` member with any header."""
     header = f"{{'descr': {descr!r}, 'fortran_order': {order}, 'shape': {shape}, }}\n".encode()
-    return (
-        b"\x93NUMPY" + version + struct.pack("<H" if version[0] == 1 else "<I", len(header)) + header + data
-    )
+    return b"\x93NUMPY" + version + struct.pack("<H" if version[0] == 1 else "<I", len(header)) + header + data
 
 
 def safetensors(header, data=b"", length=None):

@@ -11,9 +11,7 @@ EXAMPLES = DATA.parents[1] / "examples"
 
 # With NUMBA_DISABLE_JIT=1 every line of every kernel runs as Python, thousands of times slower: tests of
 # whole networks are left out then, and kernel tests take tiny shapes.
-compiled_only = pytest.mark.skipif(
-    numba.config.DISABLE_JIT, reason="a whole network is too slow without Numba"
-)
+compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="a whole network is too slow without Numba")
 
 
 def photo(name: str) -> Path:

@@ -161,9 +161,7 @@ def test_memory_peaks():
     assert counts.op_by_op_memory == 1_505_280  # the depthwise convolution of block 2
     assert max(counts.layers, key=lambda layer: layer.memory).name == "block2.depthwise"
     assert counts.block_memory == 602_112  # block 1
-    assert (
-        max(layer.output[0] * layer.output[1] * layer.output[2] for layer in counts.layers[:-2]) == 1_204_224
-    )
+    assert max(layer.output[0] * layer.output[1] * layer.output[2] for layer in counts.layers[:-2]) == 1_204_224
 
 
 def test_block_traffic_of_the_bottlenecks():

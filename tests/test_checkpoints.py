@@ -80,9 +80,7 @@ def test_order_is_kept_and_bookkeeping_left_out():
     assert b"1.num_batches_tracked" in (FILES / "plain_zip.pth").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "file", ["views_zip.pth", "dtypes_legacy.pth", "reference.safetensors", "reference.npz"]
-)
+@pytest.mark.parametrize("file", ["views_zip.pth", "dtypes_legacy.pth", "reference.safetensors", "reference.npz"])
 def test_arrays_are_aligned_contiguous_native_and_read_only(file):
     for name, array in read_checkpoint(FILES / file).tensors.items():
         flags = array.flags
@@ -271,10 +269,7 @@ def test_live_against_torch(tmp_path, new):
     state = {**network.state_dict(), "t": torch.rand(3, 4, 5).permute(2, 0, 1), "b": torch.rand(3).bfloat16()}
     path = tmp_path / "live.pth"
     torch.save(
-        {
-            "model": torch.nn.DataParallel(network).state_dict()
-            | {"module.t": state["t"], "module.b": state["b"]}
-        },
+        {"model": torch.nn.DataParallel(network).state_dict() | {"module.t": state["t"], "module.b": state["b"]}},
         path,
         _use_new_zipfile_serialization=new,
     )

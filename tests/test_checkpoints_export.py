@@ -45,24 +45,18 @@ def layouts(array):
     )
 
 
-ARRAYS = st.sampled_from(DTYPES).flatmap(
-    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0))
-)
+ARRAYS = st.sampled_from(DTYPES).flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, min_side=0)))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), arrays=st.dictionaries(names(), ARRAYS, min_size=1, max_size=5))
 def test_round_trip(tmp_path, suffix, data, arrays):
-    metadata = data.draw(
-        st.none() | st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.booleans()))
-    )
+    metadata = data.draw(st.none() | st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.booleans())))
     given_arrays = {name: data.draw(layouts(array)) for name, array in arrays.items()}
     checkpoint = read_checkpoint(export_weights(given_arrays, tmp_path / f"w{suffix}", metadata=metadata))
     with np.errstate(over="ignore", invalid="ignore"):
-        wanted = {
-            k: a.astype("f4") if a.dtype.kind == "f" and a.dtype != "f4" else a for k, a in arrays.items()
-        }
+        wanted = {k: a.astype("f4") if a.dtype.kind == "f" and a.dtype != "f4" else a for k, a in arrays.items()}
     assert_identical(checkpoint.tensors, wanted)
     assert list(checkpoint.tensors) == list(arrays)
     assert checkpoint.metadata == (metadata or {})
@@ -110,9 +104,7 @@ def test_equal_weights_make_equal_files(tmp_path, suffix):
 def test_the_safetensors_library_reads_it(tmp_path):
     library = pytest.importorskip("safetensors")
     library_numpy = pytest.importorskip("safetensors.numpy")
-    path = export_weights(
-        {**WEIGHTS, "empty": np.ones((0, 2), "f2")}, tmp_path / "w.safetensors", metadata={"a": 1}
-    )
+    path = export_weights({**WEIGHTS, "empty": np.ones((0, 2), "f2")}, tmp_path / "w.safetensors", metadata={"a": 1})
     assert_identical(library_numpy.load_file(path), {**WEIGHTS, "empty": np.ones((0, 2), "f2")})
     with library.safe_open(path, "np") as file:
         assert file.metadata() == {"npmobilenet": '{"a": 1}'}
@@ -173,13 +165,9 @@ def test_live_torch_tensors(tmp_path, suffix):
         "scalar": torch.tensor(7),
     }
     found = read_checkpoint(export_weights(state, tmp_path / f"w{suffix}")).tensors
-    wanted = {
-        k: (v.detach().float() if v.is_floating_point() else v).contiguous().numpy() for k, v in state.items()
-    }
+    wanted = {k: (v.detach().float() if v.is_floating_point() else v).contiguous().numpy() for k, v in state.items()}
     assert_identical(found, wanted)
-    assert "tensor 'w' is not an array of numbers" in refusal(
-        {"w": torch.eye(2).to_sparse()}, tmp_path / f"n{suffix}"
-    )
+    assert "tensor 'w' is not an array of numbers" in refusal({"w": torch.eye(2).to_sparse()}, tmp_path / f"n{suffix}")
     assert "tensor 'w' has dtype complex64" in refusal({"w": torch.ones(1) * 1j}, tmp_path / f"n{suffix}")
 
 
@@ -234,12 +222,8 @@ def test_names_that_occur_twice(tmp_path):
 def test_metadata_that_is_no_json(tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     assert "metadata must be a dict, got a list" in refusal(WEIGHTS, path, metadata=[1])
-    assert "metadata cannot be stored as JSON (Object of type set" in refusal(
-        WEIGHTS, path, metadata={"a": {1}}
-    )
-    assert "metadata cannot be stored as JSON (Out of range" in refusal(
-        WEIGHTS, path, metadata={"a": float("nan")}
-    )
+    assert "metadata cannot be stored as JSON (Object of type set" in refusal(WEIGHTS, path, metadata={"a": {1}})
+    assert "metadata cannot be stored as JSON (Out of range" in refusal(WEIGHTS, path, metadata={"a": float("nan")})
     cycle = {}
     cycle["self"] = cycle
     assert "metadata cannot be stored as JSON (Circular" in refusal(WEIGHTS, path, metadata=cycle)
@@ -248,9 +232,7 @@ def test_metadata_that_is_no_json(tmp_path, suffix):
 def test_other_suffixes_and_folders(tmp_path):
     assert "cannot export to '.pth'; use .safetensors or .npz" in refusal(WEIGHTS, tmp_path / "w.pth")
     assert "cannot export to ''" in refusal(WEIGHTS, tmp_path / "w")
-    with pytest.raises(
-        CheckpointError, match=r"none/w\.npz: cannot be written \(No such file or directory\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"none/w\.npz: cannot be written \(No such file or directory\)"):
         export_weights(WEIGHTS, tmp_path / "none" / "w.npz")
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(CheckpointError, match=r"folder\.npz: cannot be written \(Is a directory\)"):

@@ -79,8 +79,7 @@ def test_cut_anywhere(tmp_path, file):
         path.write_bytes(content[:length])
         text = message(path)
         assert any(
-            word in text
-            for word in ("cut short", "damaged", "empty", "unknown format", "is a pickle", "text file")
+            word in text for word in ("cut short", "damaged", "empty", "unknown format", "is a pickle", "text file")
         ), (length, text)
 
 
@@ -462,15 +461,9 @@ def test_zip_directories_that_lie(refusal):
     assert honest[entry + 46 :].startswith(b"archive/data/0")
 
     def lie(offset, value, size="<I"):
-        return (
-            honest[: entry + offset]
-            + struct.pack(size, value)
-            + honest[entry + offset + struct.calcsize(size) :]
-        )
+        return honest[: entry + offset] + struct.pack(size, value) + honest[entry + offset + struct.calcsize(size) :]
 
-    assert "zip member 'archive/data/0' should have 2147483647 bytes but has 24" in refusal(
-        lie(24, 2**31 - 1)
-    )
+    assert "zip member 'archive/data/0' should have 2147483647 bytes but has 24" in refusal(lie(24, 2**31 - 1))
     assert "should have 0 bytes but has 24" in refusal(lie(24, 0))
     assert "zip member 'archive/data/0' does not lie inside the file" in refusal(lie(20, 2**31 - 1))
     assert "zip member 'archive/data/0' does not lie inside the file" in refusal(lie(42, 2**31 - 1))

@@ -42,16 +42,12 @@ def test_classify_json_of_folders_globs_and_bad_files(tmp_path, capsys):
     (folder / "notes.txt").write_text("left alone")
     (tmp_path / "empty").mkdir()
     arguments = ["photos", "photos/inner/*.jpg", "nowhere.png", "empty", "none*.gif"]
-    code = main(
-        ["classify", *(str(tmp_path / a) for a in arguments), "--json", "--top", "2", "--threads", "2"]
-    )
+    code = main(["classify", *(str(tmp_path / a) for a in arguments), "--json", "--top", "2", "--threads", "2"])
     output = capsys.readouterr()
     items = json.loads(output.out)
     assert code == 1
     good = [
-        (item["image"].rpartition("/")[2], item["predictions"][0]["label"])
-        for item in items
-        if "predictions" in item
+        (item["image"].rpartition("/")[2], item["predictions"][0]["label"]) for item in items if "predictions" in item
     ]
     assert good == [("a.PNG", "espresso"), ("b.jpg", "drilling platform"), ("b.jpg", "drilling platform")]
     assert all(len(item["predictions"]) == 2 for item in items if "predictions" in item)
@@ -138,10 +134,7 @@ def test_inspect_table(capsys):
     assert main(["inspect", "mobilenet_v2"]) == 0
     output = capsys.readouterr().out
     lines = output.splitlines()
-    assert (
-        lines[0]
-        == "mobilenet_v2, width 1 (MobileNetV2, 1801.04381, Table 2), input 224x224, one image, float32"
-    )
+    assert lines[0] == "mobilenet_v2, width 1 (MobileNetV2, 1801.04381, Table 2), input 224x224, one image, float32"
     rows = {line.split()[0]: line.split()[1:] for line in lines if line}
     assert rows["block2.depthwise"] == ["96x56x56", "3x3", "2", "1,056", "2,709,504", "6.02", "MB"]
     assert rows["total"] == ["3,504,872", "300,774,272"]

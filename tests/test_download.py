@@ -123,9 +123,7 @@ def failure(server, destination, **options):
     return text
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"size": len(CONTENT)}, {"sha256_prefix": SHA256}, {"progress": False}]
-)
+@pytest.mark.parametrize("options", [{}, {"size": len(CONTENT)}, {"sha256_prefix": SHA256}, {"progress": False}])
 @pytest.mark.parametrize("length", [True, False])
 def test_complete(server, destination, options, length):
     server.length = length
@@ -301,9 +299,7 @@ def test_https_is_not_left():
     request = module.urllib.request.Request("https://example.org/file")
     with pytest.raises(module.urllib.error.HTTPError, match="refused"):
         module._Redirects().redirect_request(request, io.BytesIO(), 302, "", {}, "http://example.org/file")
-    followed = module._Redirects().redirect_request(
-        request, io.BytesIO(), 302, "", {}, "https://example.org/b"
-    )
+    followed = module._Redirects().redirect_request(request, io.BytesIO(), 302, "", {}, "https://example.org/b")
     assert followed.full_url == "https://example.org/b"
 
 

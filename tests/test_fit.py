@@ -43,30 +43,18 @@ def test_known_keys_of_torchvision_and_timm():
     v2 = get_architecture("mobilenet_v2")
     names = KEY_MAPS["mobilenet_v2"]["torchvision"](v2)
     assert names["stem"] == "features.0.0" and names["stem.norm"] == "features.0.1"
-    assert (
-        names["block1.depthwise"] == "features.1.conv.0.0" and names["block1.project"] == "features.1.conv.1"
-    )
+    assert names["block1.depthwise"] == "features.1.conv.0.0" and names["block1.project"] == "features.1.conv.1"
     assert names["block1.project.norm"] == "features.1.conv.2"
     assert names["block17.depthwise.norm"] == "features.17.conv.1.1"
     assert names["block17.project"] == "features.17.conv.2" and names["head"] == "features.18.0"
     assert names["classifier"] == "classifier.1"
     names = KEY_MAPS["mobilenet_v2"]["timm"](v2)
-    assert (
-        names["block1.depthwise"] == "blocks.0.0.conv_dw" and names["block1.project"] == "blocks.0.0.conv_pw"
-    )
-    assert (
-        names["block17.project"] == "blocks.6.0.conv_pwl"
-        and names["block17.project.norm"] == "blocks.6.0.bn3"
-    )
+    assert names["block1.depthwise"] == "blocks.0.0.conv_dw" and names["block1.project"] == "blocks.0.0.conv_pw"
+    assert names["block17.project"] == "blocks.6.0.conv_pwl" and names["block17.project.norm"] == "blocks.6.0.bn3"
     names = KEY_MAPS["mobilenet_v1"]["timm"](get_architecture("mobilenet_v1"))
-    assert (
-        names["block13.pointwise"] == "blocks.4.1.conv_pw"
-        and names["block13.pointwise.norm"] == "blocks.4.1.bn2"
-    )
+    assert names["block13.pointwise"] == "blocks.4.1.conv_pw" and names["block13.pointwise.norm"] == "blocks.4.1.bn2"
     names = KEY_MAPS["mobilenet_v2"]["flat"](v2)
-    assert (
-        names["block1.project"] == "features.1.conv.3" and names["block2.project.norm"] == "features.2.conv.7"
-    )
+    assert names["block1.project"] == "features.1.conv.3" and names["block2.project.norm"] == "features.2.conv.7"
 
 
 def test_every_wrong_tensor_is_listed():
@@ -94,17 +82,13 @@ def test_every_wrong_tensor_is_listed():
 
 def test_wrong_width_or_classes_from_the_user():
     tensors, _ = checkpoint(classes=10)
-    with pytest.raises(
-        CheckpointError, match=r"classifier.1.weight: expected \(1000, 1280\), found \(10, 1280\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"classifier.1.weight: expected \(1000, 1280\), found \(10, 1280\)"):
         fit(tensors, num_classes=1000)
     with pytest.raises(
         CheckpointError, match=r"width 0.5.*\n(.*\n)*.*features.0.0.weight: expected \(16, 3, 3, 3\), found"
     ):
         fit(tensors, width=0.5)
-    with pytest.raises(
-        CheckpointError, match="are not those of mobilenet_v1 as torchvision or timm name them"
-    ):
+    with pytest.raises(CheckpointError, match="are not those of mobilenet_v1 as torchvision or timm name them"):
         fit(tensors, architecture="mobilenet_v1")
 
 
@@ -118,9 +102,7 @@ def test_foreign_tensors():
 def test_class_count_needs_a_classifier():
     tensors, _ = checkpoint()
     del tensors["classifier.1.weight"]
-    with pytest.raises(
-        CheckpointError, match=r"number of classes cannot be told: classifier.1.weight, .*is missing"
-    ):
+    with pytest.raises(CheckpointError, match=r"number of classes cannot be told: classifier.1.weight, .*is missing"):
         fit(tensors)
     tensors["classifier.1.weight"] = np.zeros(5, np.float32)
     with pytest.raises(CheckpointError, match=r"expected \(classes, channels\), has shape \(5,\)"):
@@ -129,9 +111,7 @@ def test_class_count_needs_a_classifier():
 
 def test_metadata_travels_with_weights(tmp_path):
     tensors, _ = checkpoint(width=0.25, classes=2)
-    about = WeightsInfo(
-        padding="same", bn_eps=1e-3, preprocessing=IMAGENET, classes=("cat", "dog"), licence="MIT"
-    )
+    about = WeightsInfo(padding="same", bn_eps=1e-3, preprocessing=IMAGENET, classes=("cat", "dog"), licence="MIT")
     for suffix in (".safetensors", ".npz"):
         path = npmobilenet.export_weights(tensors, tmp_path / f"pets{suffix}", metadata=about.to_dict())
         model = npmobilenet.load(path, backend="reference")

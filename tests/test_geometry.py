@@ -22,9 +22,7 @@ def test_same_padding_is_tensorflows(size, kernel, stride, expected):
     assert output_size(size, kernel, stride, pads[0]) == -(-size // stride)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride", "dilation", "expected"), [(3, 2, 1, 1), (5, 1, 1, 2), (3, 1, 3, 3)]
-)
+@pytest.mark.parametrize(("kernel", "stride", "dilation", "expected"), [(3, 2, 1, 1), (5, 1, 1, 2), (3, 1, 3, 3)])
 def test_symmetric_padding_is_pytorchs(kernel, stride, dilation, expected):
     pads = resolve_padding("symmetric", (9, 9), (kernel, kernel), (stride, stride), (dilation, dilation))
     assert pads == ((expected, expected),) * 2

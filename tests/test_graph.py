@@ -31,9 +31,7 @@ def test_fusion_leaves_only_convolutions_and_the_head(name):
 
 def test_fused_mobilenet_v2():
     fused = fuse(get_architecture("mobilenet_v2").graph())
-    assert (
-        len(fused.nodes) == 1 + 2 + 16 * 3 + 1 + 2
-    )  # stem, block 1, blocks 2 to 17, head, pool and classifier
+    assert len(fused.nodes) == 1 + 2 + 16 * 3 + 1 + 2  # stem, block 1, blocks 2 to 17, head, pool and classifier
     project = fused["block3.project"]
     assert project.inputs == ("block3.depthwise", "block2.project")
     assert project["residual"] and "activation" not in project.attributes
@@ -76,8 +74,7 @@ def test_folding_is_batch_norm_after_convolution():
     x = np.random.default_rng(0).standard_normal(weight.shape[1])
     raw = weights["block2.expand.weight"][:, :, 0, 0].astype(np.float64) @ x
     gamma, beta, mean, var = (
-        weights[f"block2.expand.norm.{n}"].astype(np.float64)
-        for n in ("weight", "bias", "running_mean", "running_var")
+        weights[f"block2.expand.norm.{n}"].astype(np.float64) for n in ("weight", "bias", "running_mean", "running_var")
     )
     expected = (raw - mean) / np.sqrt(var + 1e-3) * gamma + beta
     np.testing.assert_allclose(weight[:, :, 0, 0] @ x + bias, expected, rtol=1e-12, atol=1e-12)

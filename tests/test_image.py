@@ -34,9 +34,7 @@ TORCHVISION = Preprocessing(256, (224, 224), None, (0.485, 0.456, 0.406), (0.229
 CENTRE = Preprocessing(None, (224, 224), 0.875, (0.5,) * 3, (0.5,) * 3)
 WHOLE = dataclasses.replace(CENTRE, crop_fraction=None)
 
-compiled = pytest.mark.skipif(
-    bool(numba.config.DISABLE_JIT), reason="takes minutes where Numba does not compile"
-)
+compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes where Numba does not compile")
 EXAMPLES, LONGEST = (15, 12) if numba.config.DISABLE_JIT else (250, 90)
 
 
@@ -123,9 +121,7 @@ def test_resize_takes_any_memory_layout_with_one_compilation():
         assert len(horizontal.signatures) == len(vertical.signatures) == 1
 
 
-@pytest.mark.parametrize(
-    "box", [(-1, 0, 4, 4), (0, 0, 4, 9), (2, 0, 2, 4), (3, 0, 2, 4), (0, float("nan"), 4, 4)]
-)
+@pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 0, 4, 9), (2, 0, 2, 4), (3, 0, 2, 4), (0, float("nan"), 4, 4)])
 def test_resize_refuses_boxes_outside_the_image(box):
     with pytest.raises(ValueError, match=r"box must be .* within \(0, 0, 4, 8\)"):
         resize(noise(8, 4), (2, 2), box)
@@ -227,9 +223,7 @@ def transforms():
 
 @pytest.mark.torch
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(
-    ("short", "crop"), [(8, (6, 6)), (8, (5, 7)), (6, (8, 8)), (6, (3, 11)), (5, (9, 4))]
-)
+@pytest.mark.parametrize(("short", "crop"), [(8, (6, 6)), (8, (5, 7)), (6, (8, 8)), (6, (3, 11)), (5, (9, 4))])
 def test_input_is_that_of_torchvision(transforms, shape, short, crop):
     if PILLOW < 13 and max(shape) > 2 * min(shape):
         pytest.skip("Pillow before 13 resizes tall pictures along x first")
@@ -256,14 +250,10 @@ def test_all_256_values_are_normalised_as_documented():
 def test_whole_picture_and_centre_square():
     image = noise(11, 16)
     whole = preprocess(image, dataclasses.replace(WHOLE, crop=(6, 5)))
-    np.testing.assert_array_equal(
-        np.rint(whole * 127.5 + 127.5).transpose(1, 2, 0), pillow_resize(image, (6, 5))
-    )
+    np.testing.assert_array_equal(np.rint(whole * 127.5 + 127.5).transpose(1, 2, 0), pillow_resize(image, (6, 5)))
     centre = preprocess(image, dataclasses.replace(CENTRE, crop=(6, 6)))  # int(0.875 * 11) = 9
     square = np.ascontiguousarray(image[1:10, 3:12])
-    np.testing.assert_array_equal(
-        np.rint(centre * 127.5 + 127.5).transpose(1, 2, 0), pillow_resize(square, (6, 6))
-    )
+    np.testing.assert_array_equal(np.rint(centre * 127.5 + 127.5).transpose(1, 2, 0), pillow_resize(square, (6, 6)))
     assert preprocess(noise(1, 1), dataclasses.replace(CENTRE, crop=(2, 2))).shape == (3, 2, 2)
 
 

@@ -50,17 +50,14 @@ def test_cuda_is_imported_in_one_module():
     files = [
         file.name
         for file in sources()
-        if "cuda" in file.read_text(encoding="utf-8")
-        and "from numba import cuda" in file.read_text(encoding="utf-8")
+        if "cuda" in file.read_text(encoding="utf-8") and "from numba import cuda" in file.read_text(encoding="utf-8")
     ]
     assert files == ["device.py"]
 
 
 def test_every_njit_names_its_flags():
     """Kernels are compiled by `kernels.jit`, where the flags stand; nothing else calls Numba's decorators."""
-    decorator = re.compile(
-        r"\b(numba|nb)\.(njit|jit|vectorize|guvectorize)\b|from numba import .*\b(n?jit)\b"
-    )
+    decorator = re.compile(r"\b(numba|nb)\.(njit|jit|vectorize|guvectorize)\b|from numba import .*\b(n?jit)\b")
     offenders = [file.name for file in sources() if decorator.search(file.read_text(encoding="utf-8"))]
     assert offenders == ["jit.py"]
 
@@ -68,9 +65,7 @@ def test_every_njit_names_its_flags():
 def test_import_loads_no_compiler():
     compilers = {"numba", "llvmlite", "PIL"}
     code = f"import sys, npmobilenet; print(sorted({{m.split('.')[0] for m in sys.modules}} & {compilers}))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
 
 

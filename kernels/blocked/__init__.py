@@ -6,14 +6,16 @@ depthwise kernels both find their operands at constant distances from one addres
 depthwise kernel reads is stored *padded*, with its frame of zeros, so that no kernel tests for borders.
 
 ``layout``             packing of activations and weights
-``pointwise``          1x1 convolution: a register tile of pixels x channel blocks; the classifier
+``pointwise``          1x1 convolution: a register tile of pixels x channel blocks
 ``depthwise``          any kernel size, stride 1 and 2
 ``stem``               the first dense convolution, from the planar image
 ``pooling``            global average
+``linear``             the classifier
+``padding``            the frame of zeros around a padded tensor
 ``inverted_residual``  expand, depthwise, project over strips of rows, the expanded strip in the cache
 ``library``            all of them compiled together
 ``walker``             runs a table of kernel calls on one or several threads
 
-Every kernel has the signature ``(arguments, first, last, scratch)``: it computes the work items ``first`` up to
-``last`` of a call whose ``arguments`` are one row of a table of 64-bit integers (:class:`~.layout.Fields`).
+Every kernel has the signature ``(arguments, first, last, scratch)``: it computes the work items ``first`` up
+to ``last`` of a call whose ``arguments`` are one row of a table of 64-bit integers (:class:`~.layout.Fields`).
 """

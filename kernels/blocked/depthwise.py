@@ -9,12 +9,10 @@ from __future__ import annotations
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 
-# Distances in bytes: x_row, x_plane, out_plane and tap_column (from one tap of the window to the next: dilation);
-# tap_row is the vertical dilation, in rows. The functions below also know a ring: the image is the last `ring`
-# rows of a longer one, row r standing at r mod `ring`, and the first window begins at row `start`.
-DEPTHWISE = Fields(
-    "x x_row x_plane weights bias out out_plane rows columns clamp tap_row tap_column"
-)
+# Distances in bytes: x_row, x_plane, out_plane and tap_column (from one tap of the window to the next:
+# dilation); tap_row is the vertical dilation, in rows. The functions below also know a ring: the image is the
+# last `ring` rows of a longer one, row r standing at r mod `ring`; the first window begins at row `start`.
+DEPTHWISE = Fields("x x_row x_plane weights bias out out_plane rows columns clamp tap_row tap_column")
 NO_RING = 1 << 40
 
 
@@ -43,7 +41,7 @@ def _tile_pixels(library: Library, kernel: tuple[int, int], stride: tuple[int, i
     return 7 if library.target.registers >= 32 else 6
 
 
-def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pixels: int):  # noqa: ANN202
+def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pixels: int):
     """All pixels of one output row of one block; at least ``pixels`` of them."""
     size = library.target.bytes
     k_h, k_w = kernel
@@ -106,7 +104,7 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
     return write
 
 
-def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], tile: int):  # noqa: ANN202
+def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], tile: int):
     """Blocks ``first`` up to ``last``."""
     size = library.target.bytes
     name = window_name(kernel, stride)
@@ -156,13 +154,21 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], 
     return write
 
 
-def _whole(name: str):  # noqa: ANN202
+def _whole(name: str):
     def depthwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: blocks ``first`` up to ``last`` of a layer (fields `DEPTHWISE`)."""
         a = DEPTHWISE.read(arguments)
         code.call(
             f"{name}_blocks",
-            *(a.at("x"), a["x_row"], a["x_plane"], a.at("weights"), a.at("bias"), a.at("out"), a["out_plane"]),
+            *(
+                a.at("x"),
+                a["x_row"],
+                a["x_plane"],
+                a.at("weights"),
+                a.at("bias"),
+                a.at("out"),
+                a["out_plane"],
+            ),
             *(a["rows"], a["columns"], a.at("clamp"), a["tap_row"], a["tap_column"]),
             *(0, NO_RING, first, last),
         )

@@ -20,7 +20,8 @@ from npmobilenet.kernels.blocked.layout import Fields, k_unit, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer
 
 # `strip` output rows of `rows` are one item. The depthwise: stride, K_h, zeros above, left and right, input
-# `height` x `width`; `depthwise` is the address of its "blocks" function. `chunk` blocks are computed at a time. `unlimited` is a clamp that changes nothing.
+# `height` x `width`; `depthwise` is the address of its "blocks" function. `chunk` blocks are computed at a time.
+# `unlimited` is a clamp that changes nothing.
 BLOCK = Fields(
     "rows columns strip height width stride kernel_height top left right blocks chunk "
     "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_units expand_clamp expand_wide offsets "
@@ -119,7 +120,13 @@ class _Block:
             code.call(
                 name,
                 *(self.filtered, pixels * size, a.at("project_weights"), a.at("project_bias")),
-                *(code.select(complete, residual, nothing), a["residual_plane"], out, a["out_plane"], offsets),
+                *(
+                    code.select(complete, residual, nothing),
+                    a["residual_plane"],
+                    out,
+                    a["out_plane"],
+                    offsets,
+                ),
                 *(pixels, here, clamp, first.minimum(1), a["project_units"] * (unit * size)),
                 *(a["project_wide"], 0, a["project_panels"], units * (unit * size)),
             )
@@ -130,7 +137,7 @@ class _Block:
             run("pointwise_panels_scattered", a.at("out"), a.at("out_offsets") + begin * a["columns"] * 8)
 
 
-def _ring(stem_window: tuple | None):  # noqa: ANN202
+def _ring(stem_window: tuple | None):
     def ring(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: strips ``first`` up to ``last`` of a block (fields `BLOCK`)."""
         block = _Block(code, arguments, scratch, stem_window)
@@ -161,7 +168,7 @@ def _ring(stem_window: tuple | None):  # noqa: ANN202
     return ring
 
 
-def _split():  # noqa: ANN202
+def _split():
     def split(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: strips ``first`` up to ``last`` of a block, chunk by chunk (fields `BLOCK`)."""
         block = _Block(code, arguments, scratch, None)

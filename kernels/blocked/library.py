@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
-from npmobilenet.kernels.blocked import depthwise, inverted_residual, linear, pointwise, pooling, stem
+from npmobilenet.kernels.blocked import (
+    depthwise,
+    inverted_residual,
+    linear,
+    padding,
+    pointwise,
+    pooling,
+    stem,
+)
 from npmobilenet.kernels.jit import kernel_cache
 from npmobilenet.kernels.simd import Library, Target, host
 
@@ -14,6 +22,7 @@ COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
 
 def define_common(library: Library) -> None:
     """Add what MobileNets need."""
+    padding.define(library)
     pointwise.define(library)
     for window in COMMON_WINDOWS:
         depthwise.define(library, *window)
@@ -23,13 +32,13 @@ def define_common(library: Library) -> None:
     linear.define(library)
 
 
-@lru_cache(maxsize=None)
+@cache
 def common(target: Target | None = None) -> Library:
     """Return the library of a MobileNet's kernels."""
     return Library("common", target or host(), define_common, kernel_cache())
 
 
-@lru_cache(maxsize=None)
+@cache
 def window(kernel: tuple[int, int], stride: tuple[int, int], target: Target | None = None) -> Library:
     """Return the library that has a depthwise window."""
     if (kernel, stride) in COMMON_WINDOWS:

@@ -16,31 +16,29 @@ from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 # Distances are in bytes: x_plane, out_plane and residual_plane from one channel block to the next. `offsets`,
 # where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
 # padded. `wide` counts the panels of the wide tile. The functions below also know `more`, 1 if the output holds
-# sums over earlier input channels already, `block_weights`, from the weights of a block to the next one's, and `skip`, the bytes of each block's weights
-# that belong to those earlier channels.
-POINTWISE = Fields(
-    "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units wide clamp"
-)
-CLEAR = Fields("out out_plane rows row_vectors top bottom left right")
+# sums over earlier input channels already, `block_weights`, from the weights of a block to the next one's, and
+# `skip`, the bytes of each block's weights that belong to those earlier channels.
+POINTWISE = Fields("x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units wide clamp")
 
 
 def define(library: Library) -> None:
     """Add the kernels."""
-    library.add("zero_frame", zero_frame)
     for scattered in (False, True):
         for tile in tiles(library.target):
             for pixels in {tile.pixels, 1}:
-                library.add(_name(Tile(pixels, tile.blocks), scattered), _tile(library, Tile(pixels, tile.blocks), scattered))
+                library.add(
+                    _name(Tile(pixels, tile.blocks), scattered),
+                    _tile(library, Tile(pixels, tile.blocks), scattered),
+                )
         library.add(f"pointwise_panels{'_scattered' * scattered}", _panels(library, scattered))
     library.add("pointwise", pointwise)
-    library.add("clear", clear)
 
 
 def _name(tile: Tile, scattered: bool) -> str:
     return f"pointwise_{tile.pixels}x{tile.blocks}{'_scattered' * scattered}"
 
 
-def _tile(library: Library, tile: Tile, scattered: bool):  # noqa: ANN202
+def _tile(library: Library, tile: Tile, scattered: bool):
     """One panel, as many blocks as the tile has, for at least as many pixels as it has."""
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
     per_block = target.lanes // unit
@@ -110,9 +108,9 @@ def _tile(library: Library, tile: Tile, scattered: bool):  # noqa: ANN202
     return write
 
 
-def _panels(library: Library, scattered: bool):  # noqa: ANN202
+def _panels(library: Library, scattered: bool):
     """Panels ``first`` up to ``last`` for a run of pixels; those from ``wide`` on have one block each."""
-    target, size, unit = library.target, library.target.bytes, k_unit(library.target)
+    target, size = library.target, library.target.bytes
     wide_tile = tiles(target)[0]
 
     def write(
@@ -179,38 +177,3 @@ def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scr
         code.call("pointwise_panels", *run)
     with code.when(a["offsets"] > 0):
         code.call("pointwise_panels_scattered", *run)
-
-
-def clear(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: write the zeros around blocks ``first`` up to ``last`` of a padded tensor (fields `CLEAR`)."""
-    a = CLEAR.read(arguments)
-    frame = [a[name] for name in CLEAR.names[2:]]
-    code.loop(last, lambda block: code.call("zero_frame", a.at("out") + a["out_plane"] * block, *frame), start=first)
-
-
-def zero_frame(
-    code: Code,
-    plane: Pointer,
-    rows: Integer,
-    row_vectors: Integer,
-    top: Integer,
-    bottom: Integer,
-    left: Integer,
-    right: Integer,
-) -> None:
-    """Write the zeros around one block's image: ``rows`` rows of ``row_vectors`` vectors, frame included."""
-    size = code.target.bytes
-    zero = code.splat(0.0)
-
-    def fill(start: Integer, stop: Integer) -> None:
-        code.loop(stop, lambda at: plane.store(zero, at * size), start=start)
-
-    fill(code.integer(0), top * row_vectors)
-    fill((rows - bottom) * row_vectors, rows * row_vectors)
-
-    def sides(row: Integer) -> None:
-        begin = row * row_vectors
-        fill(begin, begin + left)
-        fill(begin + row_vectors - right, begin + row_vectors)
-
-    code.loop(rows - bottom, sides, start=top)

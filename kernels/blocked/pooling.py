@@ -25,7 +25,7 @@ def pool(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch:
         x = a.at("x") + a["x_plane"] * block
         zeros = [code.splat(0.0)] * PARTIAL_SUMS
 
-        def group(pixel: Integer, *sums) -> list:  # noqa: ANN002
+        def group(pixel: Integer, *sums) -> list:
             return [y + (x + pixel * size).vector(i * size) for i, y in enumerate(sums)]
 
         sums = code.loop(whole, group, zeros, step=PARTIAL_SUMS)

@@ -7,9 +7,7 @@ from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, Ve
 
 # Distances in bytes: x_row and x_plane in the planar image; out_row, out_plane in the output, whose first
 # pixel is at `out`. A work item is one row of the output.
-STEM = Fields(
-    "x x_row x_plane channels weights bias out out_row out_plane columns clamp wide blocks"
-)
+STEM = Fields("x x_row x_plane channels weights bias out out_row out_plane columns clamp wide blocks")
 
 
 def name(kernel: tuple[int, int], stride: tuple[int, int]) -> str:
@@ -32,7 +30,7 @@ def define(library: Library, kernel: tuple[int, int], stride: tuple[int, int]) -
     library.add(own, _whole(own, stride))
 
 
-def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], tile: Tile):  # noqa: ANN202
+def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], tile: Tile):
     """One row of one panel; at least as many pixels as the tile has."""
     size = library.target.bytes
     k_h, k_w = kernel
@@ -85,7 +83,7 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], til
     return write
 
 
-def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):  # noqa: ANN202
+def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
     """All panels of a run of rows: ``x`` is where the first window begins, ``out`` its pixel."""
     size = library.target.bytes
     wide_tile, narrow_tile = (stem_tile(library.target, kernel, tile.blocks) for tile in tiles(library.target))
@@ -136,14 +134,20 @@ def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):  
     return write
 
 
-def _whole(own: str, stride: tuple[int, int]):  # noqa: ANN202
+def _whole(own: str, stride: tuple[int, int]):
     def stem(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: rows ``first`` up to ``last`` of the layer (fields `STEM`)."""
         a = STEM.read(arguments)
         code.call(
             f"{own}_rows",
             *(a.at("x") + a["x_row"] * (first * stride[0]), a["x_row"], a["x_plane"], a["channels"]),
-            *(a.at("weights"), a.at("bias"), a.at("out") + a["out_row"] * first, a["out_row"], a["out_plane"]),
+            *(
+                a.at("weights"),
+                a.at("bias"),
+                a.at("out") + a["out_row"] * first,
+                a["out_row"],
+                a["out_plane"],
+            ),
             *(a["columns"], a.at("clamp"), a["wide"], a["blocks"], last - first),
         )
 

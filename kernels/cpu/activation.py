@@ -19,8 +19,7 @@ ZERO, ONE, THREE, SIX = np.float32(0), np.float32(1), np.float32(3), np.float32(
 LOG2_E = np.float32(1.44269504)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 P5, P4, P3, P2, P1, P0 = (
-    np.float32(p)
-    for p in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+    np.float32(p) for p in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
 )
 # Adding 1.5 * 2^23 rounds a float32 to an integer and leaves that integer in its lowest bits.
 ROUND = np.float32(12582912.0)

@@ -65,9 +65,7 @@ def _plain(x: Array, weight: Array, bias: Array, residual: Array, activation: in
 
 
 @parallel_loop
-def matrix_product(
-    x: Array, weight: Array, bias: Array, residual: Array, activation: int, out: Array
-) -> None:
+def matrix_product(x: Array, weight: Array, bias: Array, residual: Array, activation: int, out: Array) -> None:
     """``activation(x @ weight + bias) + residual``, in tiles of four rows; ``residual`` may have no rows."""
     pixels, c_out = out.shape
     for tile in prange((pixels + 3) // 4):

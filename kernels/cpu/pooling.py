@@ -78,9 +78,7 @@ def max_pool2d(
 
 
 @parallel_loop
-def _average_pool(
-    x: Array, kernel: Pair, stride: Pair, start: Pair, count_include_pad: bool, out: Array
-) -> None:
+def _average_pool(x: Array, kernel: Pair, stride: Pair, start: Pair, count_include_pad: bool, out: Array) -> None:
     n_out, p_out, q_out, channels = out.shape
     for line in prange(n_out * p_out):
         n, p = line // p_out, line % p_out
@@ -111,9 +109,7 @@ def average_pool2d(
     threads: int = 1,
 ) -> np.ndarray:
     """Mean of every window: (N, H, W, C) -> (N, P, Q, C)."""
-    g = checks.average_pool2d(
-        x, kernel_size, stride=stride, padding=padding, count_include_pad=count_include_pad
-    )
+    g = checks.average_pool2d(x, kernel_size, stride=stride, padding=padding, count_include_pad=count_include_pad)
     out = checks.output(out, g.shape)
     _average_pool(threads, checks.float32(x), g.kernel, g.stride, g.start, bool(count_include_pad), out)
     return out

@@ -16,7 +16,5 @@ def status() -> str:
         name = device.name.decode() if isinstance(device.name, bytes) else device.name
         major, minor = device.compute_capability
         return f"{name}, compute capability {major}.{minor}"
-    except (
-        Exception
-    ) as error:  # a broken driver raises whatever it likes; this line is to say so, not to fail
+    except Exception as error:  # a broken driver raises whatever it likes; this line is to say so, not to fail
         return f"not available: {type(error).__name__}: {str(error).strip().splitlines()[0]}"

@@ -67,9 +67,7 @@ class Architecture:
             raise ValueError(f"padding must be 'symmetric' (PyTorch) or 'same' (TensorFlow), got {padding!r}")
         if not (isinstance(bn_eps, (int, float)) and 0 < bn_eps < 1):
             raise ValueError(f"bn_eps must be a number between 0 and 1 (1e-5 or 1e-3), got {bn_eps!r}")
-        return Builder(float(width), int(num_classes), self.activation, padding, float(bn_eps)).build(
-            self.blocks
-        )
+        return Builder(float(width), int(num_classes), self.activation, padding, float(bn_eps)).build(self.blocks)
 
 
 def random_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:

@@ -57,9 +57,7 @@ def export_weights(state_dict: Any, path: str | os.PathLike, *, metadata: dict |
     writers = {".safetensors": _write_safetensors, ".npz": _write_npz}
     writer = writers.get(path.suffix.lower())
     if writer is None:
-        raise CheckpointError(
-            f"{show_path(path)}: cannot export to {quote(path.suffix)}; use .safetensors or .npz"
-        )
+        raise CheckpointError(f"{show_path(path)}: cannot export to {quote(path.suffix)}; use .safetensors or .npz")
     try:
         entries = _entries(state_dict)
         text = None if metadata is None else _to_json(metadata)

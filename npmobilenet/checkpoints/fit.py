@@ -79,9 +79,7 @@ def fit(
     if num_classes is None:
         num_classes = _class_count(naming, tensors, where)
     graph = naming.architecture.graph(width, num_classes, padding, bn_eps)
-    return Fitted(
-        naming.architecture, naming.source, width, graph, _matched(naming, graph, tensors, width, where)
-    )
+    return Fitted(naming.architecture, naming.source, width, graph, _matched(naming, graph, tensors, width, where))
 
 
 def infer_width(naming: Naming, tensors: Mapping[str, np.ndarray]) -> float:
@@ -135,9 +133,7 @@ def _matched(
         if key in tensors and tensors[key].shape != shapes[name]
     ]
     not_floats = [
-        f"{key}: {tensors[key].dtype}"
-        for key in keys.values()
-        if key in tensors and tensors[key].dtype.kind != "f"
+        f"{key}: {tensors[key].dtype}" for key in keys.values() if key in tensors and tensors[key].dtype.kind != "f"
     ]
     problems = {
         "missing": missing,

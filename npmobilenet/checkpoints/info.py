@@ -58,15 +58,11 @@ class WeightsInfo:
         CheckpointError
             If a field is not of its type.
         """
-        known = {
-            field.name: values[field.name] for field in fields(cls) if values.get(field.name) is not None
-        }
+        known = {field.name: values[field.name] for field in fields(cls) if values.get(field.name) is not None}
         for name in known:
             expected, right = _TYPES[name]
             if not right(known[name]):
-                raise CheckpointError(
-                    f"{where}: metadata {name!r} must be {expected}, got {known[name]!r:.80}"
-                )
+                raise CheckpointError(f"{where}: metadata {name!r} must be {expected}, got {known[name]!r:.80}")
         if "classes" in known:
             known["classes"] = tuple(known["classes"])
         if "preprocessing" in known:

@@ -34,9 +34,7 @@ def torchvision_names(architecture: Architecture) -> dict[str, str]:
             for place, name in enumerate(convolutions[:-1]):
                 names |= _pair(name, f"features.{number}.conv.{place}.0", f"features.{number}.conv.{place}.1")
             place = len(convolutions) - 1
-            names |= _pair(
-                convolutions[-1], f"features.{number}.conv.{place}", f"features.{number}.conv.{place + 1}"
-            )
+            names |= _pair(convolutions[-1], f"features.{number}.conv.{place}", f"features.{number}.conv.{place + 1}")
     return names
 
 

@@ -62,8 +62,7 @@ def _read_array(name: str, content: memoryview) -> StoredTensor:
     descr, fortran_order, shape, data = _split(name, content)
     if descr.endswith("O"):
         raise CheckpointError(
-            f"array {quote(name)} holds Python objects, which are pickled: refused as unsafe; "
-            "save arrays of numbers"
+            f"array {quote(name)} holds Python objects, which are pickled: refused as unsafe; save arrays of numbers"
         )
     element = _ELEMENT.fullmatch(descr)
     order, code = (element[1], element[2] + element[3]) if element else ("<", "")

@@ -48,9 +48,7 @@ def read_safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         end = stop
     if end != len(body):
         what = "is cut short" if end > len(body) else "has bytes that belong to no tensor"
-        raise CheckpointError(
-            f"{what}: its header announces {end} bytes of tensors, the file has {len(body)}"
-        )
+        raise CheckpointError(f"{what}: its header announces {end} bytes of tensors, the file has {len(body)}")
     return {name: _tensor(name, entry, body) for name, entry in header.items()}, metadata
 
 
@@ -92,8 +90,7 @@ def _span(name: str, entry: object) -> tuple[int, int]:
         if _is_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]:
             return offsets[0], offsets[1]
     raise CheckpointError(
-        f"tensor {quote(name)} is not described by a dtype, a shape and two ascending data_offsets; "
-        "the file is damaged"
+        f"tensor {quote(name)} is not described by a dtype, a shape and two ascending data_offsets; the file is damaged"
     )
 
 

@@ -37,9 +37,7 @@ def find_state_dict(checkpoint: object) -> dict[str, Tensor]:
     if isinstance(checkpoint, Tensor):
         raise CheckpointError("holds a single tensor, not a state dict; save model.state_dict()")
     if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f"holds a {type(checkpoint).__name__.lower()}, not a state dict; save model.state_dict()"
-        )
+        raise CheckpointError(f"holds a {type(checkpoint).__name__.lower()}, not a state dict; save model.state_dict()")
     found = _search(checkpoint, {}, MAX_NESTING)
     if not found:
         keys = ", ".join(quote(key, 30) for key in list(checkpoint)[:8]) or "nothing"
@@ -52,9 +50,7 @@ def _search(container: dict, seen: dict[int, dict], depth: int) -> dict[str, Ten
     if id(container) in seen or not depth:
         return seen.get(id(container), {})
     seen[id(container)] = {}
-    inner = {
-        key: _search(value, seen, depth - 1) for key, value in container.items() if isinstance(value, dict)
-    }
+    inner = {key: _search(value, seen, depth - 1) for key, value in container.items() if isinstance(value, dict)}
     own = {key: value for key, value in container.items() if isinstance(value, Tensor)}
     preferred = [inner[key] for key in WRAPPERS if inner.get(key)]
     result = (preferred or [own])[0] or max(inner.values(), key=len, default={})
@@ -66,9 +62,7 @@ def weights_only(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Leave out bookkeeping and remove the prefixes that all names share."""
     kept = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in BOOKKEEPING}
     for _ in range(MAX_NESTING):
-        prefix = next(
-            (p for p in PREFIXES if all(len(name) > len(p) and name.startswith(p) for name in kept)), ""
-        )
+        prefix = next((p for p in PREFIXES if all(len(name) > len(p) and name.startswith(p) for name in kept)), "")
         if not prefix or not kept:
             break
         kept = {name.removeprefix(prefix): tensor for name, tensor in kept.items()}

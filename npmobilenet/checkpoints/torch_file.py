@@ -142,8 +142,7 @@ def read_torch_legacy(data: bytes) -> object:
         magic = None
     if type(magic) is not int or magic != MAGIC_NUMBER:
         raise CheckpointError(
-            "is a pickle, but not one that torch.save wrote; save the weights with "
-            "torch.save(model.state_dict(), path)"
+            "is a pickle, but not one that torch.save wrote; save the weights with torch.save(model.state_dict(), path)"
         )
     header = Unpickler(data, header.position, Stranger, _storage_id)
     if header.load() != PROTOCOL_VERSION:
@@ -180,9 +179,7 @@ def read_torch_legacy(data: bytes) -> object:
     return result
 
 
-def _locate_storages(
-    data: bytes, position: int, keys: list[str], storages: dict[str, tuple[Storage, DType]]
-) -> None:
+def _locate_storages(data: bytes, position: int, keys: list[str], storages: dict[str, tuple[Storage, DType]]) -> None:
     for key in keys:
         storage, dtype = storages[key]
         start, end = position + 8, position + 8 + storage.nbytes
@@ -199,9 +196,7 @@ def _locate_storages(
 def _storage_id(key: object) -> tuple[str, DType, int, tuple | None]:
     """Take a persistent id apart: (key, data type, number of elements, view of an older file or None)."""
     if type(key) is tuple and len(key) == 4 and isinstance(key[1], Stranger):
-        raise key[1].refuse(
-            whole_model=True
-        )  # ("module", class, its source file, its source): a whole pickled model
+        raise key[1].refuse(whole_model=True)  # ("module", class, its source file, its source): a whole pickled model
     if type(key) is tuple and len(key) in (5, 6):
         kind, dtype, name, _, count, view = (*key, None)[:6]
         if isinstance(dtype, Stranger):
@@ -210,9 +205,7 @@ def _storage_id(key: object) -> tuple[str, DType, int, tuple | None]:
             plausible = type(view) is tuple and len(view) == 3 and _is_size(view[1]) and _is_size(view[2])
             if view is None or plausible:
                 return name, dtype, count, view
-    raise CheckpointError(
-        "its pickle has a persistent id that is not a tensor's storage; it is damaged or hostile"
-    )
+    raise CheckpointError("its pickle has a persistent id that is not a tensor's storage; it is damaged or hostile")
 
 
 def _is_size(number: object) -> bool:
@@ -235,9 +228,7 @@ def _unpickler(
 ) -> Unpickler:
     """Return an unpickler that knows PyTorch's names."""
 
-    def rebuild_tensor(
-        storage: object, offset: object, shape: object, strides: object, *rest: object
-    ) -> Tensor:
+    def rebuild_tensor(storage: object, offset: object, shape: object, strides: object, *rest: object) -> Tensor:
         # rest: requires_grad, backward_hooks, and since 2.0 metadata
         return _tensor(storage, None, offset, shape, strides, rest[2:3], byte_order)
 

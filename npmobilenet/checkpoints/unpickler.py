@@ -107,15 +107,12 @@ class Unpickler:
                     )
                 _OPERATIONS[opcode](self)
             else:
-                raise CheckpointError(
-                    f"its pickle has more than {MAX_OPCODES} opcodes; save the weights alone"
-                )
+                raise CheckpointError(f"its pickle has more than {MAX_OPCODES} opcodes; save the weights alone")
         except CheckpointError:
             raise
         except (LookupError, TypeError, ValueError, struct.error) as error:
             raise CheckpointError(
-                f"its pickle is damaged at byte {self.position} ({type(error).__name__}); "
-                "download or save it again"
+                f"its pickle is damaged at byte {self.position} ({type(error).__name__}); download or save it again"
             ) from error
         for stranger in self.strangers.values():
             raise stranger.refuse()

@@ -69,14 +69,12 @@ class ZipArchive:
             )
         if len(data) != entry.file_size:
             raise CheckpointError(
-                f"zip member {quote(name)} should have {entry.file_size} bytes but has {len(data)}; "
-                "the file is damaged"
+                f"zip member {quote(name)} should have {entry.file_size} bytes but has {len(data)}; the file is damaged"
             )
         # PyTorch can be told not to compute checksums; it writes 0 then.
         if entry.CRC and zlib.crc32(data) != entry.CRC:
             raise CheckpointError(
-                f"zip member {quote(name)} does not match its checksum: the file is damaged; "
-                "download or save it again"
+                f"zip member {quote(name)} does not match its checksum: the file is damaged; download or save it again"
             )
         return data
 

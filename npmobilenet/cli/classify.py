@@ -30,22 +30,16 @@ PROGRESS_FROM = 8  # images: fewer are done before a progress bar could be read
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     parser = commands.add_parser("classify", help="name what photographs show")
-    parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="image file, folder (with its subfolders) or glob"
-    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, folder (with its subfolders) or glob")
     parser.add_argument(
         "--model",
         default="mobilenet_v2",
         metavar="NAME|CHECKPOINT",
         help="default: %(default)s, trained on ImageNet",
     )
-    parser.add_argument(
-        "--top", type=positive, default=5, metavar="K", help="classes per image (default %(default)s)"
-    )
+    parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
-    parser.add_argument(
-        "--threads", type=positive, metavar="N", help="default: all CPUs this process may use"
-    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
     parser.add_argument("--backend", default="cpu", choices=("cpu", "reference"), help="default: %(default)s")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
     add_network_options(parser)
@@ -95,9 +89,7 @@ def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = sorted(
-                str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-            )
+            found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
             if not found:
                 failures.append(f"{argument}: no image files in this folder")
         elif not path.exists() and glob.has_magic(argument):
@@ -111,9 +103,7 @@ def find_images(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return files, failures
 
 
-def classify_all(
-    model: Model, files: Iterable[str], top: int
-) -> Iterator[tuple[str, list[Prediction] | ImageError]]:
+def classify_all(model: Model, files: Iterable[str], top: int) -> Iterator[tuple[str, list[Prediction] | ImageError]]:
     """Yield each file with its predictions, or with the error that kept it from being read.
 
     Files are decoded by several threads and computed in batches, so that no memory grows with their number.

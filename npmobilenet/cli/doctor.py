@@ -49,9 +49,7 @@ def examine() -> dict[str, str]:
         "threads": f"{available_cpus()} by default (CPUs this process may use)",
         "CUDA": device.status(),
         "self-test": _self_test(),
-        "cache": f"{cache} ({_megabytes(cache)})"
-        if cache
-        else "no folder can be written; every process compiles anew",
+        "cache": f"{cache} ({_megabytes(cache)})" if cache else "no folder can be written; every process compiles anew",
     }
     report["threads"] += f", threading layer {jit.threading_layer() or 'not started'}"
     return report
@@ -73,9 +71,7 @@ def _self_test() -> str:
     start = time.perf_counter()
     results = [engine.run(x, threads) for threads in (1, available_cpus())]
     seconds = time.perf_counter() - start
-    error = max(
-        float(np.abs(result - expected).max() / max(1, np.abs(expected).max() / 10)) for result in results
-    )
+    error = max(float(np.abs(result - expected).max() / max(1, np.abs(expected).max() / 10)) for result in results)
     same = "" if np.array_equal(*results) else "; results differ between numbers of threads"
     verdict = "passed" if error <= TOLERANCE and not same else "FAILED"
     took = f"{seconds:.1f} s with compiling"

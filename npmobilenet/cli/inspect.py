@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     parser = commands.add_parser("inspect", help="print a network's layers, parameters, MACs and memory")
-    parser.add_argument(
-        "model", metavar="MODEL", help="an architecture, weights known by name, or a checkpoint"
-    )
-    parser.add_argument(
-        "--resolution", type=size, metavar="HxW", help="input size (default 224, or the weights' own)"
-    )
+    parser.add_argument("model", metavar="MODEL", help="an architecture, weights known by name, or a checkpoint")
+    parser.add_argument("--resolution", type=size, metavar="HxW", help="input size (default 224, or the weights' own)")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="of an architecture (default 1000)")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     add_network_options(parser)
@@ -83,13 +79,9 @@ def print_table(counts: Counts, title: str, resolution: Pair) -> None:
     widths = [max(map(len, column)) for column in zip(header, total, *layers, strict=True)]
     for cells in (header, *layers, total):
         print("  ".join(map(_aligned, range(len(cells)), cells, widths)).rstrip())
-    print(
-        f"\nparameters      {counts.parameters:,} (convolution and linear kernels alone: {counts.weights:,})"
-    )
+    print(f"\nparameters      {counts.parameters:,} (convolution and linear kernels alone: {counts.weights:,})")
     print(f"multiply-adds   {counts.macs:,} (convolutions and classifier)")
-    print(
-        f"memory          {_megabytes(counts.op_by_op_memory)} peak, each layer's inputs and output at once"
-    )
+    print(f"memory          {_megabytes(counts.op_by_op_memory)} peak, each layer's inputs and output at once")
     print(f"                {_megabytes(counts.block_memory)} peak, each block computed as one operation")
     layers, blocks = _megabytes(counts.op_by_op_traffic), _megabytes(counts.block_traffic)
     print(f"memory traffic  {layers} layer by layer, {blocks} block by block, each tensor touched once")

@@ -34,9 +34,7 @@ def run(options: argparse.Namespace) -> int:
     for row in rows:
         print(f"{row['name']}")
         print(f"  {row['title']}")
-        print(
-            f"  accuracy  {row['top1']} % top-1, {row['top5']} % top-5 (published, ImageNet validation set)"
-        )
+        print(f"  accuracy  {row['top1']} % top-1, {row['top5']} % top-5 (published, ImageNet validation set)")
         print(f"  licence   {row['licence']}")
         print(f"  source    {row['source']}")
         print(f"  sha256    {row['sha256']}{'' if row['verified'] is None else ' (verified)'}")
@@ -56,7 +54,5 @@ def describe(entry: CatalogueEntry) -> dict:
         "source": info.source,
         "sha256": entry.sha256 + ("..." if entry.url else ""),
         "verified": entry.verify() if entry.present else None,
-        "file": str(entry.path)
-        if entry.present
-        else f"not downloaded; run: npmobilenet weights download {entry.name}",
+        "file": str(entry.path) if entry.present else f"not downloaded; run: npmobilenet weights download {entry.name}",
     }

@@ -68,9 +68,7 @@ def special(dtype: torch.dtype) -> torch.Tensor:
 
 def payloads() -> torch.Tensor:
     """Return float32 NaNs with payloads, one of them signalling and one negative."""
-    return torch.from_numpy(
-        np.array([0x7FC12345, 0x7F800001, 0xFFC00077, 0x00000001], "u4").view("f4").copy()
-    )
+    return torch.from_numpy(np.array([0x7FC12345, 0x7F800001, 0xFFC00077, 0x00000001], "u4").view("f4").copy())
 
 
 class Network(nn.Sequential):
@@ -160,9 +158,7 @@ def main() -> None:
     save("single_tensor", torch.ones(2), None)
     save("list", [torch.ones(2)], None)
     save("no_tensors", {"epoch": 3, "history": [1.5]}, None)
-    torch.serialization.get_source_lines_and_file = (
-        None  # or the file would hold the classes' source and paths
-    )
+    torch.serialization.get_source_lines_and_file = None  # or the file would hold the classes' source and paths
     save("whole_model", network, None)
 
     location_tag = torch.serialization.location_tag

@@ -69,9 +69,7 @@ def main():
             unexpected,
         )
         with torch.no_grad():
-            logits[name] = module.double()(
-                torch.tensor(network_input(size, seed), dtype=torch.float64)
-            ).numpy()
+            logits[name] = module.double()(torch.tensor(network_input(size, seed), dtype=torch.float64)).numpy()
         print(name, logits[name].shape, float(np.abs(logits[name]).max()))
     np.savez_compressed(Path(__file__).parent / "reference/random_networks.npz", **logits)
 

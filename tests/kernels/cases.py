@@ -139,9 +139,7 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
     def convolve(x: torch.Tensor, weight: np.ndarray, bias: np.ndarray | None, groups: int) -> torch.Tensor:
         stride, dilation = pair(options.get("stride", 1)), pair(options.get("dilation", 1))
         padding = options.get("padding", "symmetric" if "weights" in arrays else 0)
-        (top, bottom), (left, right) = resolve_padding(
-            padding, tuple(x.shape[2:]), weight.shape[:2], stride, dilation
-        )
+        (top, bottom), (left, right) = resolve_padding(padding, tuple(x.shape[2:]), weight.shape[:2], stride, dilation)
         return F.conv2d(
             F.pad(x, (left, right, top, bottom)),
             tensor(weight).permute(3, 2, 0, 1),

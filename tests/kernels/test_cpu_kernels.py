@@ -41,15 +41,8 @@ TAILS = [
         for s in (1, 2, 3)
     ),
     *(pointwise(1, h, w, 6, 5) for h, w in ((1, 1), (2, 2), (7, 7), (15, 7), (33, 29))),
-    *(
-        pool(op, 1, h, w, 3, 2)
-        for op in ("max_pool2d", "average_pool2d")
-        for h, w in ((2, 2), (7, 7), (15, 7))
-    ),
-    *(
-        Case("global_average_pool", {"x": s})
-        for s in ((1, 1, 1, 1), (3, 15, 7, 65), (1, 33, 29, 90), (2, 1, 2, 64))
-    ),
+    *(pool(op, 1, h, w, 3, 2) for op in ("max_pool2d", "average_pool2d") for h, w in ((2, 2), (7, 7), (15, 7))),
+    *(Case("global_average_pool", {"x": s}) for s in ((1, 1, 1, 1), (3, 15, 7, 65), (1, 33, 29, 90), (2, 1, 2, 64))),
     linear(1, 3, 257),
     linear(5, 9, 513, activation="relu"),
     # kernel sizes, padding, dilation, groups
@@ -91,9 +84,7 @@ def small(case: Case) -> bool:
     return case.macs <= 20_000 and values <= 5000
 
 
-CASES = [
-    case for case in TORCH_CASES + TAILS if case.operation in OPERATIONS and (not INTERPRETED or small(case))
-]
+CASES = [case for case in TORCH_CASES + TAILS if case.operation in OPERATIONS and (not INTERPRETED or small(case))]
 
 
 def matching(cases: list[Case]) -> list:
@@ -184,9 +175,7 @@ def test_nan_and_infinity_go_where_the_reference_sends_them(kernel, case, value)
     if np.isnan(value):
         assert np.isnan(expected).any()
         assert case.operation == "softmax" or not np.isnan(expected).all()
-    assert_close(
-        np.where(np.isfinite(result), 0, result), np.where(np.isfinite(expected), 0, expected), 0, case
-    )
+    assert_close(np.where(np.isfinite(result), 0, result), np.where(np.isfinite(expected), 0, expected), 0, case)
 
 
 def test_exp_is_within_two_units_in_the_last_place():
@@ -365,9 +354,7 @@ def test_bad_arguments_of_operations_with_a_reference_only():
         mixed(x, ZEROS((3, 3, 6)))
     with pytest.raises(ValueError, match="weights must have C=6 channels together, got 5"):
         mixed(x, [ZEROS((3, 3, 2)), ZEROS((5, 5, 3))])
-    with pytest.raises(
-        ValueError, match=r"weights\[1\] must be a float array of shape \(K_h, K_w, C_group\)"
-    ):
+    with pytest.raises(ValueError, match=r"weights\[1\] must be a float array of shape \(K_h, K_w, C_group\)"):
         mixed(x, [ZEROS((3, 3, 2)), ZEROS((5, 5))])
     with pytest.raises(ValueError, match="padding 1 gives the groups different output shapes"):
         mixed(x, [ZEROS((3, 3, 2)), ZEROS((5, 5, 4))], padding=1)

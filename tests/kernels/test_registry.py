@@ -85,19 +85,13 @@ def test_work_of_mobilenets_first_convolution():
 def test_macs(operation, arguments, geometry, macs):
     assert registry.macs(operation, *arguments, **geometry) == macs
     count = sum(np.prod(s) for a in arguments if a for s in (a if isinstance(a, list) else [a]))
-    count += np.prod(geometry.get("residual", 0)) + np.prod(
-        registry.output_shape(operation, *arguments, **geometry)
-    )
+    count += np.prod(geometry.get("residual", 0)) + np.prod(registry.output_shape(operation, *arguments, **geometry))
     assert registry.bytes_moved(operation, *arguments, **geometry) == 4 * count
 
 
 def test_shapes_may_be_arrays():
     x, weight = np.zeros((1, 5, 5, 4)), np.zeros((4, 6))
-    assert (
-        registry.macs("pointwise_conv2d", x, weight)
-        == registry.macs("pointwise_conv2d", x.shape, (4, 6))
-        == 600
-    )
+    assert registry.macs("pointwise_conv2d", x, weight) == registry.macs("pointwise_conv2d", x.shape, (4, 6)) == 600
 
 
 def test_wrong_shapes_are_refused():

@@ -12,9 +12,7 @@ from npmobilenet.kernels import reference
 UNIT = 2.0**-24  # half the distance from 1 to the next float32: the largest relative error of one rounding
 
 
-def tolerance(
-    operation: str, arrays: dict[str, Any], options: dict[str, Any], expected: np.ndarray
-) -> np.ndarray:
+def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], expected: np.ndarray) -> np.ndarray:
     """Return the error allowed to each output.
 
     A sum of K products in float32 is off by at most K * UNIT * (sum of the products' magnitudes) and, since
@@ -31,9 +29,7 @@ def tolerance(
         terms = 1
         magnitude = sum(np.abs(np.float64(a)) for a in arrays.values())
     else:
-        positive = {
-            name: [np.abs(w) for w in a] if isinstance(a, list) else np.abs(a) for name, a in arrays.items()
-        }
+        positive = {name: [np.abs(w) for w in a] if isinstance(a, list) else np.abs(a) for name, a in arrays.items()}
         linear = {name: value for name, value in options.items() if name != "activation"}
         magnitude = getattr(reference, operation)(**positive, **linear)
         terms = _terms(operation, arrays, options)
