@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
+import numba
 import numpy as np
 
 from npmobilenet.geometry import Pads, Pair, resolve_padding
@@ -86,6 +87,8 @@ class BlockedProgram:
         self.clamps = {name: np.array(bounds, np.float32) for name, bounds in CLAMPS.items()}
 
     def _check(self) -> None:
+        if numba.config.DISABLE_JIT:
+            raise UnsupportedGraphError("Numba is switched off")
         for number, node in enumerate(self.graph):
             if node.operation not in (*CONVOLUTIONS, "global_average_pool", "linear"):
                 raise UnsupportedGraphError(f"{node.name}: {node.operation}")
