@@ -8,7 +8,7 @@ be read, and the reference used, without Numba.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from math import prod
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet.geometry import pair
 from npmobilenet.kernels import checks
 
 BACKENDS = ("reference", "cpu")
@@ -69,8 +70,25 @@ class Kernel:
         return inspect.getdoc(self.function).partition("\n")[0]
 
 
-def _row(operation: str, backend: str, variant: str, module: str, rank: int = 0, name: str = "") -> Kernel:
-    return Kernel(operation, backend, variant, f"{module}:{name or operation}", rank)
+def _clamped(activation: str = "none", **others: Any) -> bool:
+    """What the blocked kernels compute: activations that are a minimum and a maximum."""
+    return activation in ("none", "relu", "relu6")
+
+
+def _clamped_dense(groups: int = 1, dilation: int | Sequence[int] = 1, **others: Any) -> bool:
+    return groups == 1 and pair(dilation) == (1, 1) and _clamped(**others)
+
+
+def _row(
+    operation: str,
+    backend: str,
+    variant: str,
+    module: str,
+    rank: int = 0,
+    name: str = "",
+    supports: Callable[..., bool] = _everything,
+) -> Kernel:
+    return Kernel(operation, backend, variant, f"{module}:{name or operation}", rank, supports)
 
 
 OPERATIONS = (
@@ -109,6 +127,13 @@ KERNELS: list[Kernel] = [
     _row("hard_swish", "cpu", "njit", "cpu.activation"),
     _row("swish", "cpu", "njit", "cpu.activation"),
     _row("sigmoid", "cpu", "njit", "cpu.activation"),
+    # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
+    # a small layer: hence the lowest rank. `blocked_plan` calls the same kernels on tensors that stay blocked.
+    _row("conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped_dense),
+    _row("depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
+    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
+    _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
+    _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
 ]
 
 

@@ -1,4 +1,4 @@
-"""All kernels for one CPU, compiled together once; larger depthwise windows when they are first needed."""
+"""All kernels for one CPU, compiled together once; other windows when they are first needed."""
 
 from __future__ import annotations
 
@@ -45,3 +45,12 @@ def window(kernel: tuple[int, int], stride: tuple[int, int], target: Target | No
         return common(target)
     name = depthwise.window_name(kernel, stride)
     return Library(name, target or host(), lambda library: depthwise.define(library, kernel, stride), kernel_cache())
+
+
+@cache
+def stem_window(kernel: tuple[int, int], stride: tuple[int, int], target: Target | None = None) -> Library:
+    """Return the library that has a dense convolution's window."""
+    if (kernel, stride) == STEM_WINDOW:
+        return common(target)
+    name = stem.name(kernel, stride)
+    return Library(name, target or host(), lambda library: stem.define(library, kernel, stride), kernel_cache())

@@ -5,15 +5,16 @@ The tests iterate the registry: a new row is tested without a line here.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from importlib import import_module
 
 import numba
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 from npmobilenet.kernels import checks, reference, registry
 from npmobilenet.kernels.cpu import activation as cpu_activation
-from npmobilenet.kernels.jit import ParallelLoop
 from tests.kernels.cases import ACTIVATIONS, TORCH_CASES, Case, conv, depthwise, linear, pointwise, pool
 from tests.kernels.tolerance import UNIT, assert_close, tolerance
 
@@ -87,13 +88,17 @@ def small(case: Case) -> bool:
 CASES = [case for case in TORCH_CASES + TAILS if case.operation in OPERATIONS and (not INTERPRETED or small(case))]
 
 
+explicit_vectors = pytest.mark.skipif(INTERPRETED, reason="explicit vectors are machine code: Python cannot run them")
+NEEDS_COMPILER = defaultdict(tuple, simd=(explicit_vectors,))
+
+
 def matching(cases: list[Case]) -> list:
     """Every kernel with every case of its operation."""
     return [
-        pytest.param(kernel, case, id=f"{kernel.backend}/{kernel.variant}-{case}")
+        pytest.param(kernel, case, id=f"{kernel.backend}/{kernel.variant}-{case}", marks=NEEDS_COMPILER[kernel.variant])
         for case in cases
         for kernel in KERNELS
-        if kernel.operation == case.operation
+        if kernel.operation == case.operation and kernel.supports(**case.options)
     ]
 
 
@@ -115,7 +120,9 @@ SPLIT = [
     depthwise(3, 9, 10, 19, padding=1, activation="hard_swish"),
     depthwise(3, 9, 10, 19, k=(5, 5), padding=2, stride=2),
     pointwise(3, 3, 5, 21, 18, activation="swish", residual=True),
+    pointwise(3, 5, 7, 21, 90, activation="relu6", residual=True),
     linear(11, 21, 300, activation="sigmoid"),
+    linear(2, 21, 300, activation="relu"),
     Case("global_average_pool", {"x": (3, 5, 3, 100)}),
     pool("max_pool2d", 3, 9, 9, 5, 3, padding=1),
     pool("average_pool2d", 3, 9, 9, 5, 3, padding=1),
@@ -275,9 +282,10 @@ def test_any_layout_of_the_input_gives_the_same_result_and_compiles_nothing_new(
         assert np.array_equal(kernel.function(**changed, **case.options), expected), layout
     if not INTERPRETED and kernel.backend == "cpu":
         module = import_module(f"npmobilenet.kernels.{kernel.target.partition(':')[0]}")
-        loops = [value for value in vars(module).values() if isinstance(value, ParallelLoop)]
-        assert loops
-        assert all(len(loop.serial.signatures) <= 1 for loop in loops)
+        values = [getattr(value, "serial", value) for value in vars(module).values()]
+        compiled = [value for value in values if isinstance(value, Dispatcher)]
+        assert any(function.signatures for function in compiled)
+        assert all(len(function.signatures) <= 1 for function in compiled)
 
 
 def call(operation, **changes):
@@ -345,6 +353,26 @@ def test_bad_arguments(backend, operation, changes, message):
         with pytest.raises(ValueError, match=message) as caught:
             kernel.function(**call(operation, **changes))
         assert "\n" not in str(caught.value)
+
+
+UNSUPPORTED = [
+    *(
+        (operation, {"activation": "swish"})
+        for operation in ("conv2d", "depthwise_conv2d", "pointwise_conv2d", "linear")
+    ),
+    ("conv2d", {"groups": 2, "weight": ZEROS((3, 3, 2, 6))}),
+    ("conv2d", {"dilation": (1, 2)}),
+]
+
+
+@pytest.mark.parametrize(("operation", "changes"), UNSUPPORTED)
+def test_what_a_kernel_does_not_support_it_refuses(operation, changes):
+    options = {name: value for name, value in changes.items() if name != "weight"}
+    refusing = [kernel for kernel in registry.kernels(operation) if not kernel.supports(**options)]
+    assert refusing
+    for kernel in refusing:
+        with pytest.raises(ValueError, match=r"must be .* in this kernel, got"):
+            kernel.function(**call(operation, **changes))
 
 
 def test_bad_arguments_of_operations_with_a_reference_only():

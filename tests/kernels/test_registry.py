@@ -41,7 +41,7 @@ def test_summaries_are_one_sentence(kernel):
 
 def test_selecting_rows():
     variants = [kernel.variant for kernel in registry.kernels("pointwise_conv2d", "cpu")]
-    assert variants == ["njit", "njit_tiled"]
+    assert variants == ["njit", "njit_tiled", "simd"]
     assert registry.kernels("no such operation") == []
 
 
@@ -53,6 +53,14 @@ def test_best_is_the_highest_rank_that_supports_the_case(monkeypatch):
     monkeypatch.setattr(registry, "KERNELS", [*registry.KERNELS, special])
     assert registry.best("pointwise_conv2d", "cpu", c_in=3, c_out=16).variant == "special"
     assert registry.best("pointwise_conv2d", "cpu", c_in=3, c_out=15) == plain
+
+
+def test_rows_say_which_cases_they_take():
+    (dense,) = (k for k in registry.kernels("conv2d", "cpu") if k.variant == "simd")
+    assert dense.supports(stride=2, padding=1, activation="relu6", groups=1, dilation=(1, 1))
+    for refused in ({"groups": 2}, {"dilation": 2}, {"dilation": (1, 2)}, {"activation": "swish"}):
+        assert not dense.supports(**refused), refused
+        assert registry.best("conv2d", "cpu", **refused).variant == "njit"
 
 
 def test_best_says_what_is_missing():
