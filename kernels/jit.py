@@ -6,42 +6,20 @@ and keeps the machine code on disk.
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numba
 
-from npmobilenet.paths import cache_directory
+from npmobilenet.kernels.cache import kernel_cache
 
 # `contract` lets a * b + c become one fused instruction. No other fast-math flag: NaN and infinity must pass
 # through, and the order of additions must not depend on anything but the source.
 FLAGS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
-
-
-@lru_cache(maxsize=1)
-def kernel_cache() -> Path | None:
-    """Return the folder of compiled kernels, or None where no folder can be written.
-
-    Its name holds a hash of every kernel source: Numba itself looks only at the file that defines a function,
-    and would go on using machine code into which an older version of another file was inlined.
-    """
-    sources = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        sources.update(file.name.encode() + b"\0" + file.read_bytes())
-    numba_folder = os.environ.get("NUMBA_CACHE_DIR")
-    base = Path(numba_folder) / "npmobilenet" if numba_folder else cache_directory()
-    folder = base / f"kernels-{sources.hexdigest()[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder if os.access(folder, os.W_OK) else None
-    except OSError:
-        return None
 
 
 def jit(function: Callable, *, parallel: bool = False) -> Callable:
@@ -131,26 +109,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def available_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity mask and its control group's quota."""
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cpus = os.cpu_count() or 1
-    return max(1, min(cpus, _cgroup_quota() or cpus))
-
-
-def _cgroup_quota() -> int | None:
-    root = Path("/sys/fs/cgroup")
-    try:
-        quota, period = (root / "cpu.max").read_text().split()  # cgroup v2
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()  # cgroup v1
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    try:
-        return max(1, int(quota) // int(period)) if int(quota) > 0 else None
-    except ValueError:  # "max"
-        return None
+def llvm_ir(name: str, function: Callable[..., None], arguments: int) -> str:
+    """Compile a function of so many integers and return its LLVM IR, in which it is called ``name``."""
+    signature = numba.types.void(*[numba.types.int64] * arguments)
+    compiled = numba.njit(signature, no_cpython_wrapper=True, no_cfunc_wrapper=True, **FLAGS)(function)
+    text = compiled.inspect_llvm(compiled.signatures[0])
+    (symbol,) = set(re.findall(r"^define [^@]*@([\w.$]+|\"[^\"]+\")\(", text, re.MULTILINE))
+    return text.replace(f"@{symbol}(", f"@{name}(")

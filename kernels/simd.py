@@ -1,4 +1,4 @@
-"""Vectors for kernels: the one file that speaks LLVM IR.
+"""Vectors for kernels: a vocabulary in which they read like their algorithm, written down as LLVM IR.
 
 Numba's compiler finds neither register tiles nor wide vectors by itself, so the fastest kernels are written in
 a small vocabulary of their own. A kernel is a Python function that is run once, to write its machine code
@@ -18,18 +18,18 @@ down: Python's loops are unrolled, :meth:`Code.loop` is a loop of the machine, a
             (y + at).store((y + at).vector().fma(two, (x + at).vector()))
         code.loop(count, step)
 
-A :class:`Library` compiles a set of kernels once, keeps the object code on disk, and gives their addresses;
-:func:`call` calls one from a Numba function.
+A :class:`Library` compiles a set of kernels once with Numba's code generator (llvmlite), keeps the object code
+on disk, and gives their addresses. It takes functions that Numba compiles in as well; Numba itself, which takes
+half a second to start, is needed only to compile them, not to run them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import inspect
 import os
-import platform
 import secrets
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
@@ -38,11 +38,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
-import numba
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
@@ -92,11 +88,10 @@ class Target:
 @lru_cache(maxsize=1)
 def host() -> Target:
     """Return this machine's target; Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES restrict it."""
-    cpu = numba.config.CPU_NAME or llvm.get_host_cpu_name()
-    features = numba.config.CPU_FEATURES
+    chosen, features = (os.environ.get(f"NUMBA_CPU_{name}") for name in ("NAME", "FEATURES"))
     if features is None:
-        features = "" if numba.config.CPU_NAME else llvm.get_host_cpu_features().flatten()
-    return Target.of(cpu, features)
+        features = "" if chosen else llvm.get_host_cpu_features().flatten()
+    return Target.of(chosen or llvm.get_host_cpu_name(), features)
 
 
 class Integer:
@@ -406,9 +401,13 @@ class Library:
         code.builder.ret_void()
         self.functions[name] = function
 
+    def add_numba(self, name: str, function: Callable[..., None], arguments: int) -> None:
+        """Add a Python function of so many integers, compiled by Numba; call it with :meth:`callable`."""
+        self._numba[name] = (function, arguments)
+
     def write_ir(self) -> str:
         """Return the LLVM IR of all kernels."""
-        self._module, self.functions = ir.Module("npmobilenet"), {}
+        self._module, self.functions, self._numba = ir.Module("npmobilenet"), {}, {}
         self._module.triple = self.target.triple
         self._define(self)
         return str(self._module)
@@ -430,15 +429,20 @@ class Library:
         RuntimeError
             If the IR is malformed; LLVM would end the process otherwise.
         """
-        module = llvm.parse_assembly(self.write_ir())
-        module.verify()
-        return self.machine().emit_object(module)
+        return self.machine().emit_object(self._linked())
 
     def assembly(self) -> str:
         """Return the machine code as text."""
+        return self.machine().emit_assembly(self._linked())
+
+    def _linked(self) -> llvm.ModuleRef:
         module = llvm.parse_assembly(self.write_ir())
         module.verify()
-        return self.machine().emit_assembly(module)
+        if self._numba:
+            from npmobilenet.kernels.jit import llvm_ir  # here, for it imports Numba
+        for name, (function, arguments) in self._numba.items():
+            module.link_in(llvm.parse_assembly(llvm_ir(name, function, arguments)))
+        return module
 
     def address(self, name: str) -> int:
         """Return the address of a kernel, compiled or loaded when the first is asked for."""
@@ -446,6 +450,19 @@ class Library:
             if self._engine is None:
                 self._load()
         return self._engine.get_function_address(name)
+
+    def callable(self, name: str, arguments: int) -> Callable[..., None]:
+        """Return a function that Numba compiled, for Python; other Python threads run while it does."""
+        # Numba's convention: where to put the result, where to put an exception, the arguments.
+        signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * arguments)
+        function = signature(self.address(name))
+        nowhere = ctypes.create_string_buffer(16)
+        where = ctypes.addressof(nowhere)
+
+        def run(*integers: int, _keep: tuple = (self, nowhere)) -> None:  # the code lives as long as its library
+            function(where, where + 8, *integers)
+
+        return run
 
     def _load(self) -> None:
         code = None
@@ -470,77 +487,3 @@ class Library:
         with suppress(OSError):
             temporary.write_bytes(code)
             os.replace(temporary, self.file)  # noqa: PTH105
-
-
-# What Numba functions need to run kernels and to meet other threads ---------------------------------------
-
-
-@intrinsic
-def call(typing_context, address, arguments, first, last, scratch):
-    """Call the kernel at ``address``; all five are integers."""
-
-    def generate(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [ADDRESS, I64, I64, ADDRESS])
-        address, arguments, first, last, scratch = values
-        function = builder.inttoptr(address, kind.as_pointer())
-        arguments, scratch = (builder.inttoptr(value, ADDRESS) for value in (arguments, scratch))
-        builder.call(function, [arguments, first, last, scratch])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 5), generate
-
-
-@intrinsic
-def load(typing_context, address):
-    """The 64-bit integer at an address."""
-
-    def generate(context, builder, signature, values):
-        return builder.load(builder.inttoptr(values[0], ADDRESS), typ=I64)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def atomic_load(typing_context, address):
-    """The 64-bit integer at an address, and with it all that was written before it was."""
-
-    def generate(context, builder, signature, values):
-        return builder.load_atomic(builder.inttoptr(values[0], ADDRESS), "acquire", 8, typ=I64)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def atomic_add(typing_context, address, amount):
-    """Add to the 64-bit integer at an address, as one step for all threads; returns what it was."""
-
-    def generate(context, builder, signature, values):
-        pointer = builder.inttoptr(values[0], ADDRESS)
-        return builder.atomic_rmw("add", pointer, values[1], "acq_rel")
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def pause(typing_context):
-    """Wait a moment without leaving the CPU."""
-
-    def generate(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [])
-        if platform.machine().lower() in ("x86_64", "amd64"):
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic
-def yield_to_others(typing_context):
-    """Let the system run another thread."""
-
-    def generate(context, builder, signature, values):
-        name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
-        builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), name), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate

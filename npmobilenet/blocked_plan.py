@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-import numba
 import numpy as np
 
 from npmobilenet.geometry import Pads, Pair, resolve_padding
@@ -22,7 +21,9 @@ from npmobilenet.graph import CONVOLUTIONS, Graph, Node, Shape
 from npmobilenet.kernels.blocked import depthwise, library, linear, stem
 from npmobilenet.kernels.blocked.inverted_residual import BLOCK
 from npmobilenet.kernels.blocked.layout import (
+    ARGUMENTS,
     CLAMPS,
+    COUNTERS,
     Fields,
     aligned,
     k_unit,
@@ -35,7 +36,6 @@ from npmobilenet.kernels.blocked.layout import (
 from npmobilenet.kernels.blocked.padding import CLEAR, FRAME, PAD
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.pooling import POOL
-from npmobilenet.kernels.blocked.walker import ARGUMENTS, COUNTERS, walk
 from npmobilenet.kernels.simd import Target, host
 from npmobilenet.passes import folded_parameters, fuse
 from npmobilenet.plan import arrange
@@ -87,7 +87,7 @@ class BlockedProgram:
         self.clamps = {name: np.array(bounds, np.float32) for name, bounds in CLAMPS.items()}
 
     def _check(self) -> None:
-        if numba.config.DISABLE_JIT:
+        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
             raise UnsupportedGraphError("Numba is switched off")
         for number, node in enumerate(self.graph):
             if node.operation not in (*CONVOLUTIONS, "global_average_pool", "linear"):
@@ -546,7 +546,7 @@ class BlockedPlan:
         arguments = (work.table.ctypes.data, 8 * columns, rows, counters.ctypes.data)
         for scratch in work.scratch[1:]:
             HELPERS.put(self.threads - 1, _Help(arguments, scratch, (self, work, counters)))
-        walk(*arguments, work.scratch[0].ctypes.data)
+        library.walker()(*arguments, work.scratch[0].ctypes.data)
         result = self._result(work)
         self._idle.append(work)
         return result
@@ -574,7 +574,7 @@ class _Help:
     keep: tuple
 
     def give(self) -> None:
-        walk(*self.arguments, self.scratch.ctypes.data)
+        library.walker()(*self.arguments, self.scratch.ctypes.data)
 
 
 class _Helpers:

@@ -9,6 +9,8 @@ import numpy as np
 from npmobilenet.kernels.simd import Integer, Pointer, Target
 
 ALIGNMENT = 64  # bytes: a cache line
+KERNEL, ITEMS, SHARE, ARGUMENTS = 0, 1, 2, 3  # columns of the walker's table
+COUNTERS = 16  # int64 per row of the table: items taken, and, a cache line further, items done
 UNLIMITED = (-np.inf, np.inf)
 CLAMPS = {"none": UNLIMITED, "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 

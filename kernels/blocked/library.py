@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from npmobilenet.kernels.blocked import (
@@ -13,10 +14,11 @@ from npmobilenet.kernels.blocked import (
     pooling,
     stem,
 )
-from npmobilenet.kernels.jit import kernel_cache
+from npmobilenet.kernels.cache import kernel_cache
 from npmobilenet.kernels.simd import Library, Target, host
 
 STEM_WINDOW = ((3, 3), (2, 2))
+WALK_ARGUMENTS = 5
 COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
 
 
@@ -30,6 +32,20 @@ def define_common(library: Library) -> None:
     inverted_residual.define(library, STEM_WINDOW)
     pooling.define(library)
     linear.define(library)
+
+
+@cache
+def walker() -> Callable[..., None]:
+    """Return the function that runs a table of kernel calls: `walker.walk`, compiled."""
+    library = Library("walker", host(), _define_walker, kernel_cache())
+    return library.callable("walk", WALK_ARGUMENTS)
+
+
+def _define_walker(library: Library) -> None:
+    # Imported here: it needs Numba, which loading the compiled function does not.
+    from npmobilenet.kernels.blocked.walker import walk
+
+    library.add_numba("walk", walk, WALK_ARGUMENTS)
 
 
 @cache

@@ -17,6 +17,7 @@ from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import depthwise, library, stem
 from npmobilenet.kernels.blocked.layout import (
     CLAMPS,
+    COUNTERS,
     Fields,
     aligned,
     k_unit,
@@ -31,7 +32,6 @@ from npmobilenet.kernels.blocked.layout import (
 from npmobilenet.kernels.blocked.linear import LINEAR, UNROLL, pack_linear, panel_blocks
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.pooling import POOL
-from npmobilenet.kernels.blocked.walker import COUNTERS, walk
 from npmobilenet.kernels.checks import Size
 from npmobilenet.kernels.simd import host
 
@@ -195,8 +195,8 @@ def _run(threads: int, kernel: int, items: int, fields: Fields, **values: int | 
     counters = aligned(COUNTERS, np.int64)
     arguments = (table.ctypes.data, table.nbytes, 1, counters.ctypes.data, 0)  # these kernels need no scratch
     if threads == 1:
-        walk(*arguments)
+        library.walker()(*arguments)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for walked in [pool.submit(walk, *arguments) for _ in range(threads)]:
+        for walked in [pool.submit(library.walker(), *arguments) for _ in range(threads)]:
             walked.result()

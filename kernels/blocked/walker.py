@@ -9,17 +9,14 @@ only the items it holds. Which thread computes an item makes no difference to th
 
 from __future__ import annotations
 
-from npmobilenet.kernels.jit import jit
-from npmobilenet.kernels.simd import atomic_add, atomic_load, call, load, pause, yield_to_others
+from npmobilenet.kernels.blocked.layout import ARGUMENTS, COUNTERS, ITEMS, KERNEL, SHARE
+from npmobilenet.kernels.simd_numba import atomic_add, atomic_load, call, load, pause, yield_to_others
 
-KERNEL, ITEMS, SHARE, ARGUMENTS = 0, 1, 2, 3  # columns of the table
-COUNTERS = 16  # int64 per row: items taken, and, a cache line further, items done
 SPINS = 200  # pauses before a waiting thread lets others run
 
 
-@jit
 def walk(table: int, row_bytes: int, rows: int, counters: int, scratch: int) -> None:
-    """Walk the table at address ``table``, alone or as one of several threads.
+    """Walk the table at address ``table``, alone or as one of several threads; Numba compiles this.
 
     ``counters`` is the address of rows * `COUNTERS` int64 zeros that all threads of this walk share, ``scratch``
     that of this thread's own buffer.

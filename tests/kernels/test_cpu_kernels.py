@@ -280,7 +280,7 @@ def test_any_layout_of_the_input_gives_the_same_result_and_compiles_nothing_new(
     for layout, change in layouts.items():
         changed = {name: change(a) for name, a in arrays.items()}
         assert np.array_equal(kernel.function(**changed, **case.options), expected), layout
-    if not INTERPRETED and kernel.backend == "cpu":
+    if not INTERPRETED and kernel.backend == "cpu" and kernel.variant != "simd":  # one compiled library for all
         module = import_module(f"npmobilenet.kernels.{kernel.target.partition(':')[0]}")
         values = [getattr(value, "serial", value) for value in vars(module).values()]
         compiled = [value for value in values if isinstance(value, Dispatcher)]

@@ -216,7 +216,7 @@ def test_editing_any_kernel_source_changes_the_cache_folder(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this platform")
 def test_available_cpus_respects_the_affinity_mask():
     program = (
-        "import os; from npmobilenet.kernels.jit import available_cpus\n"
+        "import os; from npmobilenet.machine import available_cpus\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(available_cpus())"
     )
     assert python(program) == "1"
