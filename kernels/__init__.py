@@ -1,7 +1,9 @@
 """Convolution kernels: one NumPy definition of every operation, and compiled twins of it.
 
 ``reference``  what every operation means (NumPy, float64)
-``cpu``        kernels compiled by Numba for the CPU
+``cpu``        plain, readable loops compiled by Numba
+``blocked``    the fastest: explicit vectors on channel-blocked tensors, written in the vocabulary of ``simd``
+``cuda``       the CUDA device
 ``registry``   the table of all kernels: dispatch, tests and benchmarks iterate it
-``jit``        how kernels are compiled, cached and run on several threads
+``jit``        how Numba compiles functions; ``cache``: where machine code is kept
 """

@@ -7,15 +7,15 @@ cache, expand, depthwise and project become one call (`kernels.blocked.inverted_
 from __future__ import annotations
 
 import os
-import queue
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
 
+from npmobilenet import threads
 from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import CONVOLUTIONS, Graph, Node, Shape
 from npmobilenet.kernels.blocked import depthwise, library, linear, stem
@@ -223,7 +223,8 @@ class BlockedPlan:
             return False
         chained = middle.inputs == (expand.name,) and project.inputs[0] == middle.name
         alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
-        if not (chained and alone and middle["dilation"] == (1, 1) and middle["stride"][0] == middle["stride"][1]):
+        square = middle["dilation"] == (1, 1) and middle["stride"][0] == middle["stride"][1] <= middle["kernel"][0]
+        if not (chained and alone and square):
             return False
         # On several threads a small image is not worth the rows that two strips both expand.
         return self.threads == 1 or self.shapes[middle.name][1] >= 4 * self.threads
@@ -544,9 +545,15 @@ class BlockedPlan:
         rows, columns = work.table.shape
         counters = aligned(rows * COUNTERS, np.int64)
         arguments = (work.table.ctypes.data, 8 * columns, rows, counters.ctypes.data)
+        walk = library.walker()
+
+        def take_part(scratch: np.ndarray, *keep: object) -> None:
+            walk(*arguments, scratch.ctypes.data)
+
         for scratch in work.scratch[1:]:
-            HELPERS.put(self.threads - 1, _Help(arguments, scratch, (self, work, counters)))
-        library.walker()(*arguments, work.scratch[0].ctypes.data)
+            # A helper that comes when all is done still looks at the table and the counters: it keeps them.
+            threads.ask(partial(take_part, scratch, counters, work, self), self.threads - 1)
+        take_part(work.scratch[0])
         result = self._result(work)
         self._idle.append(work)
         return result
@@ -563,51 +570,3 @@ class BlockedPlan:
         planar = blocked.transpose(0, 3, 1, 2).reshape(-1, frame.rows, frame.columns)
         (top, _), (left, _) = frame.pads
         return planar[: shape[0], top : top + shape[1], left : left + shape[2]].copy()
-
-
-@dataclass(frozen=True)
-class _Help:
-    """A request to take part in a walk; ``keep`` holds on to the memory it is about."""
-
-    arguments: tuple[int, int, int, int]
-    scratch: np.ndarray
-    keep: tuple
-
-    def give(self) -> None:
-        library.walker()(*self.arguments, self.scratch.ctypes.data)
-
-
-class _Helpers:
-    """Threads that wait to take part in walks; none is started before it is needed, nor survives a fork."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._requests: queue.SimpleQueue[_Help] = queue.SimpleQueue()
-        self._count = 0
-
-    def put(self, least: int, request: _Help) -> None:
-        """Hand over a request, with at least ``least`` threads to take it."""
-        if self._count < least:
-            with self._lock:
-                while self._count < least:
-                    threading.Thread(target=self._serve, args=(self._requests,), daemon=True).start()
-                    self._count += 1
-        self._requests.put(request)
-
-    @staticmethod
-    def _serve(requests: queue.SimpleQueue[_Help]) -> None:
-        while True:
-            requests.get().give()
-
-
-HELPERS = _Helpers()
-
-
-def _after_fork() -> None:
-    """The child has none of its parent's threads."""
-    global HELPERS
-    HELPERS = _Helpers()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
