@@ -72,8 +72,8 @@ def load(
         How a photograph becomes an input: what the metadata says, else torchvision's for ImageNet.
     threads : int, optional
         Default of every call; all CPUs that this process may use if None.
-    backend : {"cpu", "reference"}
-        Compiled kernels, or the NumPy definitions in float64.
+    backend : {"cpu", "njit", "reference"}
+        The fastest kernels, plain Numba loops, or the NumPy definitions in float64.
 
     Returns
     -------
