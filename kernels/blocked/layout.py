@@ -46,6 +46,10 @@ class Arguments:
         return self[name].pointer()
 
 
+def _is_neon(target: Target) -> bool:
+    return target.lanes == 4 and target.registers == 32
+
+
 @dataclass(frozen=True)
 class Tile:
     """Pixels x channel blocks whose sums a pointwise kernel holds in registers."""
@@ -56,13 +60,15 @@ class Tile:
     @classmethod
     def of(cls, target: Target, blocks: int) -> Tile:
         """The largest that leaves registers for one vector of weights per block and one of the input."""
+        if _is_neon(target):  # multiplies by a lane: four input channels of each pixel take a register
+            return cls((target.registers - 5) // (blocks + 1), blocks)
         widest = 28 if target.registers >= 32 else 12
         return cls(max(1, widest // blocks), blocks)
 
 
 def tiles(target: Target) -> tuple[Tile, Tile]:
     """The wide tile, and the one of a single block for what is left of the channels."""
-    return Tile.of(target, 4 if target.lanes == 4 and target.registers >= 32 else 2), Tile.of(target, 1)
+    return Tile.of(target, 4 if _is_neon(target) else 2), Tile.of(target, 1)
 
 
 def panels(target: Target, channels: int) -> list[int]:

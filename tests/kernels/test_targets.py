@@ -1,0 +1,200 @@
+"""Kernels for CPUs other than this one: with fewer instructions, with other registers, and what LLVM makes of them."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+import pytest
+
+from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.blocked_plan import BlockedProgram
+from npmobilenet.engine import Engine
+from npmobilenet.kernels import reference, registry
+from npmobilenet.kernels.blocked import library, operations
+from npmobilenet.kernels.blocked.layout import k_unit, tiles
+from npmobilenet.kernels.simd import Library, Target, host
+from tests.kernels.test_cpu_kernels import CASES
+from tests.kernels.test_jit import python
+from tests.kernels.tolerance import assert_close, tolerance
+
+pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="about machine code")
+x86_only = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="about x86-64")
+
+AVX512 = "+avx,+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl"
+NEON = "+neon,+fp-armv8"
+X86_64, AARCH64 = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+TARGETS = {
+    "SSE2": Target.of("x86-64", "", X86_64),
+    "AVX": Target.of("sandybridge", "+avx", X86_64),
+    "AVX2": Target.of("haswell", "+avx,+avx2,+fma", X86_64),
+    **{cpu: Target.of(cpu, AVX512, X86_64) for cpu in ("skylake-avx512", "sapphirerapids", "znver4")},
+    **{cpu: Target.of(cpu, NEON, AARCH64) for cpu in ("cortex-a72", "neoverse-n1")},
+}
+
+
+def test_what_is_known_of_targets():
+    known = {name: (target.lanes, target.registers, target.has_fma) for name, target in TARGETS.items()}
+    assert known["SSE2"] == (4, 16, False)
+    assert known["AVX"] == (8, 16, False)
+    assert known["AVX2"] == (8, 16, True)
+    assert known["sapphirerapids"] == (16, 32, True)
+    assert known["neoverse-n1"] == (4, 32, True)
+
+
+# Results --------------------------------------------------------------------------------------------------------
+
+
+def compare_kernels() -> int:
+    """Compare every case of every kernel of explicit vectors with the reference; returns how many there are."""
+    compared = 0
+    for kernel in (kernel for kernel in registry.kernels() if kernel.variant == "simd"):
+        for case in CASES:
+            if case.operation == kernel.operation and kernel.supports(**case.options):
+                arrays = case.arrays()
+                expected = getattr(reference, case.operation)(**arrays, **case.options)
+                allowed = tolerance(case.operation, arrays, case.options, expected)
+                assert_close(kernel.function(**arrays, **case.options, threads=2), expected, allowed, case)
+                compared += 1
+    return compared
+
+
+def compare_network(target: Target | None = None) -> None:
+    """Compare a small network, whose layers have tails, with the reference."""
+    graph = get_architecture("mobilenet_v2").graph(0.25, 7)
+    weights = random_weights(graph, 3)
+    x = np.random.default_rng(8).standard_normal((3, 33, 47), np.float32)
+    expected = Engine(graph, weights, "reference").run(x[None])[0]
+    for threads in (1, 2):
+        result = BlockedProgram(graph, weights, target).plan((33, 47), threads=threads).run(x)
+        assert_close(result, expected, 1e-5 * np.abs(expected).max(), f"{threads} threads, {target}")
+
+
+@x86_only
+@pytest.mark.parametrize(("name", "needs"), [("SSE2", ()), ("AVX", ("avx",)), ("AVX2", ("avx2", "fma"))])
+def test_right_on_a_cpu_with_fewer_instructions(name, needs):
+    """Numba's settings restrict everything that is compiled."""
+    features = llvm.get_host_cpu_features()
+    if not all(features[feature] for feature in needs):
+        pytest.skip(f"this CPU lacks {needs}")
+    target = TARGETS[name]
+    program = (
+        "from npmobilenet.kernels.simd import host\n"
+        "from tests.kernels.test_targets import compare_kernels, compare_network\n"
+        "compare_network()\n"
+        "print(host().cpu, host().lanes, host().has_fma, compare_kernels() > 100)"
+    )
+    printed = python(program, NUMBA_CPU_NAME=target.cpu, NUMBA_CPU_FEATURES=target.features)
+    assert printed == f"{target.cpu} {target.lanes} {target.has_fma} True"
+
+
+@pytest.mark.parametrize(("name", "lanes", "registers"), [("NEON", 4, 32), ("AVX-512", 16, 32)])
+def test_right_with_the_layouts_of_other_cpus(monkeypatch, name, lanes, registers):
+    """LLVM splits vectors that are too wide: the tiles and tails of any CPU can be computed on this one."""
+    target = replace(host(), lanes=lanes, registers=registers)
+    monkeypatch.setattr(operations, "host", lambda: target)
+    assert compare_kernels() > 100
+    compare_network(target)
+
+
+# Machine code ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def assembly():
+    """The functions of the common library for a target, each a list of lines."""
+    made = {}
+
+    def functions(target: Target) -> dict[str, list[str]]:
+        if target not in made:
+            try:
+                text = Library("inspected", target, library.define_common, None).assembly()
+            except RuntimeError as error:
+                pytest.skip(f"this LLVM has no such target: {error}")
+            parts = re.split(r"^(\w+):.*\n", text, flags=re.MULTILINE)
+            made[target] = {
+                name: [line.strip() for line in body.splitlines()]
+                for name, body in zip(parts[1::2], parts[2::2], strict=True)
+            }
+        return made[target]
+
+    return functions
+
+
+def foreign_calls(functions: dict[str, list[str]]) -> set[str]:
+    """What is called that is not in the library."""
+    called = re.compile(r"(?:call\w*|jmp\w*|movabsq|bl?|movz)\s+(?:x\d+, )?[$#]?(?::abs_g\d:)?([A-Za-z_]\w*)\b(?!\()")
+    found = {match[1] for body in functions.values() for line in body if (match := called.match(line))}
+    return found - functions.keys()
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_no_mathematics_library_is_called(assembly, target):
+    assert foreign_calls(assembly(target)) <= {"memset"}
+
+
+def test_a_call_of_the_mathematics_library_would_be_found(assembly):
+    """Without the instruction, a fused multiply-add is a function call for each lane."""
+    assert "fmaf" in foreign_calls(assembly(replace(TARGETS["SSE2"], has_fma=True)))
+
+
+def innermost_loops(body: list[str]) -> Iterator[list[str]]:
+    """The lines of loops that hold no other loop."""
+    labels = {line.split(":")[0]: at for at, line in enumerate(body) if re.match(r"\.L\w+:", line)}
+    back = [(labels.get(line.split()[-1]), at) for at, line in enumerate(body) if re.match(r"j|b\.|cb|tb", line)]
+    spans = [(start, end) for start, end in back if start is not None and start <= end]
+    for start, end in spans:
+        if not any((start, end) != (a, b) and start <= a and b <= end for a, b in spans):
+            yield body[start : end + 1]
+
+
+def busiest_loop(body: list[str], multiply_add: str) -> tuple[int, int]:
+    """Multiply-adds in the innermost loop that has most of them, and its vectors that come from or go to the stack."""
+    stack = re.compile(r".*mm\d+.*\(%rsp\)|.*\(%rsp\).*mm\d+|(ldr|str|ldp|stp)\s+q.*\[sp")
+    counts = []
+    for loop in innermost_loops(body):
+        instructions = [line for line in loop if re.match(multiply_add, line)]
+        counts.append((len(instructions), sum(bool(stack.match(line)) for line in loop)))
+    return max(counts)
+
+
+def inner_products(assembly, target: Target, multiply_add: str) -> tuple[int, int]:
+    """The loop over input channels of the wide tile: multiply-adds beyond those it needs, and stack traffic."""
+    wide, _ = tiles(target)
+    count, stack = busiest_loop(assembly(target)[f"pointwise_{wide.pixels}x{wide.blocks}"], multiply_add)
+    return count - wide.pixels * wide.blocks * k_unit(target), stack
+
+
+def test_avx2_computes_in_registers(assembly):
+    target = TARGETS["AVX2"]
+    assert inner_products(assembly, target, r"vfmadd\w+ps\s.*%ymm") == (0, 0)
+    assert busiest_loop(assembly(target)["linear"], r"vfmadd\w+ps\s.*%ymm") == (4 * 8, 0)
+
+
+@pytest.mark.parametrize(("cpu", "spills"), [("skylake-avx512", 16), ("sapphirerapids", 0), ("znver4", 2)])
+def test_avx512_computes_in_registers(assembly, cpu, spills):
+    """Of Skylake's 28 sums LLVM keeps one on the stack, whose traffic hides behind 224 multiply-adds."""
+    target = TARGETS[cpu]
+    multiply_add = r"vfmadd\w+ps\s.*%zmm"
+    superfluous, stack = inner_products(assembly, target, multiply_add)
+    assert superfluous == 0
+    assert stack <= spills
+    assert busiest_loop(assembly(target)["depthwise_3x3_s1x1_row_8"], multiply_add) == (9 * 8, 0)
+    assert busiest_loop(assembly(target)["linear"], multiply_add) == (4 * 16, 0)
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a72", "neoverse-n1"])
+def test_neon_multiplies_by_lanes_of_registers(assembly, cpu):
+    target = TARGETS[cpu]
+    assert inner_products(assembly, target, r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.") == (0, 0)
+    wide, _ = tiles(target)
+    by_lane, _ = busiest_loop(assembly(target)[f"pointwise_{wide.pixels}x{wide.blocks}"], r"fmla\s.*\.s\[\d\]")
+    assert by_lane >= (wide.pixels - 1) * wide.blocks * k_unit(target)  # one pixel comes as `ld1r`
+    count, stack = busiest_loop(assembly(target)["depthwise_3x3_s1x1_row_8"], r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.4s")
+    assert count == 9 * 8
+    assert stack <= 3
