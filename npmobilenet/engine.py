@@ -58,9 +58,11 @@ class Engine:
         -------
         float32 array (N, C, P, Q) or (N, C)
         """
-        alone, together = (self.plan(x.shape[2:], output, number) for number in (1, threads))
-        result = np.empty((len(x), *alone.output_shape), np.float32)
+        size = x.shape[2:]
         rounds = len(x) // threads * threads if threads > 1 else 0  # in which each thread has an image of its own
+        alone = self.plan(size, output, 1) if rounds else None
+        together = self.plan(size, output, threads) if rounds < len(x) or not rounds else None
+        result = np.empty((len(x), *(alone or together).output_shape), np.float32)
 
         def compute(index: int) -> None:
             result[index] = (alone if index < rounds else together).run(x[index])
