@@ -1,0 +1,143 @@
+"""What this machine can do at most: multiply-adds and memory traffic, by kernels that do nothing else.
+
+python -m npmobilenet.bench.machine_limits
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+
+from npmobilenet.kernels.blocked.layout import aligned
+from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, host
+from npmobilenet.machine import available_cpus, cpu_name, vector_set
+
+UNROLL = 4  # so that counting trips costs nothing
+STREAMS = 8  # vectors that a trip through memory moves
+BUFFER_BYTES = 128 << 20  # well above the last-level cache of most machines
+
+
+def accumulators(target: Target) -> int:
+    """How many sums are under way at once: enough to hide their latency, and two registers are the factors."""
+    return target.registers - 4
+
+
+def multiply_add(code: Code, trips: Integer, data: Pointer) -> None:
+    """Kernel: multiply-adds on registers alone, of numbers in ``data``."""
+    size = code.target.bytes
+    x, y = data.vector(), data.vector(size)
+    sums = [data.vector(i * size) for i in range(accumulators(code.target))]
+
+    def trip(_: Integer, *sums) -> list:
+        for _ in range(UNROLL):
+            sums = [total.fma(x, y) for total in sums]
+        return list(sums)
+
+    for i, total in enumerate(code.loop(trips, trip, sums)):
+        data.store(total, i * size)
+
+
+def read(code: Code, count: Integer, data: Pointer, other: Pointer) -> None:
+    """Kernel: add up ``count`` bytes of ``data``; the sums go to ``other``."""
+    size = code.target.bytes
+
+    def trip(at: Integer, *sums) -> list:
+        return [total + (data + at).vector(i * size) for i, total in enumerate(sums)]
+
+    sums = code.loop(count, trip, [code.splat(0.0)] * STREAMS, step=STREAMS * size)
+    for i, total in enumerate(sums):
+        other.store(total, i * size)
+
+
+def copy(code: Code, count: Integer, data: Pointer, other: Pointer) -> None:
+    """Kernel: copy ``count`` bytes of ``data`` to ``other``."""
+    size = code.target.bytes
+
+    def trip(at: Integer) -> None:
+        for i in range(STREAMS):
+            (other + at).store((data + at).vector(i * size), i * size)
+
+    code.loop(count, trip, step=STREAMS * size)
+
+
+def _define(library: Library) -> None:
+    for kernel in (multiply_add, read, copy):
+        library.add(kernel.__name__, kernel)
+
+
+@cache
+def _kernel(name: str, arguments: int) -> Callable[..., None]:
+    """A kernel as a function that other Python threads run beside (ctypes releases the lock)."""
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(_library().address(name))
+
+
+@cache
+def _library() -> Library:
+    return Library("machine_limits", host(), _define, None)  # half a second would not pay for a file
+
+
+def _seconds(calls: Sequence[Callable[[], None]], repeats: int) -> float:
+    """The least time of all calls together, a thread each."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+
+        def once() -> float:
+            start = time.perf_counter()
+            for done in [pool.submit(call) for call in calls]:
+                done.result()
+            return time.perf_counter() - start
+
+        once()
+        return min(once() for _ in range(repeats))
+
+
+def multiply_add_rate(threads: int = 1, trips: int = 300_000, repeats: int = 20) -> float:
+    """Return the floating-point operations per second of so many threads: two for a multiply-add."""
+    target, kernel = host(), _kernel("multiply_add", 2)
+    data = [aligned(accumulators(target) * target.lanes, np.float32) for _ in range(threads)]
+    for values in data:
+        values[:] = 0.5
+    seconds = _seconds([lambda x=x: kernel(trips, x.ctypes.data) for x in data], repeats)
+    return 2 * threads * trips * UNROLL * accumulators(target) * target.lanes / seconds
+
+
+def bandwidth(threads: int = 1, repeats: int = 5) -> dict[str, float]:
+    """Return bytes per second of ``read`` and ``copy``, which counts what it reads and what it writes."""
+    size = STREAMS * host().bytes
+    share = BUFFER_BYTES // threads // size * size
+    pairs = [(aligned(share // 4, np.float32), aligned(share // 4, np.float32)) for _ in range(threads)]
+    for x, y in pairs:
+        x[:], y[:] = 1, 1  # memory that was never written is one page of zeros
+    rates = {}
+    for name, moved in (("read", 1), ("copy", 2)):
+        kernel = _kernel(name, 3)
+        calls = [lambda x=x, y=y, kernel=kernel: kernel(share, x.ctypes.data, y.ctypes.data) for x, y in pairs]
+        rates[name] = moved * threads * share / _seconds(calls, repeats)
+    return rates
+
+
+def limits(threads: Sequence[int]) -> list[dict]:
+    """Return all rates for each number of threads, in 10^9 per second."""
+    found = []
+    for number in threads:
+        rates = {f"{name}_gbytes": rate / 1e9 for name, rate in bandwidth(number).items()}
+        found.append({"threads": number, "gflops": multiply_add_rate(number) / 1e9, **rates})
+    return found
+
+
+def describe(found: Sequence[dict]) -> list[str]:
+    """Return limits as lines of text."""
+    return [
+        f"{row['threads']} thread{'s' * (row['threads'] > 1)}: {row['gflops']:.0f} GFLOP/s, "
+        f"reading {row['read_gbytes']:.0f} GB/s, copying {row['copy_gbytes']:.0f} GB/s (both ways)"
+        for row in found
+    ]
+
+
+if __name__ == "__main__":
+    print(f"{cpu_name()}, {vector_set()}")
+    print("\n".join(describe(limits(sorted({1, available_cpus()})))))

@@ -1,0 +1,9 @@
+"""The same network in this package and in other runtimes, measured in turns on this machine.
+
+    python -m npmobilenet.bench.peers                    # latency and throughput of every runtime installed
+    python -m npmobilenet.bench.peers --startup --memory
+
+`networks` has the networks, `folded` describes one to the exporters (`bench.onnx_export`, `bench.tflite_export`),
+`runtimes` is the process in which a runtime is measured, `workers` starts such processes, `measure` has the
+measurements, `report` prints them.
+"""

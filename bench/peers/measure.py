@@ -1,0 +1,152 @@
+"""The measurements: rounds in which every runtime has its turn, start-up, memory.
+
+Two things would falsify a comparison. Many runtimes' threads go on spinning after a call, and take a CPU from
+whoever runs next: each runtime has a process of its own, and the next one's turn comes when its threads sleep.
+And a machine's speed changes from minute to minute: times are compared within a round, and the median of the
+rounds' ratios is what counts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from statistics import median
+
+import numpy as np
+
+from npmobilenet.bench import machine_limits
+from npmobilenet.bench.peers.networks import Network
+from npmobilenet.bench.peers.runtimes import RUNTIMES
+from npmobilenet.bench.peers.workers import PeerError, Worker, package_version
+
+OURS = "npmobilenet"
+TOLERANCE = 1e-3  # of logits, which are of the order of 10
+NOISY = 1.15  # ratio of the 90th to the 10th percentile of a runtime's own medians
+
+Say = Callable[[str], None]
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return the ratio of the 90th to the 10th percentile."""
+    low, high = np.percentile(values, [10, 90])
+    return float(high / low)
+
+
+def compare(
+    network: Network,
+    names: Sequence[str],
+    threads: int,
+    batch: int,
+    *,
+    rounds: int,
+    seconds: float,
+    peak: float,
+    say: Say,
+) -> dict:
+    """Measure one network on one number of threads at one batch size.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of `runtimes.RUNTIMES`. One that is missing, fails or disagrees is left out with a word of why.
+    seconds : float
+        Length of a turn.
+    peak : float
+        The highest rate of multiply-adds seen so far, in 10^9 floating-point operations per second; every round
+        tries again, since the machine may have been busy.
+
+    Returns
+    -------
+    dict
+        What the JSON file says of it.
+    """
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        differences: dict[str, float] = {}
+        for name in [OURS, *(name for name in names if name != OURS)]:
+            try:
+                worker = stack.enter_context(Worker(name, network, batch, threads))
+                expected = workers.get(OURS, worker).result
+                difference = float(np.abs(worker.result - expected).max())
+                if not difference <= TOLERANCE:
+                    raise PeerError(f"its output differs by {difference:.1e}: not measured")
+            except PeerError as error:
+                if name == OURS:
+                    raise
+                say(f"  {name} left out: {error}")
+                continue
+            workers[name], differences[name] = worker, difference
+        turns: dict[str, list[dict]] = {name: [] for name in workers}
+        peaks = []
+        for number in range(rounds):
+            peaks.append(machine_limits.multiply_add_rate(threads) / 1e9)
+            order = list(workers)
+            for name in order[number % len(order) :] + order[: number % len(order)]:  # nobody is always the first
+                turns[name].append(workers[name].burst(seconds))
+    peak = max(peak, *peaks)
+    ours = [turn["median"] for turn in turns[OURS]]
+    rows = []
+    for name, bursts in turns.items():
+        medians = [turn["median"] for turn in bursts]
+        time = median(medians)
+        rate = 2 * network.macs * batch / time / 1e9
+        rows.append(
+            {
+                "runtime": name,
+                "version": package_version(RUNTIMES[name].package),
+                "milliseconds": 1e3 * time,
+                "least_milliseconds": 1e3 * min(turn["least"] for turn in bursts),
+                "images_per_second": batch / time,
+                "gflops": rate,
+                "of_peak": rate / peak,
+                "ours_over_this": median(mine / its for mine, its in zip(ours, medians, strict=True)),
+                "spread": spread(medians),
+                "difference": differences[name],
+                "round_milliseconds": [1e3 * time for time in medians],
+            }
+        )
+    return {
+        "network": network.name,
+        "weights": "shipped" if network.shipped else "random",
+        "threads": threads,
+        "batch": batch,
+        "macs": network.macs,
+        "peak_gflops": peak,
+        "peak_spread": spread(peaks),
+        "rows": sorted(rows, key=lambda row: row["milliseconds"]),
+    }
+
+
+def processes(network: Network, names: Sequence[str], threads: int, rounds: int, say: Say) -> list[dict]:
+    """Measure fresh processes, in turns: time from the start to the first result of one image, and memory.
+
+    This package is measured twice, the second time with an empty folder of compiled kernels. The peers keep
+    nothing on disk; of several ways to use one of them the first is measured. The files of all are in the
+    system's cache.
+    """
+    cold = f"{OURS}, empty cache"
+    peers = {RUNTIMES[name].package: name for name in reversed(names) if name != OURS}
+    found: dict[str, list[Worker]] = {name: [] for name in [OURS, cold, *reversed(peers.values())]}
+    for _ in range(rounds):
+        for name in list(found):
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    empty = {"NPMOBILENET_CACHE_DIR": folder, "NUMBA_CACHE_DIR": ""} if name == cold else None
+                    with Worker(OURS if name == cold else name, network, 1, threads, empty) as worker:
+                        found[name].append(worker)
+            except PeerError as error:
+                if name in (OURS, cold):
+                    raise
+                say(f"  {name} left out: {error}")
+                del found[name]
+    return [
+        {
+            "runtime": name,
+            "network": network.name,
+            "threads": threads,
+            "startup_seconds": median(worker.startup for worker in workers),
+            "peak_bytes": median(worker.memory for worker in workers) if workers[0].memory else None,
+        }
+        for name, workers in found.items()
+    ]

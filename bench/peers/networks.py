@@ -1,0 +1,132 @@
+"""The networks that are compared, and their files for each runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.peers.folded import Layer, folded_layers
+from npmobilenet.checkpoints import export_weights, read_checkpoint
+from npmobilenet.checkpoints.fit import fit
+from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.counts import count
+from npmobilenet.weights import CATALOGUE
+
+DEFAULT = (
+    "mobilenet_v2-0.35-96",
+    "mobilenet_v2-0.5-160",
+    "mobilenet_v2-1.0-224",
+    "mobilenet_v2-1.4-224",
+    "mobilenet_v1-1.0-224",
+)
+
+
+def _onnx(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
+    from npmobilenet.bench.onnx_export import onnx_model
+
+    path.write_bytes(onnx_model(layers, shape).SerializeToString())
+
+
+def _tflite(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
+    from npmobilenet.bench.tflite_export import tflite_model
+
+    path.write_bytes(tflite_model(layers, shape))
+
+
+def _torch(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
+    import torch
+
+    def plain(value: object) -> object:
+        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+    torch.save([{name: plain(value) for name, value in vars(layer).items()} for layer in layers], path)
+
+
+EXPORTERS: dict[str, Callable[[list[Layer], tuple[int, ...], Path], None]] = {
+    ".onnx": _onnx,
+    ".tflite": _tflite,
+    ".pt": _torch,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture, its width multiplier and its image size; ``folder`` takes the files.
+
+    The weights are those shipped with the package where there are any, else random ones, always the same.
+    """
+
+    architecture: str
+    width: float
+    size: int
+    folder: Path
+
+    @classmethod
+    def parse(cls, text: str, folder: Path) -> Network:
+        """Read such a name as ``mobilenet_v2-1.0-224``.
+
+        Raises
+        ------
+        ValueError
+            If it is none.
+        """
+        try:
+            architecture, width, size = text.rsplit("-", 2)
+            network = cls(architecture, float(width), int(size), folder)
+        except ValueError:
+            raise ValueError(f"a network is written as architecture-width-size ({DEFAULT[2]}), got {text!r}") from None
+        get_architecture(architecture).graph(network.width)
+        return network
+
+    @property
+    def name(self) -> str:
+        """As :meth:`parse` reads it."""
+        return f"{self.architecture}-{self.width}-{self.size}"
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the weights are real ones."""
+        return self.width == 1 and self.architecture in CATALOGUE
+
+    @cached_property
+    def weights(self) -> Path:
+        """The checkpoint that all others are made from."""
+        if self.shipped:
+            return CATALOGUE[self.architecture].require()
+        weights = random_weights(get_architecture(self.architecture).graph(self.width))
+        return export_weights(weights, self.folder / f"{self.name}.safetensors")
+
+    @cached_property
+    def _fitted(self):
+        checkpoint = read_checkpoint(self.weights)
+        info = WeightsInfo.from_dict(checkpoint.metadata, str(self.weights))
+        return fit(checkpoint.tensors, padding=info.padding or "symmetric", bn_eps=info.bn_eps or 1e-5)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one image."""
+        return count(self._fitted.graph, (self.size, self.size)).macs
+
+    def input(self, batch: int) -> Path:
+        """A file with an input, always the same."""
+        path = self.folder / f"{self.name}-{batch}.npy"
+        if not path.exists():
+            shape = (batch, 3, self.size, self.size)
+            np.save(path, np.random.default_rng(0).standard_normal(shape, np.float32))
+        return path
+
+    def file(self, suffix: str, batch: int) -> Path:
+        """The network as a file of this kind, exported when it is first asked for."""
+        if suffix == ".safetensors":
+            return self.weights
+        path = self.folder / f"{self.name}-{batch}{suffix}"
+        if not path.exists():
+            graph, weights = self._fitted.graph, self._fitted.weights
+            layers = folded_layers(graph, weights, (self.size, self.size))
+            EXPORTERS[suffix](layers, (batch, 3, self.size, self.size), path)
+        return path

@@ -1,0 +1,104 @@
+"""What was measured, as text and as JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from npmobilenet.bench import machine_limits
+from npmobilenet.bench.peers.measure import NOISY, OURS
+from npmobilenet.bench.peers.runtimes import RUNTIMES
+from npmobilenet.bench.peers.workers import package_version
+from npmobilenet.machine import available_cpus, cpu_name, vector_set
+
+
+def commit() -> str | None:
+    """Return the checkout's commit, with a ``+`` if files were changed since; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def machine(limits: list[dict]) -> dict:
+    """Describe the machine and what is installed on it."""
+    packages = {"numpy", "numba", "llvmlite", *(runtime.package for runtime in RUNTIMES.values())}
+    return {
+        "cpu": cpu_name(),
+        "cpus": available_cpus(),
+        "vectors": vector_set(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in sorted(packages) if (found := package_version(name))},
+        "commit": commit(),
+        "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        "limits": limits,
+    }
+
+
+def heading(about: dict) -> Iterator[str]:
+    """The machine in a few lines."""
+    yield f"{about['cpu']}, {about['vectors']}, {about['cpus']} CPUs; Python {about['python']}, " + ", ".join(
+        f"{name} {about['versions'][name]}" for name in ("numpy", "numba")
+    )
+    yield from machine_limits.describe(about["limits"])
+
+
+def _label(row: dict) -> str:
+    return f"{row['runtime']} {row['version'].partition('+')[0]}"
+
+
+def fastest_variants(rows: Sequence[dict]) -> list[dict]:
+    """Of several ways to use one package keep the fastest; rows come fastest first."""
+    best: dict[str, dict] = {}
+    for row in rows:
+        best.setdefault(RUNTIMES[row["runtime"]].package, row)
+    return list(best.values())
+
+
+def comparison(found: dict) -> Iterator[str]:
+    """One network on one number of threads at one batch size, as a table of at most 100 columns."""
+    yield ""
+    yield (
+        f"{found['network']} ({found['weights']} weights), batch {found['batch']}, threads {found['threads']}; "
+        f"peak {found['peak_gflops']:.0f} GFLOP/s"
+    )
+    yield (
+        f"  {'':<27}{'ms':>9}{'least':>9}{'images/s':>10}{'GFLOP/s':>9}{'of peak':>9}{'ours/this':>11}{'max diff':>10}"
+    )
+    for row in fastest_variants(found["rows"]):
+        noise = " ~" if row["spread"] > NOISY else ""
+        ratio, difference = "", ""
+        if row["runtime"] != OURS:
+            ratio, difference = f"{row['ours_over_this']:.2f}", f"{row['difference']:.0e}"
+        yield (
+            f"  {_label(row):<27}{row['milliseconds']:>9.2f}{row['least_milliseconds']:>9.2f}"
+            f"{row['images_per_second']:>10.1f}{row['gflops']:>9.1f}{row['of_peak']:>9.0%}{ratio:>11}{difference:>10}"
+            f"{noise}"
+        )
+    worst = max(row["spread"] for row in found["rows"])
+    if max(worst, found["peak_spread"]) > NOISY:
+        yield (
+            f"  ~ noisy: a runtime's medians vary by up to {worst:.2f}x between rounds, "
+            f"the peak by {found['peak_spread']:.2f}x"
+        )
+
+
+def process_table(rows: Sequence[dict], startup: bool, memory: bool) -> Iterator[str]:
+    """Start-up and memory of one network on one number of threads."""
+    yield ""
+    yield f"{rows[0]['network']}, threads {rows[0]['threads']}: a fresh process that loads it and runs one image"
+    yield f"  {'':<27}" + f"{'seconds':>9}" * startup + f"{'MB at most':>12}" * memory
+    for row in rows:
+        used = f"{row['peak_bytes'] / 1e6:>12.0f}" if row["peak_bytes"] else f"{'?':>12}"
+        yield f"  {row['runtime']:<27}" + f"{row['startup_seconds']:>9.2f}" * startup + used * memory

@@ -1,0 +1,229 @@
+"""A runtime in a process of its own: loads a network, runs it once, then runs bursts when told to.
+
+This file is run as a script, and imports nothing before it is needed, so that what a runtime's start costs can
+be seen from outside. It is told what to do by a JSON object as its argument (:func:`serve`), answers with a line
+of JSON, and then runs a burst for every line it reads, a number of seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Run = Callable[[], Any]  # returns an array; NumPy is imported by those who need it
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Something that runs networks.
+
+    Attributes
+    ----------
+    package : str
+        Its name for pip.
+    suffix : str
+        The kind of file it loads.
+    load : callable
+        ``load(file, x, threads)`` returns a function that computes the logits of ``x`` (N, 3, H, W). What can be
+        done with ``x`` once, such as bringing it into the runtime's own layout, is done before.
+    """
+
+    package: str
+    suffix: str
+    load: Callable[..., Run]
+
+
+def load_npmobilenet(file: str, x, threads: int) -> Run:
+    import npmobilenet
+
+    model = npmobilenet.load(file)
+    return lambda: model(x, threads=threads)
+
+
+def load_onnxruntime(file: str, x, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"input": x})[0]
+
+
+def load_openvino(file: str, x, threads: int) -> Run:
+    import openvino
+
+    options = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = openvino.Core().compile_model(file, "CPU", options).create_infer_request()
+    return lambda: request.infer([x], share_inputs=True, share_outputs=True)[0]
+
+
+def load_litert(file: str, x, threads: int) -> Run:
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(file, num_threads=threads)  # with XNNPACK, its default
+    interpreter.allocate_tensors()
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+    def run():
+        interpreter.set_tensor(source["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return run
+
+
+def load_torch(file: str, x, threads: int, *, channels_last: bool = False, compiled: bool = False) -> Run:
+    import torch
+    from torch.nn import functional as f
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    layers = torch.load(file, weights_only=True)
+    x = torch.from_numpy(x).to(memory_format=layout)
+    last_reader = {name: layer["name"] for layer in layers for name in (layer["input"], layer["residual"])}
+    for layer in layers:
+        if layer["kind"] == "convolution":
+            layer["weight"] = layer["weight"].to(memory_format=layout)
+
+    def convolution(layer: dict, y):
+        (top, bottom), (left, right) = layer["pads"]
+        pads = (top, left)
+        if (top, left) != (bottom, right):  # conv2d itself pads alike on both sides
+            y, pads = f.pad(y, (left, right, top, bottom)), 0
+        return f.conv2d(y, layer["weight"], layer["bias"], layer["stride"], pads, layer["dilation"], layer["groups"])
+
+    def forward(x):
+        made = {"input": x}
+        for layer in layers:
+            y = made[layer["input"]]
+            if layer["kind"] == "convolution":
+                y = convolution(layer, y)
+            elif layer["kind"] == "pool":
+                y = y.mean((2, 3))
+            else:
+                y = f.linear(y, layer["weight"], layer["bias"])
+            if layer["activation"]:
+                y = f.relu6(y, inplace=True) if layer["activation"] == "relu6" else f.relu(y, inplace=True)
+            if layer["residual"]:
+                y += made[layer["residual"]]
+            for name in (layer["input"], layer["residual"]):
+                if last_reader[name] == layer["name"]:
+                    made.pop(name, None)
+            made[layer["name"]] = y
+        return y
+
+    if compiled:
+        forward = torch.compile(forward)
+
+    def run():
+        with torch.inference_mode():
+            return forward(x).numpy()
+
+    return run
+
+
+RUNTIMES = {
+    "npmobilenet": Runtime("npmobilenet", ".safetensors", load_npmobilenet),
+    "onnxruntime": Runtime("onnxruntime", ".onnx", load_onnxruntime),
+    "openvino": Runtime("openvino", ".onnx", load_openvino),
+    "litert": Runtime("ai-edge-litert", ".tflite", load_litert),
+    "torch": Runtime("torch", ".pt", load_torch),
+    "torch channels_last": Runtime("torch", ".pt", lambda *a: load_torch(*a, channels_last=True)),
+    "torch compiled": Runtime("torch", ".pt", lambda *a: load_torch(*a, compiled=True)),
+}
+
+DROPPED, LEAST_CALLS = 3, 3  # calls of a burst that warm the caches up, and calls that count
+
+
+def burst(run: Run, seconds: float) -> dict:
+    """Run for some time; the first calls, for at most as long again, do not count."""
+    start = time.perf_counter()
+    for _ in range(DROPPED):
+        run()
+        if time.perf_counter() - start > seconds:
+            break
+    times = []
+    start = now = time.perf_counter()
+    while len(times) < LEAST_CALLS or now - start < seconds:
+        run()
+        before, now = now, time.perf_counter()
+        times.append(now - before)
+    times.sort()
+    return {"median": times[len(times) // 2], "least": times[0], "calls": len(times)}
+
+
+def rest() -> None:
+    """Return once this process's threads sleep: many a runtime's spin for a while, to be ready for the next call.
+
+    They would take CPUs from the runtime that is measured next.
+    """
+    for _ in range(100):
+        before = time.process_time()
+        time.sleep(0.01)
+        if time.process_time() - before < 0.001:
+            return
+
+
+def peak_memory() -> int | None:
+    """Return the most memory, in bytes, that this process has had so far; None where it cannot be known."""
+    try:
+        with open("/proc/self/status") as status:  # noqa: PTH123
+            return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    # On Linux this counts what the parent had when it started this process, so it is the second choice.
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def serve(task: dict) -> None:
+    """Do what a task says.
+
+    Its items: ``runtime`` (of :data:`RUNTIMES`), ``file``, ``input`` and ``output`` (``.npy`` files), ``threads``
+    and ``cpus`` (those to stay on).
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a runtime prints is no answer
+
+    def answer(**items: object) -> None:
+        print(json.dumps(items), file=answers, flush=True)
+
+    try:
+        if task["cpus"] and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, task["cpus"])
+        import numpy as np
+
+        run = RUNTIMES[task["runtime"]].load(task["file"], np.load(task["input"]), task["threads"])
+        result = run()
+        answer(memory=peak_memory())  # the parent takes the time at this moment
+        np.save(task["output"], result)
+        rest()
+        answer(ready=True)
+        for line in sys.stdin:
+            times = burst(run, float(line))
+            rest()
+            answer(**times)
+    except Exception as error:
+        answer(error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # this folder: its modules are no top-level ones
+    serve(json.loads(sys.argv[1]))

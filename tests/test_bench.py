@@ -1,0 +1,101 @@
+"""The comparison with other runtimes works with whatever is installed; who is faster is not asked here."""
+
+import json
+
+import numpy as np
+import pytest
+
+import npmobilenet
+from npmobilenet.bench import machine_limits
+from npmobilenet.bench.peers import __main__ as command
+from npmobilenet.bench.peers.measure import OURS, TOLERANCE
+from npmobilenet.bench.peers.networks import Network
+from npmobilenet.bench.peers.runtimes import RUNTIMES, burst
+from npmobilenet.bench.peers.workers import PeerError, Worker, cpus_for, package_version
+from tests.conftest import compiled_only
+
+TINY = "mobilenet_v2-0.35-32"
+QUICK = ["--networks", TINY, "--threads", "1", "--rounds", "2", "--seconds", "0.001"]
+ODD_SIZES = ["mobilenet_v2-0.35-33", "mobilenet_v1-1.0-33"]  # symmetric padding, and SAME with the odd zero after
+
+
+@compiled_only
+def test_the_command_measures_whatever_is_installed(tmp_path, capsys):
+    file = tmp_path / "found.json"
+    assert command.main([*QUICK, "--batches", "1,3", "--json", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    found = json.loads(file.read_text())
+    assert found["cpu"] and found["versions"]["numpy"] == np.__version__
+    assert [(one["network"], one["threads"], one["batch"]) for one in found["comparisons"]] == [
+        (TINY, 1, 1),
+        (TINY, 1, 3),
+    ]
+    for one in found["comparisons"]:
+        rows = {row["runtime"]: row for row in one["rows"]}
+        assert rows[OURS]["ours_over_this"] == 1
+        for row in rows.values():
+            assert row["difference"] <= TOLERANCE
+            assert 0 < row["least_milliseconds"] <= row["milliseconds"]
+            assert len(row["round_milliseconds"]) == 2
+            assert 0 < row["of_peak"] < 2
+
+
+@compiled_only
+def test_startup_and_memory_of_fresh_processes(tmp_path, capsys):
+    file = tmp_path / "found.json"
+    assert (
+        command.main([*QUICK, "--rounds", "1", "--runtimes", OURS, "--startup", "--memory", "--json", str(file)]) == 0
+    )
+    rows = json.loads(file.read_text())["processes"]
+    assert [row["runtime"] for row in rows] == [OURS, f"{OURS}, empty cache"]
+    assert all(row["startup_seconds"] > 0 for row in rows)
+    assert "seconds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("network", ODD_SIZES)
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name not in (OURS, "torch compiled")])
+def test_exported_networks_compute_the_same(runtime, network, tmp_path):
+    about = RUNTIMES[runtime]
+    if package_version(about.package) is None:
+        pytest.skip(f"{about.package} is not installed")
+    if about.suffix == ".onnx":
+        pytest.importorskip("onnx")
+    network = Network.parse(network, tmp_path)
+    with Worker(runtime, network, 2, 1) as worker:
+        expected = npmobilenet.load(network.weights, backend="reference")(np.load(network.input(2)))
+        np.testing.assert_allclose(worker.result, expected, rtol=0, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+def test_a_missing_or_failing_runtime_is_a_line(tmp_path, monkeypatch):
+    network = Network.parse(TINY, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("npmobilenet.bench.peers.workers.package_version", lambda package: None)
+        with pytest.raises(PeerError, match="not installed"):
+            Worker("onnxruntime", network, 1, 1)
+    network.weights.write_bytes(b"no checkpoint")
+    with pytest.raises(PeerError, match="CheckpointError") as error:
+        Worker(OURS, network, 1, 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["mobilenet_v2", "mobilenet_v2-wide-224", "mobilenet_v9-1.0-224"])
+def test_networks_are_named(text, tmp_path):
+    with pytest.raises(ValueError, match="architecture"):
+        Network.parse(text, tmp_path)
+
+
+def test_a_burst_drops_its_first_calls():
+    calls = []
+    times = burst(lambda: calls.append(0), 1e-9)
+    assert times["calls"] == 3 and len(calls) > 3
+    assert 0 <= times["least"] <= times["median"]
+
+
+def test_cpus_are_those_of_this_process():
+    assert len(cpus_for(1)) <= 1 and len(set(cpus_for(1000))) == len(cpus_for(1000))
+
+
+def test_machine_limits():
+    assert machine_limits.multiply_add_rate(threads=2, trips=1000, repeats=1) > 0
+    assert set(machine_limits.bandwidth(repeats=1)) == {"read", "copy"}
