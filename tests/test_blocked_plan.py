@@ -1,0 +1,212 @@
+"""Graphs on the blocked kernels: the same bits, however a network is cut into calls, strips, chunks and threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from npmobilenet import blocked_plan
+from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.blocked_plan import BlockedPlan, BlockedProgram, UnsupportedGraphError
+from npmobilenet.engine import Engine
+from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.blocked.layout import KERNEL
+from npmobilenet.kernels.simd import Library
+from npmobilenet.plan import Program
+from tests.conftest import compiled_only
+
+pytestmark = compiled_only
+NEVER = 1 << 40
+
+
+def image(size, seed=0):
+    return np.random.default_rng(seed).standard_normal((3, *size), np.float32)
+
+
+def network(name="mobilenet_v2", width=0.25, padding="symmetric"):
+    """A graph of ten classes, and random weights."""
+    graph = get_architecture(name).graph(width, 10, padding)
+    return graph, random_weights(graph, 2)
+
+
+FUSED = ("stem_residual_ring", "inverted_residual_ring", "inverted_residual_split")
+
+
+def fused_calls(plan: BlockedPlan) -> list[str]:
+    """The kernels of whole blocks in a plan's table, in order."""
+    names = {library.common(plan.target).address(name): name for name in FUSED}
+    return [names[kernel] for kernel in plan._idle[0].table[:, KERNEL].tolist() if kernel in names]
+
+
+@pytest.fixture
+def lower(monkeypatch):
+    """Choose how blocks are computed: as three calls ("unfused") or as one ("ring", "split"), in how much scratch."""
+    fusible = BlockedPlan._fusible
+
+    def choose(how: str, scratch_bytes: int = 256 * 1024) -> None:
+        monkeypatch.setattr(BlockedPlan, "_fusible", (lambda plan, nodes: False) if how == "unfused" else fusible)
+        monkeypatch.setattr(blocked_plan, "SPLIT_FROM", 0 if how == "split" else NEVER)
+        monkeypatch.setattr(blocked_plan, "SCRATCH_BYTES", scratch_bytes)
+
+    return choose
+
+
+def assert_like_reference(result: np.ndarray, expected: np.ndarray, what: object = "") -> None:
+    assert result.shape == expected.shape, what
+    assert np.abs(result - expected).max() <= 1e-5 * np.abs(expected).max(), what
+
+
+# Pointwise, depthwise, pointwise after the stem's block: in MobileNetV1 every second layer with the one after it.
+BLOCKS = {"mobilenet_v2": 16, "mobilenet_v1": 6, "mobilenet_v1_shallow": 3}
+NETWORKS = [
+    ("mobilenet_v2", 0.25, "symmetric", (33, 47)),
+    ("mobilenet_v2", 0.25, "same", (64, 30)),
+    ("mobilenet_v2", 0.5, "same", (45, 31)),
+    ("mobilenet_v2", 1.0, "symmetric", (49, 65)),
+    ("mobilenet_v2", 0.25, "symmetric", (1, 1)),
+    ("mobilenet_v2", 0.25, "same", (2, 97)),
+    ("mobilenet_v1", 0.25, "symmetric", (35, 50)),
+    ("mobilenet_v1_shallow", 0.5, "same", (51, 33)),
+]
+
+
+@pytest.mark.parametrize(("name", "width", "padding", "size"), NETWORKS)
+def test_every_lowering_gives_the_same_bits(lower, name, width, padding, size):
+    graph, weights = network(name, width, padding)
+    program, x = BlockedProgram(graph, weights), image(size)
+    lower("unfused")
+    plan = program.plan(size)
+    assert not fused_calls(plan)
+    expected = plan.run(x)
+    assert_like_reference(expected, Engine(graph, weights, "reference").run(x[None])[0])
+    for how in ("ring", "split"):
+        for scratch_bytes in (1, 20_000, 256 * 1024, NEVER):
+            lower(how, scratch_bytes)
+            for threads in (1, 2, 3):
+                plan = program.plan(size, threads=threads)
+                if threads == 1:
+                    assert fused_calls(plan).count(f"inverted_residual_{how}") == BLOCKS[name]
+                assert np.array_equal(plan.run(x), expected), (how, scratch_bytes, threads)
+
+
+def test_the_lowering_that_is_chosen(lower):
+    """Strips of rows where the image is large, chunks of channels where the weights are."""
+    program, x = BlockedProgram(*network(width=1.0)), image((97, 129))
+    plan = program.plan((97, 129))
+    calls = fused_calls(plan)
+    assert calls[0] == "stem_residual_ring"
+    assert calls[1:] == sorted(calls[1:])  # rings first
+    assert {*calls} == {*FUSED}
+    result = plan.run(x)
+    lower("unfused")
+    assert np.array_equal(program.plan((97, 129)).run(x), result)
+
+
+@pytest.mark.parametrize("how", ["unfused", "ring", "split"])
+def test_features_are_those_of_the_reference(lower, how):
+    """Block by block, so that a wrong one shows."""
+    graph, weights = network()
+    lower(how)
+    engine, right, x = Engine(graph, weights), Engine(graph, weights, "reference"), image((39, 54))
+    for block in ("stem", "block1", "block2", "block3", "block7", "block17", "head"):
+        expected = right.run(x[None], output=block)
+        for threads in (1, 2):
+            assert_like_reference(engine.run(x[None], threads, block), expected, (block, threads))
+
+
+def test_a_residual_is_read_from_a_padded_tensor():
+    """At width 0.25 the first block has as many channels as the stem, which a depthwise convolution reads as well."""
+    graph, weights = network()
+    program = BlockedProgram(graph, weights)
+    block1 = next(node for node in program.graph if node.attributes.get("residual"))
+    assert block1.name.startswith("block1."), block1.name
+    stem = block1.inputs[1]
+    readers = {node.operation for node in program.graph if stem in node.inputs}
+    assert readers == {"depthwise_conv2d", "pointwise_conv2d"}
+    x = image((21, 26))
+    expected = Engine(graph, weights, "reference").run(x[None], output="block1")[0]
+    for threads in (1, 2, 3):
+        assert_like_reference(program.plan((21, 26), "block1", threads).run(x), expected, threads)
+
+
+def test_memory_of_activations():
+    """At 224 less than half of the 6.02 MB that the largest step takes op by op (1801.04381, section 5.1)."""
+    program = BlockedProgram(*network(width=1.0))
+    plan = program.plan((224, 224))
+    work = plan._idle[0]
+    assert plan.memory >= work.arena.nbytes + work.image.nbytes + work.scratch[0].nbytes - 64
+    assert plan.memory < 2.5e6
+    assert program.plan((224, 224), threads=2).memory < 5e6
+
+
+def test_a_graph_that_the_kernels_cannot_compute_runs_on_the_plain_ones():
+    graph, weights = network("mobilenet_v1_dense", 0.25)
+    with pytest.raises(UnsupportedGraphError, match="a dense convolution that is not the stem"):
+        BlockedProgram(graph, weights)
+    engine, x = Engine(graph, weights), image((33, 40))
+    assert isinstance(engine.program, Program)
+    expected = Engine(graph, weights, "reference").run(x[None])
+    assert_like_reference(engine.run(x[None], 2), expected)
+
+
+def test_a_new_image_size_compiles_nothing(monkeypatch):
+    program = BlockedProgram(*network())
+    program.plan((40, 40), threads=2).run(image((40, 40)))
+
+    def compiled(library):
+        raise AssertionError("compiled for a new image size")
+
+    monkeypatch.setattr(Library, "compile", compiled)
+    monkeypatch.setattr(Library, "_load", compiled)
+    for size in ((41, 40), (96, 31), (7, 300)):
+        for threads in (1, 2):
+            assert np.isfinite(program.plan(size, threads=threads).run(image(size))).all()
+
+
+def test_python_threads_with_images_of_different_sizes():
+    engine = Engine(*network())
+    sizes = [(20 + 9 * i, 61 - 7 * i) for i in range(6)]
+    images = [image(size, seed) for seed, size in enumerate(sizes)]
+    expected = [engine.run(x[None]) for x in images]
+    start, wrong = threading.Barrier(8), []
+
+    def work(number: int) -> None:
+        start.wait()
+        for trip in range(12):
+            which = (number + trip) % len(images)
+            if not np.array_equal(engine.run(images[which][None], 1 + trip % 3), expected[which]):
+                wrong.append((number, trip))
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_starts_helper_threads_of_its_own():
+    engine, x = Engine(*network()), image((80, 60))
+    expected = engine.run(x[None], 3)  # the parent's helpers run now
+    assert threading.active_count() >= 3
+    child = os.fork()
+    if child == 0:
+        alone = threading.active_count() == 1
+        same = np.array_equal(engine.run(x[None], 3), expected)
+        os._exit(0 if alone and same and threading.active_count() == 3 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert np.array_equal(engine.run(x[None], 3), expected)
+
+
+def test_the_image_of_a_call_leaves_nothing_behind():
+    """A workspace is used again: the frame of zeros must still be zeros, and NaN gone."""
+    engine = Engine(*network())
+    x = image((37, 41))
+    expected = engine.run(x[None])
+    assert np.isnan(engine.run(np.full_like(x, np.nan)[None])).all()
+    assert np.array_equal(engine.run(x[None]), expected)
