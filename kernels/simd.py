@@ -42,6 +42,7 @@ from llvmlite import ir
 
 I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
+CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -465,10 +466,7 @@ class Library:
         return run
 
     def _load(self) -> None:
-        code = None
-        if self.file is not None:
-            with suppress(OSError):
-                code = self.file.read_bytes()
+        code = self._kept()
         if code is None:
             code = self.compile()
             self._keep(code)
@@ -479,11 +477,22 @@ class Library:
         engine.finalize_object()
         self._engine = engine
 
+    def _kept(self) -> bytes | None:
+        """Read the object code if it is there and whole: LLVM would run or trip over whatever it is given."""
+        if self.file is None:
+            return None
+        try:
+            content = self.file.read_bytes()
+        except OSError:
+            return None
+        checksum, code = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+        return code if hashlib.sha256(code).digest() == checksum else None
+
     def _keep(self, code: bytes) -> None:
-        """Write the object code under its name in one step, so that no process reads half of it."""
+        """Write checksum and object code under their name in one step, so that no process reads half of it."""
         if self.file is None:
             return
         temporary = self.file.with_name(f"{self.file.name}.{secrets.token_hex(4)}")
         with suppress(OSError):
-            temporary.write_bytes(code)
+            temporary.write_bytes(hashlib.sha256(code).digest() + code)
             os.replace(temporary, self.file)  # noqa: PTH105
