@@ -22,34 +22,38 @@ def own_names(architecture: Architecture) -> dict[str, str]:
 
 
 def torchvision_names(architecture: Architecture) -> dict[str, str]:
-    """torchvision: ``features.N`` is the N-th block; block 1, without expansion, has one module less."""
-    names = {}
-    for number, block in enumerate(architecture.blocks):
-        if block.row.kind == "linear":
-            names["classifier"] = "classifier.1"
-        elif block.row.kind == "conv":
-            names |= _pair(block.name, f"features.{number}.0", f"features.{number}.1")
-        elif block.row.kind == "inverted":
-            convolutions = list(_convolutions(block))
-            for place, name in enumerate(convolutions[:-1]):
-                names |= _pair(name, f"features.{number}.conv.{place}.0", f"features.{number}.conv.{place}.1")
-            place = len(convolutions) - 1
-            names |= _pair(convolutions[-1], f"features.{number}.conv.{place}", f"features.{number}.conv.{place + 1}")
-    return names
+    """torchvision: the convolutions of a block but the last are sequences of (convolution, norm, activation)."""
+
+    def of_block(module: str, convolutions: list[str]) -> dict[str, str]:
+        *inner, last = convolutions
+        names = _pair(last, f"{module}.{len(inner)}", f"{module}.{len(inner) + 1}")
+        for place, name in enumerate(inner):
+            names |= _pair(name, f"{module}.{place}.0", f"{module}.{place}.1")
+        return names
+
+    return _features_names(architecture, of_block)
 
 
 def flat_names(architecture: Architecture) -> dict[str, str]:
     """Early torchvision and many training repositories: a block is one flat sequence, activations counted."""
-    names = {}
+
+    def of_block(module: str, convolutions: list[str]) -> dict[str, str]:
+        names = {}
+        for place, name in enumerate(convolutions):
+            names |= _pair(name, f"{module}.{3 * place}", f"{module}.{3 * place + 1}")
+        return names
+
+    return _features_names(architecture, of_block)
+
+
+def _features_names(architecture: Architecture, of_block: Callable[[str, list[str]], dict[str, str]]) -> dict[str, str]:
+    """``features.N`` is the N-th block, ``features.N.conv`` what is inside an inverted residual."""
+    names = {"classifier": "classifier.1"}
     for number, block in enumerate(architecture.blocks):
-        if block.row.kind == "linear":
-            names["classifier"] = "classifier.1"
-        elif block.row.kind == "conv":
+        if block.row.kind == "conv":
             names |= _pair(block.name, f"features.{number}.0", f"features.{number}.1")
         elif block.row.kind == "inverted":
-            for place, name in enumerate(_convolutions(block)):
-                module = f"features.{number}.conv"
-                names |= _pair(name, f"{module}.{3 * place}", f"{module}.{3 * place + 1}")
+            names |= of_block(f"features.{number}.conv", list(_convolutions(block)))
     return names
 
 
