@@ -67,6 +67,21 @@ def test_exported_networks_compute_the_same(runtime, network, tmp_path):
         np.testing.assert_allclose(worker.result, expected, rtol=0, atol=2e-5 * max(1, np.abs(expected).max()))
 
 
+@compiled_only
+def test_a_runtime_that_disagrees_is_not_measured(monkeypatch, capsys, tmp_path):
+    """Where only the same bits will do; the command goes on, and says so once."""
+    peer = next((name for name, about in RUNTIMES.items() if name != OURS and package_version(about.package)), None)
+    if peer is None:
+        pytest.skip("no other runtime is installed")
+    file = tmp_path / "found.json"
+    monkeypatch.setattr("npmobilenet.bench.peers.measure.TOLERANCE", 0)
+    assert command.main([*QUICK, "--batches", "1,2", "--runtimes", peer, "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert all([row["runtime"] for row in one["rows"]] == [OURS] for one in found["comparisons"])
+    assert all(line.startswith(peer) and "\n" not in line for line in found["left_out"])
+    assert capsys.readouterr().out.count("left out") == len(found["left_out"]) > 0
+
+
 def test_a_missing_or_failing_runtime_is_a_line(tmp_path, monkeypatch):
     network = Network.parse(TINY, tmp_path)
     with monkeypatch.context() as patch:

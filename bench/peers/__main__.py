@@ -61,14 +61,17 @@ class _Run:
         self.settings = {"rounds": options.rounds, "seconds": options.seconds}
         self.about = report.machine(machine_limits.limits(options.threads))
         self.peaks = {row["threads"]: row["gflops"] for row in self.about["limits"]}
-        self.found: dict[str, list] = {"comparisons": [], "processes": []}
+        self.found: dict[str, list] = {"comparisons": [], "processes": [], "left_out": []}
         self.say(report.heading(self.about))
 
     def say(self, lines: Iterable[str]) -> None:
-        print("\n".join(lines), flush=True)
+        print("\n".join(line.rstrip() for line in lines), flush=True)
 
     def left_out(self, line: str) -> None:
-        self.say([line])
+        """Say that a runtime is left out, and why; the same is said once."""
+        if line not in self.found["left_out"]:
+            self.found["left_out"].append(line)
+            self.say([line])
 
     def processes(self, network: Network, threads: int) -> None:
         rows = measure.processes(network, self.options.runtimes, threads, self.options.rounds, self.left_out)

@@ -62,48 +62,31 @@ def compare(
         What the JSON file says of it.
     """
     with ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        differences: dict[str, float] = {}
-        for name in [OURS, *(name for name in names if name != OURS)]:
-            try:
-                worker = stack.enter_context(Worker(name, network, batch, threads))
-                expected = workers.get(OURS, worker).result
-                difference = float(np.abs(worker.result - expected).max())
-                if not difference <= TOLERANCE:
-                    raise PeerError(f"its output differs by {difference:.1e}: not measured")
-            except PeerError as error:
-                if name == OURS:
-                    raise
-                say(f"  {name} left out: {error}")
-                continue
-            workers[name], differences[name] = worker, difference
+        workers = _start(stack, network, names, threads, batch, say)
         turns: dict[str, list[dict]] = {name: [] for name in workers}
         peaks = []
         for number in range(rounds):
             peaks.append(machine_limits.multiply_add_rate(threads) / 1e9)
-            order = list(workers)
+            order = list(turns)
             for name in order[number % len(order) :] + order[: number % len(order)]:  # nobody is always the first
-                turns[name].append(workers[name].burst(seconds))
+                try:
+                    turns[name].append(workers[name].burst(seconds))
+                except PeerError as error:
+                    _leave_out(name, error, say)
+                    del turns[name]
     peak = max(peak, *peaks)
-    ours = [turn["median"] for turn in turns[OURS]]
     rows = []
     for name, bursts in turns.items():
-        medians = [turn["median"] for turn in bursts]
-        time = median(medians)
-        rate = 2 * network.macs * batch / time / 1e9
+        row = _summary(bursts, turns[OURS], batch)
+        rate = 2 * network.macs * row["images_per_second"] / 1e9
         rows.append(
             {
                 "runtime": name,
                 "version": package_version(RUNTIMES[name].package),
-                "milliseconds": 1e3 * time,
-                "least_milliseconds": 1e3 * min(turn["least"] for turn in bursts),
-                "images_per_second": batch / time,
+                **row,
                 "gflops": rate,
                 "of_peak": rate / peak,
-                "ours_over_this": median(mine / its for mine, its in zip(ours, medians, strict=True)),
-                "spread": spread(medians),
-                "difference": differences[name],
-                "round_milliseconds": [1e3 * time for time in medians],
+                "difference": float(np.abs(workers[name].result - workers[OURS].result).max()),
             }
         )
     return {
@@ -115,6 +98,47 @@ def compare(
         "peak_gflops": peak,
         "peak_spread": spread(peaks),
         "rows": sorted(rows, key=lambda row: row["milliseconds"]),
+    }
+
+
+def _start(
+    stack: ExitStack, network: Network, names: Sequence[str], threads: int, batch: int, say: Say
+) -> dict[str, Worker]:
+    """Start every runtime, ours first; those that compute the same."""
+    workers: dict[str, Worker] = {}
+    for name in [OURS, *(name for name in names if name != OURS)]:
+        try:
+            worker = stack.enter_context(Worker(name, network, batch, threads))
+            expected = workers.get(OURS, worker).result
+            if worker.result.shape != expected.shape:
+                raise PeerError(f"its output has shape {worker.result.shape}, not {expected.shape}")
+            difference = np.abs(worker.result - expected).max()
+            if not difference <= TOLERANCE:  # so that NaN does not pass
+                raise PeerError(f"its output differs by {difference:.1e}: not measured")
+            workers[name] = worker
+        except PeerError as error:
+            _leave_out(name, error, say)
+    return workers
+
+
+def _leave_out(name: str, error: PeerError, say: Say) -> None:
+    """Go on without a runtime, but not without ours."""
+    if name.startswith(OURS):
+        raise error
+    say(f"{name} left out: {error}")
+
+
+def _summary(bursts: list[dict], ours: list[dict], batch: int) -> dict:
+    """What the bursts of a runtime say; ratios are of the same round."""
+    medians = [burst["median"] for burst in bursts]
+    ratios = [mine["median"] / its for mine, its in zip(ours, medians, strict=True)]
+    return {
+        "milliseconds": 1e3 * median(medians),
+        "least_milliseconds": 1e3 * min(burst["least"] for burst in bursts),
+        "images_per_second": batch / median(medians),
+        "ours_over_this": median(ratios),
+        "spread": spread(medians),
+        "round_milliseconds": [1e3 * time for time in medians],
     }
 
 
@@ -136,9 +160,7 @@ def processes(network: Network, names: Sequence[str], threads: int, rounds: int,
                     with Worker(OURS if name == cold else name, network, 1, threads, empty) as worker:
                         found[name].append(worker)
             except PeerError as error:
-                if name in (OURS, cold):
-                    raise
-                say(f"  {name} left out: {error}")
+                _leave_out(name, error, say)
                 del found[name]
     return [
         {
