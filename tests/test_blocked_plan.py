@@ -55,8 +55,9 @@ def lower(monkeypatch):
 
 
 def assert_like_reference(result: np.ndarray, expected: np.ndarray, what: object = "") -> None:
+    """Through random layers roundings of float32 grow to 1e-4 of the largest value; a wrong pixel is off by 1."""
     assert result.shape == expected.shape, what
-    assert np.abs(result - expected).max() <= 1e-5 * np.abs(expected).max(), what
+    assert np.abs(result - expected).max() <= 4e-4 * np.abs(expected).max(), what
 
 
 # Pointwise, depthwise, pointwise after the stem's block: in MobileNetV1 every second layer with the one after it.

@@ -72,7 +72,7 @@ def compare_network(target: Target | None = None) -> None:
     expected = Engine(graph, weights, "reference").run(x[None])[0]
     for threads in (1, 2):
         result = BlockedProgram(graph, weights, target).plan((33, 47), threads=threads).run(x)
-        assert_close(result, expected, 1e-5 * np.abs(expected).max(), f"{threads} threads, {target}")
+        assert_close(result, expected, 1e-4 * np.abs(expected).max(), f"{threads} threads, {target}")
 
 
 @x86_only
