@@ -105,7 +105,7 @@ def multiply_add_rate(threads: int = 1, trips: int = 300_000, repeats: int = 20)
     return 2 * threads * trips * UNROLL * accumulators(target) * target.lanes / seconds
 
 
-def bandwidth(threads: int = 1, repeats: int = 5) -> dict[str, float]:
+def bandwidth(threads: int = 1, repeats: int = 20) -> dict[str, float]:
     """Return bytes per second of ``read`` and ``copy``, which counts what it reads and what it writes."""
     size = STREAMS * host().bytes
     share = BUFFER_BYTES // threads // size * size
