@@ -10,7 +10,7 @@ import numpy as np
 from npmobilenet.architectures import ARCHITECTURES, Architecture, get_architecture
 from npmobilenet.checkpoints.key_maps import Naming, identify
 from npmobilenet.errors import CheckpointError
-from npmobilenet.graph import Graph
+from npmobilenet.graph import CONVOLUTIONS, Graph
 
 STANDARD_WIDTHS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4)
 
@@ -84,12 +84,14 @@ def fit(
 
 def infer_width(naming: Naming, tensors: Mapping[str, np.ndarray]) -> float:
     """Return the width multiplier that explains the channels of most blocks, preferring round numbers."""
-    observed = [
-        (block.row, tensors[key].shape[0])
-        for block in naming.architecture.blocks
-        for key in [f"{naming.modules.get(_last_convolution(block.name, naming))}.weight"]
-        if block.row.channels and key in tensors and tensors[key].ndim == 4
-    ]
+    nodes = naming.architecture.graph().blocks
+    observed = []
+    for block in naming.architecture.blocks:
+        convolutions = [node.name for node in nodes[block.name] if node.operation in CONVOLUTIONS]
+        if convolutions:  # the last one has the block's channels
+            tensor = tensors.get(f"{naming.modules[convolutions[-1]]}.weight")
+            if tensor is not None and tensor.ndim == 4:
+                observed.append((block.row, tensor.shape[0]))
 
     def explained(width: float) -> int:
         return sum(row.scaled_channels(width) == channels for row, channels in observed)
@@ -104,11 +106,6 @@ def _candidate_widths(observed: list[tuple]) -> Iterator[float]:
         step = 10.0**-digits
         near = {round(ratio + offset * step, digits) for ratio in ratios for offset in range(-25, 26)}
         yield from sorted(width for width in near if width > 0)
-
-
-def _last_convolution(block: str, naming: Naming) -> str | None:
-    names = [name for name in naming.modules if name.split(".")[0] == block and not name.endswith(".norm")]
-    return names[-1] if names else None
 
 
 def _class_count(naming: Naming, tensors: Mapping[str, np.ndarray], where: str) -> int:
