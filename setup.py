@@ -30,6 +30,8 @@ EXTRAS = {
     "cuda": ["numba-cuda>=0.15"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# What `npmobilenet.bench.peers` compares with; frameworks, so not part of "all".
+EXTRAS["peers"] = ["onnx>=1.15", "onnxruntime>=1.17", "openvino>=2024.0", "ai-edge-litert>=1.2", "torch>=2.1"]
 
 setup(
     name="npmobilenet",

@@ -42,6 +42,7 @@ from npmobilenet.plan import arrange
 
 SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
+FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
 SHARES = 4  # of each thread's part of a layer: small enough to even out, large enough to keep caches warm
 
 
@@ -224,7 +225,7 @@ class BlockedPlan:
         chained = middle.inputs == (expand.name,) and project.inputs[0] == middle.name
         alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
         square = middle["dilation"] == (1, 1) and middle["stride"][0] == middle["stride"][1] <= middle["kernel"][0]
-        if not (chained and alone and square):
+        if not (chained and alone and square) or _weight_bytes(expand, project) >= FUSE_BELOW:
             return False
         # On several threads a small image is not worth the rows that two strips both expand.
         return self.threads == 1 or self.shapes[middle.name][1] >= 4 * self.threads
@@ -443,8 +444,7 @@ class BlockedPlan:
         blocks = self._blocks(expand.name)
         stride, kernel_height = middle["stride"][0], middle["kernel"][0]
 
-        weight_bytes = 4 * sum(prod(node.parameters["weight"]) for node in (expand, project))
-        split = expand.operation != "conv2d" and weight_bytes >= SPLIT_FROM
+        split = expand.operation != "conv2d" and _weight_bytes(expand, project) >= SPLIT_FROM
         row_bytes = (left + width + right) * size
         wide = tiles(self.target)[0].blocks
 
@@ -570,3 +570,7 @@ class BlockedPlan:
         planar = blocked.transpose(0, 3, 1, 2).reshape(-1, frame.rows, frame.columns)
         (top, _), (left, _) = frame.pads
         return planar[: shape[0], top : top + shape[1], left : left + shape[2]].copy()
+
+
+def _weight_bytes(*nodes: Node) -> int:
+    return 4 * sum(prod(node.parameters["weight"]) for node in nodes)

@@ -44,10 +44,9 @@ def fused_calls(plan: BlockedPlan) -> list[str]:
 @pytest.fixture
 def lower(monkeypatch):
     """Choose how blocks are computed: as three calls ("unfused") or as one ("ring", "split"), in how much scratch."""
-    fusible = BlockedPlan._fusible
 
     def choose(how: str, scratch_bytes: int = 256 * 1024) -> None:
-        monkeypatch.setattr(BlockedPlan, "_fusible", (lambda plan, nodes: False) if how == "unfused" else fusible)
+        monkeypatch.setattr(blocked_plan, "FUSE_BELOW", 0 if how == "unfused" else NEVER)
         monkeypatch.setattr(blocked_plan, "SPLIT_FROM", 0 if how == "split" else NEVER)
         monkeypatch.setattr(blocked_plan, "SCRATCH_BYTES", scratch_bytes)
 
