@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet.bench import machine_limits
+from npmobilenet.bench import machine_limits, readme
 from npmobilenet.bench.peers import __main__ as command
 from npmobilenet.bench.peers.measure import OURS, TOLERANCE
 from npmobilenet.bench.peers.networks import Network
@@ -114,3 +114,30 @@ def test_cpus_are_those_of_this_process():
 def test_machine_limits():
     assert machine_limits.multiply_add_rate(threads=2, trips=1000, repeats=1) > 0
     assert set(machine_limits.bandwidth(repeats=1)) == {"read", "copy"}
+
+
+def test_readme_table(tmp_path):
+    """The table of a saved run replaces what stood between the markers, and nothing else."""
+    rows = [
+        {"runtime": "npmobilenet", "milliseconds": 7.44, "of_peak": 0.8},
+        {"runtime": "litert", "milliseconds": 8.45, "of_peak": 0.7, "ours_over_this": 0.88},
+    ]
+    run = {
+        "cpu": "a CPU",
+        "vectors": "AVX2",
+        "cpus": 2,
+        "python": "3.11",
+        "versions": {"numpy": "2.0", "numba": "0.68"},
+        "limits": [],
+        "comparisons": [{"network": "net", "batch": 1, "threads": threads, "rows": rows} for threads in (2, 1)],
+    }
+    file = tmp_path / "README.md"
+    file.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    readme.write(run, file)
+    text = file.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| batch 1, 1 thread | **7.4** (80% of the CPU's peak) | 8.4 (×1.14) |" in text
+    assert text.index("1 thread |") < text.index("2 threads |")
+    file.write_text("no markers")
+    with pytest.raises(ValueError, match="has no lines"):
+        readme.write(run, file)
