@@ -1,7 +1,7 @@
 """Depthwise convolution of a padded tensor: one channel block at a time, several pixels of a row at once.
 
-The 9 weights of a 3x3 window stay in registers; larger windows load theirs once per tap for a whole tile of
-pixels. An input vector that several windows of the tile share is loaded once.
+The sums of the pixels and one row of the window's weights stay in registers. An input vector is loaded once for
+all the windows it lies in, unless dilation sets them apart.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 # last `ring` rows of a longer one, row r standing at r mod `ring`; the first window begins at row `start`.
 DEPTHWISE = Fields("x x_row x_plane weights bias out out_plane rows columns clamp tap_row tap_column")
 NO_RING = 1 << 40
+UNROLLED_ROWS = 3  # rows of a window that are written out; more become a loop
 
 
 def define(library: Library, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
     """Add the kernels for one window."""
     name = window_name(kernel, stride)
-    tile = _tile_pixels(library, kernel, stride)
-    for pixels in {tile, 1}:
-        library.add(f"{name}_row_{pixels}", _row(library, kernel, stride, pixels))
-    library.add(f"{name}_blocks", _blocks(library, kernel, stride, tile))
+    for dilated in (False, True):
+        for pixels in _tiles(library, kernel):
+            library.add(_row_name(name, pixels, dilated), _row(library, kernel, stride, pixels, dilated))
+    library.add(f"{name}_blocks", _blocks(library, kernel, stride))
     library.add(name, _whole(name))
 
 
@@ -31,18 +32,22 @@ def window_name(kernel: tuple[int, int], stride: tuple[int, int]) -> str:
     return f"depthwise_{kernel[0]}x{kernel[1]}_s{stride[0]}x{stride[1]}"
 
 
-def _holds_weights(library: Library, kernel: tuple[int, int]) -> bool:
-    return kernel[0] * kernel[1] + 5 <= library.target.registers
+def _row_name(window: str, pixels: int, dilated: bool) -> str:
+    return f"{window}_row_{pixels}{'_dilated' * dilated}"
 
 
-def _tile_pixels(library: Library, kernel: tuple[int, int], stride: tuple[int, int]) -> int:
-    if _holds_weights(library, kernel):
-        return min(8, library.target.registers - kernel[0] * kernel[1] - 3)
-    return 7 if library.target.registers >= 32 else 6
+def _tiles(library: Library, kernel: tuple[int, int]) -> list[int]:
+    """Pixels computed at once, for wide images and narrow ones; 7 and 14 divide MobileNet's image sizes.
+
+    Sums, a row of weights and an input vector must fit into the registers.
+    """
+    free = library.target.registers - kernel[1] - 1
+    widest = next((pixels for pixels in (14, 7) if pixels <= free), max(1, free))
+    return [widest, *(pixels for pixels in (7, 3, 1) if pixels < widest)]
 
 
-def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pixels: int):
-    """All pixels of one output row of one block; at least ``pixels`` of them."""
+def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pixels: int, dilated: bool):
+    """All pixels of every output row of one block; at least ``pixels`` in a row."""
     size = library.target.bytes
     k_h, k_w = kernel
 
@@ -64,36 +69,41 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
     ) -> None:
         low, high = clamp.splat(0), clamp.splat(4)
         first = bias.vector()
-        held = None
-        if _holds_weights(library, kernel):
-            held = [[weights.vector((i * k_w + j) * size) for j in range(k_w)] for i in range(k_h)]
 
         def taps(i: int | Integer, source: Pointer, sums: list[Vector]) -> list[Vector]:
-            for j in range(k_w):
-                w = held[i][j] if held else (weights + i * (k_w * size)).vector(j * size)
-                column = source + tap_column * j
+            row = weights + i * (k_w * size)
+            w = [row.vector(j * size) for j in range(k_w)]
+            if dilated:
+                for j in range(k_w):
+                    column = source + tap_column * j
+                    sums = [y.fma(column.vector(m * stride[1] * size), w[j]) for m, y in enumerate(sums)]
+                return sums
+            for at in range((pixels - 1) * stride[1] + k_w):
+                value = source.vector(at * size)
                 for m in range(pixels):
-                    sums[m] = sums[m].fma(column.vector(m * stride[1] * size), w)
+                    j = at - m * stride[1]
+                    if 0 <= j < k_w:
+                        sums[m] = sums[m].fma(value, w[j])
             return sums
 
         def at_row(row: Integer) -> None:
             top = start + row * stride[0]
 
-            def input_row(i: int | Integer) -> Pointer:
-                number = top + tap_row * i
-                return x + code.select(number < ring, number, number - ring) * x_row
-
-            above = [input_row(i) for i in range(k_h)] if held else None
-
             def at_tile(index: Integer) -> None:
                 pixel = (index * pixels).minimum(columns - pixels)
                 left = pixel * (stride[1] * size)
+
+                def at_tap_row(i: int | Integer, *sums: Vector) -> list[Vector]:
+                    number = top + tap_row * i
+                    number = code.select(number < ring, number, number - ring)
+                    return taps(i, x + number * x_row + left, list(sums))
+
                 sums = [first] * pixels
-                if held:
+                if k_h <= UNROLLED_ROWS:
                     for i in range(k_h):
-                        sums = taps(i, above[i] + left, sums)
+                        sums = at_tap_row(i, *sums)
                 else:
-                    sums = code.loop(k_h, lambda i, *sums: taps(i, input_row(i) + left, list(sums)), sums)
+                    sums = code.loop(k_h, at_tap_row, sums)
                 for m in range(pixels):
                     (out + row * out_row + pixel * size).store(sums[m].clamp(low, high), m * size)
 
@@ -104,7 +114,7 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
     return write
 
 
-def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], tile: int):
+def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
     """Blocks ``first`` up to ``last``."""
     size = library.target.bytes
     name = window_name(kernel, stride)
@@ -144,10 +154,16 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], 
                 start,
                 ring,
             )
-            with code.when(columns >= tile):
-                code.call(f"{name}_row_{tile}", *arguments)
-            with code.when(columns < tile):
-                code.call(f"{name}_row_1", *arguments)
+            widths = _tiles(library, kernel)
+            for pixels, wider in zip(widths, [None, *widths], strict=False):
+                fits = columns >= pixels
+                if wider:
+                    fits = code.builder.and_(fits, columns < wider)
+                with code.when(fits):
+                    with code.when(tap_column.equals(size)):
+                        code.call(_row_name(name, pixels, False), *arguments)
+                    with code.when(tap_column > size):
+                        code.call(_row_name(name, pixels, True), *arguments)
 
         code.loop(last, at_block, start=first)
 
