@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from npmobilenet.bench.peers.measure import OURS
+from npmobilenet.bench.peers.measure import NOISY, OURS
 from npmobilenet.bench.peers.report import fastest_variants, heading
 from npmobilenet.bench.peers.runtimes import RUNTIMES
 
@@ -34,9 +34,10 @@ def table(run: dict) -> Iterator[str]:
 
 
 def _cell(row: dict) -> str:
+    noise = " ~" if row["spread"] > NOISY else ""
     if row["runtime"] == OURS:
-        return f"**{row['milliseconds']:.1f}** ({row['of_peak']:.0%} of the CPU's peak)"
-    return f"{row['milliseconds']:.1f} (×{1 / row['ours_over_this']:.2f})"
+        return f"**{row['milliseconds']:.1f}** ({row['of_peak']:.0%} of the CPU's peak){noise}"
+    return f"{row['milliseconds']:.1f} (×{1 / row['ours_over_this']:.2f}){noise}"
 
 
 def write(run: dict, readme: Path = README) -> None:
