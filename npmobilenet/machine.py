@@ -63,8 +63,3 @@ def vector_set() -> str:
     if platform.machine().lower() in ("aarch64", "arm64"):
         return "NEON"
     return "SSE2"
-
-
-def vector_lanes() -> int:
-    """Return how many float32 values one vector register holds."""
-    return {"AVX-512": 16, "AVX2 + FMA": 8, "AVX2": 8, "AVX": 8}.get(vector_set(), 4)

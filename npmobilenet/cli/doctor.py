@@ -35,23 +35,23 @@ def run(options: argparse.Namespace) -> int:
 def examine() -> dict[str, str]:
     """Return the report, one line per subject."""
     from npmobilenet import __version__
-    from npmobilenet.kernels import jit
+    from npmobilenet.kernels import simd
+    from npmobilenet.kernels.cache import kernel_cache
     from npmobilenet.kernels.cuda import device
-    from npmobilenet.machine import available_cpus, cpu_name, vector_lanes, vector_set
+    from npmobilenet.machine import available_cpus, cpu_name, vector_set
 
-    cache = jit.kernel_cache()
+    cache = kernel_cache()
     report = {
         "npmobilenet": f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
         "packages": ", ".join(f"{name} {_version(name)}" for name in REQUIRED),
         "optional": ", ".join(f"{name} {_version(name)} ({use})" for name, use in OPTIONAL.items()),
         "CPU": cpu_name(),
-        "vectors": f"{vector_lanes()} float32 lanes ({vector_set()})",
+        "vectors": f"{simd.host().lanes} float32 lanes ({vector_set()})",
         "threads": f"{available_cpus()} by default (CPUs this process may use)",
         "CUDA": device.status(),
         "self-test": _self_test(),
         "cache": f"{cache} ({_megabytes(cache)})" if cache else "no folder can be written; every process compiles anew",
     }
-    report["threads"] += f", threading layer {jit.threading_layer() or 'not started'}"
     return report
 
 

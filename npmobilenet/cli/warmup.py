@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.architectures import get_architecture, random_weights
     from npmobilenet.engine import Engine
     from npmobilenet.image import IMAGENET, preprocess
-    from npmobilenet.kernels.jit import kernel_cache
+    from npmobilenet.kernels.cache import kernel_cache
 
     start = time.perf_counter()
     x = preprocess(np.zeros((300, 400, 3), np.uint8), IMAGENET)[None]
