@@ -40,7 +40,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 
@@ -188,21 +188,17 @@ class Pointer:
         """One float32, in every lane."""
         return self.code.splat(self._load(F32, offset, 4))
 
-    def is_null(self) -> ir.Value:
-        """Whether it is the address 0, which stands for nothing."""
-        return self.code.builder.icmp_unsigned("==", self.address().value, I64(0))
-
     def address(self) -> Integer:
         """The address as an integer."""
         return Integer(self.code, self.code.builder.ptrtoint(self.value, I64))
 
+    def is_null(self) -> ir.Value:
+        """Whether it is the address 0, which stands for nothing."""
+        return self.address().equals(0)
+
     def integer(self, offset: Integer | int = 0) -> Integer:
         """The 64-bit integer that stands there."""
         return Integer(self.code, self._load(I64, offset, 8))
-
-    def integer32(self, offset: Integer | int = 0) -> Integer:
-        """The 32-bit integer that stands there."""
-        return Integer(self.code, self.code.builder.sext(self._load(I32, offset, 4), I64))
 
     def pointer(self, offset: Integer | int = 0) -> Pointer:
         """The address that stands there."""
@@ -375,7 +371,7 @@ class Library:
         ``define(library)`` adds the kernels, with :meth:`add`.
     folder : Path or None
         Where to keep the object code, a folder whose name depends on every kernel source
-        (`jit.kernel_cache`); None compiles in every process.
+        (`cache.kernel_cache`); None compiles in every process.
     """
 
     def __init__(self, name: str, target: Target, define: Callable[[Library], None], folder: Path | None) -> None:

@@ -308,7 +308,7 @@ class BlockedPlan:
                 **self._frame_numbers(copy),
             )
         if len(group) == 3:
-            yield self._strips(group, at, image)
+            yield self._block(group, at, image)
             return
         (node,) = group
         make = {
@@ -436,15 +436,17 @@ class BlockedPlan:
             clamp=self._clamp(node),
         )
 
-    def _strips(self, group: tuple[Node, ...], at: dict[str, int], image: np.ndarray) -> list[int]:
+    def _block(self, group: tuple[Node, ...], at: dict[str, int], image: np.ndarray) -> list[int]:
+        """A fused block: by strips of rows in a ring, or by chunks of channels (`inverted_residual`)."""
         expand, middle, project = group
+        is_stem = expand.operation == "conv2d"
         size = self.target.bytes
         (top, _), (left, right) = self._pads(middle)
         (_, height, width), (_, rows, columns) = self.shapes[expand.name], self.shapes[middle.name]
         blocks = self._blocks(expand.name)
         stride, kernel_height = middle["stride"][0], middle["kernel"][0]
 
-        split = expand.operation != "conv2d" and _weight_bytes(expand, project) >= SPLIT_FROM
+        split = not is_stem and _weight_bytes(expand, project) >= SPLIT_FROM
         row_bytes = (left + width + right) * size
         wide = tiles(self.target)[0].blocks
 
@@ -465,17 +467,13 @@ class BlockedPlan:
             chunk = blocks
         scratch_plane, _ = scratch(strip)
         self.scratch_bytes = max(self.scratch_bytes, chunk * sum(scratch(strip)))
-        is_stem = expand.operation == "conv2d"
         if is_stem:
             source, units = image.ctypes.data, self.shapes["input"][0]
             x_row, x_plane = image.strides[1], image.strides[0]
         else:
             source, units = at[expand.inputs[0]], -(-self.shapes[expand.inputs[0]][0] // k_unit(self.target))
             x_row, x_plane = 0, self._plane(expand.inputs[0])
-        expand_widths, project_widths = (
-            panels(self.target, expand["channels"]),
-            panels(self.target, project["channels"]),
-        )
+        expand_widths, project_widths = (panels(self.target, node["channels"]) for node in (expand, project))
         residual = project.inputs[1] if project.attributes.get("residual") else None
         strip_frame = Frame(
             (max(2 * strip * stride, (strip - 1) * stride + kernel_height), width), ((0, 0), (left, right))

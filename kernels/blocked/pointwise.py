@@ -79,8 +79,7 @@ def _tile(library: Library, tile: Tile, scattered: bool):
             ]
 
         low, high = clamp.splat(0), clamp.splat(4)
-        no_residual = residual.address().equals(0)
-        has_residual = code.builder.not_(no_residual)
+        has_residual = code.builder.not_(residual.is_null())
 
         def at_tile(index: Integer) -> None:
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
@@ -137,13 +136,12 @@ def _panels(library: Library, scattered: bool):
         def panel(number: Integer, tile: Tile) -> None:
             narrow_before = (number - wide).maximum(0)
             block = (number - narrow_before) * wide_tile.blocks + narrow_before
-            no_residual = residual.address().equals(0)
             arguments = (
                 x,
                 x_plane,
                 weights + block * block_weights + skip * tile.blocks,
                 bias + block * size,
-                code.select(no_residual, residual, residual + residual_plane * block),
+                code.select(residual.is_null(), residual, residual + residual_plane * block),
                 residual_plane,
                 out + out_plane * block,
                 out_plane,

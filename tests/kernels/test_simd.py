@@ -133,16 +133,14 @@ def test_integers(a, b):
 def test_pointers():
     memory = np.array([-1, 7, 0], np.int64)
     memory[2] = memory.ctypes.data
-    small = np.array([-5, 9], np.int32)
-    out = np.zeros(7, np.int64)
+    out = np.zeros(6, np.int64)
 
-    def compute(code: Code, memory: Pointer, small: Pointer, nothing: Pointer, out: Pointer) -> None:
+    def compute(code: Code, memory: Pointer, nothing: Pointer, out: Pointer) -> None:
         one, zero = code.integer(1), code.integer(0)
         results = [
             memory.integer(8),
             memory.pointer(16).integer(),
             (memory + 16 - code.integer(8)).integer(),
-            small.integer32(0),
             memory.address().pointer().integer(8),
             code.select(nothing.is_null(), one, zero),
             code.select(memory.is_null(), one, zero),
@@ -150,8 +148,8 @@ def test_pointers():
         for i, result in enumerate(results):
             out.store(result, 8 * i)
 
-    run(compute, memory, small, 0, out)
-    assert out.tolist() == [7, -1, 7, -5, 7, 1, 0]
+    run(compute, memory, 0, out)
+    assert out.tolist() == [7, -1, 7, 7, 1, 0]
 
 
 # Control --------------------------------------------------------------------------------------------------------
