@@ -1,10 +1,13 @@
 """Depthwise convolution of a padded tensor: one channel block at a time, several pixels of a row at once.
 
-The sums of the pixels and one row of the window's weights stay in registers. An input vector is loaded once for
-all the windows it lies in, unless dilation sets them apart.
+The sums of the pixels stay in registers, and so does a row of the window's weights where both find room: then an
+input vector is loaded once for all the windows it lies in, unless dilation sets them apart. Of a wider window
+one weight at a time meets the pixels.
 """
 
 from __future__ import annotations
+
+from llvmlite import ir
 
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
@@ -15,6 +18,7 @@ from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 DEPTHWISE = Fields("x x_row x_plane weights bias out out_plane rows columns clamp tap_row tap_column")
 NO_RING = 1 << 40
 UNROLLED_ROWS = 3  # rows of a window that are written out; more become a loop
+UNROLLED_PIXELS = 7  # for which the taps of a row are written out where weights find no room
 
 
 def define(library: Library, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
@@ -37,19 +41,22 @@ def _row_name(window: str, pixels: int, dilated: bool) -> str:
 
 
 def _tiles(library: Library, kernel: tuple[int, int]) -> list[int]:
-    """Pixels computed at once, for wide images and narrow ones; 7 and 14 divide MobileNet's image sizes.
+    """Pixels computed at once, for wide images and narrow ones; 7 and 14 divide MobileNet's image sizes."""
+    if _fits(library, kernel, 14) or not _fits(library, kernel, 7):
+        return [14, 7, 3, 1]
+    return [7, 3, 1]
 
-    Sums, a row of weights and an input vector must fit into the registers.
-    """
-    free = library.target.registers - kernel[1] - 1
-    widest = next((pixels for pixels in (14, 7) if pixels <= free), max(1, free))
-    return [widest, *(pixels for pixels in (7, 3, 1) if pixels < widest)]
+
+def _fits(library: Library, kernel: tuple[int, int], pixels: int) -> bool:
+    """Whether the registers hold the sums, a row of weights and an input vector."""
+    return pixels + kernel[1] + 1 <= library.target.registers
 
 
 def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pixels: int, dilated: bool):
     """All pixels of every output row of one block; at least ``pixels`` in a row."""
     size = library.target.bytes
     k_h, k_w = kernel
+    weights_stay = _fits(library, kernel, pixels)
 
     def write(
         code: Code,
@@ -72,12 +79,18 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
 
         def taps(i: int | Integer, source: Pointer, sums: list[Vector]) -> list[Vector]:
             row = weights + i * (k_w * size)
-            w = [row.vector(j * size) for j in range(k_w)]
-            if dilated:
+
+            def at_tap(j: int | Integer, *sums: Vector) -> list[Vector]:
+                weight, column = (row + j * size).vector(), source + tap_column * j
+                return [y.fma(column.vector(m * stride[1] * size), weight) for m, y in enumerate(sums)]
+
+            if dilated or not weights_stay:
+                if pixels > UNROLLED_PIXELS:  # written out, it would share input vectors between taps, and run out
+                    return code.loop(k_w, at_tap, sums)
                 for j in range(k_w):
-                    column = source + tap_column * j
-                    sums = [y.fma(column.vector(m * stride[1] * size), w[j]) for m, y in enumerate(sums)]
+                    sums = at_tap(j, *sums)
                 return sums
+            w = [row.vector(j * size) for j in range(k_w)]
             for at in range((pixels - 1) * stride[1] + k_w):
                 value = source.vector(at * size)
                 for m in range(pixels):
@@ -138,36 +151,53 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
         first: Integer,
         last: Integer,
     ) -> None:
+        widths = _tiles(library, kernel)
+        main = _first(code, [(columns >= pixels, pixels) for pixels in widths], 1)
+        rest = columns % main
+        # What a row of whole tiles leaves over goes to the smallest tile that takes it at once.
+        tail = _first(code, [(rest.equals(0), 0), *((rest <= pixels, pixels) for pixels in reversed(widths))], 0)
+        whole = code.select(tail.equals(main), columns, columns - rest)
+
         def at_block(block: Integer) -> None:
-            arguments = (
-                x + x_plane * block,
-                x_row,
-                weights + block * (kernel[0] * kernel[1] * size),
-                bias + block * size,
-                out + out_plane * block,
-                rows,
-                columns,
-                clamp,
-                tap_column,
-                tap_row,
-                columns * size,
-                start,
-                ring,
-            )
-            widths = _tiles(library, kernel)
-            for pixels, wider in zip(widths, [None, *widths], strict=False):
-                fits = columns >= pixels
-                if wider:
-                    fits = code.builder.and_(fits, columns < wider)
-                with code.when(fits):
-                    with code.when(tap_column.equals(size)):
-                        code.call(_row_name(name, pixels, False), *arguments)
-                    with code.when(tap_column > size):
-                        code.call(_row_name(name, pixels, True), *arguments)
+            def strip(pixels: int, from_column: Integer, count: Integer) -> None:
+                arguments = (
+                    x + x_plane * block + from_column * (stride[1] * size),
+                    x_row,
+                    weights + block * (kernel[0] * kernel[1] * size),
+                    bias + block * size,
+                    out + out_plane * block + from_column * size,
+                    rows,
+                    count,
+                    clamp,
+                    tap_column,
+                    tap_row,
+                    columns * size,
+                    start,
+                    ring,
+                )
+                with code.when(tap_column.equals(size)):
+                    code.call(_row_name(name, pixels, False), *arguments)
+                with code.when(tap_column > size):
+                    code.call(_row_name(name, pixels, True), *arguments)
+
+            for pixels in widths:
+                with code.when(main.equals(pixels)):
+                    strip(pixels, code.integer(0), whole)
+            for pixels in widths[1:]:
+                with code.when(code.builder.and_(tail.equals(pixels), tail < main)):
+                    strip(pixels, columns - pixels, code.integer(pixels))
 
         code.loop(last, at_block, start=first)
 
     return write
+
+
+def _first(code: Code, cases: list[tuple[ir.Value, int]], otherwise: int) -> Integer:
+    """The number of the first case that holds."""
+    number = code.integer(otherwise)
+    for condition, value in reversed(cases):
+        number = code.select(condition, code.integer(value), number)
+    return number
 
 
 def _whole(name: str):

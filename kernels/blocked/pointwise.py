@@ -5,10 +5,12 @@ step loads NB vectors of weights and, for each pixel, one input value into all l
 multiply-adds. Bias comes first, activation and residual last, all without another pass over memory.
 
 The last tile of a run overlaps the one before it instead of being narrower, and keeps only its new pixels: there
-is one kernel instead of MR.
+are a few kernels instead of MR, and each run takes the one that wastes least on it.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from npmobilenet.kernels.blocked.layout import Fields, Tile, k_unit, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
@@ -19,19 +21,28 @@ from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 # sums over earlier input channels already, `block_weights`, from the weights of a block to the next one's, and
 # `skip`, the bytes of each block's weights that belong to those earlier channels.
 POINTWISE = Fields("x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units wide clamp")
+HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
 
 
 def define(library: Library) -> None:
     """Add the kernels."""
     for scattered in (False, True):
         for tile in tiles(library.target):
-            for pixels in {tile.pixels, 1}:
-                library.add(
-                    _name(Tile(pixels, tile.blocks), scattered),
-                    _tile(library, Tile(pixels, tile.blocks), scattered),
-                )
+            for shape in _shapes(tile):
+                library.add(_name(shape, scattered), _tile(library, shape, scattered))
         library.add(f"pointwise_panels{'_scattered' * scattered}", _panels(library, scattered))
     library.add("pointwise", pointwise)
+
+
+def _steps(pixels: int | Integer, tile: Tile) -> int | Integer:
+    """How long a run of pixels takes: tiles times the sums of each, or as many as hide the latency of adding."""
+    return (pixels + (tile.pixels - 1)) // tile.pixels * max(tile.pixels * tile.blocks, HIDDEN)
+
+
+def _shapes(tile: Tile) -> list[Tile]:
+    """The tile, and lower ones: the best for a plane of 7x7, and a single pixel. Each costs time to compile."""
+    lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)]
+    return [tile, min(lower, key=partial(_steps, 49)), Tile(1, tile.blocks)]
 
 
 def _name(tile: Tile, scattered: bool) -> str:
@@ -133,6 +144,18 @@ def _panels(library: Library, scattered: bool):
         last: Integer,
         skip: Integer,
     ) -> None:
+        def choose(shapes: list[Tile]) -> Integer:
+            """The pixels of the best shape for this run."""
+            best, least = code.integer(0), code.integer(1 << 40)
+            for shape in shapes:
+                steps = code.select(pixels >= shape.pixels, _steps(pixels, shape), code.integer(1 << 41))
+                better = steps < least
+                best = code.select(better, code.integer(shape.pixels), best)
+                least = code.select(better, steps, least)
+            return best
+
+        chosen = {tile: choose(_shapes(tile)) for tile in tiles(target)}
+
         def panel(number: Integer, tile: Tile) -> None:
             narrow_before = (number - wide).maximum(0)
             block = (number - narrow_before) * wide_tile.blocks + narrow_before
@@ -151,10 +174,9 @@ def _panels(library: Library, scattered: bool):
                 clamp,
                 more,
             )
-            with code.when(pixels >= tile.pixels):
-                code.call(_name(tile, scattered), *arguments)
-            with code.when(pixels < tile.pixels):
-                code.call(_name(Tile(1, tile.blocks), scattered), *arguments)
+            for shape in _shapes(tile):
+                with code.when(chosen[tile].equals(shape.pixels)):
+                    code.call(_name(shape, scattered), *arguments)
 
         wide_shape, narrow_shape = tiles(target)
         code.loop(last.minimum(wide), lambda number: panel(number, wide_shape), start=first)
