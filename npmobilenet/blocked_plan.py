@@ -323,6 +323,12 @@ class BlockedPlan:
     def _out(self, name: str, at: Mapping[str, int]) -> dict[str, int]:
         return {"out": at[name], "out_plane": self._plane(name)}
 
+    def _out_rows(self, name: str, at: Mapping[str, int]) -> dict[str, int]:
+        """Of a kernel that writes row by row: it goes on inside the frame."""
+        frame, size = self.frames[name], self.target.bytes
+        begin = (frame.pads[0][0] * frame.columns + frame.pads[1][0]) * size
+        return {"out": at[name] + begin, "out_row": frame.columns * size, "out_plane": self._plane(name)}
+
     def _frame_numbers(self, name: str) -> dict[str, int]:
         frame = self.frames[name]
         return dict(zip(FRAME.split(), (frame.rows, frame.columns, *frame.pads[0], *frame.pads[1]), strict=True))
@@ -337,10 +343,9 @@ class BlockedPlan:
         return self.program.clamps[node.attributes.get("activation", "none")].ctypes.data
 
     def _stem(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
-        name, frame, size = node.name, self.frames[node.name], self.target.bytes
+        name = node.name
         weights, bias = self.program.addresses[name]
         widths = panels(self.target, node["channels"])
-        begin = (frame.pads[0][0] * frame.columns + frame.pads[1][0]) * size
         return self._row(
             stem.name(*library.STEM_WINDOW),
             self.shapes[name][1],
@@ -351,9 +356,7 @@ class BlockedPlan:
             channels=self.shapes["input"][0],
             weights=weights,
             bias=bias,
-            out=at[name] + begin,
-            out_row=frame.columns * size,
-            out_plane=self._plane(name),
+            **self._out_rows(name, at),
             columns=self.shapes[name][2],
             clamp=self._clamp(node),
             wide=widths.count(tiles(self.target)[0].blocks),
@@ -399,7 +402,7 @@ class BlockedPlan:
             x_plane=self._plane(source),
             weights=weights,
             bias=bias,
-            **self._out(name, at),
+            **self._out_rows(name, at),
             rows=self.shapes[name][1],
             columns=self.shapes[name][2],
             clamp=self._clamp(node),

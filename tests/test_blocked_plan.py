@@ -10,8 +10,10 @@ import pytest
 
 from npmobilenet import blocked_plan
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.architectures.blocks import Builder
 from npmobilenet.blocked_plan import BlockedPlan, BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
+from npmobilenet.graph import Graph
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.layout import KERNEL
 from npmobilenet.kernels.simd import Library
@@ -130,6 +132,39 @@ def test_a_residual_is_read_from_a_padded_tensor():
     expected = Engine(graph, weights, "reference").run(x[None], output="block1")[0]
     for threads in (1, 2, 3):
         assert_like_reference(program.plan((21, 26), "block1", threads).run(x), expected, threads)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_layers_in_any_order(seed):
+    """Depthwise after depthwise, two readers of one tensor, shortcuts from anywhere: what no MobileNet has."""
+    random = np.random.default_rng(seed)
+    builder = Builder(1.0, 5, "relu6", random.choice(["symmetric", "same"]), 1e-5)
+    builder.channels, builder.last, builder.block = 3, "input", "all"
+    builder.convolution("stem", 16, 3, 2)
+    before = [builder.last]  # tensors of the present size and channels
+    for number in range(random.integers(3, 9)):
+        name = f"layer{number}"
+        kind = random.choice(["depthwise", "pointwise", "residual"])
+        if kind == "depthwise":
+            stride = int(random.integers(1, 3))
+            builder.convolution(name, builder.channels, int(random.choice([3, 5, 9])), stride, depthwise=True)
+            before = before if stride == 1 else []
+        elif kind == "pointwise":
+            builder.convolution(name, int(random.choice([8, 16, 20])), active=bool(random.integers(2)))
+            before = []
+        else:
+            builder.convolution(name, builder.channels, active=False)
+            if before:
+                builder._add(f"{name}.add", "add", (builder.last, random.choice(before)))
+        before.append(builder.last)
+    builder._pool(None, 0, 1)
+    builder._linear(None, 0, 1)
+    graph = Graph(tuple(builder.nodes))
+    weights, x = random_weights(graph, seed), image((29, 41), seed)
+    program = BlockedProgram(graph, weights)
+    expected = Program(graph, weights, "reference").plan((29, 41)).run(x)
+    for threads in (1, 2):
+        assert_like_reference(program.plan((29, 41), None, threads).run(x), expected, [node.name for node in graph])
 
 
 def test_memory_of_activations():

@@ -12,10 +12,10 @@ from llvmlite import ir
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 
-# Distances in bytes: x_row, x_plane, out_plane and tap_column (from one tap of the window to the next:
+# Distances in bytes: x_row, x_plane, out_row, out_plane and tap_column (from one tap of the window to the next:
 # dilation); tap_row is the vertical dilation, in rows. The functions below also know a ring: the image is the
 # last `ring` rows of a longer one, row r standing at r mod `ring`; the first window begins at row `start`.
-DEPTHWISE = Fields("x x_row x_plane weights bias out out_plane rows columns clamp tap_row tap_column")
+DEPTHWISE = Fields("x x_row x_plane weights bias out out_row out_plane rows columns clamp tap_row tap_column")
 NO_RING = 1 << 40
 UNROLLED_ROWS = 3  # rows of a window that are written out; more become a loop
 UNROLLED_PIXELS = 7  # for which the taps of a row are written out where weights find no room
@@ -140,6 +140,7 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
         weights: Pointer,
         bias: Pointer,
         out: Pointer,
+        out_row: Integer,
         out_plane: Integer,
         rows: Integer,
         columns: Integer,
@@ -171,7 +172,7 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
                     clamp,
                     tap_column,
                     tap_row,
-                    columns * size,
+                    out_row,
                     start,
                     ring,
                 )
@@ -213,6 +214,7 @@ def _whole(name: str):
                 a.at("weights"),
                 a.at("bias"),
                 a.at("out"),
+                a["out_row"],
                 a["out_plane"],
             ),
             *(a["rows"], a["columns"], a.at("clamp"), a["tap_row"], a["tap_column"]),

@@ -99,7 +99,7 @@ class _Block:
             a.at("depthwise"),
             *(self.expanded - a["scratch_plane"] * first, self.row_vectors * size, a["scratch_plane"]),
             *(a.at("depthwise_weights"), a.at("depthwise_bias")),
-            *(self.filtered - plane * first, plane, rows, a["columns"], a.at("depthwise_clamp")),
+            *(self.filtered - plane * first, a["columns"] * size, plane, rows, a["columns"], a.at("depthwise_clamp")),
             *(code.integer(1), code.integer(size), start, code.integer(ring), first, last),
         )
 

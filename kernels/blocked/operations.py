@@ -102,8 +102,8 @@ def depthwise_conv2d(
             threads, kernel, blocks, depthwise.DEPTHWISE,
             x=pack_tensor(target, image, g.pads), x_row=width * target.bytes, x_plane=height * width * target.bytes,
             weights=packed[0], bias=packed[1],
-            out=blocked, out_plane=rows * columns * target.bytes, rows=rows, columns=columns,
-            clamp=clamp, tap_row=g.dilation[0], tap_column=g.dilation[1] * target.bytes,
+            out=blocked, out_row=columns * target.bytes, out_plane=rows * columns * target.bytes,
+            rows=rows, columns=columns, clamp=clamp, tap_row=g.dilation[0], tap_column=g.dilation[1] * target.bytes,
         )  # fmt: skip
         result[:] = unpack_tensor(target, blocked, result.shape)
     return out
