@@ -153,6 +153,13 @@ class Workspace:
     arena: np.ndarray
     table: np.ndarray
     scratch: list[np.ndarray]
+    counters: np.ndarray
+
+    def __post_init__(self) -> None:
+        # Asking NumPy for an address takes as long as a small layer.
+        self.walk = (self.table.ctypes.data, self.table.strides[0], len(self.table))
+        self.counters_address = self.counters.ctypes.data
+        self.scratch_addresses = [scratch.ctypes.data for scratch in self.scratch]
 
 
 class BlockedPlan:
@@ -282,7 +289,8 @@ class BlockedPlan:
         table = table.reshape(len(rows), -1)
         for target, row in zip(table, rows, strict=True):
             target[: len(row)] = row
-        return Workspace(image, arena, table, [aligned(self.scratch_bytes // 4 + 16) for _ in range(self.threads)])
+        scratch = [aligned(self.scratch_bytes // 4 + 16) for _ in range(self.threads)]
+        return Workspace(image, arena, table, scratch, aligned(len(rows) * COUNTERS, np.int64))
 
     def _constant(self, values: np.ndarray) -> int:
         """Keep an array as long as the plan and return its address."""
@@ -543,21 +551,27 @@ class BlockedPlan:
         (top, _), (left, _) = self.image_pads
         _, height, width = self.shapes["input"]
         work.image[:, top : top + height, left : left + width] = image
-        rows, columns = work.table.shape
-        counters = aligned(rows * COUNTERS, np.int64)
-        arguments = (work.table.ctypes.data, 8 * columns, rows, counters.ctypes.data)
-        walk = library.walker()
-
-        def take_part(scratch: np.ndarray, *keep: object) -> None:
-            walk(*arguments, scratch.ctypes.data)
-
-        for scratch in work.scratch[1:]:
-            # A helper that comes when all is done still looks at the table and the counters: it keeps them.
-            threads.ask(partial(take_part, scratch, counters, work, self), self.threads - 1)
-        take_part(work.scratch[0])
+        if self.threads == 1:
+            work.counters.fill(0)
+            library.walker()(*work.walk, work.counters_address, work.scratch_addresses[0])
+        else:
+            self._walk_together(work)
         result = self._result(work)
         self._idle.append(work)
         return result
+
+    def _walk_together(self, work: Workspace) -> None:
+        # A helper that comes when all is done still looks at the table and the counters: it keeps them.
+        counters = aligned(work.counters.size, np.int64)
+        arguments = (*work.walk, counters.ctypes.data)
+        walk = library.walker()
+
+        def take_part(scratch: int, *keep: object) -> None:
+            walk(*arguments, scratch)
+
+        for scratch in work.scratch_addresses[1:]:
+            threads.ask(partial(take_part, scratch, counters, work, self), self.threads - 1)
+        take_part(work.scratch_addresses[0])
 
     def _result(self, work: Workspace) -> np.ndarray:
         name = self.groups[-1][-1].name
