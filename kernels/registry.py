@@ -75,8 +75,12 @@ def _clamped(activation: str = "none", **others: Any) -> bool:
     return activation in ("none", "relu", "relu6")
 
 
-def _clamped_dense(groups: int = 1, dilation: int | Sequence[int] = 1, **others: Any) -> bool:
-    return groups == 1 and pair(dilation) == (1, 1) and _clamped(**others)
+def _clamped_ungrouped(groups: int = 1, **others: Any) -> bool:
+    return groups == 1 and _clamped(**others)
+
+
+def _clamped_dense(dilation: int | Sequence[int] = 1, **others: Any) -> bool:
+    return pair(dilation) == (1, 1) and _clamped_ungrouped(**others)
 
 
 def _row(
@@ -97,6 +101,7 @@ OPERATIONS = (
     "mixed_depthwise_conv2d",
     "pointwise_conv2d",
     "linear",
+    "squeeze_excite",
     "batch_norm",
     "global_average_pool",
     "max_pool2d",
@@ -108,15 +113,18 @@ OPERATIONS = (
     "hard_swish",
     "swish",
     "sigmoid",
+    "hard_sigmoid",
 )
 
 KERNELS: list[Kernel] = [
     *(_row(operation, "reference", "numpy", "reference") for operation in OPERATIONS),
     _row("conv2d", "cpu", "njit", "cpu.convolution"),
     _row("depthwise_conv2d", "cpu", "njit", "cpu.depthwise"),
+    _row("mixed_depthwise_conv2d", "cpu", "njit", "cpu.mixed"),
     _row("pointwise_conv2d", "cpu", "njit", "cpu.pointwise", name="pointwise_conv2d_plain"),
     _row("pointwise_conv2d", "cpu", "njit_tiled", "cpu.pointwise", rank=1),
     _row("linear", "cpu", "njit", "cpu.linear"),
+    _row("squeeze_excite", "cpu", "njit", "cpu.squeeze_excite"),
     _row("softmax", "cpu", "njit", "cpu.linear"),
     _row("global_average_pool", "cpu", "njit", "cpu.pooling"),
     _row("max_pool2d", "cpu", "njit", "cpu.pooling"),
@@ -127,11 +135,12 @@ KERNELS: list[Kernel] = [
     _row("hard_swish", "cpu", "njit", "cpu.activation"),
     _row("swish", "cpu", "njit", "cpu.activation"),
     _row("sigmoid", "cpu", "njit", "cpu.activation"),
+    _row("hard_sigmoid", "cpu", "njit", "cpu.activation"),
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
     # a small layer: hence the lowest rank. `blocked_plan` calls the same kernels on tensors that stay blocked.
     _row("conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped_dense),
     _row("depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
-    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
+    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped_ungrouped),
     _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
     _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
 ]
@@ -181,6 +190,8 @@ def macs(operation: str, *arguments: Any, **geometry: Any) -> int:
     if operation in ("depthwise_conv2d", "mixed_depthwise_conv2d"):
         weights = bound["weights"] if "weights" in bound else [bound["weight"]]
         return prod(shape[:3]) * sum(weight.size for weight in weights)
+    if operation == "squeeze_excite":
+        return shape[0] * (bound["reduce_weight"].size + bound["expand_weight"].size)
     return 0
 
 
@@ -193,7 +204,10 @@ def bytes_moved(operation: str, *arguments: Any, **geometry: Any) -> int:
     return 4 * values
 
 
-_ARRAYS = {"x", "y", "weight", "weights", "bias", "mean", "variance", "residual"}
+_ARRAYS = {
+    *("x", "y", "residual", "weight", "weights", "bias", "mean", "variance"),
+    *("reduce_weight", "reduce_bias", "expand_weight", "expand_bias"),
+}
 
 
 def _bind(operation: str, arguments: tuple, geometry: dict[str, Any]) -> dict[str, Any]:
