@@ -43,6 +43,18 @@ class Geometry:
         """Zeros above and to the left of the image: what a kernel subtracts from an input position."""
         return self.pads[0][0], self.pads[1][0]
 
+    def padded(self, x: np.ndarray, value: float = 0.0) -> np.ndarray:
+        """Return ``x`` (N, H, W, C) in its frame of zeros, or of another value."""
+        return np.pad(x, ((0, 0), *self.pads, (0, 0)), constant_values=value)
+
+    def tap(self, padded: np.ndarray, i: int, j: int) -> np.ndarray:
+        """Return the pixels that kernel position (i, j) meets, one per output: a view of shape (N, P, Q, C)."""
+        rows, columns = (
+            slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
+            for at, dilation, stride, count in zip((i, j), self.dilation, self.stride, self.shape[1:3], strict=True)
+        )
+        return padded[:, rows, columns]
+
 
 def array(name: str, value: np.ndarray, axes: str = "", **sizes: int) -> None:
     """Check that ``value`` is a float array with these axes, some of them of a known size.

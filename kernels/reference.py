@@ -17,7 +17,7 @@ import numpy as np
 
 from npmobilenet.geometry import PaddingSpec
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.checks import Geometry, Size
+from npmobilenet.kernels.checks import Size
 
 
 def conv2d(
@@ -56,11 +56,11 @@ def conv2d(
         groups=groups,
         activation=activation,
     )
-    x, weight = _pad(x, g), _float64(weight)
+    x, weight = g.padded(_float64(x)), _float64(weight)
     c_in, c_out = weight.shape[2], weight.shape[3] // groups
     y = np.zeros(g.shape)
     for i, j in np.ndindex(g.kernel):
-        tap = _tap(x, i, j, g)
+        tap = g.tap(x, i, j)
         for group in range(groups):
             inputs = slice(group * c_in, (group + 1) * c_in)
             outputs = slice(group * c_out, (group + 1) * c_out)
@@ -88,10 +88,10 @@ def depthwise_conv2d(
     g = checks.depthwise_conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    x, weight = _pad(x, g), _float64(weight)
+    x, weight = g.padded(_float64(x)), _float64(weight)
     y = np.zeros(g.shape)
     for i, j in np.ndindex(g.kernel):
-        y += _tap(x, i, j, g) * weight[i, j]
+        y += g.tap(x, i, j) * weight[i, j]
     return _finish(y, bias, activation, out)
 
 
@@ -251,10 +251,10 @@ def max_pool2d(
     The padding counts as minus infinity; ``stride`` is the window's size unless given.
     """
     g = checks.max_pool2d(x, kernel_size, stride=stride, padding=padding)
-    x = _pad(x, g, value=-np.inf)
+    x = g.padded(_float64(x), -np.inf)
     y = np.full(g.shape, -np.inf)
     for i, j in np.ndindex(g.kernel):
-        y = np.maximum(y, _tap(x, i, j, g))
+        y = np.maximum(y, g.tap(x, i, j))
     return _finish(y, out=out)
 
 
@@ -278,9 +278,9 @@ def average_pool2d(
     """
     g = checks.average_pool2d(x, kernel_size, stride=stride, padding=padding, count_include_pad=count_include_pad)
     counted = np.ones((1, *x.shape[1:3], 1))
-    x, counted = _pad(x, g), _pad(counted, g, value=float(count_include_pad))
-    total = sum(_tap(x, i, j, g) for i, j in np.ndindex(g.kernel))
-    count = sum(_tap(counted, i, j, g) for i, j in np.ndindex(g.kernel))
+    x, counted = g.padded(_float64(x)), g.padded(counted, float(count_include_pad))
+    total = sum(g.tap(x, i, j) for i, j in np.ndindex(g.kernel))
+    count = sum(g.tap(counted, i, j) for i, j in np.ndindex(g.kernel))
     return _finish(total / count, out=out)
 
 
@@ -359,19 +359,6 @@ _ACTIVATIONS = {
 
 def _float64(x: np.ndarray) -> np.ndarray:
     return np.asarray(x, np.float64)
-
-
-def _pad(x: np.ndarray, g: Geometry, value: float = 0.0) -> np.ndarray:
-    return np.pad(_float64(x), ((0, 0), *g.pads, (0, 0)), constant_values=value)
-
-
-def _tap(padded: np.ndarray, i: int, j: int, g: Geometry) -> np.ndarray:
-    """The pixels that kernel position (i, j) meets, one per output: a view of shape (N, P, Q, C)."""
-    rows, columns = (
-        slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
-        for at, dilation, stride, count in zip((i, j), g.dilation, g.stride, g.shape[1:3], strict=True)
-    )
-    return padded[:, rows, columns]
 
 
 def _finish(

@@ -18,8 +18,11 @@ import numpy as np
 
 from npmobilenet.geometry import pair
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.ladder import LADDERS
 
-BACKENDS = ("reference", "cpu")
+# "ladder" holds the versions of an operation from the textbook's to the fastest, to be studied and measured
+# beside each other: nothing is dispatched to it.
+BACKENDS = ("reference", "cpu", "ladder")
 
 
 def _everything(**what: Any) -> bool:
@@ -34,13 +37,13 @@ class Kernel:
     ----------
     operation : str
         What it computes: the name of the function in :mod:`npmobilenet.kernels.reference` that defines it.
-    backend : {"reference", "cpu"}
+    backend : {"reference", "cpu", "ladder"}
     variant : str
         How it computes it; unique among the kernels of one operation and backend.
     target : str
         Where it is: ``"module:function"``.
     rank : int
-        The larger, the faster: :func:`best` takes the highest that supports the case.
+        The larger, the faster: :func:`best` takes the highest that supports the case. On a ladder, the rung.
     supports : callable
         Takes facts of a case as keywords (``groups=2``, ``c_out=90``, ...) and returns whether the kernel can
         compute it. It must take ``**others``: which facts are known depends on the caller.
@@ -73,6 +76,10 @@ class Kernel:
 def _clamped(activation: str = "none", **others: Any) -> bool:
     """What the blocked kernels compute: activations that are a minimum and a maximum."""
     return activation in ("none", "relu", "relu6")
+
+
+def _ungrouped(groups: int = 1, **others: Any) -> bool:
+    return groups == 1
 
 
 def _clamped_ungrouped(groups: int = 1, **others: Any) -> bool:
@@ -143,6 +150,15 @@ KERNELS: list[Kernel] = [
     _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped_ungrouped),
     _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
     _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
+]
+
+
+# A rung that is a kernel of the engine supports what its row above says.
+_supports = {kernel.target: kernel.supports for kernel in KERNELS}
+KERNELS += [
+    Kernel(operation, "ladder", rung.name, rung.target, height, _supports.get(rung.target, _ungrouped))
+    for operation, rungs in LADDERS.items()
+    for height, rung in enumerate(rungs)
 ]
 
 
