@@ -3,6 +3,7 @@
 ``reference``  what every operation means (NumPy, float64)
 ``cpu``        plain, readable loops compiled by Numba
 ``blocked``    the fastest: explicit vectors on channel-blocked tensors, written in the vocabulary of ``simd``
+``ladder``     every operation from the textbook's loops to the fastest kernel, to be studied and measured
 ``cuda``       the CUDA device
 ``registry``   the table of all kernels: dispatch, tests and benchmarks iterate it
 ``jit``        how Numba compiles functions; ``cache``: where machine code is kept

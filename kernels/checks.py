@@ -16,7 +16,7 @@ import numpy as np
 from npmobilenet.geometry import PaddingSpec, Pads, Pair, output_size, pair, resolve_padding
 
 # What an operation can end with. Kernels get the position in this tuple.
-ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid")
+ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
 
 FLOAT32 = np.dtype(np.float32)
 Array = np.ndarray
@@ -26,18 +26,34 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Geometry:
-    """The shape of a result and, where a window slides over the image, how it slides."""
+    """The shape of a result and, where a window slides over the image, how it slides.
+
+    In a mixed convolution every group of channels has a geometry of its own, in ``groups``.
+    """
 
     shape: Shape
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     pads: Pads = ((0, 0), (0, 0))
     dilation: Pair = (1, 1)
+    groups: tuple[Geometry, ...] = ()
 
     @property
     def start(self) -> Pair:
         """Zeros above and to the left of the image: what a kernel subtracts from an input position."""
         return self.pads[0][0], self.pads[1][0]
+
+    def padded(self, x: np.ndarray, value: float = 0.0) -> np.ndarray:
+        """Return ``x`` (N, H, W, C) in its frame of zeros, or of another value."""
+        return np.pad(x, ((0, 0), *self.pads, (0, 0)), constant_values=value)
+
+    def tap(self, padded: np.ndarray, i: int, j: int) -> np.ndarray:
+        """Return the pixels that kernel position (i, j) meets, one per output: a view of shape (N, P, Q, C)."""
+        rows, columns = (
+            slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
+            for at, dilation, stride, count in zip((i, j), self.dilation, self.stride, self.shape[1:3], strict=True)
+        )
+        return padded[:, rows, columns]
 
 
 def array(name: str, value: np.ndarray, axes: str = "", **sizes: int) -> None:
@@ -60,14 +76,18 @@ def array(name: str, value: np.ndarray, axes: str = "", **sizes: int) -> None:
         ):
             return
     wanted = ", ".join(f"{letter}={sizes[letter]}" if letter in sizes else letter for letter in letters)
-    got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-    raise ValueError(f"{name} must be a float array{f' of shape ({wanted})' if letters else ''}, got {got}")
+    of_shape = f" of shape ({wanted})" if letters else ""
+    raise ValueError(f"{name} must be a float array{of_shape}, got {_describe(value)}")
 
 
-def code(activation: str) -> int:
+def _describe(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def code(activation: str, name: str = "activation") -> int:
     """Return the number by which kernels know an activation: its position in :data:`ACTIVATIONS`."""
     if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        raise ValueError(f"{name} must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     return ACTIVATIONS.index(activation)
 
 
@@ -76,8 +96,7 @@ def output(out: np.ndarray | None, shape: Shape, dtype: np.dtype = FLOAT32) -> n
     if out is None:
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != shape:
-        got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"out must be a {dtype} array of shape {shape}, got {got}")
+        raise ValueError(f"out must be a {dtype} array of shape {shape}, got {_describe(out)}")
     if not out.flags.carray:
         raise ValueError("out must be C-contiguous, aligned and writeable")
     return out
@@ -139,13 +158,7 @@ def conv2d(
 ) -> Geometry:
     """Check a convolution; see :func:`npmobilenet.kernels.reference.conv2d`."""
     array("x", x, "N H W C_in")
-    c_in = x.shape[3]
-    if not isinstance(groups, int) or groups < 1 or c_in % groups:
-        raise ValueError(f"groups must be an integer >= 1 that divides C_in={c_in}, got {groups!r}")
-    array("weight", weight, "K_h K_w C_in/G C_out", **{"C_in/G": c_in // groups})
-    c_out = weight.shape[3]
-    if c_out % groups:
-        raise ValueError(f"groups must divide C_out={c_out}, got {groups}")
+    c_out = _grouped(weight, "K_h K_w", x.shape[3], groups)
     _bias(bias, c_out)
     code(activation)
     return slide(x, weight.shape[:2], stride, padding, dilation, c_out)
@@ -176,24 +189,31 @@ def mixed_depthwise_conv2d(
     *,
     stride: Size = 1,
     padding: PaddingSpec = "symmetric",
-    dilation: Size = 1,
+    dilation: Size | list[Size] = 1,
     activation: str = "none",
 ) -> Geometry:
     """Check a mixed convolution; see :func:`npmobilenet.kernels.reference.mixed_depthwise_conv2d`."""
     array("x", x, "N H W C")
     if not isinstance(weights, (list, tuple)) or not weights:
-        raise ValueError(f"weights must be a list of arrays, got {weights!r}")
+        raise ValueError(f"weights must be a list of at least one array, got {_describe(weights)}")
     for group, weight in enumerate(weights):
         array(f"weights[{group}]", weight, "K_h K_w C_group")
     total = sum(weight.shape[2] for weight in weights)
     if total != x.shape[3]:
         raise ValueError(f"weights must have C={x.shape[3]} channels together, got {total}")
+    if isinstance(dilation, list) and len(dilation) != len(weights):
+        raise ValueError(f"dilation must have one entry for each of the {len(weights)} groups, got {dilation}")
     _bias(bias, x.shape[3])
     code(activation)
-    shapes = [slide(x, w.shape[:2], stride, padding, dilation, x.shape[3]).shape for w in weights]
-    if len(set(shapes)) > 1:
-        raise ValueError(f"padding {padding!r} gives the groups different output shapes: {shapes}")
-    return Geometry(shapes[0])
+    dilations = dilation if isinstance(dilation, list) else [dilation] * len(weights)
+    groups = tuple(
+        slide(x, weight.shape[:2], stride, padding, each, weight.shape[2])
+        for weight, each in zip(weights, dilations, strict=True)
+    )
+    if len({group.shape[1:3] for group in groups}) > 1:
+        sizes = ", ".join(f"{g.shape[1:3]} with kernel {g.kernel} and dilation {g.dilation}" for g in groups)
+        raise ValueError(f"padding {padding!r} gives the groups different output sizes: {sizes}")
+    return Geometry((*groups[0].shape[:3], x.shape[3]), groups=groups)
 
 
 def pointwise_conv2d(
@@ -201,13 +221,13 @@ def pointwise_conv2d(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     *,
+    groups: int = 1,
     residual: np.ndarray | None = None,
     activation: str = "none",
 ) -> Geometry:
     """Check a 1x1 convolution; see :func:`npmobilenet.kernels.reference.pointwise_conv2d`."""
     array("x", x, "N H W C_in")
-    array("weight", weight, "C_in C_out", C_in=x.shape[3])
-    n, h, w, c_out = shape = (*x.shape[:3], weight.shape[1])
+    n, h, w, c_out = shape = (*x.shape[:3], _grouped(weight, "", x.shape[3], groups))
     _bias(bias, c_out)
     if residual is not None:
         array("residual", residual, "N H W C_out", N=n, H=h, W=w, C_out=c_out)
@@ -222,6 +242,31 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *,
     _bias(bias, weight.shape[1])
     code(activation)
     return Geometry((x.shape[0], weight.shape[1]))
+
+
+def squeeze_excite(
+    x: np.ndarray,
+    reduce_weight: np.ndarray,
+    reduce_bias: np.ndarray | None,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray | None,
+    *,
+    activation: str = "relu",
+    gate: str = "sigmoid",
+) -> Geometry:
+    """Check a squeeze-and-excitation; see :func:`npmobilenet.kernels.reference.squeeze_excite`."""
+    array("x", x, "N H W C")
+    c = x.shape[3]
+    array("reduce_weight", reduce_weight, "C R", C=c)
+    r = reduce_weight.shape[1]
+    array("expand_weight", expand_weight, "R C", R=r, C=c)
+    if reduce_bias is not None:
+        array("reduce_bias", reduce_bias, "R", R=r)
+    if expand_bias is not None:
+        array("expand_bias", expand_bias, "C", C=c)
+    code(activation)
+    code(gate, "gate")
+    return Geometry(x.shape)
 
 
 def batch_norm(
@@ -292,7 +337,20 @@ def elementwise(x: np.ndarray) -> Geometry:
     return Geometry(x.shape)
 
 
-relu = relu6 = hard_swish = swish = sigmoid = elementwise
+relu = relu6 = hard_swish = swish = sigmoid = hard_sigmoid = elementwise
+
+
+def _grouped(weight: np.ndarray, window: str, c_in: int, groups: int) -> int:
+    """Check a weight with axes ``window``, C_in/G and C_out; return C_out."""
+
+    def divides(name: str, channels: int) -> None:
+        if not isinstance(groups, int) or groups < 1 or channels % groups:
+            raise ValueError(f"groups must be an integer >= 1 that divides {name}={channels}, got {groups!r}")
+
+    divides("C_in", c_in)
+    array("weight", weight, f"{window} C_in/G C_out", **{"C_in/G": c_in // groups})
+    divides("C_out", weight.shape[-1])
+    return weight.shape[-1]
 
 
 def _bias(bias: np.ndarray | None, c_out: int) -> None:

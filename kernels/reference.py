@@ -17,7 +17,7 @@ import numpy as np
 
 from npmobilenet.geometry import PaddingSpec
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.checks import Geometry, Size
+from npmobilenet.kernels.checks import Size
 
 
 def conv2d(
@@ -44,7 +44,7 @@ def conv2d(
     bias : (C_out,), optional
     groups : int
         Output channels of group g see only the input channels of group g; channels are grouped in order.
-    activation : {"none", "relu", "relu6", "hard_swish", "swish", "sigmoid"}
+    activation : {"none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"}
     """
     g = checks.conv2d(
         x,
@@ -56,11 +56,11 @@ def conv2d(
         groups=groups,
         activation=activation,
     )
-    x, weight = _pad(x, g), _float64(weight)
+    x, weight = g.padded(_float64(x)), _float64(weight)
     c_in, c_out = weight.shape[2], weight.shape[3] // groups
     y = np.zeros(g.shape)
     for i, j in np.ndindex(g.kernel):
-        tap = _tap(x, i, j, g)
+        tap = g.tap(x, i, j)
         for group in range(groups):
             inputs = slice(group * c_in, (group + 1) * c_in)
             outputs = slice(group * c_out, (group + 1) * c_out)
@@ -88,10 +88,10 @@ def depthwise_conv2d(
     g = checks.depthwise_conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    x, weight = _pad(x, g), _float64(weight)
+    x, weight = g.padded(_float64(x)), _float64(weight)
     y = np.zeros(g.shape)
     for i, j in np.ndindex(g.kernel):
-        y += _tap(x, i, j, g) * weight[i, j]
+        y += g.tap(x, i, j) * weight[i, j]
     return _finish(y, bias, activation, out)
 
 
@@ -102,7 +102,7 @@ def mixed_depthwise_conv2d(
     *,
     stride: Size = 1,
     padding: PaddingSpec = "symmetric",
-    dilation: Size = 1,
+    dilation: Size | list[Size] = 1,
     activation: str = "none",
     out: np.ndarray | None = None,
     threads: int = 1,
@@ -110,16 +110,25 @@ def mixed_depthwise_conv2d(
     """Mixed depthwise convolution: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C).
 
     The channels are cut into groups, in order, and each group has its own kernel size: MixConv, Tan and Le
-    2019, arXiv 1907.09595, section 3.1. ``padding`` is resolved for each kernel size, so that all groups give
-    the same P and Q with ``"symmetric"`` (odd kernels) and ``"same"``.
+    2019, arXiv 1907.09595, section 3.1. Any widths will do; those of the paper are
+    :func:`~npmobilenet.geometry.equal_partition` and :func:`~npmobilenet.geometry.exponential_partition`.
+
+    Parameters
+    ----------
+    padding
+        Resolved for each group by itself. All groups must give the same P and Q, as they always do with
+        ``"same"``, and with ``"symmetric"`` where the windows, dilated, are all odd or all even.
+    dilation : int, (vertical, horizontal) or list
+        A list has one entry, an integer or a pair, for each group; what is no list counts for all groups. The
+        dilated variant of section 3.2 has kernels of 3x3 and ``dilation=[1, 2, 3, ...]``.
     """
-    checks.mixed_depthwise_conv2d(
+    g = checks.mixed_depthwise_conv2d(
         x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
     ends = np.cumsum([weight.shape[2] for weight in weights])
     groups = [
-        depthwise_conv2d(part, weight, stride=stride, padding=padding, dilation=dilation)
-        for part, weight in zip(np.split(x, ends[:-1], axis=3), weights, strict=True)
+        depthwise_conv2d(part, weight, stride=stride, padding=group.pads, dilation=group.dilation)
+        for part, weight, group in zip(np.split(x, ends[:-1], axis=3), weights, g.groups, strict=True)
     ]
     return _finish(np.concatenate(groups, axis=3), bias, activation, out)
 
@@ -129,12 +138,13 @@ def pointwise_conv2d(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     *,
+    groups: int = 1,
     residual: np.ndarray | None = None,
     activation: str = "none",
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
-    """1x1 convolution: (N, H, W, C_in) @ (C_in, C_out) -> (N, H, W, C_out).
+    """1x1 convolution: (N, H, W, C_in) @ (C_in/G, C_out) -> (N, H, W, C_out).
 
     ``activation(x @ weight + bias) + residual``: the residual is added after the activation. MobileNets,
     Howard et al. 2017, arXiv 1704.04861, section 3.1; the residual: MobileNetV2, Sandler et al. 2018, arXiv
@@ -142,10 +152,14 @@ def pointwise_conv2d(
 
     Parameters
     ----------
+    groups : int
+        Output channels of group g see only the input channels of group g; channels are grouped in order.
     residual : (N, H, W, C_out), optional
     """
-    checks.pointwise_conv2d(x, weight, bias, residual=residual, activation=activation)
-    y = _finish(_float64(x) @ _float64(weight), bias, activation, out)
+    checks.pointwise_conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation)
+    inputs, weights = np.split(_float64(x), groups, axis=-1), np.split(_float64(weight), groups, axis=-1)
+    products = [part @ columns for part, columns in zip(inputs, weights, strict=True)]
+    y = _finish(np.concatenate(products, axis=-1), bias, activation, out)
     if residual is not None:
         y += residual
     return y
@@ -163,6 +177,37 @@ def linear(
     """Fully connected layer: (N, C_in) @ (C_in, C_out) -> (N, C_out)."""
     checks.linear(x, weight, bias, activation=activation)
     return _finish(_float64(x) @ _float64(weight), bias, activation, out)
+
+
+def squeeze_excite(
+    x: np.ndarray,
+    reduce_weight: np.ndarray,
+    reduce_bias: np.ndarray | None,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray | None,
+    *,
+    activation: str = "relu",
+    gate: str = "sigmoid",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Squeeze-and-excitation, (C, R) and (R, C): (N, H, W, C) -> (N, H, W, C).
+
+    ``x * gate(expand(activation(reduce(mean over all pixels of x))))``, where ``reduce`` and ``expand`` are
+    fully connected: Hu et al. 2018, arXiv 1709.01507, section 3; with ``gate="hard_sigmoid"`` MobileNetV3,
+    Howard et al. 2019, arXiv 1905.02244, section 5.3.
+
+    Parameters
+    ----------
+    reduce_bias : (R,), or None
+    expand_bias : (C,), or None
+    activation, gate : str
+        As the ``activation`` of :func:`conv2d`.
+    """
+    checks.squeeze_excite(x, reduce_weight, reduce_bias, expand_weight, expand_bias, activation=activation, gate=gate)
+    squeezed = linear(global_average_pool(x), reduce_weight, reduce_bias, activation=activation)
+    scale = linear(squeezed, expand_weight, expand_bias, activation=gate)
+    return _finish(_float64(x) * scale[:, None, None], out=out)
 
 
 def batch_norm(
@@ -206,10 +251,10 @@ def max_pool2d(
     The padding counts as minus infinity; ``stride`` is the window's size unless given.
     """
     g = checks.max_pool2d(x, kernel_size, stride=stride, padding=padding)
-    x = _pad(x, g, value=-np.inf)
+    x = g.padded(_float64(x), -np.inf)
     y = np.full(g.shape, -np.inf)
     for i, j in np.ndindex(g.kernel):
-        y = np.maximum(y, _tap(x, i, j, g))
+        y = np.maximum(y, g.tap(x, i, j))
     return _finish(y, out=out)
 
 
@@ -233,9 +278,9 @@ def average_pool2d(
     """
     g = checks.average_pool2d(x, kernel_size, stride=stride, padding=padding, count_include_pad=count_include_pad)
     counted = np.ones((1, *x.shape[1:3], 1))
-    x, counted = _pad(x, g), _pad(counted, g, value=float(count_include_pad))
-    total = sum(_tap(x, i, j, g) for i, j in np.ndindex(g.kernel))
-    count = sum(_tap(counted, i, j, g) for i, j in np.ndindex(g.kernel))
+    x, counted = g.padded(_float64(x)), g.padded(counted, float(count_include_pad))
+    total = sum(g.tap(x, i, j) for i, j in np.ndindex(g.kernel))
+    count = sum(g.tap(counted, i, j) for i, j in np.ndindex(g.kernel))
     return _finish(total / count, out=out)
 
 
@@ -290,6 +335,12 @@ def sigmoid(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -
     return _finish(x, activation="sigmoid", out=out)
 
 
+def hard_sigmoid(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``relu6(x + 3) / 6``, any shape: MobileNetV3, Howard et al. 2019, arXiv 1905.02244, section 5.2."""
+    checks.hard_sigmoid(x)
+    return _finish(x, activation="hard_sigmoid", out=out)
+
+
 def _logistic(x: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # exp of a large number is infinity, and 1 / infinity the right answer
         return 1 / (1 + np.exp(-x))
@@ -302,24 +353,12 @@ _ACTIVATIONS = {
     "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "swish": lambda x: x * _logistic(x),
     "sigmoid": _logistic,
+    "hard_sigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
 }
 
 
 def _float64(x: np.ndarray) -> np.ndarray:
     return np.asarray(x, np.float64)
-
-
-def _pad(x: np.ndarray, g: Geometry, value: float = 0.0) -> np.ndarray:
-    return np.pad(_float64(x), ((0, 0), *g.pads, (0, 0)), constant_values=value)
-
-
-def _tap(padded: np.ndarray, i: int, j: int, g: Geometry) -> np.ndarray:
-    """The pixels that kernel position (i, j) meets, one per output: a view of shape (N, P, Q, C)."""
-    rows, columns = (
-        slice(at * dilation, at * dilation + (count - 1) * stride + 1, stride)
-        for at, dilation, stride, count in zip((i, j), g.dilation, g.stride, g.shape[1:3], strict=True)
-    )
-    return padded[:, rows, columns]
 
 
 def _finish(

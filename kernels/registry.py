@@ -18,8 +18,11 @@ import numpy as np
 
 from npmobilenet.geometry import pair
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.ladder import LADDERS
 
-BACKENDS = ("reference", "cpu")
+# "ladder" holds the versions of an operation from the textbook's to the fastest, to be studied and measured
+# beside each other: nothing is dispatched to it.
+BACKENDS = ("reference", "cpu", "ladder")
 
 
 def _everything(**what: Any) -> bool:
@@ -34,13 +37,13 @@ class Kernel:
     ----------
     operation : str
         What it computes: the name of the function in :mod:`npmobilenet.kernels.reference` that defines it.
-    backend : {"reference", "cpu"}
+    backend : {"reference", "cpu", "ladder"}
     variant : str
         How it computes it; unique among the kernels of one operation and backend.
     target : str
         Where it is: ``"module:function"``.
     rank : int
-        The larger, the faster: :func:`best` takes the highest that supports the case.
+        The larger, the faster: :func:`best` takes the highest that supports the case. On a ladder, the rung.
     supports : callable
         Takes facts of a case as keywords (``groups=2``, ``c_out=90``, ...) and returns whether the kernel can
         compute it. It must take ``**others``: which facts are known depends on the caller.
@@ -75,8 +78,16 @@ def _clamped(activation: str = "none", **others: Any) -> bool:
     return activation in ("none", "relu", "relu6")
 
 
-def _clamped_dense(groups: int = 1, dilation: int | Sequence[int] = 1, **others: Any) -> bool:
-    return groups == 1 and pair(dilation) == (1, 1) and _clamped(**others)
+def _ungrouped(groups: int = 1, **others: Any) -> bool:
+    return groups == 1
+
+
+def _clamped_ungrouped(groups: int = 1, **others: Any) -> bool:
+    return groups == 1 and _clamped(**others)
+
+
+def _clamped_dense(dilation: int | Sequence[int] = 1, **others: Any) -> bool:
+    return pair(dilation) == (1, 1) and _clamped_ungrouped(**others)
 
 
 def _row(
@@ -97,6 +108,7 @@ OPERATIONS = (
     "mixed_depthwise_conv2d",
     "pointwise_conv2d",
     "linear",
+    "squeeze_excite",
     "batch_norm",
     "global_average_pool",
     "max_pool2d",
@@ -108,15 +120,18 @@ OPERATIONS = (
     "hard_swish",
     "swish",
     "sigmoid",
+    "hard_sigmoid",
 )
 
 KERNELS: list[Kernel] = [
     *(_row(operation, "reference", "numpy", "reference") for operation in OPERATIONS),
     _row("conv2d", "cpu", "njit", "cpu.convolution"),
     _row("depthwise_conv2d", "cpu", "njit", "cpu.depthwise"),
+    _row("mixed_depthwise_conv2d", "cpu", "njit", "cpu.mixed"),
     _row("pointwise_conv2d", "cpu", "njit", "cpu.pointwise", name="pointwise_conv2d_plain"),
     _row("pointwise_conv2d", "cpu", "njit_tiled", "cpu.pointwise", rank=1),
     _row("linear", "cpu", "njit", "cpu.linear"),
+    _row("squeeze_excite", "cpu", "njit", "cpu.squeeze_excite"),
     _row("softmax", "cpu", "njit", "cpu.linear"),
     _row("global_average_pool", "cpu", "njit", "cpu.pooling"),
     _row("max_pool2d", "cpu", "njit", "cpu.pooling"),
@@ -127,13 +142,23 @@ KERNELS: list[Kernel] = [
     _row("hard_swish", "cpu", "njit", "cpu.activation"),
     _row("swish", "cpu", "njit", "cpu.activation"),
     _row("sigmoid", "cpu", "njit", "cpu.activation"),
+    _row("hard_sigmoid", "cpu", "njit", "cpu.activation"),
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
     # a small layer: hence the lowest rank. `blocked_plan` calls the same kernels on tensors that stay blocked.
     _row("conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped_dense),
     _row("depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
-    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
+    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped_ungrouped),
     _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
     _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
+]
+
+
+# A rung that is a kernel of the engine supports what its row above says.
+_supports = {kernel.target: kernel.supports for kernel in KERNELS}
+KERNELS += [
+    Kernel(operation, "ladder", rung.name, rung.target, height, _supports.get(rung.target, _ungrouped))
+    for operation, rungs in LADDERS.items()
+    for height, rung in enumerate(rungs)
 ]
 
 
@@ -181,6 +206,8 @@ def macs(operation: str, *arguments: Any, **geometry: Any) -> int:
     if operation in ("depthwise_conv2d", "mixed_depthwise_conv2d"):
         weights = bound["weights"] if "weights" in bound else [bound["weight"]]
         return prod(shape[:3]) * sum(weight.size for weight in weights)
+    if operation == "squeeze_excite":
+        return shape[0] * (bound["reduce_weight"].size + bound["expand_weight"].size)
     return 0
 
 
@@ -193,7 +220,10 @@ def bytes_moved(operation: str, *arguments: Any, **geometry: Any) -> int:
     return 4 * values
 
 
-_ARRAYS = {"x", "y", "weight", "weights", "bias", "mean", "variance", "residual"}
+_ARRAYS = {
+    *("x", "y", "residual", "weight", "weights", "bias", "mean", "variance"),
+    *("reduce_weight", "reduce_bias", "expand_weight", "expand_bias"),
+}
 
 
 def _bind(operation: str, arguments: tuple, geometry: dict[str, Any]) -> dict[str, Any]:

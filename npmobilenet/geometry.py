@@ -83,6 +83,46 @@ def output_size(size: int, kernel: int, stride: int = 1, pads: Pair = (0, 0), di
     return (padded - extent) // stride + 1
 
 
+def equal_partition(channels: int, groups: int) -> list[int]:
+    """Cut channels into groups of one width, ``channels // groups``; the remainder goes to the first group.
+
+    How MixNet, Tan and Le 2019, arXiv 1907.09595, divides the channels of a layer among its kernel sizes, and
+    those of a 1x1 convolution among its groups.
+
+    Raises
+    ------
+    ValueError
+        If there are more groups than channels.
+    """
+    _check_groups(channels, groups)
+    width = channels // groups
+    return [channels - width * (groups - 1)] + [width] * (groups - 1)
+
+
+def exponential_partition(channels: int, groups: int) -> list[int]:
+    """Cut channels into groups of which each takes half of what is left: 32 in 4 groups are 16, 8, 4 and 4.
+
+    Tan and Le 2019, arXiv 1907.09595, section 3.1: group i gets about 2^-i of the channels, and the last group
+    as much as the one before it. Halves are rounded up, but one channel at least is left for each later group.
+
+    Raises
+    ------
+    ValueError
+        If there are more groups than channels.
+    """
+    _check_groups(channels, groups)
+    widths = []
+    for later in range(groups - 1, 0, -1):
+        left = channels - sum(widths)
+        widths.append(min((left + 1) // 2, left - later))
+    return [*widths, channels - sum(widths)]
+
+
+def _check_groups(channels: int, groups: int) -> None:
+    if not 1 <= groups <= channels:
+        raise ValueError(f"groups must be from 1 to the number of channels, {channels}, got {groups}")
+
+
 def convolution_macs(output: Pair, kernel: Pair, c_in: int, c_out: int, groups: int = 1) -> int:
     """Multiply-adds of one convolution of one image: ``P * Q * K_h * K_w * C_in * C_out / G``."""
     return output[0] * output[1] * kernel[0] * kernel[1] * (c_in // groups) * c_out

@@ -2,7 +2,14 @@
 
 import pytest
 
-from npmobilenet.geometry import convolution_macs, output_size, pair, resolve_padding
+from npmobilenet.geometry import (
+    convolution_macs,
+    equal_partition,
+    exponential_partition,
+    output_size,
+    pair,
+    resolve_padding,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +64,40 @@ def test_pair_rejects_what_is_not_one():
 def test_window_that_does_not_fit():
     with pytest.raises(ValueError, match=r"a window of 7 \(kernel 3, dilation 3\) does not fit into 4"):
         output_size(4, 3, dilation=3)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "equal", "exponential"),
+    [
+        (32, 4, [8, 8, 8, 8], [16, 8, 4, 4]),  # the example of arXiv 1907.09595, section 3.1
+        (600, 4, [150] * 4, [300, 150, 75, 75]),
+        (200, 3, [68, 66, 66], [100, 50, 50]),
+        (7, 3, [3, 2, 2], [4, 2, 1]),
+        (5, 4, [2, 1, 1, 1], [2, 1, 1, 1]),
+        (4, 4, [1] * 4, [1] * 4),
+        (9, 1, [9], [9]),
+    ],
+)
+def test_partitions_of_channels(channels, groups, equal, exponential):
+    assert equal_partition(channels, groups) == equal
+    assert exponential_partition(channels, groups) == exponential
+
+
+def test_partitions_have_no_empty_group_and_lose_no_channel():
+    for channels in range(1, 40):
+        for groups in range(1, channels + 1):
+            for partition in (equal_partition(channels, groups), exponential_partition(channels, groups)):
+                assert len(partition) == groups
+                assert sum(partition) == channels
+                assert min(partition) >= 1
+                assert partition == sorted(partition, reverse=True)
+
+
+@pytest.mark.parametrize("partition", [equal_partition, exponential_partition])
+def test_more_groups_than_channels(partition):
+    for groups in (6, 0):
+        with pytest.raises(ValueError, match=f"groups must be from 1 to the number of channels, 5, got {groups}"):
+            partition(5, groups)
 
 
 def test_macs():

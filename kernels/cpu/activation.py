@@ -9,8 +9,8 @@ from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array
 from npmobilenet.kernels.jit import jit, parallel_loop
 
-NONE, RELU, RELU6, HARD_SWISH, SWISH, SIGMOID = (
-    checks.code(name) for name in ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid")
+NONE, RELU, RELU6, HARD_SWISH, SWISH, SIGMOID, HARD_SIGMOID = (
+    checks.code(name) for name in ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
 )
 ZERO, ONE, THREE, SIX = np.float32(0), np.float32(1), np.float32(3), np.float32(6)
 
@@ -77,6 +77,10 @@ def activate(row: Array, activation: int) -> None:
     elif activation == SIGMOID:
         for c in range(row.shape[0]):
             row[c] = ONE / (ONE + exp(-row[c]))
+    elif activation == HARD_SIGMOID:
+        for c in range(row.shape[0]):
+            gate = ZERO if row[c] + THREE < ZERO else row[c] + THREE
+            row[c] = (SIX if gate > SIX else gate) / SIX
 
 
 BLOCK = 4096  # values per trip of a loop without other structure
@@ -141,6 +145,11 @@ def swish(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> 
 def sigmoid(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
     """``1 / (1 + exp(-x))``, any shape."""
     return _map(x, SIGMOID, out, threads)
+
+
+def hard_sigmoid(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``relu6(x + 3) / 6``, any shape."""
+    return _map(x, HARD_SIGMOID, out, threads)
 
 
 def _map(x: np.ndarray, activation: int, out: np.ndarray | None, threads: int) -> np.ndarray:

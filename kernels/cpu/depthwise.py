@@ -11,6 +11,8 @@ from npmobilenet.kernels.checks import Array, Size
 from npmobilenet.kernels.cpu.activation import activate
 from npmobilenet.kernels.jit import inlined, parallel_loop
 
+FIRST = np.uint64(0)
+
 
 @inlined
 def taps_inside(start: int, dilation: int, kernel: int, size: int) -> Pair:
@@ -21,8 +23,14 @@ def taps_inside(start: int, dilation: int, kernel: int, size: int) -> Pair:
 
 
 @inlined
-def window3x3(x: Array, weight: Array, bias: Array, n: int, h: int, w: int, dilation: Pair, y: Array) -> None:
-    """One output pixel of a 3x3 window that lies inside the image: a single pass over the channels."""
+def window3x3(
+    x: Array, weight: Array, bias: Array, first: np.uint64, n: int, h: int, w: int, dilation: Pair, y: Array
+) -> None:
+    """One output pixel of a 3x3 window that lies inside the image: a single pass over the channels.
+
+    The weights, (3, 3, channels), are those of the channels from ``first`` on. It is unsigned because a loop in
+    which an index might be negative, and count from the end, does not become vectors.
+    """
     h1, h2 = h + dilation[0], h + 2 * dilation[0]
     w1, w2 = w + dilation[1], w + 2 * dilation[1]
     a0, a1, a2 = x[n, h, w], x[n, h, w1], x[n, h, w2]
@@ -31,10 +39,11 @@ def window3x3(x: Array, weight: Array, bias: Array, n: int, h: int, w: int, dila
     t0, t1, t2 = weight[0, 0], weight[0, 1], weight[0, 2]
     u0, u1, u2 = weight[1, 0], weight[1, 1], weight[1, 2]
     v0, v1, v2 = weight[2, 0], weight[2, 1], weight[2, 2]
-    for c in range(y.shape[0]):
-        top = bias[c] + a0[c] * t0[c] + a1[c] * t1[c] + a2[c] * t2[c]
-        middle = top + b0[c] * u0[c] + b1[c] * u1[c] + b2[c] * u2[c]
-        y[c] = middle + d0[c] * v0[c] + d1[c] * v1[c] + d2[c] * v2[c]
+    for c in range(weight.shape[2]):
+        at = first + np.uint64(c)
+        top = bias[at] + a0[at] * t0[c] + a1[at] * t1[c] + a2[at] * t2[c]
+        middle = top + b0[at] * u0[c] + b1[at] * u1[c] + b2[at] * u2[c]
+        y[at] = middle + d0[at] * v0[c] + d1[at] * v1[c] + d2[at] * v2[c]
 
 
 @inlined
@@ -42,6 +51,7 @@ def window(
     x: Array,
     weight: Array,
     bias: Array,
+    first: np.uint64,
     n: int,
     h: int,
     w: int,
@@ -52,9 +62,14 @@ def window(
     dilation: Pair,
     y: Array,
 ) -> None:
-    """One output pixel of any window, of which the taps in [i0, i1) x [j0, j1) lie inside the image."""
-    for c in range(y.shape[0]):
-        y[c] = bias[c]
+    """One output pixel of any window, of which the taps in [i0, i1) x [j0, j1) lie inside the image.
+
+    ``weight`` and ``first`` are as in :func:`window3x3`.
+    """
+    channels = weight.shape[2]
+    for c in range(channels):
+        at = first + np.uint64(c)
+        y[at] = bias[at]
     for i in range(i0, i1):
         row = h + i * dilation[0]
         triples = max(j1 - j0, 0) // 3
@@ -62,12 +77,14 @@ def window(
             w0 = w + j * dilation[1]
             a0, a1, a2 = x[n, row, w0], x[n, row, w0 + dilation[1]], x[n, row, w0 + 2 * dilation[1]]
             t0, t1, t2 = weight[i, j], weight[i, j + 1], weight[i, j + 2]
-            for c in range(y.shape[0]):
-                y[c] = y[c] + a0[c] * t0[c] + a1[c] * t1[c] + a2[c] * t2[c]
+            for c in range(channels):
+                at = first + np.uint64(c)
+                y[at] = y[at] + a0[at] * t0[c] + a1[at] * t1[c] + a2[at] * t2[c]
         for j in range(j0 + 3 * triples, j1):
             a, t = x[n, row, w + j * dilation[1]], weight[i, j]
-            for c in range(y.shape[0]):
-                y[c] += a[c] * t[c]
+            for c in range(channels):
+                at = first + np.uint64(c)
+                y[at] += a[at] * t[c]
 
 
 @parallel_loop
@@ -91,9 +108,9 @@ def _depthwise(
             w = q * stride[1] - start[1]
             j0, j1 = taps_inside(w, dilation[1], kernel_w, x.shape[2])
             if kernel_h == 3 and kernel_w == 3 and i1 - i0 == 3 and j1 - j0 == 3:
-                window3x3(x, weight, bias, n, h, w, dilation, out[n, p, q])
+                window3x3(x, weight, bias, FIRST, n, h, w, dilation, out[n, p, q])
             else:
-                window(x, weight, bias, n, h, w, i0, i1, j0, j1, dilation, out[n, p, q])
+                window(x, weight, bias, FIRST, n, h, w, i0, i1, j0, j1, dilation, out[n, p, q])
         activate(out[n, p].reshape(-1), activation)
 
 

@@ -48,7 +48,7 @@ def linear(
     if x.shape[0] < 4 * threads:
         _linear(threads, x, weight, bias, code, out)
     else:  # a tile of four rows for every thread: the same sums, and each weight is loaded once for four rows
-        matrix_product(threads, x, weight, bias, out[:0], code, out)
+        matrix_product(threads, x, weight[None], bias, out[:0], code, out)
     return out
 
 

@@ -53,11 +53,13 @@ def accumulate4(
 
 @parallel_loop
 def _plain(x: Array, weight: Array, bias: Array, residual: Array, activation: int, out: Array) -> None:
+    groups, c_in, c_out = weight.shape
     for pixel in prange(out.shape[0]):
         y = out[pixel]
         for c in range(y.shape[0]):
             y[c] = bias[c]
-        accumulate(x[pixel], weight, y)
+        for g in range(groups):
+            accumulate(x[pixel, g * c_in : (g + 1) * c_in], weight[g], y[g * c_out : (g + 1) * c_out])
         activate(y, activation)
         if residual.shape[0] > 0:
             for c in range(y.shape[0]):
@@ -66,25 +68,31 @@ def _plain(x: Array, weight: Array, bias: Array, residual: Array, activation: in
 
 @parallel_loop
 def matrix_product(x: Array, weight: Array, bias: Array, residual: Array, activation: int, out: Array) -> None:
-    """``activation(x @ weight + bias) + residual``, in tiles of four rows; ``residual`` may have no rows."""
-    pixels, c_out = out.shape
+    """``activation(x @ weight + bias) + residual``, in tiles of four rows.
+
+    ``weight`` is (G, C_in/G, C_out/G), one matrix for each group of channels; ``residual`` may have no rows.
+    """
+    groups, c_in, c_out = weight.shape
+    pixels, channels = out.shape
     for tile in prange((pixels + 3) // 4):
         first, stop = tile * 4, min(tile * 4 + 4, pixels)
         for pixel in range(first, stop):
-            for c in range(c_out):
+            for c in range(channels):
                 out[pixel, c] = bias[c]
-        if stop - first == 4:
-            accumulate4(
-                x[first], x[first + 1], x[first + 2], x[first + 3], weight,
-                out[first], out[first + 1], out[first + 2], out[first + 3],
-            )  # fmt: skip
-        else:
-            for pixel in range(first, stop):
-                accumulate(x[pixel], weight, out[pixel])
+        for g in range(groups):
+            i0, i1, o0, o1 = g * c_in, (g + 1) * c_in, g * c_out, (g + 1) * c_out
+            if stop - first == 4:
+                accumulate4(
+                    x[first, i0:i1], x[first + 1, i0:i1], x[first + 2, i0:i1], x[first + 3, i0:i1], weight[g],
+                    out[first, o0:o1], out[first + 1, o0:o1], out[first + 2, o0:o1], out[first + 3, o0:o1],
+                )  # fmt: skip
+            else:
+                for pixel in range(first, stop):
+                    accumulate(x[pixel, i0:i1], weight[g], out[pixel, o0:o1])
         for pixel in range(first, stop):
             activate(out[pixel], activation)
             if residual.shape[0] > 0:
-                for c in range(c_out):
+                for c in range(channels):
                     out[pixel, c] += residual[pixel, c]
 
 
@@ -93,13 +101,14 @@ def pointwise_conv2d(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     *,
+    groups: int = 1,
     residual: np.ndarray | None = None,
     activation: str = "none",
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
     """1x1 convolution in tiles of 4 pixels and 4 input channels: (N, H, W, C_in) -> (N, H, W, C_out)."""
-    return _pointwise(matrix_product, x, weight, bias, residual, activation, out, threads)
+    return _pointwise(matrix_product, x, weight, bias, groups, residual, activation, out, threads)
 
 
 def pointwise_conv2d_plain(
@@ -107,13 +116,14 @@ def pointwise_conv2d_plain(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     *,
+    groups: int = 1,
     residual: np.ndarray | None = None,
     activation: str = "none",
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
     """1x1 convolution, one multiple of a weight row after the other: (N, H, W, C_in) -> (N, H, W, C_out)."""
-    return _pointwise(_plain, x, weight, bias, residual, activation, out, threads)
+    return _pointwise(_plain, x, weight, bias, groups, residual, activation, out, threads)
 
 
 def _pointwise(
@@ -121,20 +131,22 @@ def _pointwise(
     x: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray | None,
+    groups: int,
     residual: np.ndarray | None,
     activation: str,
     out: np.ndarray | None,
     threads: int,
 ) -> np.ndarray:
-    g = checks.pointwise_conv2d(x, weight, bias, residual=residual, activation=activation)
+    g = checks.pointwise_conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation)
     out = checks.output(out, g.shape)
-    c_in, c_out = weight.shape
+    c_in, c_out = x.shape[3], weight.shape[1]
+    weight = checks.float32(weight).reshape(c_in // groups, groups, c_out // groups)
     # Without a residual: an empty array, which is a value of the same type.
     residual = np.empty((0, c_out), np.float32) if residual is None else checks.float32(residual)
     loop(
         threads,
         checks.float32(x).reshape(-1, c_in),
-        checks.float32(weight),
+        checks.float32(weight.transpose(1, 0, 2)),  # copies when there are several groups
         checks.bias(bias, c_out),
         residual.reshape(-1, c_out),
         checks.code(activation),

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import pair, resolve_padding
+from npmobilenet.geometry import equal_partition, exponential_partition, pair, resolve_padding
 from npmobilenet.kernels import registry
 
-ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid")
+ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,25 @@ def depthwise(n, h, w, c, k=(3, 3), bias=True, **options):
     return Case("depthwise_conv2d", shapes, options)
 
 
-def pointwise(n, h, w, c_in, c_out, bias=True, residual=False, **options):
-    shapes = {"x": (n, h, w, c_in), "weight": (c_in, c_out)}
+def mixed(n, h, w, widths, kernels, bias=True, **options):
+    shapes = {"x": (n, h, w, sum(widths)), "weights": [(*pair(k), c) for k, c in zip(kernels, widths, strict=True)]}
+    if bias:
+        shapes["bias"] = (sum(widths),)
+    return Case("mixed_depthwise_conv2d", shapes, options)
+
+
+def pointwise(n, h, w, c_in, c_out, groups=1, bias=True, residual=False, **options):
+    shapes = {"x": (n, h, w, c_in), "weight": (c_in // groups, c_out)}
     if bias:
         shapes["bias"] = (c_out,)
     if residual:
         shapes["residual"] = (n, h, w, c_out)
-    return Case("pointwise_conv2d", shapes, options)
+    return Case("pointwise_conv2d", shapes, {"groups": groups, **options} if groups > 1 else options)
+
+
+def squeeze(n, h, w, c, r, **options):
+    reduce, expand = {"reduce_weight": (c, r), "reduce_bias": (r,)}, {"expand_weight": (r, c), "expand_bias": (c,)}
+    return Case("squeeze_excite", {"x": (n, h, w, c), **reduce, **expand}, options)
 
 
 def linear(n, c_in, c_out, bias=True, **options):
@@ -97,6 +109,9 @@ TORCH_CASES = [
     pointwise(2, 3, 4, 5, 7),
     pointwise(1, 3, 3, 4, 4, residual=True, activation="relu6"),
     pointwise(1, 2, 2, 3, 1, bias=False, activation="swish"),
+    pointwise(2, 3, 2, 6, 9, groups=3, residual=True, activation="relu"),
+    squeeze(2, 4, 3, 7, 3),
+    squeeze(1, 3, 3, 5, 2, activation="swish", gate="hard_sigmoid"),
     Case(
         "mixed_depthwise_conv2d",
         {"x": (1, 7, 9, 8), "weights": [(3, 3, 3), (5, 5, 3), (7, 7, 2)], "bias": (8,)},
@@ -107,6 +122,9 @@ TORCH_CASES = [
         {"x": (1, 8, 6, 4), "weights": [(3, 3, 2), (4, 4, 2)]},
         {"stride": 2, "padding": "same"},
     ),
+    mixed(1, 9, 8, (3, 2, 2), (3, 3, 3), dilation=[1, 2, (3, 1)]),
+    mixed(1, 7, 6, (2, 1), ((3, 2), 5), padding="same", dilation=(2, 1), activation="hard_sigmoid"),
+    mixed(1, 8, 9, (2, 2), (3, 5), padding=((0, 1), (2, 0)), stride=(2, 1), dilation=[2, 1]),
     Case(
         "batch_norm",
         {"x": (2, 3, 4, 5), "weight": (5,), "bias": (5,), "mean": (5,), "variance": (5,)},
@@ -125,6 +143,54 @@ TORCH_CASES = [
 ]
 
 
+# Shapes about tails: group widths of MixNet and others that no vector divides, windows larger than the image.
+WIDTHS = (1, 3, 7, 12, 15, 16, 17, 20, 24, 28, 90, 156)
+SIZES = ((1, 1), (2, 2), (7, 7), (15, 7))
+KERNEL_SIZES = (3, 5, 7, 9)
+
+MIXED_TAILS = [
+    *(
+        mixed(n, 6, 5, partition(c, min(c, 4)), KERNEL_SIZES[:c], stride=s)
+        for partition in (equal_partition, exponential_partition)
+        for n, c, s in zip((1, 3) * 6, WIDTHS, (1, 2) * 6, strict=True)
+    ),
+    *(
+        mixed(1, h, w, (4, 3, 1), (3, 7, 5), stride=stride, padding=padding)
+        for h, w in SIZES
+        for stride in (1, 2, 3)
+        for padding in ("symmetric", "same")
+    ),
+    *(mixed(2, 12, 9, (3, 2), (k, 13 - k), padding="same", stride=(2, 1)) for k in range(2, 7)),
+    *(mixed(1, 12, 13, (1, 5), (k, k - 2), stride=s) for k in (4, 8, 10, 11) for s in (1, 2)),
+    mixed(1, 7, 8, (17,), (5,)),  # one group
+    mixed(1, 7, 8, (1,) * 9, range(3, 21, 2)),  # a group for every channel
+    mixed(1, 9, 8, (9, 8, 4), (3, (3, 5), 3), padding=((0, 1), (2, 0)), dilation=[(1, 2), 1, (1, 2)]),
+    mixed(1, 11, 12, (12, 4, 3, 1), (3,) * 4, dilation=[1, 2, 3, 4]),  # the dilated variant
+    mixed(2, 9, 11, (5, 2), (3, 2), padding="same", stride=2, dilation=(2, 3)),
+    mixed(1, 3, 3, (2, 1), (3, 3), padding=5),  # windows that lie in the padding altogether
+    *(mixed(1, 3, 5, (9, 2), (3, 5), activation=activation) for activation in ACTIVATIONS),
+    mixed(1, 3, 5, (9, 2), (3, 5), bias=False),
+    mixed(0, 4, 4, (2, 1), (3, 5)),
+]
+GROUPED_POINTWISE_TAILS = [
+    *(
+        pointwise(n, 5, 3, g * c, g * d, g)
+        for n, g, c, d in ((1, 2, 12, 20), (3, 3, 5, 1), (1, 4, 7, 17), (1, 2, 45, 78))
+    ),
+    *(pointwise(1, h, w, 6, 10, groups=2) for h, w in SIZES),
+    pointwise(2, 3, 3, 15, 15, groups=15),
+    pointwise(2, 3, 3, 6, 8, groups=2, residual=True, activation="relu6"),
+    pointwise(1, 3, 3, 6, 8, groups=2, bias=False, activation="swish"),
+]
+SQUEEZE_TAILS = [
+    *(squeeze(n, 5, 3, c, r) for n, c, r in zip((1, 3) * 6, WIDTHS, WIDTHS[::-1], strict=True)),
+    *(squeeze(2, h, w, 20, 5) for h, w in SIZES),
+    *(squeeze(1, 3, 2, 9, 4, activation=activation) for activation in ACTIVATIONS),
+    *(squeeze(1, 3, 2, 9, 4, gate=gate) for gate in ACTIVATIONS),
+    squeeze(0, 2, 2, 3, 1),
+]
+
+
 def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """What PyTorch says in float64: independent of this project but for resolving a padding's name."""
     import torch
@@ -136,8 +202,8 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
     def image(array: np.ndarray) -> torch.Tensor:
         return tensor(array).permute(0, 3, 1, 2)
 
-    def convolve(x: torch.Tensor, weight: np.ndarray, bias: np.ndarray | None, groups: int) -> torch.Tensor:
-        stride, dilation = pair(options.get("stride", 1)), pair(options.get("dilation", 1))
+    def convolve(x: torch.Tensor, weight: np.ndarray, bias: np.ndarray | None, groups: int, dilation: Any = 1) -> Any:
+        stride, dilation = pair(options.get("stride", 1)), pair(dilation)
         padding = options.get("padding", "symmetric" if "weights" in arrays else 0)
         (top, bottom), (left, right) = resolve_padding(padding, tuple(x.shape[2:]), weight.shape[:2], stride, dilation)
         return F.conv2d(
@@ -156,8 +222,10 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
         "hard_swish": F.hardswish,
         "swish": F.silu,
         "sigmoid": torch.sigmoid,
+        "hard_sigmoid": F.hardsigmoid,
     }
     options, operation = case.options, case.operation
+    dilation = options.get("dilation", 1)
     activate = activations[options.get("activation", "none")]
     bias = arrays.get("bias")
     if operation in activations:
@@ -174,17 +242,24 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
     if operation == "global_average_pool":
         return F.adaptive_avg_pool2d(x, 1).flatten(1).numpy()
     if operation == "conv2d":
-        y = convolve(x, arrays["weight"], bias, options.get("groups", 1))
+        y = convolve(x, arrays["weight"], bias, options.get("groups", 1), dilation)
     elif operation == "pointwise_conv2d":
-        y = convolve(x, arrays["weight"][None, None], bias, 1)
+        y = convolve(x, arrays["weight"][None, None], bias, options.get("groups", 1))
+    elif operation == "squeeze_excite":
+        mean = F.adaptive_avg_pool2d(x, 1)
+        reduced = F.conv2d(mean, tensor(arrays["reduce_weight"]).T[..., None, None], tensor(arrays["reduce_bias"]))
+        reduced = activations[options.get("activation", "relu")](reduced)
+        scale = F.conv2d(reduced, tensor(arrays["expand_weight"]).T[..., None, None], tensor(arrays["expand_bias"]))
+        return (x * activations[options.get("gate", "sigmoid")](scale)).permute(0, 2, 3, 1).contiguous().numpy()
     elif operation == "depthwise_conv2d":
-        y = convolve(x, arrays["weight"][:, :, None], bias, x.shape[1])
+        y = convolve(x, arrays["weight"][:, :, None], bias, x.shape[1], dilation)
     elif operation == "mixed_depthwise_conv2d":
         parts = torch.split(x, [w.shape[2] for w in arrays["weights"]], dim=1)
+        dilations = dilation if isinstance(dilation, list) else [dilation] * len(parts)
         y = torch.cat(
             [
-                convolve(part, w[:, :, None], None, part.shape[1])
-                for part, w in zip(parts, arrays["weights"], strict=True)
+                convolve(part, w[:, :, None], None, part.shape[1], d)
+                for part, w, d in zip(parts, arrays["weights"], dilations, strict=True)
             ],
             dim=1,
         )

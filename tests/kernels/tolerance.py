@@ -18,19 +18,22 @@ def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], e
     A sum of K products in float32 is off by at most K * UNIT * (sum of the products' magnitudes) and, since
     roundings go up as often as down, by about sqrt(K) instead of K (Higham, Accuracy and Stability of
     Numerical Algorithms, 2nd edition, sections 3.1 and 2.8). Allowed are four times that. The activations
-    multiply an error by at most 1.5 (hard-swish at x = 3) and add a few roundings of the result.
+    multiply an error by at most 1.5 (hard-swish at x = 3) and add a few roundings of the result. In a
+    squeeze-and-excitation three sums follow each other, and their errors add up.
     """
     if operation == "max_pool2d":
         return np.zeros(expected.shape)
     if operation == "softmax":  # exp(x - max) is off by a rounding of x - max, the sum as above
         x = arrays["x"]
         return 4 * UNIT * (np.sqrt(x.shape[-1]) + np.ptp(x, axis=-1, keepdims=True)) * expected
-    if operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid"):
+    if operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"):
         terms = 1
         magnitude = sum(np.abs(np.float64(a)) for a in arrays.values())
     else:
         positive = {name: [np.abs(w) for w in a] if isinstance(a, list) else np.abs(a) for name, a in arrays.items()}
-        linear = {name: value for name, value in options.items() if name != "activation"}
+        linear = {name: value for name, value in options.items() if name not in ("activation", "gate")}
+        if operation == "squeeze_excite":
+            linear = {"activation": "none", "gate": "none"}
         magnitude = getattr(reference, operation)(**positive, **linear)
         terms = _terms(operation, arrays, options)
     return 1.5 * 4 * np.sqrt(terms + 2) * UNIT * magnitude + 8 * UNIT * np.abs(expected)
@@ -43,6 +46,8 @@ def _terms(operation: str, arrays: dict[str, Any], options: dict[str, Any]) -> i
         return int(np.prod(options["kernel_size"])) ** (1 if np.ndim(options["kernel_size"]) else 2)
     if operation == "mixed_depthwise_conv2d":
         return max(prod(weight.shape[:2]) for weight in arrays["weights"])
+    if operation == "squeeze_excite":
+        return prod(arrays["x"].shape[1:3]) + sum(arrays["reduce_weight"].shape)
     shape = arrays["weight"].shape
     return prod(shape[:2]) if operation == "depthwise_conv2d" else prod(shape[:-1])
 

@@ -1,0 +1,64 @@
+"""Every rung of every ladder against the reference, on shapes that Python loops can take."""
+
+import numpy as np
+import pytest
+
+from npmobilenet.kernels import reference, registry
+from npmobilenet.kernels.ladder import LADDERS
+from tests.kernels.cases import MIXED_TAILS, TORCH_CASES, pointwise
+from tests.kernels.test_cpu_kernels import NEEDS_COMPILER, small
+from tests.kernels.tolerance import assert_close, tolerance
+
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
+RUNGS = registry.kernels(backend="ladder")
+CASES = [
+    case
+    for case in [*TORCH_CASES, *MIXED_TAILS, pointwise(2, 3, 5, 17, 15, residual=True, activation="relu")]
+    if case.operation in LADDERS and small(case)
+]
+
+
+@pytest.mark.parametrize(
+    ("rung", "case"),
+    [
+        pytest.param(rung, case, id=f"{rung.variant}-{case}", marks=NEEDS_COMPILER[rung.variant])
+        for case in CASES
+        for rung in RUNGS
+        if rung.operation == case.operation and rung.supports(**case.options)
+    ],
+)
+def test_agrees_with_the_reference(rung, case):
+    arrays = case.arrays()
+    expected = getattr(reference, case.operation)(**arrays, **case.options)
+    out = np.full(expected.shape, np.nan, np.float32)
+    assert rung.function(**arrays, **case.options, out=out, threads=2) is out
+    assert_close(out, expected, tolerance(case.operation, arrays, case.options, expected), f"{rung.name}, {case}")
+
+
+def test_rungs_are_rows_of_the_registry_in_order():
+    for operation, rungs in LADDERS.items():
+        rows = registry.kernels(operation, "ladder")
+        assert [(row.variant, row.target) for row in rows] == [(rung.name, rung.target) for rung in rungs]
+        assert registry.best(operation, "ladder", groups=1, activation="relu") == rows[-1]
+        assert registry.best(operation, "cpu").backend == "cpu"
+
+
+def test_the_upper_rungs_are_the_engines_kernels():
+    for operation, rungs in LADDERS.items():
+        engine = {kernel.target for kernel in registry.kernels(operation, "cpu")}
+        assert engine <= {rung.target for rung in rungs}
+        assert rungs[-1].target in engine
+
+
+def test_lessons_are_sentences():
+    for rungs in LADDERS.values():
+        for rung in rungs:
+            assert len(rung.lesson) > 50, rung.name
+            assert rung.lesson.endswith("."), rung.name
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
+def test_bad_arguments(rung):
+    case = next(case for case in CASES if case.operation == rung.operation)
+    with pytest.raises(ValueError, match=r"bias must be a float array of shape .* got float64 \(99,\)"):
+        rung.function(**{**case.arrays(), **case.options, "bias": np.zeros(99)})
