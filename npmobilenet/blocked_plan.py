@@ -97,6 +97,10 @@ class BlockedProgram:
                 raise UnsupportedGraphError(f"{node.name}: {node['activation']}")
             if node.operation == "conv2d" and (number or (node["kernel"], node["stride"]) != library.STEM_WINDOW):
                 raise UnsupportedGraphError(f"{node.name}: a dense convolution that is not the stem")
+            if node.operation == "pointwise_conv2d" and node["groups"] != 1:
+                raise UnsupportedGraphError(f"{node.name}: a pointwise convolution in groups")
+            if node.operation == "linear" and "activation" in node.attributes:
+                raise UnsupportedGraphError(f"{node.name}: a linear layer with an activation")
             if node.operation == "depthwise_conv2d" and node.inputs[0] == "input":
                 raise UnsupportedGraphError(f"{node.name}: depthwise convolution of the image")
 

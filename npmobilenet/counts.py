@@ -18,12 +18,14 @@ from npmobilenet.passes import fuse
 
 @dataclass(frozen=True)
 class LayerCount:
-    """One layer (a convolution with all that is fused into it, the pooling, or the classifier)."""
+    """A convolution with all that is fused into it, a squeeze-and-excitation, the pooling or a linear layer."""
 
     name: str
     block: str
     operation: str
-    kernel: Pair | None
+    kernels: tuple[Pair, ...]
+    """One of a convolution, several of a mixed one."""
+    dilations: tuple[Pair, ...]
     stride: Pair | None
     input: Shape
     output: Shape
@@ -96,7 +98,8 @@ def _count_layer(node: Node, shapes: dict[str, Shape]) -> LayerCount:
         node.name,
         node.block,
         node.operation,
-        node.attributes.get("kernel"),
+        tuple(kernel for kernel, _ in node.windows),
+        tuple(dilation for _, dilation in node.windows),
         node.attributes.get("stride"),
         shapes[node.inputs[0]],
         output,

@@ -1,7 +1,9 @@
 """A network as a list of operations: names, shapes, parameters, multiply-adds. No kernels, no weights.
 
 Shapes are those of one image: ``(C, H, W)``, or ``(C,)`` after the global pooling. Parameter shapes are
-PyTorch's: ``(C_out, C_in / G, K_h, K_w)`` for a convolution, ``(C_out, C_in)`` for a linear layer.
+PyTorch's: ``(C_out, C_in / G, K_h, K_w)`` for a convolution, ``(C_out, C_in)`` for a linear layer. A convolution
+that its source computes in several parts (a mixed one, a pointwise one with groups) has a weight for each:
+``"0.weight"``, ``"1.weight"``, ...
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from npmobilenet.geometry import Pair, convolution_macs, output_size, resolve_padding
+from npmobilenet.geometry import Pair, output_size, resolve_padding
 
 Shape = tuple[int, ...]
 
-CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d")
-OPERATIONS = (*CONVOLUTIONS, "batch_norm", "activation", "add", "global_average_pool", "linear")
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d")  # of one window
+WINDOWED = (*CONVOLUTIONS, "mixed_depthwise_conv2d")
+OPERATIONS = (*WINDOWED, "batch_norm", "activation", "add", "squeeze_excite", "global_average_pool", "linear")
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Node:
         Local parameter names and their shapes.
     attributes : mapping
         ``channels`` (out), and for convolutions ``kernel``, ``stride``, ``dilation``, ``groups``,
-        ``padding``; ``function`` of an activation; ``eps`` of a batch norm; after fusion (`passes.fuse`)
-        ``norm`` (the folded batch norm), ``activation`` and ``residual``.
+        ``padding``; a mixed one has ``kernels``, ``dilations`` and ``partition`` (channels), one per part, in
+        place of ``kernel`` and ``dilation``; ``reduced`` (channels), ``activation`` and ``gate`` of a
+        squeeze-and-excitation; ``function`` of an activation; ``eps`` of a batch norm; after fusion
+        (`passes.fuse`) ``norm`` (the folded batch norm), ``activation`` and ``residual``.
     """
 
     name: str
@@ -62,27 +67,46 @@ class Node:
         norm = self.attributes.get("norm")
         return {**own, **norm.tensors} if norm else own
 
+    @property
+    def windows(self) -> tuple[tuple[Pair, Pair], ...]:
+        """Kernel size and dilation of a convolution: one window, or one for each part of a mixed one."""
+        if self.operation in CONVOLUTIONS:
+            return ((self["kernel"], self["dilation"]),)
+        if self.operation in WINDOWED:
+            return tuple(zip(self["kernels"], self["dilations"], strict=True))
+        return ()
+
+    @property
+    def weight_shapes(self) -> tuple[Shape, ...]:
+        """Of the convolution's or linear layer's kernels, or of both of a squeeze-and-excitation."""
+        if self.operation == "batch_norm":
+            return ()
+        return tuple(shape for name, shape in self.parameters.items() if name.endswith("weight"))
+
     def output_shape(self, shapes: Mapping[str, Shape]) -> Shape:
         """Return the output shape, given the shapes of the inputs by name."""
         first = shapes[self.inputs[0]]
-        if self.operation in CONVOLUTIONS:
-            size = first[1:]
-            kernel, stride, dilation = self["kernel"], self["stride"], self["dilation"]
-            pads = resolve_padding(self["padding"], size, kernel, stride, dilation)
-            window = zip(size, kernel, stride, pads, dilation, strict=True)
-            return (self["channels"], *(output_size(*axis) for axis in window))
+        if self.operation in WINDOWED:
+            sizes = [self._window_positions(first[1:], *window) for window in self.windows]
+            if len(set(sizes)) > 1:
+                kernels = ", ".join(f"{kernel[0]}x{kernel[1]}" for kernel, _ in self.windows)
+                raise ValueError(f"kernels {kernels} give images of different sizes with padding {self['padding']!r}")
+            return (self["channels"], *sizes[0])
         if self.operation == "global_average_pool":
             return first[:1]
         if self.operation == "linear":
             return (self["channels"],)
         return first
 
+    def _window_positions(self, size: Pair, kernel: Pair, dilation: Pair) -> Pair:
+        pads = resolve_padding(self["padding"], size, kernel, self["stride"], dilation)
+        window = zip(size, kernel, self["stride"], pads, dilation, strict=True)
+        return tuple(output_size(*axis) for axis in window)
+
     def macs(self, output: Shape) -> int:
-        """Multiply-adds for an output of this shape; only convolutions and the classifier have any."""
-        if self.operation in CONVOLUTIONS:
-            channels_in = self.parameters["weight"][1] * self["groups"]
-            return convolution_macs(output[1:], self["kernel"], channels_in, output[0], self["groups"])
-        return prod(self.parameters["weight"]) if self.operation == "linear" else 0
+        """Multiply-adds for an output of this shape; only convolutions and linear layers have any."""
+        positions = prod(output[1:]) if self.operation in WINDOWED else 1
+        return positions * self.weight_count
 
     @property
     def parameter_count(self) -> int:
@@ -91,8 +115,8 @@ class Node:
 
     @property
     def weight_count(self) -> int:
-        """Values of the convolution or linear kernel alone: what TensorFlow's tables call parameters."""
-        return prod(self.parameters["weight"]) if self.operation in (*CONVOLUTIONS, "linear") else 0
+        """Values of convolution and linear kernels alone: what TensorFlow's tables call parameters."""
+        return sum(map(prod, self.weight_shapes))
 
 
 @dataclass(frozen=True)
@@ -144,7 +168,7 @@ class Graph:
             try:
                 shapes[node.name] = node.output_shape(shapes)
             except ValueError as error:
-                raise ValueError(f"an input of {size[0]}x{size[1]} is too small: {node.name}: {error}") from None
+                raise ValueError(f"an input of {size[0]}x{size[1]} does not fit {node.name}: {error}") from None
         return shapes
 
     def up_to(self, name: str) -> Graph:

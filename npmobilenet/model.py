@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npmobilenet.architectures import get_architecture
+from npmobilenet.architectures import Architecture, get_architecture
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.fit import fit
 from npmobilenet.checkpoints.info import WeightsInfo
@@ -54,22 +55,25 @@ def load(
         The name of shipped or downloaded weights (``npmobilenet weights`` lists them), or a checkpoint file:
         ``.pth``/``.pt`` of PyTorch, ``.safetensors`` or ``.npz``.
     architecture : str, optional
-        "mobilenet_v2", "mobilenet_v1", "mobilenet_v1_shallow", "mobilenet_v1_dense"; read off the tensors'
-        names if None.
+        One of `npmobilenet.ARCHITECTURES`; read off the tensors' names and shapes if None.
     width : float, optional
         Width multiplier; read off the tensors' shapes if None.
     num_classes : int, optional
         Read off the classifier's shape if None.
     padding : {"symmetric", "same"}, optional
         Of the convolutions: PyTorch's symmetric zeros, or TensorFlow's SAME. A checkpoint does not tell; the
-        default is what the checkpoint's metadata says, else "symmetric".
+        default is what the checkpoint's metadata says, else what is usual where its tensors are named so:
+        "symmetric", but for efficientnet-pytorch's names "same".
     bn_eps : float, optional
-        Of the batch norms: what the metadata says, else PyTorch's 1e-5 (TensorFlow's is 1e-3).
+        Of the batch norms: what the metadata says, else likewise: PyTorch's 1e-5, but 1e-3 with
+        efficientnet-pytorch's names and in torchvision's MobileNetV3 and EfficientNet-B5 to B7. (Networks that
+        timm took from TensorFlow, "tf_...", have the names of the others: give "same" and 1e-3.)
     classes : sequence of str, optional
         Names of the outputs: what the metadata says, else ImageNet's for 1000 outputs (after "background" for
         1001), else "class 0", ...
     preprocessing : Preprocessing, optional
-        How a photograph becomes an input: what the metadata says, else torchvision's for ImageNet.
+        How a photograph becomes an input: what the metadata says, else torchvision's for ImageNet at the
+        architecture's resolution.
     threads : int, optional
         Default of every call; all CPUs that this process may use if None.
     backend : {"cpu", "njit", "reference"}
@@ -103,8 +107,8 @@ def load(
         architecture=architecture,
         width=width,
         num_classes=num_classes,
-        padding=_first(padding, info.padding, "symmetric"),
-        bn_eps=_first(bn_eps, info.bn_eps, 1e-5),
+        padding=_first(padding, info.padding),
+        bn_eps=_first(bn_eps, info.bn_eps),
         where=str(source),
     )
     outputs = fitted.graph.nodes[-1]["channels"]
@@ -114,7 +118,7 @@ def load(
         architecture=fitted.architecture.name,
         width=fitted.width,
         classes=class_names(outputs, _first(classes, info.classes)),
-        preprocessing=_first(preprocessing, info.preprocessing),
+        preprocessing=_first(preprocessing, info.preprocessing, _usual_preprocessing(fitted.architecture)),
         threads=threads,
         backend=backend,
         source=str(source),
@@ -300,6 +304,12 @@ class Model:
         """Count parameters, multiply-adds and memory, for the weights' own image size by default."""
         size = self.preprocessing.crop
         return count(self.graph, (height or size[0], width or height or size[1]))
+
+
+def _usual_preprocessing(architecture: Architecture) -> Preprocessing:
+    """torchvision's for ImageNet, in the proportions of 256 to 224."""
+    size = architecture.resolution
+    return replace(IMAGENET, resize=round(size * 256 / 224), crop=(size, size))
 
 
 def _first(*values: Any) -> Any:

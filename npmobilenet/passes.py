@@ -12,14 +12,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from npmobilenet.graph import CONVOLUTIONS, Graph, Node
+from npmobilenet.graph import WINDOWED, Graph, Node
 
 
 def fuse(graph: Graph) -> Graph:
     """Merge each batch norm, activation and residual add into the convolution before it, where it may go.
 
     A convolution gains the attributes ``norm`` (the batch norm node), ``activation`` (its name) and
-    ``residual`` (true if its second input is added to its result, after the activation).
+    ``residual`` (true if its second input is added to its result, after the activation); a linear layer only
+    ``activation``.
     """
     readers = Counter(name for node in graph for name in node.inputs)
     nodes: dict[str, Node] = {}  # the fused graph so far, in order of execution
@@ -39,10 +40,10 @@ def fuse(graph: Graph) -> Graph:
 def _may_take(into: Node, node: Node) -> bool:
     """A convolution does, in this order: multiply-adds, batch norm, activation, residual add; each once."""
     done = into.attributes
-    if into.operation not in CONVOLUTIONS or done.get("residual"):
+    if into.operation not in (*WINDOWED, "linear") or done.get("residual"):
         return False
     if node.operation == "batch_norm":
-        return "norm" not in done and "activation" not in done
+        return into.operation in WINDOWED and "norm" not in done and "activation" not in done
     if node.operation == "activation":
         return "activation" not in done
     return node.operation == "add" and into.operation == "pointwise_conv2d"
@@ -62,7 +63,9 @@ def _merged(into: Node, node: Node, inputs: tuple[str, ...]) -> Node:
     return replace(into.with_attributes(residual=True), inputs=(*into.inputs, *inputs[1:]))
 
 
-def folded_parameters(node: Node, weights: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def folded_parameters(
+    node: Node, weights: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
     """Return ``(weight, bias)`` of a convolution or linear node with its batch norm folded in.
 
     Batch norm computes ``(y - mean) / sqrt(variance + eps) * gamma + beta``; with ``y = w x + b`` that is
@@ -71,18 +74,25 @@ def folded_parameters(node: Node, weights: Mapping[str, np.ndarray]) -> tuple[np
 
     Returns
     -------
-    weight : float64 array of the node's weight shape (C_out first)
+    weight : float64 array, or list of them
+        In PyTorch's layout, C_out first. A mixed convolution has an array (C_part, 1, K_h, K_w) for each part; the
+        groups of a pointwise convolution make one array (C_out, C_in / G, 1, 1).
     bias : float64 array (C_out,)
     """
-    weight = weights[f"{node.name}.weight"].astype(np.float64)
-    bias = np.zeros(len(weight))
+    parts = [weights[f"{node.name}.{name}"].astype(np.float64) for name in node.parameters if name.endswith("weight")]
+    bias = np.zeros(sum(map(len, parts)))
     if "bias" in node.parameters:
         bias = weights[f"{node.name}.bias"].astype(np.float64)
     norm = node.attributes.get("norm")
-    if norm is None:
-        return weight, bias
-    gamma, beta, mean, variance = (
-        weights[f"{norm.name}.{name}"].astype(np.float64) for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gamma / np.sqrt(variance + norm["eps"])
-    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), beta + (bias - mean) * scale
+    if norm:
+        gamma, beta, mean, variance = (
+            weights[f"{norm.name}.{name}"].astype(np.float64)
+            for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = gamma / np.sqrt(variance + norm["eps"])
+        scales = np.split(scale, np.cumsum([len(part) for part in parts])[:-1])
+        parts = [w * s.reshape(-1, *[1] * (w.ndim - 1)) for w, s in zip(parts, scales, strict=True)]
+        bias = beta + (bias - mean) * scale
+    if node.operation == "mixed_depthwise_conv2d":
+        return parts, bias
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), bias

@@ -27,8 +27,18 @@ ARENA_ALIGNMENT = 16  # values: a cache line of float32, so that no tensor share
 _WEIGHT_LAYOUT = {
     "conv2d": lambda weight: weight.transpose(2, 3, 1, 0),
     "depthwise_conv2d": lambda weight: weight[:, 0].transpose(1, 2, 0),
+    "mixed_depthwise_conv2d": lambda parts: [part[:, 0].transpose(1, 2, 0) for part in parts],
     "pointwise_conv2d": lambda weight: weight[:, :, 0, 0].T,
     "linear": lambda weight: weight.T,
+}
+
+# What a kernel takes as a keyword, under the name of the node's attribute.
+_OPTIONS = {
+    "conv2d": ("stride", "padding", "dilation", "groups"),
+    "depthwise_conv2d": ("stride", "padding", "dilation"),
+    "mixed_depthwise_conv2d": ("stride", "padding"),
+    "pointwise_conv2d": ("groups",),
+    "squeeze_excite": ("gate",),
 }
 
 
@@ -38,7 +48,7 @@ class Operation:
 
     node: Node
     kernel: Kernel
-    weights: tuple[np.ndarray, ...]
+    weights: tuple[np.ndarray | list[np.ndarray], ...]
     options: Mapping[str, Any]
 
 
@@ -62,19 +72,16 @@ class Program:
 
     def _lower(self, node: Node, weights: Mapping[str, np.ndarray], backend: str) -> Operation:
         operation = node["function"] if node.operation == "activation" else node.operation
-        packed: tuple[np.ndarray, ...] = ()
-        if operation in _WEIGHT_LAYOUT:
-            weight, bias = folded_parameters(node, weights)
-            layout = _WEIGHT_LAYOUT[operation]
-            packed = tuple(np.ascontiguousarray(array, self.dtype) for array in (layout(weight), bias))
-        options = {}
-        if "activation" in node.attributes:
-            options["activation"] = node["activation"]
-        if operation in ("conv2d", "depthwise_conv2d"):
-            options |= {name: node[name] for name in ("stride", "padding", "dilation")}
-        if operation == "conv2d":
-            options["groups"] = node["groups"]
-        return Operation(node, registry.best(operation, backend), packed, options)
+        options = {name: node[name] for name in ("activation", *_OPTIONS.get(operation, ())) if name in node.attributes}
+        if operation == "mixed_depthwise_conv2d":
+            options["dilation"] = list(node["dilations"])
+        packed = tuple(self._packed(array) for array in _arrays(node, weights))
+        return Operation(node, registry.best(operation, backend, **options), packed, options)
+
+    def _packed(self, array: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+        if isinstance(array, list):
+            return [self._packed(part) for part in array]
+        return np.ascontiguousarray(array, self.dtype)
 
     def plan(self, size: Pair, output: str | None = None, threads: int = 1) -> Plan:
         """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits.
@@ -88,6 +95,17 @@ class Program:
         shapes = {name: (1, *shape[1:], shape[0]) for name, shape in graph.shapes(size).items()}
         steps = [self.operations[node.name] for node in graph]
         return Plan(steps, shapes, *plan_arena(graph, shapes), self.dtype, threads)
+
+
+def _arrays(node: Node, weights: Mapping[str, np.ndarray]) -> tuple[np.ndarray | list[np.ndarray], ...]:
+    """A node's weights in the order and the layout that kernels take."""
+    if node.operation in _WEIGHT_LAYOUT:
+        weight, bias = folded_parameters(node, weights)
+        return _WEIGHT_LAYOUT[node.operation](weight), bias
+    if node.operation == "squeeze_excite":
+        names = ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
+        return tuple(weights[f"{node.name}.{name}"].T for name in names)
+    return ()
 
 
 @dataclass

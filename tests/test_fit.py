@@ -15,7 +15,7 @@ from npmobilenet.image import IMAGENET
 def checkpoint(architecture="mobilenet_v2", source="torchvision", width=1.0, classes=4, seed=0):
     definition = get_architecture(architecture)
     graph = definition.graph(width, classes)
-    keys = Naming(definition, source, KEY_MAPS[architecture][source](definition)).keys(graph)
+    keys = Naming(definition, source).keys(graph)
     weights = random_weights(graph, seed)
     return {keys[name]: weights[name] for name in weights}, weights
 
@@ -41,19 +41,19 @@ def test_width_is_read_off_the_shapes(architecture, width):
 def test_known_keys_of_torchvision_and_timm():
     """Spot checks written down by hand, so that a map wrong on both sides is seen."""
     v2 = get_architecture("mobilenet_v2")
-    names = KEY_MAPS["mobilenet_v2"]["torchvision"](v2)
+    names = KEY_MAPS["mobilenet_v2"]["torchvision"].names(v2)
     assert names["stem"] == "features.0.0" and names["stem.norm"] == "features.0.1"
     assert names["block1.depthwise"] == "features.1.conv.0.0" and names["block1.project"] == "features.1.conv.1"
     assert names["block1.project.norm"] == "features.1.conv.2"
     assert names["block17.depthwise.norm"] == "features.17.conv.1.1"
     assert names["block17.project"] == "features.17.conv.2" and names["head"] == "features.18.0"
     assert names["classifier"] == "classifier.1"
-    names = KEY_MAPS["mobilenet_v2"]["timm"](v2)
+    names = KEY_MAPS["mobilenet_v2"]["timm"].names(v2)
     assert names["block1.depthwise"] == "blocks.0.0.conv_dw" and names["block1.project"] == "blocks.0.0.conv_pw"
     assert names["block17.project"] == "blocks.6.0.conv_pwl" and names["block17.project.norm"] == "blocks.6.0.bn3"
-    names = KEY_MAPS["mobilenet_v1"]["timm"](get_architecture("mobilenet_v1"))
+    names = KEY_MAPS["mobilenet_v1"]["timm"].names(get_architecture("mobilenet_v1"))
     assert names["block13.pointwise"] == "blocks.4.1.conv_pw" and names["block13.pointwise.norm"] == "blocks.4.1.bn2"
-    names = KEY_MAPS["mobilenet_v2"]["flat"](v2)
+    names = KEY_MAPS["mobilenet_v2"]["flat"].names(v2)
     assert names["block1.project"] == "features.1.conv.3" and names["block2.project.norm"] == "features.2.conv.7"
 
 

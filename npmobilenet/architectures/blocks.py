@@ -10,36 +10,101 @@ MixNet: a kind followed by its numbers.
 ``inverted_r2_k3_s2_e6_c24``       inverted residual: expand, depthwise k×k, project; the projection has no
                                    activation (MobileNetV2, 1801.04381 section 3); no expansion where e is 1
 ``pool``                           global average pooling
+``linear_c1280``                   linear layer with bias and activation (MobileNetV3, 1905.02244 section 5.1)
 ``linear``                         the classifier, with bias
 =================================  ===========================================================================
 
-``r`` repeats (the stride holds for the first), ``k`` kernel size, ``s`` stride, ``e`` expansion, ``c`` output
-channels at width 1, ``wide`` channels that a width multiplier below 1 leaves alone.
+=================================  ===========================================================================
+``r3``                             repeats, of which the first alone has the stride; a depth multiplier scales
+                                   them, but not a row without ``r``
+``k3``, ``k3.5.7``                 kernel size; several: a mixed depthwise convolution, each size on a part of
+                                   the channels (MixNet, 1907.09595 section 3.1), equal parts unless it says
+                                   ``exponential`` or the parts, ``g24.12.12``
+``dilated``                        at stride 1 each k×k kernel is 3×3 with dilation (k - 1) / 2 instead
+``s2``                             stride
+``e6``, ``e4.5``                   expanded channels per input channel, rounded as all channels are
+``a1.1``, ``p1.1``                 the expansion (a) or the projection (p) in two groups
+``se0.25``                         squeeze-and-excitation (1709.01507) after the depthwise convolution, with
+                                   this part of the channels that :class:`Squeeze` says
+``c24``                            output channels at width 1; ``wide``: a width multiplier below 1 leaves
+                                   them alone; ``fixed``: every one does
+``relu``, ``relu6``, ``swish``,    activation, where it is not the network's
+``hardswish``
+``noskip``                         no residual add
+=================================  ===========================================================================
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from math import ceil
+from typing import Any
 
-from npmobilenet.geometry import PaddingSpec
+from npmobilenet.geometry import PaddingSpec, equal_partition, exponential_partition
 from npmobilenet.graph import Graph, Node
 
-_NUMBERS = {"r": "repeats", "k": "kernel", "s": "stride", "e": "expansion", "c": "channels"}
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
+
+
+def _dotted(values: tuple[int, ...]) -> str:
+    return ".".join(map(str, values))
+
+
+def _groups(text: str) -> int:
+    if set(_integers(text)) != {1}:
+        raise ValueError
+    return len(_integers(text))
+
+
+# The tokens: a letter before numbers, with the field it sets, how it is read and how it is written; and words.
+_NUMBERS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
+    "r": ("repeats", int, str),
+    "k": ("kernels", _integers, _dotted),
+    "g": ("partition", _integers, _dotted),
+    "s": ("stride", int, str),
+    "e": ("expansion", float, "{:g}".format),
+    "a": ("expand_groups", _groups, lambda groups: _dotted((1,) * groups)),
+    "p": ("project_groups", _groups, lambda groups: _dotted((1,) * groups)),
+    "se": ("squeeze", float, "{:g}".format),
+    "c": ("channels", int, str),
+}
+_WORDS: dict[str, tuple[str, Any]] = {
+    "exponential": ("exponential", True),
+    "dilated": ("dilated", True),
+    "wide": ("width_from", 1.0),
+    "fixed": ("width_from", None),
+    "relu": ("activation", "relu"),
+    "relu6": ("activation", "relu6"),
+    "swish": ("activation", "swish"),
+    "hardswish": ("activation", "hard_swish"),
+    "noskip": ("skip", False),
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a network's table."""
+    """One row of a network's table; see the module's table for what its fields mean."""
 
     kind: str
-    repeats: int = 1
-    kernel: int = 1
+    repeats: int | None = None
+    kernels: tuple[int, ...] = (1,)
+    partition: tuple[int, ...] = ()
+    exponential: bool = False
+    dilated: bool = False
     stride: int = 1
-    expansion: int = 1
+    expansion: float = 1.0
+    expand_groups: int = 1
+    project_groups: int = 1
+    squeeze: float = 0.0
     channels: int = 0
-    wide: bool = False
+    width_from: float | None = 0.0
+    """The least width multiplier that scales the channels, or None: all of them leave the channels alone."""
+    activation: str | None = None
+    skip: bool = True
 
     @classmethod
     def parse(cls, text: str) -> Row:
@@ -53,20 +118,58 @@ class Row:
         kind, *tokens = text.split("_")
         if kind not in _KINDS:
             raise ValueError(f"row {text!r}: unknown kind {kind!r}; there are {', '.join(_KINDS)}")
-        values: dict[str, int | bool] = {}
+        values: dict[str, Any] = {}
         for token in tokens:
-            number = re.fullmatch(r"([a-z])(\d+)", token)
-            if token == "wide":
-                values["wide"] = True
-            elif number and number[1] in _NUMBERS:
-                values[_NUMBERS[number[1]]] = int(number[2])
-            else:
-                raise ValueError(f"row {text!r}: {token!r} is none of r, k, s, e, c with a number, or 'wide'")
-        return cls(kind, **values)
+            number = re.fullmatch(r"([a-z]+)([\d.]+)", token)
+            try:
+                if token in _WORDS:
+                    name, value = _WORDS[token]
+                else:
+                    name, read, _ = _NUMBERS[number[1]]
+                    value = read(number[2])
+            except (KeyError, TypeError, ValueError):
+                letters, words = ", ".join(_NUMBERS), ", ".join(_WORDS)
+                raise ValueError(f"row {text!r}: {token!r} is none of {letters} with a number, or {words}") from None
+            values[name] = value
+        row = cls(kind, **values)
+        if len(row.kernels) > 1 and kind not in DEPTHWISE_KINDS:
+            raise ValueError(f"row {text!r}: only {' and '.join(DEPTHWISE_KINDS)} blocks take several kernel sizes")
+        return row
+
+    def __str__(self) -> str:
+        defaults = {each.name: each.default for each in fields(self)}
+        tokens = [self.kind]
+        for letter, (name, _, write) in _NUMBERS.items():
+            value = getattr(self, name)
+            if value != defaults[name]:
+                tokens.append(letter + write(value))
+        return "_".join(tokens + [word for word, (name, value) in _WORDS.items() if getattr(self, name) == value])
 
     def scaled_channels(self, width: float) -> int:
         """Output channels under a width multiplier."""
-        return round_channels(self.channels * (max(1.0, width) if self.wide else width))
+        return round_channels(self.channels * (1.0 if self.width_from is None else max(self.width_from, width)))
+
+
+DEPTHWISE_KINDS = ("separable", "inverted")  # with a depthwise convolution
+
+
+@dataclass(frozen=True)
+class Squeeze:
+    """How a network's blocks squeeze and excite (1709.01507, section 3).
+
+    Attributes
+    ----------
+    expanded : bool
+        Whether the row's ratio is of the expanded channels, rounded as all channels are (MobileNetV3), or of
+        the block's input channels (MnasNet, EfficientNet, MixNet).
+    activation : str or None
+        Between the two linear layers; None: the block's.
+    gate : {"sigmoid", "hard_sigmoid"}
+    """
+
+    expanded: bool = False
+    activation: str | None = None
+    gate: str = "sigmoid"
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
@@ -81,39 +184,58 @@ def round_channels(channels: float, divisor: int = 8) -> int:
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a network: the n-th repeat of a row."""
+    """One block of a network: one repeat of a row.
+
+    Attributes
+    ----------
+    name : str
+    row : Row
+    stride : int
+        The row's for its first repeat, then 1.
+    stage, place : int
+        Consecutive blocks of a kind with the same channels are a stage, as in the papers' tables; stages are
+        counted from 1, places in a stage from 0. Stem, head, pooling and linear layers have stage 0.
+    """
 
     name: str
     row: Row
-    row_index: int
-    repeat: int
-
-    @property
-    def stride(self) -> int:
-        """The row's stride for the first repeat, then 1."""
-        return self.row.stride if self.repeat == 0 else 1
+    stride: int
+    stage: int = 0
+    place: int = 0
 
 
-def name_blocks(rows: Sequence[Row]) -> list[Block]:
-    """Return the blocks of a network in order: stem, block1, block2, ..., head, pool, classifier."""
+def name_blocks(rows: Sequence[Row], depth: float = 1.0) -> list[Block]:
+    """Return the blocks of a network in order: stem, block1, block2, ..., head, pool, hidden, classifier."""
     blocks: list[Block] = []
-    for index, row in enumerate(rows):
-        for repeat in range(row.repeats):
-            if row.kind in ("pool", "linear"):
-                name = {"pool": "pool", "linear": "classifier"}[row.kind]
-            elif not blocks:
-                name = "stem"
-            elif row.kind == "conv" and row.kernel == 1:
-                name = "head"
-            else:
-                name = f"block{len(blocks)}"
-            blocks.append(Block(name, row, index, repeat))
+    stage, place, of_stage = 0, 0, None
+    for row in rows:
+        for repeat in range(1 if row.repeats is None else ceil(depth * row.repeats)):
+            stride = row.stride if repeat == 0 else 1
+            name = _name_outside(row, first=not blocks)
+            if name:
+                blocks.append(Block(name, row, stride))
+                continue
+            if (row.kind, row.channels) != of_stage:
+                stage, place, of_stage = stage + 1, 0, (row.kind, row.channels)
+            blocks.append(Block(f"block{len(blocks)}", row, stride, stage, place))
+            place += 1
     return blocks
+
+
+def _name_outside(row: Row, first: bool) -> str | None:
+    """The name of what is not one of the numbered blocks."""
+    if row.kind == "pool":
+        return "pool"
+    if row.kind == "linear":
+        return "hidden" if row.channels else "classifier"
+    if first:
+        return "stem"
+    return "head" if row.kind == "conv" and row.kernels == (1,) else None
 
 
 @dataclass
 class Builder:
-    """Makes the graph of a list of rows.
+    """Makes the graph of a list of blocks.
 
     Parameters
     ----------
@@ -121,11 +243,13 @@ class Builder:
         Width multiplier (1704.04861 section 3.3): scales the channels of every row.
     num_classes : int
     activation : str
-        Of every convolution but linear bottlenecks: "relu", "relu6", "swish", "hard_swish".
+        Of every convolution but linear bottlenecks, where its row does not name one: "relu", "relu6",
+        "swish", "hard_swish".
     padding : "symmetric" or "same"
         PyTorch's or TensorFlow's, a property of the checkpoint (see `geometry.resolve_padding`).
     bn_eps : float
         Added to a batch norm's variance: 1e-5 in PyTorch, 1e-3 in TensorFlow.
+    squeeze : Squeeze
     """
 
     width: float
@@ -133,6 +257,7 @@ class Builder:
     activation: str
     padding: PaddingSpec
     bn_eps: float
+    squeeze: Squeeze = Squeeze()
     in_channels: int = 3
     nodes: list[Node] = field(default_factory=list)
 
@@ -140,41 +265,24 @@ class Builder:
         """Return the graph of these blocks."""
         self.channels, self.last = self.in_channels, "input"
         for block in blocks:
-            self.block = block.name
+            self.block, self.function = block.name, block.row.activation or self.activation
             channels = block.row.scaled_channels(self.width)
-            _KINDS[block.row.kind](self, block.row, channels, block.stride)
+            try:
+                _KINDS[block.row.kind](self, block.row, channels, block.stride)
+            except ValueError as error:
+                raise ValueError(f"{block.name} ({block.row}): {error}") from None
         return Graph(tuple(self.nodes), self.in_channels)
 
     def _add(self, name: str, operation: str, inputs: tuple[str, ...] = (), **rest: dict) -> None:
         self.nodes.append(Node(name, operation, inputs or (self.last,), self.block, **rest))
         self.last = name
 
-    def convolution(
-        self,
-        name: str,
-        channels: int,
-        kernel: int = 1,
-        stride: int = 1,
-        *,
-        depthwise: bool = False,
-        active: bool = True,
+    def _normalised(
+        self, name: str, operation: str, channels: int, parameters: dict, *, active: bool = True, **attributes: Any
     ) -> None:
         """Add a convolution without bias, its batch norm and, unless it is linear, its activation."""
-        operation = "depthwise_conv2d" if depthwise else "pointwise_conv2d" if kernel == 1 else "conv2d"
-        groups = self.channels if depthwise else 1
-        self._add(
-            name,
-            operation,
-            parameters={"weight": (channels, self.channels // groups, kernel, kernel)},
-            attributes={
-                "channels": channels,
-                "kernel": (kernel, kernel),
-                "stride": (stride, stride),
-                "dilation": (1, 1),
-                "groups": groups,
-                "padding": self.padding,
-            },
-        )
+        attributes = {"channels": channels, "stride": (1, 1), "padding": self.padding, **attributes}
+        self._add(name, operation, parameters=parameters, attributes=attributes)
         statistics = ("weight", "bias", "running_mean", "running_var")
         self._add(
             f"{name}.norm",
@@ -183,32 +291,125 @@ class Builder:
             attributes={"eps": self.bn_eps},
         )
         if active:
-            self._add(f"{name}.activation", "activation", attributes={"function": self.activation})
+            self._activation(name)
         self.channels = channels
 
+    def _activation(self, name: str) -> None:
+        self._add(f"{name}.activation", "activation", attributes={"function": self.function})
+
+    def _dense(self, name: str, channels: int, kernel: int, stride: int) -> None:
+        self._normalised(
+            name,
+            "conv2d",
+            channels,
+            {"weight": (channels, self.channels, kernel, kernel)},
+            kernel=(kernel, kernel),
+            stride=(stride, stride),
+            dilation=(1, 1),
+            groups=1,
+        )
+
+    def _pointwise(self, name: str, channels: int, groups: int = 1, active: bool = True) -> None:
+        for what in (self.channels, channels):
+            if what % groups:
+                raise ValueError(f"a pointwise convolution of {groups} groups must divide its {what} channels")
+        shape = (channels // groups, self.channels // groups, 1, 1)
+        parameters = {"weight": shape} if groups == 1 else {f"{group}.weight": shape for group in range(groups)}
+        self._normalised(
+            name,
+            "pointwise_conv2d",
+            channels,
+            parameters,
+            active=active,
+            kernel=(1, 1),
+            dilation=(1, 1),
+            groups=groups,
+        )
+
+    def _depthwise(self, name: str, row: Row, stride: int) -> None:
+        channels, sizes, rates = self.channels, row.kernels, (1,) * len(row.kernels)
+        if row.dilated:
+            if any(size < 3 or size % 2 == 0 for size in sizes):
+                raise ValueError(f"the dilated variant needs odd kernel sizes from 3, got {_dotted(sizes)}")
+            if stride == 1:  # with a stride, the paper's networks keep their large kernels
+                sizes, rates = (3,) * len(sizes), tuple((size - 1) // 2 for size in sizes)
+        kernels, dilations = [(size, size) for size in sizes], [(rate, rate) for rate in rates]
+        if len(kernels) == 1:
+            operation, parameters = "depthwise_conv2d", {"weight": (channels, 1, *kernels[0])}
+            window = {"kernel": kernels[0], "dilation": dilations[0]}
+        else:
+            operation, partition = "mixed_depthwise_conv2d", _partition(row, channels)
+            shapes = [(width, 1, *kernel) for width, kernel in zip(partition, kernels, strict=True)]
+            parameters = {f"{group}.weight": shape for group, shape in enumerate(shapes)}
+            window = {"kernels": tuple(kernels), "dilations": tuple(dilations), "partition": partition}
+        self._normalised(name, operation, channels, parameters, **window, stride=(stride, stride), groups=channels)
+
+    def _squeeze_excite(self, row: Row, in_channels: int) -> None:
+        """1709.01507, section 3: the mean over the pixels, through two linear layers, scales each channel."""
+        channels, squeeze = self.channels, self.squeeze
+        reduced = round_channels(channels * row.squeeze) if squeeze.expanded else round(in_channels * row.squeeze)
+        self._add(
+            f"{self.block}.squeeze",
+            "squeeze_excite",
+            parameters={
+                "reduce.weight": (reduced, channels),
+                "reduce.bias": (reduced,),
+                "expand.weight": (channels, reduced),
+                "expand.bias": (channels,),
+            },
+            attributes={
+                "channels": channels,
+                "reduced": reduced,
+                "activation": squeeze.activation or self.function,
+                "gate": squeeze.gate,
+            },
+        )
+
     def _conv(self, row: Row, channels: int, stride: int) -> None:
-        self.convolution(self.block, channels, row.kernel, stride)
+        (kernel,) = row.kernels
+        if kernel == 1 and stride == 1:
+            self._pointwise(self.block, channels)
+        else:
+            self._dense(self.block, channels, kernel, stride)
 
     def _separable(self, row: Row, channels: int, stride: int) -> None:
-        self.convolution(f"{self.block}.depthwise", self.channels, row.kernel, stride, depthwise=True)
-        self.convolution(f"{self.block}.pointwise", channels)
+        self._depthwise(f"{self.block}.depthwise", row, stride)
+        self._pointwise(f"{self.block}.pointwise", channels)
 
     def _inverted(self, row: Row, channels: int, stride: int) -> None:
         block, shortcut, in_channels = self.block, self.last, self.channels
-        expanded = in_channels * row.expansion
         if row.expansion != 1:
-            self.convolution(f"{block}.expand", expanded)
-        self.convolution(f"{block}.depthwise", expanded, row.kernel, stride, depthwise=True)
-        self.convolution(f"{block}.project", channels, active=False)
-        if stride == 1 and in_channels == channels:
+            self._pointwise(f"{block}.expand", round_channels(in_channels * row.expansion), row.expand_groups)
+        self._depthwise(f"{block}.depthwise", row, stride)
+        if row.squeeze:
+            self._squeeze_excite(row, in_channels)
+        self._pointwise(f"{block}.project", channels, row.project_groups, active=False)
+        if row.skip and stride == 1 and in_channels == channels:
             self._add(f"{block}.add", "add", (self.last, shortcut))
 
     def _pool(self, row: Row, channels: int, stride: int) -> None:
         self._add("pool", "global_average_pool")
 
     def _linear(self, row: Row, channels: int, stride: int) -> None:
-        shapes = {"weight": (self.num_classes, self.channels), "bias": (self.num_classes,)}
-        self._add("classifier", "linear", parameters=shapes, attributes={"channels": self.num_classes})
+        channels = channels if row.channels else self.num_classes
+        shapes = {"weight": (channels, self.channels), "bias": (channels,)}
+        self._add(self.block, "linear", parameters=shapes, attributes={"channels": channels})
+        if row.channels:
+            self._activation(self.block)
+        self.channels = channels
+
+
+def _partition(row: Row, channels: int) -> tuple[int, ...]:
+    """The channels of each kernel size of a mixed convolution."""
+    if row.partition:
+        if len(row.partition) != len(row.kernels) or sum(row.partition) != channels or min(row.partition) < 1:
+            raise ValueError(
+                f"a partition must give each of {len(row.kernels)} kernels its part of {channels} channels, "
+                f"got {_dotted(row.partition)} ({sum(row.partition)} channels)"
+            )
+        return row.partition
+    divide = exponential_partition if row.exponential else equal_partition
+    return tuple(divide(channels, len(row.kernels)))
 
 
 _KINDS: dict[str, Callable[[Builder, Row, int, int], None]] = {

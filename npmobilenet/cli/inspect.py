@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import add_network_options, positive, size
+from npmobilenet.cli.options import add_network_options, kernel_sizes, names, positive, size
 
 if TYPE_CHECKING:
+    from npmobilenet.architectures import Architecture
     from npmobilenet.counts import Counts, LayerCount
     from npmobilenet.geometry import Pair
     from npmobilenet.graph import Graph, Shape
@@ -19,10 +21,19 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     parser = commands.add_parser("inspect", help="print a network's layers, parameters, MACs and memory")
     parser.add_argument("model", metavar="MODEL", help="an architecture, weights known by name, or a checkpoint")
-    parser.add_argument("--resolution", type=size, metavar="HxW", help="input size (default 224, or the weights' own)")
+    parser.add_argument("--resolution", type=size, metavar="HxW", help="input size (default: the network's own)")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="of an architecture (default 1000)")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     add_network_options(parser)
+    mixed = parser.add_argument_group(
+        "mixed depthwise convolutions", "what they would cost in place of the network's own, beside it"
+    )
+    mixed.add_argument("--mixed", type=kernel_sizes, metavar="K,K,...", help="kernel sizes, such as 3,5,7,9, or 9")
+    mixed.add_argument(
+        "--layers", type=names, metavar="BLOCK,...", help="in these blocks, such as block3 (default all)"
+    )
+    mixed.add_argument("--partition", choices=("equal", "exponential"), help="of the channels (default equal)")
+    mixed.add_argument("--dilated", action="store_true", help="dilated 3x3 kernels for the larger ones at stride 1")
     return parser
 
 
@@ -30,68 +41,133 @@ def run(options: argparse.Namespace) -> int:
     """Print the table."""
     from npmobilenet.counts import count
 
-    graph, title, resolution = _network(options)
-    counts = count(graph, resolution)
+    network = _network(options)
+    resolution = options.resolution or network.resolution
+    counts = count(network.graph(), resolution)
+    report = {"network": network.title, "resolution": resolution, **asdict(counts)}
+    if options.mixed:
+        mixed = count(network.graph(_mixed(network.architecture, options)), resolution)
+        choice = {name: getattr(options, name) for name in ("layers", "partition", "dilated")}
+        report["mixed"] = {"kernels": options.mixed, **choice, **asdict(mixed)}
+    elif options.layers or options.partition or options.dilated:
+        raise ValueError("--layers, --partition and --dilated say how to use the kernel sizes of --mixed K,K,...")
     if options.json:
-        print(json.dumps({"network": title, "resolution": resolution, **asdict(counts)}, indent=1))
+        print(json.dumps(report, indent=1))
+        return 0
+    print(f"{network.title}, input {resolution[0]}x{resolution[1]}, one image, float32\n")
+    if options.mixed:
+        print_comparison(counts, mixed)
     else:
-        print_table(counts, title, resolution)
+        print_table(counts)
     return 0
 
 
-def _network(options: argparse.Namespace) -> tuple[Graph, str, Pair]:
+@dataclass(frozen=True)
+class Network:
+    """What is inspected: an architecture and its options, from the command line or a checkpoint."""
+
+    architecture: Architecture
+    width: float
+    num_classes: int
+    padding: str
+    title: str
+    resolution: Pair
+
+    def graph(self, architecture: Architecture | None = None) -> Graph:
+        """The graph, or that of a variant of the architecture."""
+        return (architecture or self.architecture).graph(self.width, self.num_classes, self.padding)
+
+
+def _network(options: argparse.Namespace) -> Network:
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.model import load
 
-    if options.model not in ARCHITECTURES:
-        model = load(
-            options.model,
-            architecture=options.architecture,
-            width=options.width,
-            num_classes=options.num_classes,
-            padding=options.padding,
-            bn_eps=options.bn_eps,
-            backend="reference",
+    architecture = ARCHITECTURES.get(options.model)
+    if architecture:
+        width = options.width if options.width is not None else 1.0
+        return Network(
+            architecture,
+            width,
+            options.num_classes or 1000,
+            options.padding or "symmetric",
+            f"{architecture.name}, width {width:g} ({architecture.paper})",
+            (architecture.resolution, architecture.resolution),
         )
-        title = f"{model.source}: {model.architecture}, width {model.width:g}"
-        return model.graph, title, options.resolution or model.preprocessing.crop
-    width = options.width if options.width is not None else 1.0
-    architecture = ARCHITECTURES[options.model]
-    graph = architecture.graph(
-        width,
-        options.num_classes or 1000,
-        options.padding or "symmetric",
-        options.bn_eps if options.bn_eps is not None else 1e-5,
+    model = load(
+        options.model,
+        architecture=options.architecture,
+        width=options.width,
+        num_classes=options.num_classes,
+        padding=options.padding,
+        bn_eps=options.bn_eps,
+        backend="reference",
     )
-    return (
-        graph,
-        f"{architecture.name}, width {width:g} ({architecture.paper})",
-        options.resolution or (224, 224),
+    return Network(
+        ARCHITECTURES[model.architecture],
+        model.width,
+        len(model.classes),
+        model.graph.nodes[0]["padding"],
+        f"{model.source}: {model.architecture}, width {model.width:g}",
+        model.preprocessing.crop,
     )
 
 
-def print_table(counts: Counts, title: str, resolution: Pair) -> None:
+def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architecture:
+    layers = None if options.layers in (None, ("all",)) else options.layers
+    return architecture.with_mixed(options.mixed, layers, options.partition or "equal", options.dilated)
+
+
+def print_table(counts: Counts) -> None:
     """Print one line per layer, then the totals."""
-    print(f"{title}, input {resolution[0]}x{resolution[1]}, one image, float32\n")
     header = ("layer", "output", "kernel", "stride", "parameters", "MACs", "memory")
     total = ("total", "", "", "", f"{counts.parameters:,}", f"{counts.macs:,}", "")
-    layers = [_cells(layer) for layer in counts.layers]
-    widths = [max(map(len, column)) for column in zip(header, total, *layers, strict=True)]
-    for cells in (header, *layers, total):
-        print("  ".join(map(_aligned, range(len(cells)), cells, widths)).rstrip())
+    _print_columns([header, *map(_cells, counts.layers), total], texts=3)
     print(f"\nparameters      {counts.parameters:,} (convolution and linear kernels alone: {counts.weights:,})")
-    print(f"multiply-adds   {counts.macs:,} (convolutions and classifier)")
+    print(f"multiply-adds   {counts.macs:,} (convolutions and linear layers)")
     print(f"memory          {_megabytes(counts.op_by_op_memory)} peak, each layer's inputs and output at once")
     print(f"                {_megabytes(counts.block_memory)} peak, each block computed as one operation")
     layers, blocks = _megabytes(counts.op_by_op_traffic), _megabytes(counts.block_traffic)
     print(f"memory traffic  {layers} layer by layer, {blocks} block by block, each tensor touched once")
 
 
+def print_comparison(plain: Counts, mixed: Counts) -> None:
+    """Print one line per layer with what it costs in both networks, then the totals and their ratios."""
+    header = ("layer", "output", "kernel", "mixed", "parameters", "mixed", "MACs", "mixed", "ratio")
+    total = ("total", "", "", "", *_costs(plain, mixed))
+    lines = [
+        (one.name, _times(one.output), _kernels(one), _kernels(two) if two != one else "", *_costs(one, two))
+        for one, two in zip(plain.layers, mixed.layers, strict=True)
+    ]
+    _print_columns([header, *lines, total], texts=4)
+    for what in ("parameters", "macs"):
+        one, two = getattr(plain, what), getattr(mixed, what)
+        title = {"parameters": "parameters", "macs": "multiply-adds"}[what]
+        print(f"\n{title:<16}{one:,} -> {two:,} (x {two / one:.3f})", end="")
+    print()
+
+
+def _costs(one: LayerCount | Counts, two: LayerCount | Counts) -> tuple[str, ...]:
+    """Parameters and multiply-adds of a layer in both networks, and the ratio of the latter."""
+    ratio = f"{two.macs / one.macs:.2f}" if one.macs else ""
+    return f"{one.parameters:,}", f"{two.parameters:,}", f"{one.macs:,}", f"{two.macs:,}", ratio
+
+
+def _print_columns(lines: Sequence[Sequence[str]], texts: int) -> None:
+    """Print lines of cells, the first ``texts`` columns aligned to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        aligned = (
+            cell.ljust(width) if column < texts else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        print("  ".join(aligned).rstrip())
+
+
 def _cells(layer: LayerCount) -> tuple[str, ...]:
     return (
         layer.name,
         _times(layer.output),
-        _times(layer.kernel),
+        _kernels(layer),
         str(layer.stride[0]) if layer.stride else "",
         f"{layer.parameters:,}" if layer.parameters else "",
         f"{layer.macs:,}" if layer.macs else "",
@@ -99,12 +175,14 @@ def _cells(layer: LayerCount) -> tuple[str, ...]:
     )
 
 
-def _aligned(column: int, cell: str, width: int) -> str:
-    return cell.ljust(width) if column < 3 else cell.rjust(width)
+def _kernels(layer: LayerCount) -> str:
+    """Such as ``3x3``, of a mixed convolution ``3x3+5x5``, dilated by three ``3x3d3``."""
+    windows = zip(layer.kernels, layer.dilations, strict=True)
+    return "+".join(_times(kernel) + (f"d{dilation[0]}" if dilation[0] > 1 else "") for kernel, dilation in windows)
 
 
-def _times(shape: Shape | Pair | None) -> str:
-    return "x".join(map(str, shape)) if shape else ""
+def _times(shape: Shape | Pair) -> str:
+    return "x".join(map(str, shape))
 
 
 def _megabytes(values: int) -> str:

@@ -22,6 +22,16 @@ def size(text: str) -> tuple[int, int]:
     return positive(height), positive(width if x else height)
 
 
+def kernel_sizes(text: str) -> tuple[int, ...]:
+    """Kernel sizes: ``3,5,7,9``."""
+    return tuple(map(positive, text.split(",")))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names: ``block3,block4``."""
+    return tuple(text.split(","))
+
+
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add what :func:`npmobilenet.load` takes beside the weights."""
     parser.add_argument("--architecture", metavar="NAME", help="read off the checkpoint if not given")
@@ -29,11 +39,11 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--padding",
         choices=("symmetric", "same"),
-        help="'symmetric' for weights trained in PyTorch (the default), 'same' for TensorFlow's",
+        help="'symmetric' for weights trained in PyTorch (the usual default), 'same' for TensorFlow's",
     )
     parser.add_argument(
         "--bn-eps",
         type=float,
         metavar="EPS",
-        help="1e-5 for PyTorch's weights (the default), 1e-3 for TensorFlow's",
+        help="1e-5 for PyTorch's weights (the usual default), 1e-3 for TensorFlow's",
     )

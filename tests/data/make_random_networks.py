@@ -1,18 +1,20 @@
 """Remake reference/random_networks.npz: whole networks under seeded random weights, computed by PyTorch.
 
-    python tests/data/make_random_networks.py
+    python tests/data/make_random_networks.py           # all
+    python tests/data/make_random_networks.py mixnet_s  # those whose names begin so; the others stay as they are
 
 Made with torch 2.13.0 (CPU), torchvision 0.28.0, timm 1.0.31 and NumPy 2.4.6; the weights come from
-``npmobilenet.architectures.random_weights`` (NumPy's PCG64), so that only logits need to be stored. timm's
-MobileNetV1 is built with its TensorFlow padding ("same") and eps 1e-3 too.
+``npmobilenet.architectures.random_weights`` (NumPy's PCG64), so that only logits need to be stored. Some of timm's
+networks are built with TensorFlow's padding ("same") and eps 1e-3 too, as its "tf_" variants are.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.checkpoints.key_maps import KEY_MAPS, Naming
+from npmobilenet.checkpoints.key_maps import Naming
 
 # name: (architecture, whose implementation, width, classes, (H, W), padding, eps, seed)
 NETWORKS = {
@@ -25,6 +27,32 @@ NETWORKS = {
     "v2_100_timm_same": ("mobilenet_v2", "timm", 1.0, 10, (65, 130), "same", 1e-3, 7),
     "v1_100_timm": ("mobilenet_v1", "timm", 1.0, 10, (64, 64), "symmetric", 1e-5, 8),
     "v1_125_timm_same": ("mobilenet_v1", "timm", 1.25, 7, (65, 50), "same", 1e-3, 9),
+    "v3_large_timm": ("mobilenet_v3_large", "timm", 1.0, 10, (64, 64), "symmetric", 1e-5, 10),
+    "v3_large_torchvision": ("mobilenet_v3_large", "torchvision", 1.0, 5, (65, 50), "symmetric", 1e-3, 11),
+    "v3_small_timm_same": ("mobilenet_v3_small", "timm", 1.0, 6, (65, 50), "same", 1e-3, 12),
+    "v3_small_torchvision": ("mobilenet_v3_small", "torchvision", 1.0, 10, (64, 64), "symmetric", 1e-3, 13),
+    "v3_small_075_timm": ("mobilenet_v3_small", "timm", 0.75, 4, (50, 65), "symmetric", 1e-5, 14),
+    "mixnet_s_timm": ("mixnet_s", "timm", 1.0, 10, (64, 64), "symmetric", 1e-5, 15),
+    "mixnet_s_timm_same": ("mixnet_s", "timm", 1.0, 7, (65, 50), "same", 1e-3, 16),
+    "mixnet_m_timm": ("mixnet_m", "timm", 1.0, 10, (65, 50), "symmetric", 1e-5, 17),
+    "mixnet_l_timm": ("mixnet_l", "timm", 1.0, 5, (64, 64), "symmetric", 1e-5, 18),
+    "mnasnet_100_timm": ("mnasnet_b1", "timm", 1.0, 10, (64, 64), "symmetric", 1e-5, 19),
+    "mnasnet_050_torchvision": ("mnasnet_b1", "torchvision", 0.5, 10, (65, 50), "symmetric", 1e-5, 20),
+    "efficientnet_b0_timm": ("efficientnet_b0", "timm", 1.0, 10, (64, 64), "symmetric", 1e-5, 21),
+    "efficientnet_b0_torchvision": ("efficientnet_b0", "torchvision", 1.0, 5, (65, 50), "symmetric", 1e-5, 22),
+    "efficientnet_b1_timm_same": ("efficientnet_b1", "timm", 1.0, 7, (65, 50), "same", 1e-3, 23),
+    "efficientnet_b2_torchvision": ("efficientnet_b2", "torchvision", 1.0, 4, (48, 48), "symmetric", 1e-5, 24),
+    "efficientnet_b3_timm": ("efficientnet_b3", "timm", 1.0, 10, (64, 64), "symmetric", 1e-5, 25),
+    "efficientnet_lite0_timm_same": ("efficientnet_lite0", "timm", 1.0, 10, (65, 50), "same", 1e-3, 26),
+    "efficientnet_lite1_timm": ("efficientnet_lite1", "timm", 1.0, 5, (64, 64), "symmetric", 1e-5, 27),
+}
+
+TIMM_FAMILIES = {
+    "mobilenet_v1": "mobilenetv1",
+    "mobilenet_v2": "mobilenetv2",
+    "mobilenet_v3_large": "mobilenetv3_large",
+    "mobilenet_v3_small": "mobilenetv3_small",
+    "mnasnet_b1": "mnasnet",
 }
 
 
@@ -42,8 +70,12 @@ def torch_module(architecture, source, width, classes, padding, eps):
     import torchvision
 
     if source == "torchvision":
-        return torchvision.models.mobilenet_v2(width_mult=width, num_classes=classes)
-    name = f"{architecture.replace('_', '')}_{round(100 * width):03d}"
+        if architecture == "mnasnet_b1":
+            return torchvision.models.MNASNet(width, num_classes=classes)
+        options = {"width_mult": width} if architecture.startswith("mobilenet") else {}
+        return getattr(torchvision.models, architecture)(num_classes=classes, **options)
+    family = TIMM_FAMILIES.get(architecture)
+    name = f"{family}_{round(100 * width):03d}" if family else architecture
     pad = "same" if padding == "same" else ""
     return timm.create_model(name, num_classes=classes, pad_type=pad, bn_eps=eps)
 
@@ -53,26 +85,31 @@ def network_input(size, seed):
     return np.random.default_rng(100 + seed).standard_normal((2, 3, *size)).astype(np.float32)
 
 
-def main():
+def main(*beginnings):
     import torch
 
+    path = Path(__file__).parent / "reference/random_networks.npz"
+    stored = dict(np.load(path)) if beginnings else {}
     logits = {}
     for name, (architecture, source, width, classes, size, padding, eps, seed) in NETWORKS.items():
+        if beginnings and not name.startswith(beginnings):
+            logits[name] = stored[name]
+            continue
         definition = get_architecture(architecture)
         graph = definition.graph(width, classes, padding, eps)
-        keys = Naming(definition, source, KEY_MAPS[architecture][source](definition)).keys(graph)
-        weights = {keys[key]: torch.tensor(value) for key, value in random_weights(graph, seed).items()}
+        keys = Naming(definition, source).keys(graph)
         module = torch_module(architecture, source, width, classes, padding, eps).eval()
-        missing, unexpected = module.load_state_dict(weights, strict=False)
-        assert not unexpected and all(key.endswith("num_batches_tracked") for key in missing), (
-            missing,
-            unexpected,
-        )
+        state = module.state_dict()
+        weights = {keys[key]: torch.tensor(value) for key, value in random_weights(graph, seed).items()}
+        assert set(weights) == {key for key in state if not key.endswith("num_batches_tracked")}
+        for key, value in weights.items():  # a linear layer may be stored as a 1x1 convolution
+            state[key] = value.reshape(*value.shape, *state[key].shape[value.ndim :])
+        module.load_state_dict(state)
         with torch.no_grad():
             logits[name] = module.double()(torch.tensor(network_input(size, seed), dtype=torch.float64)).numpy()
         print(name, logits[name].shape, float(np.abs(logits[name]).max()))
-    np.savez_compressed(Path(__file__).parent / "reference/random_networks.npz", **logits)
+    np.savez_compressed(path, **logits)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
