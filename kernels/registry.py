@@ -73,21 +73,17 @@ class Kernel:
         return inspect.getdoc(self.function).partition("\n")[0]
 
 
-def _clamped(activation: str = "none", **others: Any) -> bool:
-    """What the blocked kernels compute: activations that are a minimum and a maximum."""
-    return activation in ("none", "relu", "relu6")
+def _vectorised(activation: str = "none", residual: Any = None, **others: Any) -> bool:
+    """What the blocked kernels end with: a clamp, then a residual; or another activation that keeps zeros."""
+    return activation in ("none", "relu", "relu6") or (activation in ("hard_swish", "swish") and residual is None)
 
 
 def _ungrouped(groups: int = 1, **others: Any) -> bool:
     return groups == 1
 
 
-def _clamped_ungrouped(groups: int = 1, **others: Any) -> bool:
-    return groups == 1 and _clamped(**others)
-
-
-def _clamped_dense(dilation: int | Sequence[int] = 1, **others: Any) -> bool:
-    return pair(dilation) == (1, 1) and _clamped_ungrouped(**others)
+def _vectorised_dense(groups: int = 1, dilation: int | Sequence[int] = 1, **others: Any) -> bool:
+    return groups == 1 and pair(dilation) == (1, 1) and _vectorised(**others)
 
 
 def _row(
@@ -145,10 +141,11 @@ KERNELS: list[Kernel] = [
     _row("hard_sigmoid", "cpu", "njit", "cpu.activation"),
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
     # a small layer: hence the lowest rank. `blocked_plan` calls the same kernels on tensors that stay blocked.
-    _row("conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped_dense),
-    _row("depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
-    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_clamped_ungrouped),
-    _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_clamped),
+    _row("conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised_dense),
+    _row("depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
+    _row("mixed_depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
+    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
+    _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
     _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
 ]
 

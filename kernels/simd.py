@@ -42,6 +42,7 @@ from llvmlite import ir
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
+MANTISSA_BITS = 23  # of a float32
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
@@ -221,6 +222,12 @@ class Vector:
     def __mul__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fmul(self.value, other.value))
 
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fsub(self.value, other.value))
+
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fdiv(self.value, other.value))
+
     def fma(self, x: Vector, y: Vector) -> Vector:
         """``self + x * y``, rounded once where the CPU has such an instruction, twice elsewhere."""
         if not self.code.target.has_fma:
@@ -232,6 +239,15 @@ class Vector:
         """Between ``low`` and ``high``; NaN stays NaN."""
         # `high < x ? high : x` keeps x where x is NaN, and is one instruction (minps) in just this order.
         return self._select("<", low, low)._select(">", high, high)
+
+    def add_to_exponent(self, low_bits: Vector) -> Vector:
+        """``self * 2**n``, where n is the integer in the low bits of the other vector's mantissas."""
+        builder = self.code.builder
+        integers = ir.VectorType(I32, self.code.target.lanes)
+        to_exponent = ir.Constant(integers, [I32(MANTISSA_BITS)] * self.code.target.lanes)
+        shifted = builder.shl(builder.bitcast(low_bits.value, integers), to_exponent)
+        total = builder.add(builder.bitcast(self.value, integers), shifted)
+        return Vector(self.code, builder.bitcast(total, self.code.vector_type))
 
     def _select(self, how: str, bound: Vector, otherwise: Vector) -> Vector:
         builder = self.code.builder

@@ -7,7 +7,7 @@ cache, expand, depthwise and project become one call (`kernels.blocked.inverted_
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,8 @@ import numpy as np
 
 from npmobilenet import threads
 from npmobilenet.geometry import Pads, Pair, resolve_padding
-from npmobilenet.graph import CONVOLUTIONS, Graph, Node, Shape
-from npmobilenet.kernels.blocked import depthwise, library, linear, stem
+from npmobilenet.graph import WINDOWED, Graph, Node, Shape
+from npmobilenet.kernels.blocked import activation, depthwise, library, linear, mixed, stem
 from npmobilenet.kernels.blocked.inverted_residual import BLOCK
 from npmobilenet.kernels.blocked.layout import (
     ARGUMENTS,
@@ -28,6 +28,7 @@ from npmobilenet.kernels.blocked.layout import (
     aligned,
     k_unit,
     pack_channels,
+    pack_grouped,
     pack_pointwise,
     pack_stem,
     panels,
@@ -35,7 +36,7 @@ from npmobilenet.kernels.blocked.layout import (
 )
 from npmobilenet.kernels.blocked.padding import CLEAR, FRAME, PAD
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
-from npmobilenet.kernels.blocked.pooling import POOL
+from npmobilenet.kernels.blocked.pooling import POOL, SCALE
 from npmobilenet.kernels.simd import Target, host
 from npmobilenet.passes import folded_parameters, fuse
 from npmobilenet.plan import arrange
@@ -44,6 +45,9 @@ SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a 
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
 SHARES = 4  # of each thread's part of a layer: small enough to even out, large enough to keep caches warm
+
+
+DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
 
 
 class UnsupportedGraphError(Exception):
@@ -72,6 +76,9 @@ class BlockedProgram:
         self.graph = fuse(graph)
         self.target = target or host()
         self._check()
+        self.panel_inputs: dict[str, np.ndarray] = {}  # of grouped pointwise convolutions
+        self.mixed_weights: dict[str, list[np.ndarray]] = {}
+        self._mixed: dict[tuple, tuple[np.ndarray, int, list[np.ndarray]]] = {}
         packed = {node.name: self._pack(node, weights) for node in self.graph if node.parameters}
         # One arena in the order of execution, so that weights stream.
         sizes = [array.size for arrays in packed.values() for array in arrays]
@@ -90,30 +97,75 @@ class BlockedProgram:
     def _check(self) -> None:
         if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
             raise UnsupportedGraphError("Numba is switched off")
+        readers = Counter(name for node in self.graph for name in node.inputs)
         for number, node in enumerate(self.graph):
-            if node.operation not in (*CONVOLUTIONS, "global_average_pool", "linear"):
-                raise UnsupportedGraphError(f"{node.name}: {node.operation}")
-            if node.attributes.get("activation", "none") not in CLAMPS:
-                raise UnsupportedGraphError(f"{node.name}: {node['activation']}")
+            problem = self._problem(node, number, readers)
+            if problem:
+                raise UnsupportedGraphError(f"{node.name}: {problem}")
+
+    def _problem(self, node: Node, number: int, readers: Mapping[str, int]) -> str | None:
+        """What these kernels cannot compute."""
+        function = node.attributes.get("activation", "none")
+        if node.operation in WINDOWED:
+            if function not in (*CLAMPS, *activation.ZERO_PRESERVING):
+                return f"a convolution with the activation {function}"
+            if function not in CLAMPS and node.attributes.get("residual"):
+                return f"the activation {function} before a residual add"
             if node.operation == "conv2d" and (number or (node["kernel"], node["stride"]) != library.STEM_WINDOW):
-                raise UnsupportedGraphError(f"{node.name}: a dense convolution that is not the stem")
-            if node.operation == "pointwise_conv2d" and node["groups"] != 1:
-                raise UnsupportedGraphError(f"{node.name}: a pointwise convolution in groups")
-            if node.operation == "linear" and "activation" in node.attributes:
-                raise UnsupportedGraphError(f"{node.name}: a linear layer with an activation")
-            if node.operation == "depthwise_conv2d" and node.inputs[0] == "input":
-                raise UnsupportedGraphError(f"{node.name}: depthwise convolution of the image")
+                return "a dense convolution that is not the stem"
+            if node.operation != "conv2d" and node.inputs[0] == "input":
+                return f"{node.operation} of the image"
+        elif node.operation == "squeeze_excite":
+            if readers[node.inputs[0]] != 1:
+                return "squeeze-and-excitation of a tensor that is needed unscaled"
+        elif node.operation not in ("global_average_pool", "linear"):
+            return node.operation
+        return None
 
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-        weight, bias = (array.astype(np.float32) for array in folded_parameters(node, weights))
+        if node.operation == "squeeze_excite":
+            reduce, reduce_bias, expand, expand_bias = (
+                weights[f"{node.name}.{name}"].T
+                for name in ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
+            )
+            return *linear.pack_linear(self.target, reduce, reduce_bias), *linear.pack_linear(
+                self.target, expand, expand_bias
+            )
+        weight, bias = folded_parameters(node, weights)
         if node.operation == "linear":
             return linear.pack_linear(self.target, weight.T, bias)
         channels = pack_channels(self.target, bias)
+        if node.operation == "mixed_depthwise_conv2d":
+            self.mixed_weights[node.name] = [part[:, 0].transpose(1, 2, 0).astype(np.float32) for part in weight]
+            return (channels,)
         if node.operation == "depthwise_conv2d":
             return pack_channels(self.target, weight[:, 0].transpose(1, 2, 0)), channels
         if node.operation == "pointwise_conv2d":
-            return pack_pointwise(self.target, weight[:, :, 0, 0].T), channels
+            matrix = weight[:, :, 0, 0].T
+            if node["groups"] == 1:
+                return pack_pointwise(self.target, matrix), channels
+            packed, inputs = pack_grouped(self.target, np.split(matrix, node["groups"], axis=1))
+            self.panel_inputs[node.name] = np.array([panel.row() for panel in inputs], np.int64)
+            return packed, channels
         return pack_stem(self.target, weight.transpose(2, 3, 1, 0)), channels
+
+    def mixed_table(self, node: Node, pads: tuple[Pads, ...]) -> tuple[int, int]:
+        """Return the address of the runs of a mixed convolution, and the rows that its widest window reaches over.
+
+        ``pads`` are those of each part: under TensorFlow's padding they depend on the size of the image.
+        """
+        key = (node.name, pads)
+        if key not in self._mixed:
+            runs = mixed.runs(self.target, self.mixed_weights[node.name], pads, node["dilations"])
+            packed = [run.packed(self.target) for run in runs]
+            addresses = [library.blocks_function(run.kernel, node["stride"], self.target) for run in runs]
+            table = mixed.table([
+                run.row(function, weights.ctypes.data, self.target)
+                for run, function, weights in zip(runs, addresses, packed, strict=True)
+            ])  # fmt: skip
+            self._mixed[key] = table, max(run.reach[0] for run in runs), packed
+        table, reach, _ = self._mixed[key]
+        return table.ctypes.data, reach
 
     def plan(self, size: Pair, output: str | None = None, threads: int = 1) -> BlockedPlan:
         """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits."""
@@ -184,21 +236,30 @@ class BlockedPlan:
                 self.readers.setdefault(name, []).append(node)
         self.groups = self._group()
         self.frames = {name: self._frame(name) for group in self.groups for name in [group[-1].name]}
+        self.home: dict[str, str] = {}  # whose memory a tensor takes that is computed in place
         lifetimes, sizes = {}, {}
         for time, group in enumerate(self.groups):
             name = group[-1].name
-            lifetimes[name] = (time, time)
-            sizes[name] = self._tensor_values(name)
+            if group[0].operation == "squeeze_excite":
+                self.home[name] = self.home.get(group[0].inputs[0], group[0].inputs[0])
+                self.frames[name] = Frame(self.shapes[name][1:])
+                for vector, channels in self._squeeze_vectors(group[0]).items():
+                    self.shapes[vector] = (channels,)
+                    lifetimes[vector], sizes[vector] = (time, time), self._tensor_values(vector)
+            else:
+                lifetimes[name] = (time, time)
+                sizes[name] = self._tensor_values(name)
             copy = self._padded_copy(group[0])
             if copy:
                 self.frames[copy] = Frame(self.shapes[group[0].inputs[0]][1:], self._pads(group[0]))
                 self.shapes[copy] = self.shapes[group[0].inputs[0]]
                 lifetimes[copy], sizes[copy] = (time, time), self._tensor_values(copy)
             for node in group:
-                for source in node.inputs:
+                for source in (self.home.get(name, name) for name in node.inputs):
                     if source in lifetimes:
                         lifetimes[source] = (lifetimes[source][0], time)
         self.offsets, self.arena_values = arrange(lifetimes, sizes)
+        self.offsets |= {name: self.offsets[home] for name, home in self.home.items()}
         self.scratch_bytes = 0
         self._constants: list[np.ndarray] = []
         stem_node = graph.nodes[0]
@@ -228,22 +289,43 @@ class BlockedPlan:
         return groups
 
     def _fusible(self, nodes: tuple[Node, ...]) -> bool:
-        if [node.operation for node in nodes[1:]] != ["depthwise_conv2d", "pointwise_conv2d"]:
+        if len(nodes) < 3 or nodes[1].operation not in DEPTHWISE or nodes[2].operation != "pointwise_conv2d":
             return False
         expand, middle, project = nodes
         if expand.operation not in ("pointwise_conv2d", "conv2d") or expand.attributes.get("residual"):
             return False
         chained = middle.inputs == (expand.name,) and project.inputs[0] == middle.name
         alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
-        square = middle["dilation"] == (1, 1) and middle["stride"][0] == middle["stride"][1] <= middle["kernel"][0]
-        if not (chained and alone and square) or _weight_bytes(expand, project) >= FUSE_BELOW:
+        square = middle.attributes.get("dilation", (1, 1)) == (1, 1) and middle["stride"][0] == middle["stride"][1]
+        linear_enough = project.attributes.get("activation", "none") in CLAMPS
+        if not (chained and alone and square and linear_enough and middle["stride"][0] <= self._reach(middle)):
             return False
+        if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else SPLIT_FROM):
+            return False  # groups of the projection cannot be cut into chunks
         # On several threads a small image is not worth the rows that two strips both expand.
         return self.threads == 1 or self.shapes[middle.name][1] >= 4 * self.threads
 
     def _pads(self, node: Node) -> Pads:
+        """The zeros that a convolution needs around its input."""
+        return mixed.frame_pads(self._part_pads(node))
+
+    def _part_pads(self, node: Node) -> tuple[Pads, ...]:
         size = self.shapes[node.inputs[0]][1:]
-        return resolve_padding(node["padding"], size, node["kernel"], node["stride"], node["dilation"])
+        return tuple(
+            resolve_padding(node["padding"], size, kernel, node["stride"], dilation)
+            for kernel, dilation in node.windows
+        )
+
+    def _reach(self, node: Node) -> int:
+        """The rows of its padded input that a row of a depthwise convolution's output depends on."""
+        if node.operation == "depthwise_conv2d":
+            return (node["kernel"][0] - 1) * node["dilation"][0] + 1
+        return self.program.mixed_table(node, self._part_pads(node))[1]
+
+    def _squeeze_vectors(self, node: Node) -> dict[str, int]:
+        """What squeeze-and-excitation holds besides its image: names and channels."""
+        channels, reduced = node["channels"], node["reduced"]
+        return {f"{node.name}.mean": channels, f"{node.name}.reduced": reduced, f"{node.name}.gate": channels}
 
     def _frame(self, name: str) -> Frame:
         """A tensor that a depthwise call reads has that call's zeros around it."""
@@ -254,14 +336,14 @@ class BlockedPlan:
         pads = {
             self._pads(node)
             for node in self.readers.get(name, ())
-            if node.operation == "depthwise_conv2d" and node.name not in inside
+            if node.operation in DEPTHWISE and node.name not in inside
         }
-        others = any(node.operation != "depthwise_conv2d" for node in self.readers.get(name, ()))
+        others = any(node.operation not in DEPTHWISE for node in self.readers.get(name, ()))
         return Frame(shape[1:]) if others or len(pads) != 1 else Frame(shape[1:], pads.pop())
 
     def _padded_copy(self, node: Node) -> str | None:
         """The name of the padded copy that an unfused depthwise call reads, if its input stands without."""
-        if node.operation != "depthwise_conv2d" or self.frames[node.inputs[0]].pads == self._pads(node):
+        if node.operation not in DEPTHWISE or self.frames[node.inputs[0]].pads == self._pads(node):
             return None
         return f"{node.name}.padded"
 
@@ -323,10 +405,14 @@ class BlockedPlan:
             yield self._block(group, at, image)
             return
         (node,) = group
+        if node.operation == "squeeze_excite":
+            yield from self._squeeze_excite(node, at)
+            return
         make = {
             "conv2d": self._stem,
             "pointwise_conv2d": self._pointwise,
             "depthwise_conv2d": self._depthwise,
+            "mixed_depthwise_conv2d": self._depthwise,
             "global_average_pool": self._pool,
             "linear": self._linear,
         }[node.operation]
@@ -351,8 +437,16 @@ class BlockedPlan:
             kernel = library.common(self.target).address(kernel)
         return [kernel, items, max(1, items // (self.threads * shares)), *fields.pack(**values)]
 
-    def _clamp(self, node: Node) -> int:
-        return self.program.clamps[node.attributes.get("activation", "none")].ctypes.data
+    def _end(self, node: Node, prefix: str = "") -> dict[str, int]:
+        """How a kernel ends: with a clamp, or another activation after one that changes nothing."""
+        function = node.attributes.get("activation", "none")
+        clamp = self.program.clamps[function if function in CLAMPS else "none"].ctypes.data
+        return {f"{prefix}clamp": clamp, f"{prefix}activate": self._activation(function)}
+
+    def _activation(self, function: str) -> int:
+        if function in CLAMPS:
+            return 0
+        return library.common(self.target).address(activation.function_name(function))
 
     def _stem(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
         name = node.name
@@ -370,7 +464,7 @@ class BlockedPlan:
             bias=bias,
             **self._out_rows(name, at),
             columns=self.shapes[name][2],
-            clamp=self._clamp(node),
+            **self._end(node),
             wide=widths.count(tiles(self.target)[0].blocks),
             blocks=self._blocks(name),
         )
@@ -395,60 +489,96 @@ class BlockedPlan:
             offsets=self._constant(frame.offsets(self.target.bytes)) if frame.padded else 0,
             pixels=size[0] * size[1],
             k_units=-(-self.shapes[source][0] // k_unit(self.target)),
+            inputs=self._inputs(node),
             wide=widths.count(tiles(self.target)[0].blocks),
-            clamp=self._clamp(node),
+            **self._end(node),
         )
+
+    def _inputs(self, node: Node) -> int:
+        """The address of what a grouped pointwise convolution's panels read, or 0."""
+        table = self.program.panel_inputs.get(node.name)
+        return 0 if table is None else table.ctypes.data
 
     def _depthwise(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
         source, name = self._padded_copy(node) or node.inputs[0], node.name
-        weights, bias = self.program.addresses[name]
-        row = self.frames[source].columns * self.target.bytes
-        window = (node["kernel"], node["stride"])
-        dilation = node["dilation"]
+        *weights, bias = self.program.addresses[name]
+        if node.operation == "depthwise_conv2d":
+            window, dilation = (node["kernel"], node["stride"]), node["dilation"]
+            kernel = library.window(*window, self.target).address(depthwise.window_name(*window))
+        else:
+            kernel, dilation = "mixed", (0, 0)
+            weights = [self.program.mixed_table(node, self._part_pads(node))[0]]
         return self._row(
-            library.window(*window, self.target).address(depthwise.window_name(*window)),
+            kernel,
             self._blocks(name),
             depthwise.DEPTHWISE,
             x=at[source],
-            x_row=row,
+            x_row=self.frames[source].columns * self.target.bytes,
             x_plane=self._plane(source),
-            weights=weights,
+            weights=weights[0],
             bias=bias,
             **self._out_rows(name, at),
             rows=self.shapes[name][1],
             columns=self.shapes[name][2],
-            clamp=self._clamp(node),
+            **self._end(node),
             tap_row=dilation[0],
             tap_column=self.target.bytes * dilation[1],
         )
 
     def _pool(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
-        source = node.inputs[0]
+        return self._mean(node.inputs[0], at[node.inputs[0]], at[node.name])
+
+    def _mean(self, source: str, x: int, out: int) -> list[int]:
         pixels = prod(self.shapes[source][1:])
         return self._row(
             "pool",
             self._blocks(source),
             POOL,
-            x=at[source],
+            x=x,
             x_plane=self._plane(source),
-            out=at[node.name],
+            out=out,
             pixels=pixels,
             scale=self._constant(np.array([1 / pixels], np.float32)),
         )
 
     def _linear(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
-        weights, bias = self.program.addresses[node.name]
+        source, end = node.inputs[0], self._end(node)
+        return self._product(source, node.name, at, self.program.addresses[node.name], end)
+
+    def _product(
+        self, source: str, name: str, at: Mapping[str, int], packed: tuple[int, ...], end: dict[str, int]
+    ) -> list[int]:
+        """A vector times a matrix."""
+        weights, bias = packed
         width = linear.panel_blocks(self.target) * self.target.lanes
         return self._row(
             "linear",
-            -(-node["channels"] // width),
+            -(-self.shapes[name][0] // width),
             linear.LINEAR,
-            x=at[node.inputs[0]],
+            x=at[source],
             weights=weights,
             bias=bias,
-            out=at[node.name],
-            k=-(-self.shapes[node.inputs[0]][0] // linear.UNROLL) * linear.UNROLL,
-            clamp=self._clamp(node),
+            out=at[name],
+            k=-(-self.shapes[source][0] // linear.UNROLL) * linear.UNROLL,
+            **end,
+        )
+
+    def _squeeze_excite(self, node: Node, at: Mapping[str, int]) -> Iterator[list[int]]:
+        """Mean, two linear layers, and the product, which takes the place of the input."""
+        (mean, reduced, gate), packed = self._squeeze_vectors(node), self.program.addresses[node.name]
+        source = node.inputs[0]
+        gate_end = {"clamp": self.program.clamps["none"].ctypes.data, "activate": self._activation(node["gate"])}
+        yield self._mean(source, at[source], at[mean])
+        yield self._product(mean, reduced, at, packed[:2], self._end(node))
+        yield self._product(reduced, gate, at, packed[2:], gate_end)
+        yield self._row(
+            "scale",
+            self._blocks(source),
+            SCALE,
+            x=at[source],
+            x_plane=self._plane(source),
+            gate=at[gate],
+            pixels=prod(self.shapes[source][1:]),
         )
 
     def _block(self, group: tuple[Node, ...], at: dict[str, int], image: np.ndarray) -> list[int]:
@@ -459,9 +589,9 @@ class BlockedPlan:
         (top, _), (left, right) = self._pads(middle)
         (_, height, width), (_, rows, columns) = self.shapes[expand.name], self.shapes[middle.name]
         blocks = self._blocks(expand.name)
-        stride, kernel_height = middle["stride"][0], middle["kernel"][0]
+        stride, kernel_height = middle["stride"][0], self._reach(middle)
 
-        split = not is_stem and _weight_bytes(expand, project) >= SPLIT_FROM
+        split = not is_stem and project["groups"] == 1 and _weight_bytes(expand, project) >= SPLIT_FROM
         row_bytes = (left + width + right) * size
         wide = tiles(self.target)[0].blocks
 
@@ -493,8 +623,12 @@ class BlockedPlan:
         strip_frame = Frame(
             (max(2 * strip * stride, (strip - 1) * stride + kernel_height), width), ((0, 0), (left, right))
         )
-        window = (middle["kernel"], middle["stride"])
         expand_weights, depthwise_weights, project_weights = (self.program.addresses[node.name] for node in group)
+        if middle.operation == "depthwise_conv2d":
+            function = library.blocks_function(middle["kernel"], middle["stride"], self.target)
+        else:
+            function = library.common(self.target).address("mixed_blocks")
+            depthwise_weights = (self.program.mixed_table(middle, self._part_pads(middle))[0], *depthwise_weights)
         frame = self.frames[project.name]
         return self._row(
             "stem_residual_ring" if is_stem else f"inverted_residual_{'split' if split else 'ring'}",
@@ -519,17 +653,19 @@ class BlockedPlan:
             expand_weights=expand_weights[0],
             expand_bias=expand_weights[1],
             expand_units=units,
-            expand_clamp=self._clamp(expand),
+            expand_inputs=self._inputs(expand),
+            **self._end(expand, "expand_"),
             expand_wide=expand_widths.count(wide),
             offsets=self._constant(strip_frame.offsets(size)),
-            depthwise=library.window(*window, self.target).address(f"{depthwise.window_name(*window)}_blocks"),
+            depthwise=function,
             depthwise_weights=depthwise_weights[0],
             depthwise_bias=depthwise_weights[1],
-            depthwise_clamp=self._clamp(middle),
+            **self._end(middle, "depthwise_"),
             project_weights=project_weights[0],
             project_bias=project_weights[1],
-            project_units=-(-project.parameters["weight"][1] // k_unit(self.target)),
-            project_clamp=self._clamp(project),
+            project_units=-(-self.shapes[middle.name][0] // k_unit(self.target)),
+            project_inputs=self._inputs(project),
+            project_clamp=self._end(project)["clamp"],
             project_wide=project_widths.count(wide),
             project_panels=len(project_widths),
             unlimited=self.program.clamps["none"].ctypes.data,
@@ -592,4 +728,4 @@ class BlockedPlan:
 
 
 def _weight_bytes(*nodes: Node) -> int:
-    return 4 * sum(prod(node.parameters["weight"]) for node in nodes)
+    return 4 * sum(node.weight_count for node in nodes)

@@ -10,7 +10,7 @@ import pytest
 
 from npmobilenet import blocked_plan
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.architectures.blocks import Builder
+from npmobilenet.architectures.blocks import Builder, Row
 from npmobilenet.blocked_plan import BlockedPlan, BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
@@ -134,31 +134,39 @@ def test_a_residual_is_read_from_a_padded_tensor():
         assert_like_reference(program.plan((21, 26), "block1", threads).run(x), expected, threads)
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(60))
 def test_layers_in_any_order(seed):
     """Depthwise after depthwise, two readers of one tensor, shortcuts from anywhere: what no MobileNet has."""
     random = np.random.default_rng(seed)
     builder = Builder(1.0, 5, "relu6", random.choice(["symmetric", "same"]), 1e-5)
-    builder.channels, builder.last, builder.block = 3, "input", "all"
-    builder.convolution("stem", 16, 3, 2)
+    builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
+    builder._dense("stem", 16, 3, 2)
     before = [builder.last]  # tensors of the present size and channels
     for number in range(random.integers(3, 9)):
         name = f"layer{number}"
-        kind = random.choice(["depthwise", "pointwise", "residual"])
+        kind = random.choice(["depthwise", "pointwise", "residual", "squeeze"])
+        builder.function = str(random.choice(["relu6", "swish", "hard_swish", "relu"]))
         if kind == "depthwise":
             stride = int(random.integers(1, 3))
-            builder.convolution(name, builder.channels, int(random.choice([3, 5, 9])), stride, depthwise=True)
+            kernels = tuple(random.choice([3, 5, 7, 9], random.integers(1, 4), replace=False).tolist())
+            builder._depthwise(name, Row("inverted", kernels=kernels, dilated=bool(random.integers(2))), stride)
             before = before if stride == 1 else []
         elif kind == "pointwise":
-            builder.convolution(name, int(random.choice([8, 16, 20])), active=bool(random.integers(2)))
+            channels = int(random.choice([8, 16, 20, 36]))
+            groups = 2 if builder.channels % 2 == 0 and random.integers(2) else 1
+            builder._pointwise(name, channels, groups, active=bool(random.integers(2)))
             before = []
-        else:
-            builder.convolution(name, builder.channels, active=False)
+        elif kind == "residual":
+            builder._pointwise(name, builder.channels, active=False)
             if before:
                 builder._add(f"{name}.add", "add", (builder.last, random.choice(before)))
+        elif builder.last not in before:
+            builder.block = f"squeeze{number}"
+            builder._squeeze_excite(Row("inverted", squeeze=0.25), builder.channels)
         before.append(builder.last)
+    builder.block = "classifier"
     builder._pool(None, 0, 1)
-    builder._linear(None, 0, 1)
+    builder._linear(Row("linear"), 0, 1)
     graph = Graph(tuple(builder.nodes))
     weights, x = random_weights(graph, seed), image((29, 41), seed)
     program = BlockedProgram(graph, weights)

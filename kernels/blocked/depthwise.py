@@ -7,15 +7,18 @@ one weight at a time meets the pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
+from npmobilenet.kernels.blocked import activation
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 
 # Distances in bytes: x_row, x_plane, out_row, out_plane and tap_column (from one tap of the window to the next:
 # dilation); tap_row is the vertical dilation, in rows. The functions below also know a ring: the image is the
 # last `ring` rows of a longer one, row r standing at r mod `ring`; the first window begins at row `start`.
-DEPTHWISE = Fields("x x_row x_plane weights bias out out_row out_plane rows columns clamp tap_row tap_column")
+DEPTHWISE = Fields("x x_row x_plane weights bias out out_row out_plane rows columns clamp activate tap_row tap_column")
 NO_RING = 1 << 40
 UNROLLED_ROWS = 3  # rows of a window that are written out; more become a loop
 UNROLLED_PIXELS = 7  # for which the taps of a row are written out where weights find no room
@@ -28,7 +31,7 @@ def define(library: Library, kernel: tuple[int, int], stride: tuple[int, int]) -
         for pixels in _tiles(library, kernel):
             library.add(_row_name(name, pixels, dilated), _row(library, kernel, stride, pixels, dilated))
     library.add(f"{name}_blocks", _blocks(library, kernel, stride))
-    library.add(name, _whole(name))
+    library.add(name, whole(name))
 
 
 def window_name(kernel: tuple[int, int], stride: tuple[int, int]) -> str:
@@ -145,6 +148,7 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
         rows: Integer,
         columns: Integer,
         clamp: Pointer,
+        activate: Pointer,
         tap_row: Integer,
         tap_column: Integer,
         start: Integer,
@@ -187,6 +191,7 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
             for pixels in widths[1:]:
                 with code.when(code.builder.and_(tail.equals(pixels), tail < main)):
                     strip(pixels, columns - pixels, code.integer(pixels))
+            activation.apply(code, activate, out + out_plane * block, (rows - 1) * out_row // size + columns)
 
         code.loop(last, at_block, start=first)
 
@@ -201,7 +206,9 @@ def _first(code: Code, cases: list[tuple[ir.Value, int]], otherwise: int) -> Int
     return number
 
 
-def _whole(name: str):
+def whole(name: str) -> Callable[..., None]:
+    """The kernel of a layer, whose blocks are computed by the function ``name`` + "_blocks"."""
+
     def depthwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: blocks ``first`` up to ``last`` of a layer (fields `DEPTHWISE`)."""
         a = DEPTHWISE.read(arguments)
@@ -217,7 +224,7 @@ def _whole(name: str):
                 a["out_row"],
                 a["out_plane"],
             ),
-            *(a["rows"], a["columns"], a.at("clamp"), a["tap_row"], a["tap_column"]),
+            *(a["rows"], a["columns"], a.at("clamp"), a.at("activate"), a["tap_row"], a["tap_column"]),
             *(0, NO_RING, first, last),
         )
 

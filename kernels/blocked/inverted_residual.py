@@ -24,9 +24,10 @@ from npmobilenet.kernels.simd import Code, Integer, Library, Pointer
 # `unlimited` is a clamp that changes nothing.
 BLOCK = Fields(
     "rows columns strip height width stride kernel_height top left right blocks chunk "
-    "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_units expand_clamp expand_wide offsets "
-    "depthwise depthwise_weights depthwise_bias depthwise_clamp "
-    "project_weights project_bias project_units project_clamp project_wide project_panels unlimited "
+    "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_units expand_inputs expand_wide "
+    "expand_clamp expand_activate offsets "
+    "depthwise depthwise_weights depthwise_bias depthwise_clamp depthwise_activate "
+    "project_weights project_bias project_units project_inputs project_wide project_panels project_clamp unlimited "
     "residual residual_plane out out_plane out_offsets scratch_plane scratch_depthwise"
 )
 
@@ -76,7 +77,14 @@ class _Block:
                     *(a.at("expand_x") + (above + skipped) * a["width"] * size, a["expand_x_plane"]),
                     *(a.at("expand_weights"), a.at("expand_bias"), code.integer(0).pointer(), 0),
                     *(place - a["scratch_plane"] * first, a["scratch_plane"], a.at("offsets")),
-                    *(present * a["width"], a["expand_units"], a.at("expand_clamp"), 0),
+                    *(
+                        present * a["width"],
+                        a["expand_units"],
+                        a.at("expand_inputs"),
+                        a.at("expand_clamp"),
+                        a.at("expand_activate"),
+                        0,
+                    ),
                     *(a["expand_units"] * (k_unit(code.target) * size), a["expand_wide"]),
                     *(self.panel_of(first), self.panel_of(last), 0),
                 )
@@ -88,7 +96,7 @@ class _Block:
                     *(a["expand_x_row"], a["expand_x_plane"], a["expand_units"]),
                     *(a.at("expand_weights"), a.at("expand_bias")),
                     *(place + a["left"] * size, row_bytes, a["scratch_plane"], a["width"]),
-                    *(a.at("expand_clamp"), a["expand_wide"], a["blocks"], present),
+                    *(a.at("expand_clamp"), a.at("expand_activate"), a["expand_wide"], a["blocks"], present),
                 )
 
     def filter(self, rows: Integer, start: Integer, ring: Integer | int, first: Integer, last: Integer) -> None:
@@ -100,7 +108,7 @@ class _Block:
             *(self.expanded - a["scratch_plane"] * first, self.row_vectors * size, a["scratch_plane"]),
             *(a.at("depthwise_weights"), a.at("depthwise_bias")),
             *(self.filtered - plane * first, a["columns"] * size, plane, rows, a["columns"], a.at("depthwise_clamp")),
-            *(code.integer(1), code.integer(size), start, code.integer(ring), first, last),
+            *(a.at("depthwise_activate"), code.integer(1), code.integer(size), start, code.integer(ring), first, last),
         )
 
     def project(self, begin: Integer, rows: Integer, first: Integer, last: Integer) -> None:
@@ -127,7 +135,15 @@ class _Block:
                     a["out_plane"],
                     offsets,
                 ),
-                *(pixels, here, clamp, first.minimum(1), a["project_units"] * (unit * size)),
+                *(
+                    pixels,
+                    here,
+                    a.at("project_inputs"),
+                    clamp,
+                    nothing,
+                    first.minimum(1),
+                    a["project_units"] * (unit * size),
+                ),
                 *(a["project_wide"], 0, a["project_panels"], units * (unit * size)),
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +105,46 @@ def pack_pointwise(target: Target, weight: np.ndarray) -> np.ndarray:
         parts.append(full[:, start:stop].ravel())
         start = stop
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class PanelInputs:
+    """The input channels that one panel of a grouped pointwise convolution reads."""
+
+    first_block: int
+    units: int
+    """How many times `k_unit` of them."""
+    weights_at: int
+    """Where its weights begin, in values."""
+
+    def row(self) -> tuple[int, int, int]:
+        """The numbers that the kernel reads, the last in bytes."""
+        return self.first_block, self.units, 4 * self.weights_at
+
+
+def pack_grouped(target: Target, weights: Sequence[np.ndarray]) -> tuple[np.ndarray, list[PanelInputs]]:
+    """Pack the (C_in / G, C_out / G) of each group, for each panel the input channels that it reads.
+
+    A panel whose channels lie in several groups reads the inputs of all of them, with zeros for weights between
+    a channel and the other groups' inputs.
+    """
+    unit, lanes = k_unit(target), target.lanes
+    c_in, c_out = weights[0].shape
+    block = -(-c_in * len(weights) // lanes) * lanes
+    full = np.zeros((block, -(-c_out * len(weights) // lanes) * lanes), np.float32)
+    for g, weight in enumerate(weights):
+        full[g * c_in : (g + 1) * c_in, g * c_out : (g + 1) * c_out] = weight
+    parts, inputs, start, size = [], [], 0, 0
+    for width in panels(target, c_out * len(weights)):
+        stop = start + width * lanes
+        groups = start // c_out, (min(stop, c_out * len(weights)) - 1) // c_out
+        first = groups[0] * c_in // lanes
+        units = -(-((groups[1] + 1) * c_in - first * lanes) // unit)
+        parts.append(full[first * lanes : first * lanes + units * unit, start:stop].ravel())
+        inputs.append(PanelInputs(first, units, size))
+        size += parts[-1].size
+        start = stop
+    return np.concatenate(parts), inputs
 
 
 def pack_channels(target: Target, array: np.ndarray) -> np.ndarray:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import cache
 
 from npmobilenet.kernels.blocked import (
+    activation,
     depthwise,
     inverted_residual,
     linear,
+    mixed,
     padding,
     pointwise,
     pooling,
@@ -24,10 +26,12 @@ COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
 
 def define_common(library: Library) -> None:
     """Add what MobileNets need."""
+    activation.define(library)
     padding.define(library)
     pointwise.define(library)
     for window in COMMON_WINDOWS:
         depthwise.define(library, *window)
+    mixed.define(library)
     stem.define(library, *STEM_WINDOW)
     inverted_residual.define(library, STEM_WINDOW)
     pooling.define(library)
@@ -61,6 +65,11 @@ def window(kernel: tuple[int, int], stride: tuple[int, int], target: Target | No
         return common(target)
     name = depthwise.window_name(kernel, stride)
     return Library(name, target or host(), lambda library: depthwise.define(library, kernel, stride), kernel_cache())
+
+
+def blocks_function(kernel: tuple[int, int], stride: tuple[int, int], target: Target) -> int:
+    """Return the address of the function that computes channel blocks under a depthwise window."""
+    return window(kernel, stride, target).address(f"{depthwise.window_name(kernel, stride)}_blocks")
 
 
 @cache

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from npmobilenet.kernels.blocked import activation
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, Vector
 
-LINEAR = Fields("x weights bias out k clamp")
+LINEAR = Fields("x weights bias out k clamp activate")
 UNROLL = 4
 
 
@@ -53,5 +54,6 @@ def linear(code: Code, arguments: Pointer, first: Integer, last: Integer, scratc
         sums = code.loop(a["k"], step, [bias.vector(v * size) for v in range(blocks)], step=UNROLL)
         for v, y in enumerate(sums):
             out.store(y.clamp(low, high), v * size)
+        activation.apply(code, a.at("activate"), out, code.integer(blocks))
 
     code.loop(last, panel, start=first)

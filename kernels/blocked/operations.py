@@ -2,19 +2,21 @@
 
 Each call packs its operands, runs one row of a table on every image, and unpacks. A network pays for packing
 only once: its plan calls the same kernels on tensors that stay blocked. What is said in
-:mod:`npmobilenet.kernels.cpu` about arguments, ``out``, threads and NaN holds here too; activations are those of
-`layout.CLAMPS`.
+:mod:`npmobilenet.kernels.cpu` about arguments, ``out``, threads and NaN holds here too; activations are those
+that are clamps (`layout.CLAMPS`) and those of `activation.ZERO_PRESERVING`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from npmobilenet.geometry import PaddingSpec
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.blocked import depthwise, library, stem
+from npmobilenet.kernels.blocked import activation as activations
+from npmobilenet.kernels.blocked import depthwise, library, mixed, stem
 from npmobilenet.kernels.blocked.layout import (
     CLAMPS,
     COUNTERS,
@@ -22,6 +24,7 @@ from npmobilenet.kernels.blocked.layout import (
     aligned,
     k_unit,
     pack_channels,
+    pack_grouped,
     pack_pointwise,
     pack_stem,
     pack_tensor,
@@ -55,7 +58,7 @@ def conv2d(
     )
     if groups != 1 or g.dilation != (1, 1):
         raise ValueError(f"groups and dilation must be 1 in this kernel, got {groups} and {g.dilation}")
-    clamp, out = _clamp(activation), checks.output(out, g.shape)
+    end, out = _end(activation), checks.output(out, g.shape)
     target, (_, rows, columns, c_out) = host(), g.shape
     kernel = library.stem_window(g.kernel, g.stride, target).address(stem.name(g.kernel, g.stride))
     packed = pack_stem(target, checks.float32(weight)), pack_channels(target, checks.bias(bias, c_out))
@@ -68,7 +71,7 @@ def conv2d(
             x=planar, x_row=planar.strides[1], x_plane=planar.strides[0], channels=len(planar),
             weights=packed[0], bias=packed[1],
             out=blocked, out_row=columns * target.bytes, out_plane=rows * columns * target.bytes, columns=columns,
-            clamp=clamp, wide=widths.count(tiles(target)[0].blocks), blocks=sum(widths),
+            **end, wide=widths.count(tiles(target)[0].blocks), blocks=sum(widths),
         )  # fmt: skip
         result[:] = unpack_tensor(target, blocked, result.shape)
     return out
@@ -90,7 +93,7 @@ def depthwise_conv2d(
     g = checks.depthwise_conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    clamp, out = _clamp(activation), checks.output(out, g.shape)
+    end, out = _end(activation), checks.output(out, g.shape)
     target, (_, rows, columns, channels) = host(), g.shape
     kernel = library.window(g.kernel, g.stride, target).address(depthwise.window_name(g.kernel, g.stride))
     packed = pack_channels(target, checks.float32(weight)), pack_channels(target, checks.bias(bias, channels))
@@ -103,7 +106,52 @@ def depthwise_conv2d(
             x=pack_tensor(target, image, g.pads), x_row=width * target.bytes, x_plane=height * width * target.bytes,
             weights=packed[0], bias=packed[1],
             out=blocked, out_row=columns * target.bytes, out_plane=rows * columns * target.bytes,
-            rows=rows, columns=columns, clamp=clamp, tap_row=g.dilation[0], tap_column=g.dilation[1] * target.bytes,
+            rows=rows, columns=columns, **end, tap_row=g.dilation[0], tap_column=g.dilation[1] * target.bytes,
+        )  # fmt: skip
+        result[:] = unpack_tensor(target, blocked, result.shape)
+    return out
+
+
+def mixed_depthwise_conv2d(
+    x: np.ndarray,
+    weights: Sequence[np.ndarray],
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = "symmetric",
+    dilation: Size | list[Size] = 1,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Mixed depthwise convolution in one pass of vectors: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C).
+
+    Near an infinity or NaN, channels that share a vector with those of another group are infinite or NaN as far as
+    the larger of the two windows reaches.
+    """
+    g = checks.mixed_depthwise_conv2d(
+        x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
+    )
+    end, out = _end(activation), checks.output(out, g.shape)
+    target, (_, rows, columns, channels) = host(), g.shape
+    pads = [group.pads for group in g.groups]
+    runs = mixed.runs(target, [checks.float32(w) for w in weights], pads, [group.dilation for group in g.groups])
+    packed = [run.packed(target) for run in runs]
+    table = mixed.table([
+        run.row(library.blocks_function(run.kernel, g.groups[0].stride, target), weight.ctypes.data, target)
+        for run, weight in zip(runs, packed, strict=True)
+    ])  # fmt: skip
+    sums, frame = pack_channels(target, checks.bias(bias, channels)), mixed.frame_pads(pads)
+    height, width = (size + sum(p) for size, p in zip(x.shape[1:3], frame, strict=True))
+    blocks = -(-channels // target.lanes)
+    for image, result in zip(checks.float32(x), out, strict=True):
+        blocked = aligned(blocks * target.lanes * rows * columns)
+        _run(
+            threads, library.common(target).address("mixed"), blocks, depthwise.DEPTHWISE,
+            x=pack_tensor(target, image, frame), x_row=width * target.bytes, x_plane=height * width * target.bytes,
+            weights=table, bias=sums,
+            out=blocked, out_row=columns * target.bytes, out_plane=rows * columns * target.bytes,
+            rows=rows, columns=columns, **end, tap_row=0, tap_column=0,
         )  # fmt: skip
         result[:] = unpack_tensor(target, blocked, result.shape)
     return out
@@ -114,26 +162,35 @@ def pointwise_conv2d(
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     *,
+    groups: int = 1,
     residual: np.ndarray | None = None,
     activation: str = "none",
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
     """1x1 convolution in register tiles of explicit vectors: (N, H, W, C_in) -> (N, H, W, C_out)."""
-    g = checks.pointwise_conv2d(x, weight, bias, residual=residual, activation=activation)
-    clamp, out = _clamp(activation), checks.output(out, g.shape)
+    g = checks.pointwise_conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation)
+    if residual is not None and activation not in CLAMPS:
+        raise ValueError(f"activation must be one of {', '.join(CLAMPS)} where there is a residual, got {activation!r}")
+    end, out = _end(activation), checks.output(out, g.shape)
     target, (_, rows, columns, c_out) = host(), g.shape
-    packed = pack_pointwise(target, checks.float32(weight)), pack_channels(target, checks.bias(bias, c_out))
-    widths, plane = panels(target, c_out), rows * columns * target.bytes
+    weight = checks.float32(weight)
+    if groups == 1:
+        packed, inputs = pack_pointwise(target, weight), 0
+    else:
+        packed, reads = pack_grouped(target, np.split(weight, groups, axis=1))
+        inputs = np.array([panel.row() for panel in reads], np.int64)
+    sums, widths, plane = pack_channels(target, checks.bias(bias, c_out)), panels(target, c_out), rows * columns
     residuals = [None] * len(out) if residual is None else checks.float32(residual)
     for image, other, result in zip(checks.float32(x), residuals, out, strict=True):
-        blocked = aligned(sum(widths) * target.lanes * rows * columns)
+        blocked = aligned(sum(widths) * target.lanes * plane)
         _run(
             threads, library.common(target).address("pointwise"), len(widths), POINTWISE,
-            x=pack_tensor(target, image), x_plane=plane, weights=packed[0], bias=packed[1],
-            residual=0 if other is None else pack_tensor(target, other), residual_plane=plane,
-            out=blocked, out_plane=plane, offsets=0, pixels=rows * columns, k_units=-(-x.shape[3] // k_unit(target)),
-            wide=widths.count(tiles(target)[0].blocks), clamp=clamp,
+            x=pack_tensor(target, image), x_plane=plane * target.bytes, weights=packed, bias=sums,
+            residual=0 if other is None else pack_tensor(target, other), residual_plane=plane * target.bytes,
+            out=blocked, out_plane=plane * target.bytes, offsets=0, pixels=plane,
+            k_units=-(-x.shape[3] // k_unit(target)), inputs=inputs,
+            wide=widths.count(tiles(target)[0].blocks), **end,
         )  # fmt: skip
         result[:] = unpack_tensor(target, blocked, result.shape)
     return out
@@ -167,7 +224,7 @@ def linear(
 ) -> np.ndarray:
     """Fully connected layer, a vector times a matrix for each row of the batch: (N, C_in) -> (N, C_out)."""
     g = checks.linear(x, weight, bias, activation=activation)
-    clamp, out, target = _clamp(activation), checks.output(out, g.shape), host()
+    end, out, target = _end(activation), checks.output(out, g.shape), host()
     c_in, c_out = weight.shape
     weights, sums = pack_linear(target, checks.float32(weight), checks.bias(bias, c_out))
     k, width = -(-c_in // UNROLL) * UNROLL, panel_blocks(target) * target.lanes
@@ -175,16 +232,21 @@ def linear(
         full, outputs = np.pad(row, (0, k - c_in)), aligned(sums.size)
         _run(
             threads, library.common(target).address("linear"), sums.size // width, LINEAR,
-            x=full, weights=weights, bias=sums, out=outputs, k=k, clamp=clamp,
+            x=full, weights=weights, bias=sums, out=outputs, k=k, **end,
         )  # fmt: skip
         result[:] = outputs[:c_out]
     return out
 
 
-def _clamp(activation: str) -> np.ndarray:
-    if activation not in CLAMPS:
-        raise ValueError(f"activation must be one of {', '.join(CLAMPS)} in this kernel, got {activation!r}")
-    return np.array(CLAMPS[activation], np.float32)
+def _end(activation: str) -> dict[str, int | np.ndarray]:
+    """How a kernel ends: with a clamp, or another activation after one that changes nothing."""
+    known = (*CLAMPS, *activations.ZERO_PRESERVING)
+    if activation not in known:
+        raise ValueError(f"activation must be one of {', '.join(known)} in this kernel, got {activation!r}")
+    if activation in CLAMPS:
+        return {"clamp": np.array(CLAMPS[activation], np.float32), "activate": 0}
+    function = library.common(host()).address(activations.function_name(activation))
+    return {"clamp": np.array(CLAMPS["none"], np.float32), "activate": function}
 
 
 def _run(threads: int, kernel: int, items: int, fields: Fields, **values: int | np.ndarray) -> None:

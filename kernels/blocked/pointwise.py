@@ -12,15 +12,20 @@ from __future__ import annotations
 
 from functools import partial
 
+from npmobilenet.kernels.blocked import activation
 from npmobilenet.kernels.blocked.layout import Fields, Tile, k_unit, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 
 # Distances are in bytes: x_plane, out_plane and residual_plane from one channel block to the next. `offsets`,
 # where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
-# padded. `wide` counts the panels of the wide tile. The functions below also know `more`, 1 if the output holds
-# sums over earlier input channels already, `block_weights`, from the weights of a block to the next one's, and
-# `skip`, the bytes of each block's weights that belong to those earlier channels.
-POINTWISE = Fields("x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units wide clamp")
+# padded. `wide` counts the panels of the wide tile. `inputs`, where it is not 0, tells for each panel of a grouped
+# convolution which inputs it reads (`layout.PanelInputs.row`). The functions below also know `more`, 1 if the
+# output holds sums over earlier input channels already, `block_weights`, from the weights of a block to the next
+# one's, and `skip`, the bytes of each block's weights that belong to those earlier channels.
+POINTWISE = Fields(
+    "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide clamp activate"
+)
+INPUTS_BYTES = 3 * 8  # of a row of `inputs`
 HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
 
 
@@ -136,7 +141,9 @@ def _panels(library: Library, scattered: bool):
         offsets: Pointer,
         pixels: Integer,
         k_units: Integer,
+        inputs: Pointer,
         clamp: Pointer,
+        activate: Pointer,
         more: Integer,
         block_weights: Integer,
         wide: Integer,
@@ -156,13 +163,24 @@ def _panels(library: Library, scattered: bool):
 
         chosen = {tile: choose(_shapes(tile)) for tile in tiles(target)}
 
+        begin = offsets.integer() if scattered else code.integer(0)
+        vectors = (offsets.integer((pixels - 1) * 8) - begin) // size + 1 if scattered else pixels
+
+        grouped = code.builder.not_(inputs.is_null())
+
         def panel(number: Integer, tile: Tile) -> None:
             narrow_before = (number - wide).maximum(0)
             block = (number - narrow_before) * wide_tile.blocks + narrow_before
+            own = inputs + number * INPUTS_BYTES
+            first_block, units, weights_at = code.branch(
+                grouped,
+                lambda: [own.integer(), own.integer(8), own.integer(16)],
+                [code.integer(0), k_units, block * block_weights + skip * tile.blocks],
+            )
             arguments = (
-                x,
+                x + first_block * x_plane,
                 x_plane,
-                weights + block * block_weights + skip * tile.blocks,
+                weights + weights_at,
                 bias + block * size,
                 code.select(residual.is_null(), residual, residual + residual_plane * block),
                 residual_plane,
@@ -170,13 +188,15 @@ def _panels(library: Library, scattered: bool):
                 out_plane,
                 offsets,
                 pixels,
-                k_units,
+                units,
                 clamp,
                 more,
             )
             for shape in _shapes(tile):
                 with code.when(chosen[tile].equals(shape.pixels)):
                     code.call(_name(shape, scattered), *arguments)
+            for v in range(tile.blocks):
+                activation.apply(code, activate, out + out_plane * (block + v) + begin, vectors)
 
         wide_shape, narrow_shape = tiles(target)
         code.loop(last.minimum(wide), lambda number: panel(number, wide_shape), start=first)
@@ -190,8 +210,8 @@ def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scr
     a = POINTWISE.read(arguments)
     run = (
         *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
-        *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("clamp")),
-        *(0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], first, last, 0),
+        *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("inputs"), a.at("clamp")),
+        *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], first, last, 0),
     )
     with code.when(a["offsets"].equals(0)):
         code.call("pointwise_panels", *run)

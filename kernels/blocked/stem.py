@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from npmobilenet.kernels.blocked import activation
 from npmobilenet.kernels.blocked.layout import Fields, Tile, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, Vector
 
 # Distances in bytes: x_row and x_plane in the planar image; out_row, out_plane in the output, whose first
 # pixel is at `out`. A work item is one row of the output.
-STEM = Fields("x x_row x_plane channels weights bias out out_row out_plane columns clamp wide blocks")
+STEM = Fields("x x_row x_plane channels weights bias out out_row out_plane columns clamp activate wide blocks")
 
 
 def name(kernel: tuple[int, int], stride: tuple[int, int]) -> str:
@@ -103,6 +104,7 @@ def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
         out_plane: Integer,
         columns: Integer,
         clamp: Pointer,
+        activate: Pointer,
         wide: Integer,
         blocks: Integer,
         rows: Integer,
@@ -125,6 +127,8 @@ def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
                     code.call(f"{own}_{tile.pixels}x{tile.blocks}", *arguments)
                 with code.when(columns < tile.pixels):
                     code.call(f"{own}_1x{tile.blocks}", *arguments)
+                for v in range(tile.blocks):
+                    activation.apply(code, activate, out + out_row * row + out_plane * (block + v), columns)
 
             code.loop(rows, at_row)
 
@@ -148,7 +152,7 @@ def _whole(own: str, stride: tuple[int, int]):
                 a["out_row"],
                 a["out_plane"],
             ),
-            *(a["columns"], a.at("clamp"), a["wide"], a["blocks"], last - first),
+            *(a["columns"], a.at("clamp"), a.at("activate"), a["wide"], a["blocks"], last - first),
         )
 
     return stem

@@ -125,6 +125,12 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             "One pass: every group reads its channels where they are and writes them where they belong, so that "
             "nothing is copied, and all groups of a line are computed while it is in the cache.",
         ),
+        Rung(
+            "simd",
+            "blocked.operations:mixed_depthwise_conv2d",
+            "Explicit vectors: each vector of channels under the window of its group, sums in registers; a vector "
+            "that two groups share takes the larger window. A call of its own, as here, also pays for packing.",
+        ),
     ),
     "pointwise_conv2d": (
         Rung(
