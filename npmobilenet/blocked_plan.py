@@ -19,7 +19,7 @@ from npmobilenet import threads
 from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import WINDOWED, Graph, Node, Shape
 from npmobilenet.kernels.blocked import activation, depthwise, library, linear, mixed, stem
-from npmobilenet.kernels.blocked.inverted_residual import BLOCK
+from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR
 from npmobilenet.kernels.blocked.layout import (
     ARGUMENTS,
     CLAMPS,
@@ -44,6 +44,7 @@ from npmobilenet.plan import arrange
 SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
+PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 SHARES = 4  # of each thread's part of a layer: small enough to even out, large enough to keep caches warm
 
 
@@ -240,12 +241,13 @@ class BlockedPlan:
         lifetimes, sizes = {}, {}
         for time, group in enumerate(self.groups):
             name = group[-1].name
-            if group[0].operation == "squeeze_excite":
-                self.home[name] = self.home.get(group[0].inputs[0], group[0].inputs[0])
-                self.frames[name] = Frame(self.shapes[name][1:])
-                for vector, channels in self._squeeze_vectors(group[0]).items():
+            if group[-1].operation == "squeeze_excite":
+                for vector, channels in self._squeeze_vectors(group[-1]).items():
                     self.shapes[vector] = (channels,)
                     lifetimes[vector], sizes[vector] = (time, time), self._tensor_values(vector)
+            if group[0].operation == "squeeze_excite":
+                source = group[0].inputs[0]
+                self.home[name], self.frames[name] = self.home.get(source, source), self.frames[source]
             else:
                 lifetimes[name] = (time, time)
                 sizes[name] = self._tensor_values(name)
@@ -283,27 +285,49 @@ class BlockedPlan:
         at = 0
         while at < len(nodes):
             three = tuple(nodes[at : at + 3])
-            length = 3 if self._fusible(three) else 1
+            length = 3 if self._is_block(three) or self._is_pair(three) else 1
             groups.append(tuple(nodes[at : at + length]))
             at += length
         return groups
 
-    def _fusible(self, nodes: tuple[Node, ...]) -> bool:
-        if len(nodes) < 3 or nodes[1].operation not in DEPTHWISE or nodes[2].operation != "pointwise_conv2d":
+    def _is_block(self, nodes: tuple[Node, ...]) -> bool:
+        """Expansion, depthwise and projection that one call computes."""
+        if not self._is_chain(nodes, "pointwise_conv2d"):
             return False
         expand, middle, project = nodes
-        if expand.operation not in ("pointwise_conv2d", "conv2d") or expand.attributes.get("residual"):
-            return False
-        chained = middle.inputs == (expand.name,) and project.inputs[0] == middle.name
-        alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
-        square = middle.attributes.get("dilation", (1, 1)) == (1, 1) and middle["stride"][0] == middle["stride"][1]
-        linear_enough = project.attributes.get("activation", "none") in CLAMPS
-        if not (chained and alone and square and linear_enough and middle["stride"][0] <= self._reach(middle)):
+        if expand.operation not in ("pointwise_conv2d", "conv2d") or project.attributes.get("activation") not in (
+            None,
+            *CLAMPS,
+        ):
             return False
         if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else SPLIT_FROM):
             return False  # groups of the projection cannot be cut into chunks
         # On several threads a small image is not worth the rows that two strips both expand.
         return self.threads == 1 or self.shapes[middle.name][1] >= 4 * self.threads
+
+    def _is_pair(self, nodes: tuple[Node, ...]) -> bool:
+        """Expansion and depthwise convolution that one call computes, with the means for squeeze-and-excitation."""
+        if not self._is_chain(nodes, "squeeze_excite") or nodes[0].operation != "pointwise_conv2d":
+            return False
+        return tiles(self.target)[0].blocks * self._expanded_bytes(*nodes[:2]) <= PAIR_BYTES
+
+    def _is_chain(self, nodes: tuple[Node, ...], last: str) -> bool:
+        """Whether a depthwise convolution stands between the other two, and nothing else reads what they compute."""
+        if len(nodes) < 3 or nodes[1].operation not in DEPTHWISE or nodes[2].operation != last:
+            return False
+        expand, middle, end = nodes
+        chained = middle.inputs == (expand.name,) and end.inputs[0] == middle.name
+        alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
+        square = middle.attributes.get("dilation", (1, 1)) == (1, 1) and middle["stride"][0] == middle["stride"][1]
+        plain = not expand.attributes.get("residual")
+        return chained and alone and square and plain and middle["stride"][0] <= self._reach(middle)
+
+    def _expanded_bytes(self, expand: Node, middle: Node) -> int:
+        """Of a channel block of an expanded tensor inside the frame that the depthwise convolution needs."""
+        _, (left, right) = self._pads(middle)
+        (_, _, width), (_, rows, _) = self.shapes[expand.name], self.shapes[middle.name]
+        held = (rows - 1) * middle["stride"][0] + self._reach(middle)
+        return held * (left + width + right) * self.target.bytes
 
     def _pads(self, node: Node) -> Pads:
         """The zeros that a convolution needs around its input."""
@@ -401,13 +425,18 @@ class BlockedPlan:
                 **self._out(copy, at),
                 **self._frame_numbers(copy),
             )
+        if group[-1].operation == "squeeze_excite":
+            (mean, *_) = self._squeeze_vectors(group[-1])
+            if len(group) == 3:
+                yield self._pair(group, at, image)
+            else:
+                yield self._mean(group[0].inputs[0], at[group[0].inputs[0]], at[mean])
+            yield from self._squeeze_excite(group[-1], at)
+            return
         if len(group) == 3:
             yield self._block(group, at, image)
             return
         (node,) = group
-        if node.operation == "squeeze_excite":
-            yield from self._squeeze_excite(node, at)
-            return
         make = {
             "conv2d": self._stem,
             "pointwise_conv2d": self._pointwise,
@@ -538,8 +567,11 @@ class BlockedPlan:
             x_plane=self._plane(source),
             out=out,
             pixels=pixels,
-            scale=self._constant(np.array([1 / pixels], np.float32)),
+            reciprocal=self._reciprocal(pixels),
         )
+
+    def _reciprocal(self, pixels: int) -> int:
+        return self._constant(np.array([1 / pixels], np.float32))
 
     def _linear(self, node: Node, at: dict[str, int], image: np.ndarray) -> list[int]:
         source, end = node.inputs[0], self._end(node)
@@ -564,21 +596,19 @@ class BlockedPlan:
         )
 
     def _squeeze_excite(self, node: Node, at: Mapping[str, int]) -> Iterator[list[int]]:
-        """Mean, two linear layers, and the product, which takes the place of the input."""
+        """Two linear layers on the means, and the product, which takes the place of the image."""
         (mean, reduced, gate), packed = self._squeeze_vectors(node), self.program.addresses[node.name]
-        source = node.inputs[0]
         gate_end = {"clamp": self.program.clamps["none"].ctypes.data, "activate": self._activation(node["gate"])}
-        yield self._mean(source, at[source], at[mean])
         yield self._product(mean, reduced, at, packed[:2], self._end(node))
         yield self._product(reduced, gate, at, packed[2:], gate_end)
         yield self._row(
             "scale",
-            self._blocks(source),
+            self._blocks(node.name),
             SCALE,
-            x=at[source],
-            x_plane=self._plane(source),
+            x=at[node.name],
+            x_plane=self._plane(node.name),
             gate=at[gate],
-            pixels=prod(self.shapes[source][1:]),
+            pixels=prod(self.shapes[node.name][1:]),
         )
 
     def _block(self, group: tuple[Node, ...], at: dict[str, int], image: np.ndarray) -> list[int]:
@@ -586,24 +616,23 @@ class BlockedPlan:
         expand, middle, project = group
         is_stem = expand.operation == "conv2d"
         size = self.target.bytes
-        (top, _), (left, right) = self._pads(middle)
-        (_, height, width), (_, rows, columns) = self.shapes[expand.name], self.shapes[middle.name]
+        _, (left, right) = self._pads(middle)
+        width, (_, rows, columns) = self.shapes[expand.name][2], self.shapes[middle.name]
         blocks = self._blocks(expand.name)
         stride, kernel_height = middle["stride"][0], self._reach(middle)
-
         split = not is_stem and project["groups"] == 1 and _weight_bytes(expand, project) >= SPLIT_FROM
-        row_bytes = (left + width + right) * size
-        wide = tiles(self.target)[0].blocks
+
+        def held(strip: int) -> int:
+            """Expanded rows."""
+            return (strip - 1) * stride + kernel_height if split else 2 * strip * stride
 
         def scratch(strip: int) -> tuple[int, int]:
             """Bytes of a block's expanded rows and of its filtered ones."""
-            held = (strip - 1) * stride + kernel_height if split else 2 * strip * stride
-            return held * row_bytes, strip * columns * size
+            return held(strip) * (left + width + right) * size, strip * columns * size
 
         if split:
             strip = -(-rows // self.threads)
-            chunk = max(wide, SCRATCH_BYTES // sum(scratch(strip)) // wide * wide)
-            chunk = min(blocks, chunk)
+            chunk = min(blocks, self._chunk(sum(scratch(strip))))
         else:
             least = -(-(kernel_height - stride) // stride)  # a strip is at least as high as what it shares
             fitting = [n for n in range(1, rows + 1) if blocks * sum(scratch(n)) <= SCRATCH_BYTES]
@@ -612,70 +641,111 @@ class BlockedPlan:
             chunk = blocks
         scratch_plane, _ = scratch(strip)
         self.scratch_bytes = max(self.scratch_bytes, chunk * sum(scratch(strip)))
-        if is_stem:
-            source, units = image.ctypes.data, self.shapes["input"][0]
-            x_row, x_plane = image.strides[1], image.strides[0]
-        else:
-            source, units = at[expand.inputs[0]], -(-self.shapes[expand.inputs[0]][0] // k_unit(self.target))
-            x_row, x_plane = 0, self._plane(expand.inputs[0])
-        expand_widths, project_widths = (panels(self.target, node["channels"]) for node in (expand, project))
+        weights, bias = self.program.addresses[project.name]
+        widths = panels(self.target, project["channels"])
         residual = project.inputs[1] if project.attributes.get("residual") else None
-        strip_frame = Frame(
-            (max(2 * strip * stride, (strip - 1) * stride + kernel_height), width), ((0, 0), (left, right))
-        )
-        expand_weights, depthwise_weights, project_weights = (self.program.addresses[node.name] for node in group)
-        if middle.operation == "depthwise_conv2d":
-            function = library.blocks_function(middle["kernel"], middle["stride"], self.target)
-        else:
-            function = library.common(self.target).address("mixed_blocks")
-            depthwise_weights = (self.program.mixed_table(middle, self._part_pads(middle))[0], *depthwise_weights)
         frame = self.frames[project.name]
         return self._row(
             "stem_residual_ring" if is_stem else f"inverted_residual_{'split' if split else 'ring'}",
             -(-rows // strip),
             BLOCK,
             shares=1,
-            rows=rows,
-            columns=columns,
+            **self._expand_and_filter(
+                expand, middle, at, image, max(held(strip), (strip - 1) * stride + kernel_height)
+            ),
+            **self._out(project.name, at),
             strip=strip,
-            height=height,
-            width=width,
-            stride=stride,
-            kernel_height=kernel_height,
-            top=top,
-            left=left,
-            right=right,
-            blocks=blocks,
             chunk=chunk,
-            expand_x=source,
-            expand_x_row=x_row,
-            expand_x_plane=x_plane,
-            expand_weights=expand_weights[0],
-            expand_bias=expand_weights[1],
-            expand_units=units,
-            expand_inputs=self._inputs(expand),
-            **self._end(expand, "expand_"),
-            expand_wide=expand_widths.count(wide),
-            offsets=self._constant(strip_frame.offsets(size)),
-            depthwise=function,
-            depthwise_weights=depthwise_weights[0],
-            depthwise_bias=depthwise_weights[1],
-            **self._end(middle, "depthwise_"),
-            project_weights=project_weights[0],
-            project_bias=project_weights[1],
+            project_weights=weights,
+            project_bias=bias,
             project_units=-(-self.shapes[middle.name][0] // k_unit(self.target)),
             project_inputs=self._inputs(project),
             project_clamp=self._end(project)["clamp"],
-            project_wide=project_widths.count(wide),
-            project_panels=len(project_widths),
+            project_wide=widths.count(tiles(self.target)[0].blocks),
+            project_panels=len(widths),
             unlimited=self.program.clamps["none"].ctypes.data,
             residual=at[residual] if residual else 0,
             residual_plane=self._plane(residual) if residual else 0,
-            **self._out(project.name, at),
             out_offsets=self._constant(frame.offsets(size)) if frame.padded else 0,
             scratch_plane=scratch_plane,
             scratch_depthwise=chunk * scratch_plane,
         )
+
+    def _pair(self, group: tuple[Node, ...], at: dict[str, int], image: np.ndarray) -> list[int]:
+        """Expansion and depthwise convolution by chunks of channels, with their means (`inverted_residual`)."""
+        expand, middle, squeeze = group
+        plane = self._expanded_bytes(expand, middle)
+        _, (left, right) = self._pads(middle)
+        row_bytes = (left + self.shapes[expand.name][2] + right) * self.target.bytes
+        chunk = self._chunk(plane)
+        self.scratch_bytes = max(self.scratch_bytes, chunk * plane)
+        (mean, *_) = self._squeeze_vectors(squeeze)
+        return self._row(
+            "expand_depthwise_pair",
+            -(-self._blocks(expand.name) // chunk),
+            PAIR,
+            shares=1,
+            **self._expand_and_filter(expand, middle, at, image, plane // row_bytes),
+            **self._out(squeeze.name, at),
+            chunk=chunk,
+            scratch_plane=plane,
+            mean=at[mean],
+            reciprocal=self._reciprocal(prod(self.shapes[middle.name][1:])),
+        )
+
+    def _chunk(self, block_bytes: int) -> int:
+        """How many channel blocks of so many bytes are computed at a time: whole panels."""
+        wide = tiles(self.target)[0].blocks
+        return max(wide, SCRATCH_BYTES // block_bytes // wide * wide)
+
+    def _expand_and_filter(
+        self, expand: Node, middle: Node, at: Mapping[str, int], image: np.ndarray, held: int
+    ) -> dict[str, int]:
+        """What the kernels of `inverted_residual` know of expansion and depthwise; ``held`` rows are in the scratch."""
+        (top, _), (left, right) = self._pads(middle)
+        (_, height, width), (_, rows, columns) = self.shapes[expand.name], self.shapes[middle.name]
+        if expand.operation == "conv2d":
+            source = {
+                "expand_x": image.ctypes.data,
+                "expand_x_row": image.strides[1],
+                "expand_x_plane": image.strides[0],
+            }
+            units = self.shapes["input"][0]
+        else:
+            name = expand.inputs[0]
+            source = {"expand_x": at[name], "expand_x_row": 0, "expand_x_plane": self._plane(name)}
+            units = -(-self.shapes[name][0] // k_unit(self.target))
+        expand_weights, expand_bias = self.program.addresses[expand.name]
+        *depthwise_weights, depthwise_bias = self.program.addresses[middle.name]
+        if middle.operation == "depthwise_conv2d":
+            function = library.blocks_function(middle["kernel"], middle["stride"], self.target)
+        else:
+            function = library.common(self.target).address("mixed_blocks")
+            depthwise_weights = [self.program.mixed_table(middle, self._part_pads(middle))[0]]
+        return {
+            "rows": rows,
+            "columns": columns,
+            "height": height,
+            "width": width,
+            "stride": middle["stride"][0],
+            "kernel_height": self._reach(middle),
+            "top": top,
+            "left": left,
+            "right": right,
+            "blocks": self._blocks(expand.name),
+            **source,
+            "expand_weights": expand_weights,
+            "expand_bias": expand_bias,
+            "expand_units": units,
+            "expand_inputs": self._inputs(expand),
+            "expand_wide": panels(self.target, expand["channels"]).count(tiles(self.target)[0].blocks),
+            **self._end(expand, "expand_"),
+            "offsets": self._constant(Frame((held, width), ((0, 0), (left, right))).offsets(self.target.bytes)),
+            "depthwise": function,
+            "depthwise_weights": depthwise_weights[0],
+            "depthwise_bias": depthwise_bias,
+            **self._end(middle, "depthwise_"),
+        }
 
     # Running -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,11 @@ Two ways to keep what is computed in between in the cache:
             chunk of the expanded channels at a time, expanded, filtered and added to the projection's sums; the
             weights are read once.
 
+Where squeeze-and-excitation stands between depthwise and projection, the two before it are computed together:
+
+``pair``    a chunk of the expanded channels at a time, expanded, filtered and averaged; the projection waits until
+            all means are known.
+
 Sums run in the same order as in three separate kernels, so the result has the same bits either way, whatever
 the strips and chunks.
 """
@@ -16,20 +21,25 @@ from __future__ import annotations
 
 from npmobilenet.kernels.blocked import stem
 from npmobilenet.kernels.blocked.depthwise import NO_RING
-from npmobilenet.kernels.blocked.layout import Fields, k_unit, tiles
+from npmobilenet.kernels.blocked.layout import Arguments, Fields, k_unit, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer
 
-# `strip` output rows of `rows` are one item. The depthwise: stride, K_h, zeros above, left and right, input
-# `height` x `width`; `depthwise` is the address of its "blocks" function. `chunk` blocks are computed at a time.
-# `unlimited` is a clamp that changes nothing.
-BLOCK = Fields(
-    "rows columns strip height width stride kernel_height top left right blocks chunk "
+# The depthwise: output `rows` x `columns`, stride, K_h, zeros above, left and right, input `height` x `width`;
+# `depthwise` is the address of its "blocks" function. `chunk` of `blocks` are computed at a time; `strip` output
+# rows are one item, of a pair a chunk. `unlimited` is a clamp that changes nothing.
+_BOTH = (
+    "rows columns height width stride kernel_height top left right blocks chunk "
     "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_units expand_inputs expand_wide "
     "expand_clamp expand_activate offsets "
     "depthwise depthwise_weights depthwise_bias depthwise_clamp depthwise_activate "
-    "project_weights project_bias project_units project_inputs project_wide project_panels project_clamp unlimited "
-    "residual residual_plane out out_plane out_offsets scratch_plane scratch_depthwise"
+    "out out_plane scratch_plane"
 )
+BLOCK = Fields(
+    f"{_BOTH} strip "
+    "project_weights project_bias project_units project_inputs project_wide project_panels project_clamp unlimited "
+    "residual residual_plane out_offsets scratch_depthwise"
+)
+PAIR = Fields(f"{_BOTH} mean reciprocal")
 
 
 def define(library: Library, stem_window: tuple) -> None:
@@ -37,18 +47,18 @@ def define(library: Library, stem_window: tuple) -> None:
     library.add("inverted_residual_ring", _ring(None))
     library.add("inverted_residual_split", _split())
     library.add("stem_residual_ring", _ring(stem_window))
+    library.add("expand_depthwise_pair", pair)
 
 
 class _Block:
     """The steps of a block, as both kernels take them."""
 
-    def __init__(self, code: Code, arguments: Pointer, scratch: Pointer, stem_window: tuple | None) -> None:
-        self.code, self.stem_window = code, stem_window
-        self.a = BLOCK.read(arguments)
+    def __init__(self, code: Code, a: Arguments, scratch: Pointer, stem_window: tuple | None = None) -> None:
+        self.code, self.a, self.stem_window = code, a, stem_window
         self.size = code.target.bytes
         self.wide_blocks = tiles(code.target)[0].blocks
-        self.row_vectors = self.a["left"] + self.a["width"] + self.a["right"]
-        self.expanded, self.filtered = scratch, scratch + self.a["scratch_depthwise"]
+        self.row_vectors = a["left"] + a["width"] + a["right"]
+        self.expanded = scratch
 
     def panel_of(self, block: Integer) -> Integer:
         """The panel of the expansion that begins with this block."""
@@ -99,17 +109,32 @@ class _Block:
                     *(a.at("expand_clamp"), a.at("expand_activate"), a["expand_wide"], a["blocks"], present),
                 )
 
-    def filter(self, rows: Integer, start: Integer, ring: Integer | int, first: Integer, last: Integer) -> None:
-        """Depthwise convolution of what was expanded, for ``rows`` output rows."""
+    def filter(
+        self,
+        rows: Integer,
+        start: Integer,
+        ring: Integer | int,
+        first: Integer,
+        last: Integer,
+        out: Pointer,
+        plane: Integer,
+    ) -> None:
+        """Depthwise convolution of what was expanded, for ``rows`` output rows; ``out`` is block ``first``'s."""
         code, a, size = self.code, self.a, self.size
-        plane = rows * a["columns"] * size
         code.call(
             a.at("depthwise"),
             *(self.expanded - a["scratch_plane"] * first, self.row_vectors * size, a["scratch_plane"]),
             *(a.at("depthwise_weights"), a.at("depthwise_bias")),
-            *(self.filtered - plane * first, a["columns"] * size, plane, rows, a["columns"], a.at("depthwise_clamp")),
+            *(out - plane * first, a["columns"] * size, plane, rows, a["columns"], a.at("depthwise_clamp")),
             *(a.at("depthwise_activate"), code.integer(1), code.integer(size), start, code.integer(ring), first, last),
         )
+
+    def filter_to_scratch(
+        self, rows: Integer, start: Integer, ring: Integer | int, first: Integer, last: Integer
+    ) -> None:
+        """The same, for the projection to read."""
+        self.filtered = self.expanded + self.a["scratch_depthwise"]
+        self.filter(rows, start, ring, first, last, self.filtered, rows * self.a["columns"] * self.size)
 
     def project(self, begin: Integer, rows: Integer, first: Integer, last: Integer) -> None:
         """Add the projection of blocks ``first`` up to ``last``; the last ones complete it."""
@@ -156,7 +181,7 @@ class _Block:
 def _ring(stem_window: tuple | None):
     def ring(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: strips ``first`` up to ``last`` of a block (fields `BLOCK`)."""
-        block = _Block(code, arguments, scratch, stem_window)
+        block = _Block(code, BLOCK.read(arguments), scratch, stem_window)
         a = block.a
         shared = a["kernel_height"] - a["stride"]  # rows that a strip and the next one both read
         fresh = a["strip"] * a["stride"]
@@ -176,7 +201,7 @@ def _ring(stem_window: tuple | None):
             begin = strip * a["strip"]
             rows = a["strip"].minimum(a["rows"] - begin)
             block.expand(strip * fresh + shared, rows * a["stride"], slot(strip), zero, a["blocks"])
-            block.filter(rows, before(strip), length, zero, a["blocks"])
+            block.filter_to_scratch(rows, before(strip), length, zero, a["blocks"])
             block.project(begin, rows, zero, a["blocks"])
 
         code.loop(last, at_strip, start=first)
@@ -187,7 +212,7 @@ def _ring(stem_window: tuple | None):
 def _split():
     def split(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: strips ``first`` up to ``last`` of a block, chunk by chunk (fields `BLOCK`)."""
-        block = _Block(code, arguments, scratch, None)
+        block = _Block(code, BLOCK.read(arguments), scratch)
         a = block.a
 
         def at_strip(strip: Integer) -> None:
@@ -198,7 +223,7 @@ def _split():
             def at_chunk(start: Integer) -> None:
                 stop = (start + a["chunk"]).minimum(a["blocks"])
                 block.expand(begin * a["stride"], needed, code.integer(0), start, stop)
-                block.filter(rows, code.integer(0), NO_RING, start, stop)
+                block.filter_to_scratch(rows, code.integer(0), NO_RING, start, stop)
                 block.project(begin, rows, start, stop)
 
             code.loop(a["blocks"], at_chunk, step=a["chunk"])
@@ -206,3 +231,21 @@ def _split():
         code.loop(last, at_strip, start=first)
 
     return split
+
+
+def pair(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: chunks ``first`` up to ``last`` of an expansion, its depthwise convolution and means (fields `PAIR`)."""
+    block = _Block(code, PAIR.read(arguments), scratch)
+    a = block.a
+    zero = code.integer(0)
+    needed = (a["rows"] - 1) * a["stride"] + a["kernel_height"]
+    pixels = a["rows"] * a["columns"]
+
+    def at_chunk(number: Integer) -> None:
+        start = number * a["chunk"]
+        stop = (start + a["chunk"]).minimum(a["blocks"])
+        block.expand(zero, needed, zero, start, stop)
+        block.filter(a["rows"], zero, NO_RING, start, stop, a.at("out") + a["out_plane"] * start, a["out_plane"])
+        code.call("mean_planes", a.at("out"), a["out_plane"], a.at("mean"), pixels, a.at("reciprocal"), start, stop)
+
+    code.loop(last, at_chunk, start=first)

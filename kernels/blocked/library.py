@@ -33,8 +33,8 @@ def define_common(library: Library) -> None:
         depthwise.define(library, *window)
     mixed.define(library)
     stem.define(library, *STEM_WINDOW)
-    inverted_residual.define(library, STEM_WINDOW)
     pooling.define(library)
+    inverted_residual.define(library, STEM_WINDOW)
     linear.define(library)
 
 

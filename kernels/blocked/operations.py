@@ -207,7 +207,7 @@ def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads
         _run(
             threads, library.common(target).address("pool"), blocks, POOL,
             x=pack_tensor(target, image), x_plane=pixels * target.bytes, out=means, pixels=pixels,
-            scale=np.array([1 / pixels], np.float32),
+            reciprocal=np.array([1 / pixels], np.float32),
         )  # fmt: skip
         result[:] = means[:channels]
     return out

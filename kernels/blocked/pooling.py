@@ -5,37 +5,52 @@ from __future__ import annotations
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer
 
-POOL = Fields("x x_plane out pixels scale")
+POOL = Fields("x x_plane out pixels reciprocal")
 SCALE = Fields("x x_plane gate pixels")
 PARTIAL_SUMS = 4  # fixed: independent chains, always added in the same order
 
 
 def define(library: Library) -> None:
     """Add the kernels."""
+    library.add("mean_planes", mean_planes)
     library.add("pool", pool)
     library.add("scale", scale)
+
+
+def mean_planes(
+    code: Code,
+    x: Pointer,
+    x_plane: Integer,
+    out: Pointer,
+    pixels: Integer,
+    reciprocal: Pointer,
+    first: Integer,
+    last: Integer,
+) -> None:
+    """Write the mean of each of blocks ``first`` up to ``last``; at ``reciprocal`` is 1 / pixels."""
+    size = code.target.bytes
+    factor = reciprocal.splat()
+    whole = (pixels // PARTIAL_SUMS) * PARTIAL_SUMS
+
+    def at_block(block: Integer) -> None:
+        plane = x + x_plane * block
+        zeros = [code.splat(0.0)] * PARTIAL_SUMS
+
+        def group(pixel: Integer, *sums) -> list:
+            return [y + (plane + pixel * size).vector(i * size) for i, y in enumerate(sums)]
+
+        sums = code.loop(whole, group, zeros, step=PARTIAL_SUMS)
+        total = (sums[0] + sums[1]) + (sums[2] + sums[3])
+        (total,) = code.loop(pixels, lambda pixel, y: [y + (plane + pixel * size).vector()], [total], start=whole)
+        out.store(total * factor, block * size)
+
+    code.loop(last, at_block, start=first)
 
 
 def pool(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
     """Kernel: blocks ``first`` up to ``last`` of a global average (fields `POOL`)."""
     a = POOL.read(arguments)
-    size = code.target.bytes
-    scale = a.at("scale").splat()
-    whole = (a["pixels"] // PARTIAL_SUMS) * PARTIAL_SUMS
-
-    def at_block(block: Integer) -> None:
-        x = a.at("x") + a["x_plane"] * block
-        zeros = [code.splat(0.0)] * PARTIAL_SUMS
-
-        def group(pixel: Integer, *sums) -> list:
-            return [y + (x + pixel * size).vector(i * size) for i, y in enumerate(sums)]
-
-        sums = code.loop(whole, group, zeros, step=PARTIAL_SUMS)
-        total = (sums[0] + sums[1]) + (sums[2] + sums[3])
-        (total,) = code.loop(a["pixels"], lambda pixel, y: [y + (x + pixel * size).vector()], [total], start=whole)
-        a.at("out").store(total * scale, block * size)
-
-    code.loop(last, at_block, start=first)
+    code.call("mean_planes", a.at("x"), a["x_plane"], a.at("out"), a["pixels"], a.at("reciprocal"), first, last)
 
 
 def scale(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
