@@ -1,5 +1,7 @@
 """The networks are the papers' tables: counts, shapes, and the language they are written in."""
 
+from dataclasses import replace
+
 import pytest
 
 from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
@@ -131,6 +133,89 @@ def test_mobilenet_v1_share_of_layer_types():
         assert share[operation] == (pytest.approx(macs, abs=0.006), pytest.approx(weights, abs=0.006))
 
 
+# 1907.09595, 1807.11626, 1905.11946: parameters exactly those of the authors' and timm's networks, multiply-adds
+# counted from the tables, squeeze-and-excitation included.
+@pytest.mark.parametrize(
+    ("name", "width", "parameters", "macs"),
+    [
+        ("mixnet_s", 1.0, 4_134_606, 239_173_360),
+        ("mixnet_m", 1.0, 5_014_382, 339_172_672),
+        ("mixnet_l", 1.0, 7_329_252, 555_251_792),
+        ("mnasnet_b1", 0.5, 2_218_512, 104_455_968),
+        ("mnasnet_b1", 0.75, 3_170_208, 215_493_104),
+        ("mnasnet_b1", 1.0, 4_383_312, 314_415_872),
+        ("mnasnet_b1", 1.4, 7_115_728, 588_799_408),
+        ("efficientnet_b0", 1.0, 5_288_548, 385_814_752),
+    ],
+)
+def test_searched_networks(name, width, parameters, macs):
+    counts = count(get_architecture(name).graph(width), (224, 224))
+    assert (counts.parameters, counts.macs) == (parameters, macs)
+
+
+# As torchvision publishes them (EfficientNet-B, MobileNetV3) and timm builds them (Lite, narrow MobileNetV3).
+@pytest.mark.parametrize(
+    ("name", "width", "parameters"),
+    [
+        ("mobilenet_v3_large", 1.0, 5_483_032),
+        ("mobilenet_v3_small", 1.0, 2_542_856),
+        ("mobilenet_v3_large", 0.75, 3_993_528),
+        ("mobilenet_v3_small", 0.5, 1_593_224),
+        ("mnasnet_b1", 1.3, 6_282_256),
+        ("efficientnet_b1", 1.0, 7_794_184),
+        ("efficientnet_b2", 1.0, 9_109_994),
+        ("efficientnet_b3", 1.0, 12_233_232),
+        ("efficientnet_b4", 1.0, 19_341_616),
+        ("efficientnet_b5", 1.0, 30_389_784),
+        ("efficientnet_b6", 1.0, 43_040_704),
+        ("efficientnet_b7", 1.0, 66_347_960),
+        ("efficientnet_lite0", 1.0, 4_652_008),
+        ("efficientnet_lite4", 1.0, 13_006_568),
+    ],
+)
+def test_parameters_of_relatives(name, width, parameters):
+    assert count(get_architecture(name).graph(width), (224, 224)).parameters == parameters
+
+
+def test_mixnet_s_layers():
+    graph = get_architecture("mixnet_s").graph()
+    counts = count(graph, (224, 224))
+    depthwise = sum(layer.macs for layer in counts.layers if layer.name.endswith("depthwise"))
+    assert depthwise / counts.macs == pytest.approx(0.163, abs=0.0005)
+    assert graph["block4.depthwise"]["partition"] == (48, 48, 48)
+    assert graph["block12.depthwise"]["partition"] == (90, 90, 90, 90)
+    assert graph["block14.depthwise"]["kernels"] == ((3, 3), (5, 5), (7, 7), (9, 9), (11, 11))
+    assert graph["block2.expand"].parameters == {"0.weight": (48, 8, 1, 1), "1.weight": (48, 8, 1, 1)}
+    functions = {node.block: node["function"] for node in graph if node.operation == "activation"}
+    assert [functions[block] for block in ("stem", "block3", "block4", "block16", "head")] == [
+        *("relu", "relu", "swish", "swish", "relu")
+    ]
+
+
+def test_squeeze_of_input_and_of_expanded_channels():
+    mixnet = get_architecture("mixnet_s").graph()["block4.squeeze"]
+    assert (mixnet["reduced"], mixnet["activation"], mixnet["gate"]) == (12, "swish", "sigmoid")  # half of 24
+    v3 = get_architecture("mobilenet_v3_small").graph()["block1.squeeze"]
+    assert (v3["reduced"], v3["activation"], v3["gate"]) == (8, "relu", "hard_sigmoid")  # a quarter of 16, rounded
+    assert v3.macs((16, 28, 28)) == 2 * 16 * 8 and v3.parameter_count == 2 * 16 * 8 + 16 + 8
+
+
+def test_depth_multiplies_repeats():
+    def stages(name):
+        blocks = get_architecture(name).blocks
+        return [sum(block.stage == stage for block in blocks) for stage in range(1, 8)]
+
+    assert stages("efficientnet_b0") == [1, 2, 2, 3, 3, 4, 1]
+    assert stages("efficientnet_b7") == [4, 7, 7, 10, 10, 13, 4]
+    assert stages("efficientnet_lite4") == [1, 4, 4, 6, 6, 8, 1]
+
+
+def test_no_residual_where_the_table_has_none():
+    """Not even where a narrow network has as many channels after the block as before it."""
+    names = {node.name for node in get_architecture("mnasnet_b1").graph(0.25)}
+    assert "block1.add" not in names and "block3.add" in names
+
+
 def test_memory_table():
     """1801.04381, Table 3: channels and kilobytes per resolution; 7x7x1024 is misprinted as 199 there."""
     table_v2 = {112: (16, 400), 56: (32, 200), 28: (64, 100), 14: (160, 62), 7: (320, 32), 1: (1280, 2)}
@@ -205,6 +290,8 @@ def test_round_channels_is_the_reference_rule():
         ("bottleneck_r1", "unknown kind 'bottleneck'; there are conv, separable, inverted"),
         ("conv_k3_x2", "'x2' is none of"),
         ("conv_kk", "'kk' is none of"),
+        ("inverted_a1.3", "'a1.3' is none of"),
+        ("conv_k3.5_c8", "only separable and inverted blocks take several kernel sizes"),
     ],
 )
 def test_bad_rows(row, message):
@@ -239,3 +326,95 @@ def test_random_weights_are_reproducible():
     assert set(one) == set(graph.tensors)
     assert all((one[name] == two[name]).all() for name in one)
     assert (one["stem.weight"] != other["stem.weight"]).any()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_rows_are_written_as_they_are_read(name):
+    for block in get_architecture(name).blocks:
+        assert Row.parse(str(block.row)) == block.row
+    row = "inverted_k3.5_g24.8_s2_e4.5_a1.1_p1.1_se0.25_c24_dilated_wide_hardswish_noskip"
+    assert str(Row.parse(row)) == row
+
+
+def added_weights(architecture, size=(224, 224)):
+    """By how many values each layer is larger than in MobileNetV2."""
+    pairs = zip(count(architecture.graph(), size).layers, count(V2.graph(), size).layers, strict=True)
+    return {mixed.name: mixed.weights - plain.weights for mixed, plain in pairs if mixed.weights != plain.weights}
+
+
+def test_larger_kernels_in_all_layers_or_one():
+    """The substitutions of 1907.09595, section 3."""
+    everywhere = added_weights(V2.with_mixed(9))
+    assert len(everywhere) == 17 and everywhere["block3.depthwise"] == 144 * (81 - 9)
+    assert added_weights(V2.with_mixed(9, ["block3"])) == {"block3.depthwise": 144 * 72}
+    assert added_weights(V2.with_mixed((3, 5, 7, 9), ["block3"])) == {"block3.depthwise": 36 * (16 + 40 + 72)}
+    graph = V2.with_mixed((3, 5, 7, 9), ["block3"]).graph()
+    assert graph["block3.depthwise"]["kernels"] == ((3, 3), (5, 5), (7, 7), (9, 9))
+    assert graph["block3.depthwise"].parameters["3.weight"] == (36, 1, 9, 9)
+    assert [node.name for node in graph] == [node.name for node in V2.graph()]
+    assert V1.with_mixed(5).graph()["block13.depthwise"]["kernel"] == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("partition", "expected"), [("equal", (12, 10, 10)), ("exponential", (16, 8, 8)), ((1, 30, 1), (1, 30, 1))]
+)
+def test_partitions(partition, expected):
+    graph = V2.with_mixed((3, 5, 7), ["block1"], partition).graph()
+    assert graph["block1.depthwise"]["partition"] == expected
+    assert count(graph, (64, 64)).layers[1].weights == sum(c * k * k for c, k in zip(expected, (3, 5, 7), strict=True))
+
+
+def test_dilated_kernels_only_at_stride_one():
+    graph = V2.with_mixed((3, 5, 9), dilated=True).graph()
+    assert graph["block1.depthwise"]["kernels"] == ((3, 3),) * 3
+    assert graph["block1.depthwise"]["dilations"] == ((1, 1), (2, 2), (4, 4))
+    assert graph["block2.depthwise"]["kernels"] == ((3, 3), (5, 5), (9, 9))  # stride 2
+    assert graph["block2.depthwise"]["dilations"] == ((1, 1),) * 3
+    single = V2.with_mixed(9, dilated=True).graph()["block1.depthwise"]
+    assert (single.operation, single["kernel"], single["dilation"]) == ("depthwise_conv2d", (3, 3), (4, 4))
+    for padding in ("symmetric", "same"):
+        assert V2.with_mixed((3, 9), dilated=True).graph(padding=padding).shapes((65, 64))["head"] == (1280, 3, 2)
+
+
+def test_a_mixed_network_keeps_its_depth():
+    graph = get_architecture("efficientnet_b3").with_mixed((3, 5)).graph()
+    assert len(graph.blocks) == len(get_architecture("efficientnet_b3").blocks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((),), r"kernels must be sizes, integers >= 1, got \(\)"),
+        (((3, 0),), r"integers >= 1, got \(3, 0\)"),
+        (((3, 5), ["block1", "block99"]), "no block 'block99' with a depthwise convolution; there are: block1, block2"),
+        (((3, 5), ["stem"]), "no block 'stem' with a depthwise convolution"),
+        (((3, 5), None, "half"), "partition must be 'equal' or 'exponential' or numbers, got 'half'"),
+        (
+            ((3, 5), ["block1"], (16, 15)),
+            r"block1 .*each of 2 kernels its part of 32 channels, got 16.15 \(31 channels",
+        ),
+        (((3, 5), ["block1"], (8, 8, 16)), "each of 2 kernels its part of 32 channels, got 8.8.16"),
+        (((3, 5), ["block1", "block2"], "equal", True), r"has stride 1, and cannot be in block2 \(stride 2\)"),
+        (((3, 4), None, "equal", True), "the dilated variant needs odd kernel sizes from 3, got 3.4"),
+        ((tuple(range(3, 36)),), r"block1 .*to the number of channels, 32, got 33"),
+    ],
+)
+def test_bad_mixtures(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        V2.with_mixed(*arguments).graph()
+
+
+def test_no_depthwise_convolution_to_mix():
+    with pytest.raises(ValueError, match="mobilenet_v1_dense has no depthwise convolutions"):
+        get_architecture("mobilenet_v1_dense").with_mixed(9)
+
+
+def test_kernels_that_give_different_sizes():
+    with pytest.raises(ValueError, match=r"block1\.depthwise: kernels 3x3, 4x4 give images of different sizes"):
+        V2.with_mixed((3, 4)).graph().shapes((32, 32))
+    assert V2.with_mixed((3, 4)).graph(padding="same").shapes((32, 32))["block1.depthwise"] == (32, 16, 16)
+
+
+def test_groups_that_do_not_divide():
+    with pytest.raises(ValueError, match=r"block1 .*3 groups must divide its 16 channels"):
+        replace(V2, rows=("conv_k3_s2_c16", "inverted_e6_a1.1.1_c16")).graph()

@@ -104,6 +104,8 @@ def test_only_bad_images(capsys):
         (["classify", "x.png", "--top", "0"], "expected an integer >= 1, got '0'"),
         (["classify", "x.png", "--threads", "two"], "expected an integer >= 1, got 'two'"),
         (["inspect", "mobilenet_v2", "--resolution", "big"], "expected an integer >= 1, got 'big'"),
+        (["inspect", "mobilenet_v2", "--mixed", "3,x"], "expected an integer >= 1, got 'x'"),
+        (["inspect", "mobilenet_v2", "--mixed", "9", "--partition", "odd"], "invalid choice: 'odd'"),
         (["nonsense"], "invalid choice"),
         ([], "required: COMMAND"),
     ],
@@ -120,6 +122,10 @@ def test_wrong_usage(arguments, message, capsys):
     [
         (["inspect", "no_such_network"], "weights known by name: mobilenet_v2"),
         (["inspect", "mobilenet_v2", "--width", "0"], "width must be a number above 0"),
+        (["inspect", "mobilenet_v2", "--mixed", "9", "--layers", "neck"], "no block 'neck' with a depthwise"),
+        (["inspect", "mobilenet_v2", "--mixed", "9", "--layers", "block2", "--dilated"], "block2 (stride 2)"),
+        (["inspect", "mobilenet_v2", "--mixed", "3,5,7,9,11,13,15,17,19", "--width", "0.1"], "channels, 8, got 9"),
+        (["inspect", "mobilenet_v2", "--layers", "block2"], "say how to use the kernel sizes of --mixed"),
         (["weights", "download", "mobilenet_v9"], "no weights 'mobilenet_v9'; there are: mobilenet_v2"),
         (["classify", str(photo("coffee.png")), "--model", "no.pth"], "no.pth: does not exist"),
     ],
@@ -139,6 +145,39 @@ def test_inspect_table(capsys):
     assert rows["block2.depthwise"] == ["96x56x56", "3x3", "2", "1,056", "2,709,504", "6.02", "MB"]
     assert rows["total"] == ["3,504,872", "300,774,272"]
     assert "6.02 MB peak" in output and "2.41 MB peak" in output
+
+
+def test_inspect_mixed_kernels_beside_plain_ones(pets, capsys):
+    assert main(["inspect", "mobilenet_v2", "--mixed", "3,5,7,9"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert rows["block2.depthwise"] == [
+        *("96x56x56", "3x3", "3x3+5x5+7x7+9x9", "1,056", "4,128", "2,709,504", "12,343,296", "4.56")
+    ]
+    assert rows["block2.project"] == ["24x56x56", "1x1", "2,352", "2,352", "7,225,344", "7,225,344", "1.00"]
+    added = 7136 // 4 * (16 + 40 + 72)  # the depthwise layers have 7136 channels in all
+    assert rows["parameters"][:3] == ["3,504,872", "->", f"{3_504_872 + added:,}"]
+    assert rows["multiply-adds"][0] == "300,774,272"
+    assert main(["inspect", "mobilenet_v2", "--mixed", "9", "--layers", "all", "--dilated"]) == 0
+    assert "3x3d4" in capsys.readouterr().out
+    arguments = ["--mixed", "3,5", "--layers", "block3,block5", "--partition", "exponential", "--json"]
+    assert main(["inspect", pets, *arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    mixed = report["mixed"]
+    assert mixed["kernels"] == [3, 5] and mixed["blocks"] == ["block3", "block5"] and not mixed["dilated"]
+    pairs = zip(report["layers"], mixed["layers"], strict=True)
+    assert [one["name"] for one, two in pairs if one != two] == ["block3.depthwise", "block5.depthwise"]
+    assert mixed["parameters"] > report["parameters"]
+
+
+def test_inspect_other_networks(capsys):
+    assert main(["inspect", "efficientnet_b1"]) == 0
+    assert "input 240x240" in capsys.readouterr().out
+    assert main(["inspect", "mixnet_s"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["block4.depthwise"][:4] == ["144x28x28", "3x3+5x5+7x7", "2", "4,272"]
+    assert rows["block4.squeeze"][:3] == ["144x28x28", "3,612", "3,456"]
+    assert rows["total"] == ["4,134,606", "239,173,360"]
 
 
 def test_inspect_options_and_checkpoints(pets, capsys):

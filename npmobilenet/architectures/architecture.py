@@ -115,8 +115,8 @@ class Architecture:
             If an argument is out of range, there is no such block, or a block named has a stride and cannot be
             dilated.
         """
-        kernels = (kernels,) if isinstance(kernels, int) else tuple(kernels)
-        if not kernels or not all(isinstance(kernel, int) and kernel >= 1 for kernel in kernels):
+        kernels = tuple(kernels) if isinstance(kernels, Sequence) else (kernels,)
+        if not kernels or not all(isinstance(kernel, (int, np.integer)) and kernel >= 1 for kernel in kernels):
             raise ValueError(f"kernels must be sizes, integers >= 1, got {kernels}")
         chosen = self._depthwise_blocks(layers, dilated)
         if isinstance(partition, str) and partition not in PARTITIONS:

@@ -102,7 +102,7 @@ class Row:
     squeeze: float = 0.0
     channels: int = 0
     width_from: float | None = 0.0
-    """The least width multiplier that scales the channels, or None: all of them leave the channels alone."""
+    """A width multiplier below this counts as this; None: any counts as 1."""
     activation: str | None = None
     skip: bool = True
 

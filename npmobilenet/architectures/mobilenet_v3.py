@@ -4,7 +4,8 @@ from npmobilenet.architectures.architecture import Architecture
 from npmobilenet.architectures.blocks import Squeeze
 
 # The tables list expanded channels, here a multiple of the input channels as in the authors' code, so that a width
-# multiplier scales both alike; at width 1 rounding gives the tables' numbers (3.67 x 24 is 88).
+# multiplier scales both alike; at width 1 rounding gives the tables' numbers (3.67 x 24 is 88). Widths other than 1
+# are the authors' and timm's; torchvision scales the tables' numbers, and the last layer too.
 SQUEEZE = Squeeze(expanded=True, activation="relu", gate="hard_sigmoid")
 
 MOBILENET_V3_LARGE = Architecture(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from npmobilenet.geometry import Pair
     from npmobilenet.graph import Graph, Shape
 
+ALL = ("all",)
+
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
@@ -30,9 +32,11 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     )
     mixed.add_argument("--mixed", type=kernel_sizes, metavar="K,K,...", help="kernel sizes, such as 3,5,7,9, or 9")
     mixed.add_argument(
-        "--layers", type=names, metavar="BLOCK,...", help="in these blocks, such as block3 (default all)"
+        "--layers", type=names, default=ALL, metavar="BLOCK,...", help="in these blocks, such as block3 (default all)"
     )
-    mixed.add_argument("--partition", choices=("equal", "exponential"), help="of the channels (default equal)")
+    mixed.add_argument(
+        "--partition", choices=("equal", "exponential"), default="equal", help="of the channels (default equal)"
+    )
     mixed.add_argument("--dilated", action="store_true", help="dilated 3x3 kernels for the larger ones at stride 1")
     return parser
 
@@ -47,9 +51,10 @@ def run(options: argparse.Namespace) -> int:
     report = {"network": network.title, "resolution": resolution, **asdict(counts)}
     if options.mixed:
         mixed = count(network.graph(_mixed(network.architecture, options)), resolution)
-        choice = {name: getattr(options, name) for name in ("layers", "partition", "dilated")}
-        report["mixed"] = {"kernels": options.mixed, **choice, **asdict(mixed)}
-    elif options.layers or options.partition or options.dilated:
+        choice = {"kernels": options.mixed, "blocks": options.layers}
+        choice |= {"partition": options.partition, "dilated": options.dilated}
+        report["mixed"] = {**choice, **asdict(mixed)}
+    elif options.layers != ALL or options.partition != "equal" or options.dilated:
         raise ValueError("--layers, --partition and --dilated say how to use the kernel sizes of --mixed K,K,...")
     if options.json:
         print(json.dumps(report, indent=1))
@@ -113,8 +118,8 @@ def _network(options: argparse.Namespace) -> Network:
 
 
 def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architecture:
-    layers = None if options.layers in (None, ("all",)) else options.layers
-    return architecture.with_mixed(options.mixed, layers, options.partition or "equal", options.dilated)
+    layers = None if options.layers == ALL else options.layers
+    return architecture.with_mixed(options.mixed, layers, options.partition, options.dilated)
 
 
 def print_table(counts: Counts) -> None:
@@ -139,11 +144,10 @@ def print_comparison(plain: Counts, mixed: Counts) -> None:
         for one, two in zip(plain.layers, mixed.layers, strict=True)
     ]
     _print_columns([header, *lines, total], texts=4)
-    for what in ("parameters", "macs"):
-        one, two = getattr(plain, what), getattr(mixed, what)
-        title = {"parameters": "parameters", "macs": "multiply-adds"}[what]
-        print(f"\n{title:<16}{one:,} -> {two:,} (x {two / one:.3f})", end="")
     print()
+    for title, what in (("parameters", "parameters"), ("multiply-adds", "macs")):
+        one, two = getattr(plain, what), getattr(mixed, what)
+        print(f"{title:<16}{one:,} -> {two:,} (x {two / one:.3f})")
 
 
 def _costs(one: LayerCount | Counts, two: LayerCount | Counts) -> tuple[str, ...]:

