@@ -1,7 +1,8 @@
 """Activations that are more than a clamp: a pass over values that a kernel has just written, still in the cache.
 
-The exponential is computed as ``exp(y) = exp(y / 2)**2``, so that it ends in infinity and in zero as it must, with
-``exp(y / 2) = 2**n * exp(r)``: n is the integer nearest to ``y / (2 ln 2)``, and a polynomial gives the rest.
+The exponential ends in infinity and in zero as it must, for it is computed as ``exp(-x) = (2**t)**2`` with
+``t = -x / (2 ln 2)``, and ``2**t = 2**n * 2**f``: n is the integer nearest to t, and a polynomial in f gives the
+rest.
 """
 
 from __future__ import annotations
@@ -10,37 +11,41 @@ from collections.abc import Callable
 
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
 
-# ln 2 in two parts, the first so short that its multiples are exact (Cody and Waite, 1980), and minimax
-# coefficients of exp(r) = 1 + r + r**2 * (...) for |r| <= ln(2) / 2, relative error 4e-9 (fitted by Lawson's
-# algorithm).
-LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
-POLYNOMIAL = (0.0013814468402415514, 0.008368780836462975, 0.04166839271783829, 0.1666651964187622, 0.4999999403953552)
+# Minimax coefficients of 2**f = 1 + f * (...) for |f| <= 1/2, relative error 2e-8 (fitted by Lawson's algorithm).
+POLYNOMIAL = (
+    0.00015353258640971035,
+    0.001339900423772633,
+    0.00961843878030777,
+    0.05550331994891167,
+    0.24022647738456726,
+    0.6931471824645996,
+)
+TO_HALF_BINARY = -0.5 / 0.6931471805599453
 ROUND = 1.5 * 2**23  # added to a small number, it leaves the nearest integer in the low bits
-LIMIT = 64.0  # of y / 2: beyond, the square is infinity or zero anyway
+LIMIT = 170.0  # of x: beyond, the square is infinity or zero
 
 
-def exponential(code: Code, half: Vector) -> Vector:
-    """``exp(2 * half)``; NaN stays NaN."""
-    half = half.clamp(code.splat(-LIMIT), code.splat(LIMIT))
-    rounder = code.splat(ROUND)
-    shifted = rounder.fma(half, code.splat(1 / 0.6931471805599453))
-    n = shifted - rounder
-    r = half.fma(n, code.splat(-LN2_HIGH)).fma(n, code.splat(-LN2_LOW))
+def exponential(code: Code, x: Vector) -> Vector:
+    """``exp(-x)``; NaN stays NaN."""
+    x = x.clamp(code.splat(-LIMIT), code.splat(LIMIT))
+    rounder, factor = code.splat(ROUND), code.splat(TO_HALF_BINARY)
+    shifted = rounder.fma(x, factor)
+    f = (rounder - shifted).fma(x, factor)  # exact but for the factor's own rounding
     series = code.splat(POLYNOMIAL[0])
     for coefficient in POLYNOMIAL[1:]:
-        series = code.splat(coefficient).fma(series, r)
-    root = (code.splat(1.0) + r.fma(series, r * r)).add_to_exponent(shifted)
+        series = code.splat(coefficient).fma(series, f)
+    root = code.splat(1.0).fma(series, f).add_to_exponent(shifted)
     return root * root
 
 
 def swish(code: Code, x: Vector) -> Vector:
     """``x / (1 + exp(-x))``."""
-    return x / (code.splat(1.0) + exponential(code, x * code.splat(-0.5)))
+    return x / (code.splat(1.0) + exponential(code, x))
 
 
 def sigmoid(code: Code, x: Vector) -> Vector:
     """``1 / (1 + exp(-x))``."""
-    return code.splat(1.0) / (code.splat(1.0) + exponential(code, x * code.splat(-0.5)))
+    return code.splat(1.0) / (code.splat(1.0) + exponential(code, x))
 
 
 def hard_sigmoid(code: Code, x: Vector) -> Vector:
