@@ -73,9 +73,9 @@ class Kernel:
         return inspect.getdoc(self.function).partition("\n")[0]
 
 
-def _vectorised(activation: str = "none", residual: Any = None, **others: Any) -> bool:
-    """What the blocked kernels end with: a clamp, then a residual; or another activation that keeps zeros."""
-    return activation in ("none", "relu", "relu6") or (activation in ("hard_swish", "swish") and residual is None)
+def _vectorised(activation: str = "none", **others: Any) -> bool:
+    """What the blocked kernels end with: a clamp, or another activation that keeps zeros."""
+    return activation in ("none", "relu", "relu6", "hard_swish", "swish")
 
 
 def _ungrouped(groups: int = 1, **others: Any) -> bool:

@@ -126,8 +126,7 @@ def mixed_depthwise_conv2d(
 ) -> np.ndarray:
     """Mixed depthwise convolution in one pass of vectors: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C).
 
-    Near an infinity or NaN, channels that share a vector with those of another group are infinite or NaN as far as
-    the larger of the two windows reaches.
+    An infinity or NaN makes NaN of its neighbours as far as the largest window of its vector's channels reaches.
     """
     g = checks.mixed_depthwise_conv2d(
         x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
@@ -168,10 +167,11 @@ def pointwise_conv2d(
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
-    """1x1 convolution in register tiles of explicit vectors: (N, H, W, C_in) -> (N, H, W, C_out)."""
+    """1x1 convolution in register tiles of explicit vectors: (N, H, W, C_in) -> (N, H, W, C_out).
+
+    With groups, an infinity or NaN may make NaN of its pixel in the group beside its own, too.
+    """
     g = checks.pointwise_conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation)
-    if residual is not None and activation not in CLAMPS:
-        raise ValueError(f"activation must be one of {', '.join(CLAMPS)} where there is a residual, got {activation!r}")
     end, out = _end(activation), checks.output(out, g.shape)
     target, (_, rows, columns, c_out) = host(), g.shape
     weight = checks.float32(weight)
@@ -181,18 +181,21 @@ def pointwise_conv2d(
         packed, reads = pack_grouped(target, np.split(weight, groups, axis=1))
         inputs = np.array([panel.row() for panel in reads], np.int64)
     sums, widths, plane = pack_channels(target, checks.bias(bias, c_out)), panels(target, c_out), rows * columns
+    late = activation not in CLAMPS  # the kernel adds a residual before an activation that is a pass of its own
     residuals = [None] * len(out) if residual is None else checks.float32(residual)
     for image, other, result in zip(checks.float32(x), residuals, out, strict=True):
         blocked = aligned(sum(widths) * target.lanes * plane)
         _run(
             threads, library.common(target).address("pointwise"), len(widths), POINTWISE,
             x=pack_tensor(target, image), x_plane=plane * target.bytes, weights=packed, bias=sums,
-            residual=0 if other is None else pack_tensor(target, other), residual_plane=plane * target.bytes,
+            residual=0 if other is None or late else pack_tensor(target, other), residual_plane=plane * target.bytes,
             out=blocked, out_plane=plane * target.bytes, offsets=0, pixels=plane,
             k_units=-(-x.shape[3] // k_unit(target)), inputs=inputs,
             wide=widths.count(tiles(target)[0].blocks), **end,
         )  # fmt: skip
         result[:] = unpack_tensor(target, blocked, result.shape)
+        if other is not None and late:
+            result += other
     return out
 
 
