@@ -16,7 +16,9 @@ from tests.conftest import compiled_only
 
 TINY = "mobilenet_v2-0.35-32"
 QUICK = ["--networks", TINY, "--threads", "1", "--rounds", "2", "--seconds", "0.001"]
-ODD_SIZES = ["mobilenet_v2-0.35-33", "mobilenet_v1-1.0-33"]  # symmetric padding, and SAME with the odd zero after
+# Symmetric padding, and SAME with the odd zero after; mixed and grouped convolutions, squeeze-and-excitation, swish.
+EXPORTED = ["mobilenet_v2-0.35-33", "mobilenet_v1-1.0-33", "mixnet_s-1.0-33", "mobilenet_v3_small-1.0-33"]
+EXPORTED.append("efficientnet_b0-1.0-33")
 
 
 @compiled_only
@@ -53,7 +55,7 @@ def test_startup_and_memory_of_fresh_processes(tmp_path, capsys):
     assert "seconds" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("network", ODD_SIZES)
+@pytest.mark.parametrize("network", EXPORTED)
 @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name not in (OURS, "torch compiled")])
 def test_exported_networks_compute_the_same(runtime, network, tmp_path):
     about = RUNTIMES[runtime]

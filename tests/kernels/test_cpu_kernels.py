@@ -457,7 +457,7 @@ def test_bad_arguments(backend, operation, changes, message):
 
 UNSUPPORTED = [
     *(
-        (operation, {"activation": "swish"})
+        (operation, {"activation": "sigmoid"})
         for operation in ("conv2d", "depthwise_conv2d", "pointwise_conv2d", "linear")
     ),
     ("conv2d", {"groups": 2, "weight": ZEROS((3, 3, 2, 6))}),
