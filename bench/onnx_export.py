@@ -19,57 +19,89 @@ def onnx_model(layers: list[Layer], shape: tuple[int, int, int, int]) -> onnx.Mo
 
     The result is checked by ``onnx`` itself.
     """
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    return _Writer().write(layers, shape)
 
-    constants = {"zero": np.float32(0), "six": np.float32(6)}
-    nodes = []
 
-    def add(operator: str, inputs: list[str], output: str, **attributes: object) -> None:
-        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+class _Writer:
+    def __init__(self) -> None:
+        import onnx
 
-    for layer in layers:
-        # The last node of a layer is called as the layer; those before it have suffixes.
-        steps = ["sum"] + ["activation"] * bool(layer.activation) + ["residual"] * bool(layer.residual)
-        names = [*(f"{layer.name}.{step}" for step in steps[:-1]), layer.name]
-        if layer.kind == "pool":
-            add("GlobalAveragePool", [layer.input], f"{layer.name}.mean")
-            add("Flatten", [f"{layer.name}.mean"], layer.name)
-            continue
+        self.onnx = onnx
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = {}
+
+    def write(self, layers: list[Layer], shape: tuple[int, int, int, int]) -> onnx.ModelProto:
+        for layer in layers:
+            getattr(self, layer.kind)(layer)
+        self.node("Identity", [layers[-1].name], "output")
+        kind, helper = self.onnx.TensorProto.FLOAT, self.onnx.helper
+        graph = helper.make_graph(
+            self.nodes,
+            "npmobilenet",
+            [helper.make_tensor_value_info("input", kind, shape)],
+            [helper.make_tensor_value_info("output", kind, (shape[0], len(layers[-1].bias)))],
+            [self.onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in self.constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        self.onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def node(self, operator: str, inputs: list[str], *outputs: str, **attributes: object) -> None:
+        self.nodes.append(self.onnx.helper.make_node(operator, inputs, outputs, **attributes))
+
+    def convolution(self, layer: Layer) -> None:
+        (top, bottom), (left, right) = layer.pads
+        self.weighted(
+            "Conv",
+            layer,
+            kernel_shape=layer.weight.shape[2:],
+            strides=layer.stride,
+            dilations=layer.dilation,
+            pads=[top, left, bottom, right],
+            group=layer.groups,
+        )
+
+    def linear(self, layer: Layer) -> None:
+        self.weighted("Gemm", layer, transB=1)
+
+    def weighted(self, operator: str, layer: Layer, **attributes: object) -> None:
+        """Add an operator with weights, and its activation."""
         weight, bias = f"{layer.name}.weight", f"{layer.name}.bias"
-        constants |= {weight: layer.weight, bias: layer.bias}
-        name = names.pop(0)
-        if layer.kind == "linear":
-            add("Gemm", [layer.input, weight, bias], name, transB=1)
-        else:
-            (top, bottom), (left, right) = layer.pads
-            add(
-                "Conv",
-                [layer.input, weight, bias],
-                name,
-                kernel_shape=layer.weight.shape[2:],
-                strides=layer.stride,
-                dilations=layer.dilation,
-                pads=[top, left, bottom, right],
-                group=layer.groups,
-            )
-        if layer.activation:
-            previous, name = name, names.pop(0)
-            if layer.activation == "relu":
-                add("Relu", [previous], name)
-            else:
-                add("Clip", [previous, "zero", "six"], name)
-        if layer.residual:
-            add("Add", [name, layer.residual], names.pop(0))
-    add("Identity", [layers[-1].name], "output")
+        self.constants |= {weight: layer.weight, bias: layer.bias}
+        name = f"{layer.name}.linear" if layer.activation else layer.name
+        self.node(operator, [*layer.inputs, weight, bias], name, **attributes)
+        if layer.activation == "relu":
+            self.node("Relu", [name], layer.name)
+        elif layer.activation == "relu6":
+            self.constants |= {"zero": np.float32(0), "six": np.float32(6)}
+            self.node("Clip", [name, "zero", "six"], layer.name)
+        elif layer.activation == "sigmoid":
+            self.node("Sigmoid", [name], layer.name)
+        elif layer.activation == "hard_sigmoid":
+            self.node("HardSigmoid", [name], layer.name, alpha=1 / 6)
+        elif layer.activation == "hard_swish":
+            self.node("HardSwish", [name], layer.name)
+        elif layer.activation == "swish":  # the runtimes know these two as one
+            self.node("Sigmoid", [name], f"{layer.name}.sigmoid")
+            self.node("Mul", [name, f"{layer.name}.sigmoid"], layer.name)
 
-    graph = helper.make_graph(
-        nodes,
-        "npmobilenet",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, (shape[0], len(layers[-1].bias)))],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    def pool(self, layer: Layer) -> None:
+        self.node("GlobalAveragePool", [*layer.inputs], f"{layer.name}.mean")
+        self.node("Flatten", [f"{layer.name}.mean"], layer.name)
+
+    def squeeze(self, layer: Layer) -> None:
+        self.node("GlobalAveragePool", [*layer.inputs], layer.name)
+
+    def split(self, layer: Layer) -> None:
+        parts = f"{layer.name}.parts"
+        self.constants[parts] = np.array(layer.parts, np.int64)
+        self.node("Split", [*layer.inputs, parts], *layer.outputs, axis=1)
+
+    def concat(self, layer: Layer) -> None:
+        self.node("Concat", [*layer.inputs], layer.name, axis=1)
+
+    def add(self, layer: Layer) -> None:
+        self.node("Add", [*layer.inputs], layer.name)
+
+    def multiply(self, layer: Layer) -> None:
+        self.node("Mul", [*layer.inputs], layer.name)

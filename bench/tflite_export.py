@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npmobilenet.bench.peers.folded import Layer
-from npmobilenet.geometry import Pads, resolve_padding
+from npmobilenet.geometry import Pads, output_size, resolve_padding
 
 
 def tflite_model(layers: list[Layer], shape: tuple[int, int, int, int]) -> bytes:
@@ -34,7 +34,7 @@ class _Writer:
             self.tensors, [self.index["input"]], [self.index[layers[-1].name]], self.operators, "main"
         )
         # Old readers look for the operator in the deprecated field, where it is a byte.
-        codes = [schema.OperatorCodeT(min(code, 127), None, 2, code) for code in self.codes]
+        codes = [schema.OperatorCodeT(min(code, 127), None, 1, code) for code in self.codes]
         model = schema.ModelT(3, codes, [graph], "npmobilenet", self.buffers)
         builder = self.flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")
@@ -59,11 +59,11 @@ class _Writer:
     def operator(
         self, name: str, inputs: list[str], output: str, shape: tuple[int, ...], kind: str = "", **options: int
     ) -> None:
-        """Add an operator, with the tensor it makes; ``kind`` of its options if that is not its own name."""
+        """Add an operator, with the tensor it makes; ``kind`` of its options if it has any."""
         code = getattr(self.schema.BuiltinOperator, name)
         if code not in self.codes:
             self.codes.append(code)
-        made = getattr(self.schema, f"{kind}OptionsT")()
+        made = getattr(self.schema, f"{kind}OptionsT")() if kind else None
         for option, value in options.items():
             setattr(made, option, value)
         self.operators.append(
@@ -71,37 +71,30 @@ class _Writer:
                 self.codes.index(code),
                 [self.index[item] for item in inputs],
                 [self.tensor(output, shape)],
-                getattr(self.schema.BuiltinOptions, f"{kind}Options"),
+                getattr(self.schema.BuiltinOptions, f"{kind}Options" if kind else "NONE"),
                 made,
             )
         )
 
     def convolution(self, layer: Layer) -> None:
-        batch, height, width, _ = self.shapes[layer.input]
-        window = layer.weight.shape[2:]
-        source, pads, padding = layer.input, layer.pads, self.schema.Padding.VALID
+        (source,) = layer.inputs
+        batch, height, width, _ = self.shapes[source]
+        window, pads, padding = layer.weight.shape[2:], layer.pads, self.schema.Padding.VALID
         if pads == resolve_padding("same", (height, width), window, layer.stride, layer.dilation):
             padding = self.schema.Padding.SAME
         else:
             source = self.padded(layer, pads)
         height, width = (
-            (size + sum(pad) - dilation * (extent - 1) - 1) // stride + 1
-            for size, pad, dilation, extent, stride in zip(
-                (height, width), pads, layer.dilation, window, layer.stride, strict=True
-            )
+            output_size(*axis) for axis in zip((height, width), window, layer.stride, pads, layer.dilation, strict=True)
         )
-        depthwise = layer.groups > 1
+        depthwise = layer.groups == len(layer.weight) > 1
         order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)  # TensorFlow Lite's: 1HWC, OHWI
         options = {"depthMultiplier": 1} if depthwise else {}
-        name = f"{layer.name}.sum" if layer.residual else layer.name
-        self.operator(
+        self.weighted(
             "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D",
-            [
-                source,
-                self.constant(f"{layer.name}.weight", np.ascontiguousarray(layer.weight.transpose(order))),
-                self.constant(f"{layer.name}.bias", layer.bias),
-            ],
-            name,
+            layer,
+            source,
+            np.ascontiguousarray(layer.weight.transpose(order)),
             (batch, height, width, len(layer.bias)),
             "DepthwiseConv2D" if depthwise else "Conv2D",
             padding=padding,
@@ -109,33 +102,85 @@ class _Writer:
             strideW=layer.stride[1],
             dilationHFactor=layer.dilation[0],
             dilationWFactor=layer.dilation[1],
-            fusedActivationFunction=self.activation(layer),
             **options,
         )
-        if layer.residual:
-            self.operator("ADD", [name, layer.residual], layer.name, self.shapes[name], "Add")
 
-    def activation(self, layer: Layer) -> int:
-        return getattr(self.schema.ActivationFunctionType, (layer.activation or "none").upper())
+    def linear(self, layer: Layer) -> None:
+        shape = (self.shapes[layer.inputs[0]][0], len(layer.bias))
+        self.weighted("FULLY_CONNECTED", layer, layer.inputs[0], layer.weight, shape, "FullyConnected")
+
+    def weighted(
+        self,
+        name: str,
+        layer: Layer,
+        source: str,
+        weight: np.ndarray,
+        shape: tuple[int, ...],
+        kind: str,
+        **options: int,
+    ) -> None:
+        """Add an operator with weights, and its activation: the operator's own, or operators after it."""
+        types, bias, after = self.schema.ActivationFunctionType, layer.bias, layer.activation
+        own = types.NONE
+        if layer.activation in ("relu", "relu6"):
+            own, after = getattr(types, layer.activation.upper()), None
+        elif layer.activation == "hard_sigmoid":  # min(max(x + 3, 0), 6) / 6
+            own, bias = types.RELU6, bias + np.float32(3)
+        output = f"{layer.name}.linear" if after else layer.name
+        inputs = [source, self.constant(f"{layer.name}.weight", weight), self.constant(f"{layer.name}.bias", bias)]
+        self.operator(name, inputs, output, shape, kind, fusedActivationFunction=own, **options)
+        if after == "hard_sigmoid":
+            sixth = self.constant(f"{layer.name}.sixth", np.array([1 / 6], np.float32))
+            self.operator("MUL", [output, sixth], layer.name, shape, "Mul")
+        elif after == "hard_swish":
+            self.operator("HARD_SWISH", [output], layer.name, shape, "HardSwish")
+        elif after == "sigmoid":
+            self.operator("LOGISTIC", [output], layer.name, shape)
+        elif after == "swish":
+            self.operator("LOGISTIC", [output], f"{layer.name}.sigmoid", shape)
+            self.operator("MUL", [output, f"{layer.name}.sigmoid"], layer.name, shape, "Mul")
 
     def padded(self, layer: Layer, pads: Pads) -> str:
         """Zeros around the image as an operator of its own: a convolution has SAME or none."""
-        batch, height, width, channels = self.shapes[layer.input]
+        (source,) = layer.inputs
+        batch, height, width, channels = self.shapes[source]
         around = self.constant(f"{layer.name}.pads", np.array([(0, 0), *pads, (0, 0)], np.int32))
         name = f"{layer.name}.padded"
         shape = (batch, height + sum(pads[0]), width + sum(pads[1]), channels)
-        self.operator("PAD", [layer.input, around], name, shape, "Pad")
+        self.operator("PAD", [source, around], name, shape, "Pad")
         return name
 
     def pool(self, layer: Layer) -> None:
-        batch, _, _, channels = self.shapes[layer.input]
-        axes = self.constant(f"{layer.name}.axes", np.array([1, 2], np.int32))
-        self.operator("MEAN", [layer.input, axes], layer.name, (batch, channels), "Reducer", keepDims=False)
+        self.mean(layer, keep=False)
 
-    def linear(self, layer: Layer) -> None:
-        weight, bias = (
-            self.constant(f"{layer.name}.weight", layer.weight),
-            self.constant(f"{layer.name}.bias", layer.bias),
-        )
-        shape = (self.shapes[layer.input][0], len(layer.bias))
-        self.operator("FULLY_CONNECTED", [layer.input, weight, bias], layer.name, shape, "FullyConnected")
+    def squeeze(self, layer: Layer) -> None:
+        self.mean(layer, keep=True)
+
+    def mean(self, layer: Layer, keep: bool) -> None:
+        (source,) = layer.inputs
+        batch, _, _, channels = self.shapes[source]
+        axes = self.constant(f"{layer.name}.axes", np.array([1, 2], np.int32))
+        shape = (batch, 1, 1, channels) if keep else (batch, channels)
+        self.operator("MEAN", [source, axes], layer.name, shape, "Reducer", keepDims=keep)
+
+    def split(self, layer: Layer) -> None:
+        """A slice for each part: XNNPACK splits only into equal parts, and not into many."""
+        (source,) = layer.inputs
+        first = 0
+        for name, channels in zip(layer.outputs, layer.parts, strict=True):
+            shape = (*self.shapes[source][:3], channels)
+            begin = self.constant(f"{name}.begin", np.array([0, 0, 0, first], np.int32))
+            size = self.constant(f"{name}.size", np.array(shape, np.int32))
+            self.operator("SLICE", [source, begin, size], name, shape, "Slice")
+            first += channels
+
+    def concat(self, layer: Layer) -> None:
+        shapes = [self.shapes[name] for name in layer.inputs]
+        shape = (*shapes[0][:3], sum(shape[3] for shape in shapes))
+        self.operator("CONCATENATION", [*layer.inputs], layer.name, shape, "Concatenation", axis=3)
+
+    def add(self, layer: Layer) -> None:
+        self.operator("ADD", [*layer.inputs], layer.name, self.shapes[layer.inputs[0]], "Add")
+
+    def multiply(self, layer: Layer) -> None:
+        self.operator("MUL", [*layer.inputs], layer.name, self.shapes[layer.inputs[0]], "Mul")

@@ -16,9 +16,13 @@ from tests.conftest import compiled_only
 
 TINY = "mobilenet_v2-0.35-32"
 QUICK = ["--networks", TINY, "--threads", "1", "--rounds", "2", "--seconds", "0.001"]
-# Symmetric padding, and SAME with the odd zero after; mixed and grouped convolutions, squeeze-and-excitation, swish.
-EXPORTED = ["mobilenet_v2-0.35-33", "mobilenet_v1-1.0-33", "mixnet_s-1.0-33", "mobilenet_v3_small-1.0-33"]
-EXPORTED.append("efficientnet_b0-1.0-33")
+EXPORTED = [
+    "mobilenet_v2-0.35-33",  # symmetric padding
+    "mobilenet_v1-1.0-33",  # SAME, with the odd zero after
+    "mixnet_s-1.0-33",  # mixed and grouped convolutions
+    "efficientnet_b0-1.0-33",  # squeeze-and-excitation, swish
+    "mobilenet_v3_small-1.0-33",  # hard swish, hard sigmoid, an activation after a linear layer
+]
 
 
 @compiled_only

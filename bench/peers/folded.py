@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from npmobilenet.geometry import Pads, Pair, resolve_padding
-from npmobilenet.graph import CONVOLUTIONS, Graph
+from npmobilenet.graph import CONVOLUTIONS, Graph, Node, Shape
 from npmobilenet.passes import folded_parameters, fuse
 
-KINDS = {**dict.fromkeys(CONVOLUTIONS, "convolution"), "global_average_pool": "pool", "linear": "linear"}
+ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid")
 
 
 @dataclass(frozen=True)
@@ -21,22 +21,25 @@ class Layer:
     Attributes
     ----------
     name : str
-    kind : {"convolution", "pool", "linear"}
-    input : str
-        The layer it reads, or ``"input"``.
-    residual : str or None
-        The layer whose output is added last, after the activation.
-    activation : {"relu", "relu6"} or None
+        Of its output; a split has one for each part, :attr:`outputs`.
+    kind : {"convolution", "linear", "pool", "squeeze", "split", "concat", "add", "multiply"}
+        Both a pool and a squeeze take the mean of each channel; a squeeze leaves an image of one pixel. That may
+        be the second input of a product.
+    inputs : tuple of str
+        The tensors it reads; ``"input"`` is the image.
+    activation : str or None
+        Of :data:`ACTIVATIONS`; only convolutions and linear layers have one.
     weight, bias : float32 array or None
         In PyTorch's layout.
     stride, dilation, pads, groups
         Of a convolution.
+    parts : tuple of int
+        The channels of each part that a split makes.
     """
 
     name: str
     kind: str
-    input: str
-    residual: str | None = None
+    inputs: tuple[str, ...]
     activation: str | None = None
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
@@ -44,6 +47,12 @@ class Layer:
     dilation: Pair = (1, 1)
     pads: Pads = ((0, 0), (0, 0))
     groups: int = 1
+    parts: tuple[int, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the tensors it makes."""
+        return tuple(f"{self.name}.{part}" for part in range(len(self.parts))) or (self.name,)
 
 
 def folded_layers(graph: Graph, weights: Mapping[str, np.ndarray], size: Pair) -> list[Layer]:
@@ -56,19 +65,74 @@ def folded_layers(graph: Graph, weights: Mapping[str, np.ndarray], size: Pair) -
     """
     fused = fuse(graph)
     shapes = fused.shapes(size)
-    layers = []
-    for node in fused:
-        activation = node.attributes.get("activation")
-        if node.operation not in KINDS or activation not in (None, "relu", "relu6"):
-            raise ValueError(f"cannot be exported: {node.name}, {node.operation}, activation {activation}")
-        values = {}
-        if node.parameters:
-            weight, bias = folded_parameters(node, weights)
-            values = {"weight": np.ascontiguousarray(weight, np.float32), "bias": bias.astype(np.float32)}
-        if node.operation in CONVOLUTIONS:
-            window = {name: node[name] for name in ("stride", "dilation")}
-            pads = resolve_padding(node["padding"], shapes[node.inputs[0]][1:], node["kernel"], **window)
-            values |= window | {"pads": pads, "groups": node["groups"], "activation": activation}
-        residual = node.inputs[1] if node.attributes.get("residual") else None
-        layers.append(Layer(node.name, KINDS[node.operation], node.inputs[0], residual, **values))
-    return layers
+    return [layer for node in fused for layer in _layers(node, weights, shapes)]
+
+
+def _layers(node: Node, weights: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Iterator[Layer]:
+    """One node as layers; the last of them has its name."""
+    activation = node.attributes.get("activation")
+    if activation not in (None, *ACTIVATIONS):
+        raise ValueError(f"cannot be exported: {node.name}, activation {activation}")
+    if node.operation == "global_average_pool":
+        yield Layer(node.name, "pool", node.inputs)
+    elif node.operation == "linear":
+        yield Layer(node.name, "linear", node.inputs, activation, *_single(*folded_parameters(node, weights)))
+    elif node.operation == "squeeze_excite":
+        yield from _squeeze_excite(node, weights)
+    elif node.operation in CONVOLUTIONS:
+        residual = node.inputs[1:]
+        name = f"{node.name}.sum" if residual else node.name
+        yield _convolution(node, 0, name, node.inputs[0], *folded_parameters(node, weights), shapes)
+        if residual:
+            yield Layer(node.name, "add", (name, *residual))
+    elif node.operation == "mixed_depthwise_conv2d":
+        yield from _mixed(node, weights, shapes)
+    else:
+        raise ValueError(f"cannot be exported: {node.name}, {node.operation}")
+
+
+def _single(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(np.array(array, np.float32, order="C") for array in arrays)
+
+
+def _convolution(
+    node: Node, part: int, name: str, source: str, weight: np.ndarray, bias: np.ndarray, shapes: Mapping[str, Shape]
+) -> Layer:
+    """The convolution of a node, or a part of a mixed one."""
+    kernel, dilation = node.windows[part]
+    return Layer(
+        name,
+        "convolution",
+        (source,),
+        node.attributes.get("activation"),
+        *_single(weight, bias),
+        node["stride"],
+        dilation,
+        resolve_padding(node["padding"], shapes[node.inputs[0]][1:], kernel, node["stride"], dilation),
+        len(weight) if "depthwise" in node.operation else node["groups"],
+    )
+
+
+def _mixed(node: Node, weights: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Iterator[Layer]:
+    """As all frameworks run it: a depthwise convolution for each part of the channels, put together again."""
+    split = Layer(f"{node.name}.split", "split", node.inputs, parts=node["partition"])
+    yield split
+    kernels, bias = folded_parameters(node, weights)
+    biases = np.split(bias, np.cumsum(split.parts)[:-1])
+    convolutions = [
+        _convolution(node, part, f"{node.name}.{part}", source, *arrays, shapes)
+        for part, (source, *arrays) in enumerate(zip(split.outputs, kernels, biases, strict=True))
+    ]
+    yield from convolutions
+    yield Layer(node.name, "concat", tuple(layer.name for layer in convolutions))
+
+
+def _squeeze_excite(node: Node, weights: Mapping[str, np.ndarray]) -> Iterator[Layer]:
+    """As frameworks run it: pointwise convolutions on the image of one pixel."""
+    name = f"{node.name}.mean"
+    yield Layer(name, "squeeze", node.inputs)
+    for step, activation in (("reduce", node["activation"]), ("expand", node["gate"])):
+        weight, bias = _single(weights[f"{node.name}.{step}.weight"], weights[f"{node.name}.{step}.bias"])
+        previous, name = name, f"{node.name}.{step}"
+        yield Layer(name, "convolution", (previous,), activation, weight[:, :, None, None], bias)
+    yield Layer(node.name, "multiply", (*node.inputs, name))

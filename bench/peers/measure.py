@@ -21,7 +21,7 @@ from npmobilenet.bench.peers.runtimes import RUNTIMES
 from npmobilenet.bench.peers.workers import PeerError, Worker, package_version
 
 OURS = "npmobilenet"
-TOLERANCE = 1e-3  # of logits, which are of the order of 10
+TOLERANCE = 1e-4  # of the largest logit
 NOISY = 1.15  # ratio of the 90th to the 10th percentile of a runtime's own medians
 
 Say = Callable[[str], None]
@@ -31,6 +31,22 @@ def spread(values: Sequence[float]) -> float:
     """Return the ratio of the 90th to the 10th percentile."""
     low, high = np.percentile(values, [10, 90])
     return float(high / low)
+
+
+def difference(result: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference, as a part of the largest expected value.
+
+    Raises
+    ------
+    PeerError
+        If it is too large, or the shapes differ.
+    """
+    if result.shape != expected.shape:
+        raise PeerError(f"its output has shape {result.shape}, not {expected.shape}")
+    found = float(np.abs(result - expected).max() / np.abs(expected).max())
+    if not found <= TOLERANCE:  # so that NaN does not pass
+        raise PeerError(f"its output differs by {found:.1e} of the largest: not measured")
+    return found
 
 
 def compare(
@@ -86,7 +102,7 @@ def compare(
                 **row,
                 "gflops": rate,
                 "of_peak": rate / peak,
-                "difference": float(np.abs(workers[name].result - workers[OURS].result).max()),
+                "difference": difference(workers[name].result, workers[OURS].result),
             }
         )
     return {
@@ -109,12 +125,7 @@ def _start(
     for name in [OURS, *(name for name in names if name != OURS)]:
         try:
             worker = stack.enter_context(Worker(name, network, batch, threads))
-            expected = workers.get(OURS, worker).result
-            if worker.result.shape != expected.shape:
-                raise PeerError(f"its output has shape {worker.result.shape}, not {expected.shape}")
-            difference = np.abs(worker.result - expected).max()
-            if not difference <= TOLERANCE:  # so that NaN does not pass
-                raise PeerError(f"its output differs by {difference:.1e}: not measured")
+            difference(worker.result, workers.get(OURS, worker).result)
             workers[name] = worker
         except PeerError as error:
             _leave_out(name, error, say)

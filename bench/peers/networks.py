@@ -23,6 +23,9 @@ DEFAULT = (
     "mobilenet_v2-1.0-224",
     "mobilenet_v2-1.4-224",
     "mobilenet_v1-1.0-224",
+    "mobilenet_v3_large-1.0-224",
+    "mixnet_s-1.0-224",
+    "efficientnet_b0-1.0-224",
 )
 
 
@@ -44,7 +47,8 @@ def _torch(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
     def plain(value: object) -> object:
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
-    torch.save([{name: plain(value) for name, value in vars(layer).items()} for layer in layers], path)
+    described = [{**vars(layer), "outputs": layer.outputs} for layer in layers]
+    torch.save([{name: plain(value) for name, value in layer.items()} for layer in described], path)
 
 
 EXPORTERS: dict[str, Callable[[list[Layer], tuple[int, ...], Path], None]] = {

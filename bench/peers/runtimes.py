@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 Run = Callable[[], Any]  # returns an array; NumPy is imported by those who need it
@@ -89,11 +90,20 @@ def load_torch(file: str, x, threads: int, *, channels_last: bool = False, compi
     from torch.nn import functional as f
 
     torch.set_num_threads(threads)
-    torch.set_num_interop_threads(1)
+    if torch.get_num_interop_threads() != 1:  # it can be said once
+        torch.set_num_interop_threads(1)
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    activations = {
+        "relu": partial(f.relu, inplace=True),
+        "relu6": partial(f.relu6, inplace=True),
+        "swish": partial(f.silu, inplace=True),
+        "hard_swish": partial(f.hardswish, inplace=True),
+        "sigmoid": torch.sigmoid_,
+        "hard_sigmoid": partial(f.hardsigmoid, inplace=True),
+    }
     layers = torch.load(file, weights_only=True)
     x = torch.from_numpy(x).to(memory_format=layout)
-    last_reader = {name: layer["name"] for layer in layers for name in (layer["input"], layer["residual"])}
+    last_reader = {name: layer["name"] for layer in layers for name in layer["inputs"]}
     for layer in layers:
         if layer["kind"] == "convolution":
             layer["weight"] = layer["weight"].to(memory_format=layout)
@@ -105,24 +115,31 @@ def load_torch(file: str, x, threads: int, *, channels_last: bool = False, compi
             y, pads = f.pad(y, (left, right, top, bottom)), 0
         return f.conv2d(y, layer["weight"], layer["bias"], layer["stride"], pads, layer["dilation"], layer["groups"])
 
+    def in_place(layer: dict) -> bool:
+        first = layer["inputs"][0]
+        return last_reader[first] == layer["name"] and first != "input"
+
+    kinds = {
+        "convolution": convolution,
+        "linear": lambda layer, y: f.linear(y, layer["weight"], layer["bias"]),
+        "pool": lambda layer, y: y.mean((2, 3)),
+        "squeeze": lambda layer, y: y.mean((2, 3), keepdim=True),
+        "split": lambda layer, y: y.split(layer["parts"], 1),
+        "concat": lambda layer, *parts: torch.cat(parts, 1),
+        "add": lambda layer, y, other: y.add_(other) if in_place(layer) else y + other,
+        "multiply": lambda layer, y, other: y.mul_(other) if in_place(layer) else y * other,
+    }
+
     def forward(x):
         made = {"input": x}
         for layer in layers:
-            y = made[layer["input"]]
-            if layer["kind"] == "convolution":
-                y = convolution(layer, y)
-            elif layer["kind"] == "pool":
-                y = y.mean((2, 3))
-            else:
-                y = f.linear(y, layer["weight"], layer["bias"])
+            y = kinds[layer["kind"]](layer, *(made[name] for name in layer["inputs"]))
             if layer["activation"]:
-                y = f.relu6(y, inplace=True) if layer["activation"] == "relu6" else f.relu(y, inplace=True)
-            if layer["residual"]:
-                y += made[layer["residual"]]
-            for name in (layer["input"], layer["residual"]):
+                y = activations[layer["activation"]](y)
+            for name in layer["inputs"]:
                 if last_reader[name] == layer["name"]:
                     made.pop(name, None)
-            made[layer["name"]] = y
+            made.update(zip(layer["outputs"], y if layer["kind"] == "split" else (y,), strict=True))
         return y
 
     if compiled:
