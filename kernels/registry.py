@@ -140,7 +140,7 @@ KERNELS: list[Kernel] = [
     _row("sigmoid", "cpu", "njit", "cpu.activation"),
     _row("hard_sigmoid", "cpu", "njit", "cpu.activation"),
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
-    # a small layer: hence the lowest rank. `blocked_plan` calls the same kernels on tensors that stay blocked.
+    # a small layer: hence the lowest rank. The engine calls the same kernels on tensors that stay blocked.
     _row("conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised_dense),
     _row("depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
     _row("mixed_depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),

@@ -15,7 +15,8 @@ from npmobilenet.graph import Graph
 from npmobilenet.plan import Plan, Program
 
 if TYPE_CHECKING:
-    from npmobilenet.blocked_plan import BlockedPlan, BlockedProgram
+    from npmobilenet.blocked_plan import BlockedPlan
+    from npmobilenet.blocked_program import BlockedProgram
 
 BACKENDS = ("cpu", "njit", "reference")
 PLANS_KEPT = 16  # image sizes whose plan, with its arena, is kept for the next call
@@ -78,7 +79,7 @@ class Engine:
 def _program(graph: Graph, weights: Mapping[str, np.ndarray], backend: str) -> Program | BlockedProgram:
     """The blocked kernels for the CPU; plain ones for a graph that these cannot compute, or where asked for."""
     if backend == "cpu":
-        from npmobilenet.blocked_plan import BlockedProgram, UnsupportedGraphError
+        from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
 
         try:
             return BlockedProgram(graph, weights)

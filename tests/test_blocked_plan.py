@@ -8,10 +8,11 @@ import threading
 import numpy as np
 import pytest
 
-from npmobilenet import blocked_plan
+from npmobilenet import blocked_calls, blocked_plan
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.architectures.blocks import Builder, Row
-from npmobilenet.blocked_plan import BlockedPlan, BlockedProgram, UnsupportedGraphError
+from npmobilenet.blocked_plan import BlockedPlan
+from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.blocked import library
@@ -50,7 +51,7 @@ def lower(monkeypatch):
     def choose(how: str, scratch_bytes: int = 256 * 1024) -> None:
         monkeypatch.setattr(blocked_plan, "FUSE_BELOW", 0 if how == "unfused" else NEVER)
         monkeypatch.setattr(blocked_plan, "SPLIT_FROM", 0 if how == "split" else NEVER)
-        monkeypatch.setattr(blocked_plan, "SCRATCH_BYTES", scratch_bytes)
+        monkeypatch.setattr(blocked_calls, "SCRATCH_BYTES", scratch_bytes)
 
     return choose
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npmobilenet.geometry import Pads, Pair
 from npmobilenet.kernels.simd import Integer, Pointer, Target
 
 ALIGNMENT = 64  # bytes: a cache line
@@ -45,6 +46,35 @@ class Arguments:
     def at(self, name: str) -> Pointer:
         """The argument as an address."""
         return self[name].pointer()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The image of a tensor's channel block in memory: its size and the zeros around it."""
+
+    size: Pair
+    pads: Pads = ((0, 0), (0, 0))
+
+    @property
+    def rows(self) -> int:
+        """Rows with the frame."""
+        return self.size[0] + sum(self.pads[0])
+
+    @property
+    def columns(self) -> int:
+        """Columns with the frame."""
+        return self.size[1] + sum(self.pads[1])
+
+    @property
+    def padded(self) -> bool:
+        """Whether there are zeros around it."""
+        return self.pads != ((0, 0), (0, 0))
+
+    def offsets(self, size: int) -> np.ndarray:
+        """The distance in bytes of every pixel from the beginning of the plane."""
+        rows = np.arange(self.size[0])[:, None] + self.pads[0][0]
+        columns = np.arange(self.size[1])[None, :] + self.pads[1][0]
+        return ((rows * self.columns + columns) * size).astype(np.int64).ravel()
 
 
 def _is_neon(target: Target) -> bool:
