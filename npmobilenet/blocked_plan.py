@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,8 +57,9 @@ class BlockedPlan:
         Bytes of activations while one image is computed: tensors, the padded image, every thread's scratch.
     """
 
-    def __init__(self, program: BlockedProgram, graph: Graph, size: Pair, threads: int) -> None:
+    def __init__(self, program: BlockedProgram, graph: Graph, size: Pair, threads: int, fused: bool = True) -> None:
         self.program, self.graph, self.target, self.threads = program, graph, program.target, threads
+        self.fused = fused
         self.shapes = graph.shapes(size)
         self.readers: dict[str, list[Node]] = {}
         for node in graph:
@@ -113,7 +115,7 @@ class BlockedPlan:
         at = 0
         while at < len(nodes):
             three = tuple(nodes[at : at + 3])
-            length = 3 if self._is_block(three) or self._is_pair(three) else 1
+            length = 3 if self.fused and (self._is_block(three) or self._is_pair(three)) else 1
             groups.append(tuple(nodes[at : at + length]))
             at += length
         return groups
@@ -229,7 +231,9 @@ class BlockedPlan:
         )
         arena = aligned(self.arena_values)
         calls = Calls(self, arena, image)
-        rows = [row for group in self.groups for row in calls.of(group)]
+        of_groups = [list(calls.of(group)) for group in self.groups]
+        self.row_counts = [len(rows) for rows in of_groups]
+        rows = [row for rows in of_groups for row in rows]
         table = aligned(len(rows) * (ARGUMENTS + max(len(row) for row in rows)), np.int64)
         table = table.reshape(len(rows), -1)
         for target, row in zip(table, rows, strict=True):
@@ -264,6 +268,21 @@ class BlockedPlan:
         result = self._result(work)
         self._idle.append(work)
         return result
+
+    def time_groups(self) -> dict[str, float]:
+        """Compute one image on this thread, group by group, and return the seconds of each by its last node's name."""
+        work = self._idle.pop() if self._idle else self._new_workspace()
+        walk, scratch = library.walker(), work.scratch_addresses[0]
+        start, row_bytes, _ = work.walk
+        seconds = {}
+        for group, rows in zip(self.groups, self.row_counts, strict=True):
+            work.counters.fill(0)
+            before = perf_counter()
+            walk(start, row_bytes, rows, work.counters_address, scratch)
+            seconds[group[-1].name] = perf_counter() - before
+            start += rows * row_bytes
+        self._idle.append(work)
+        return seconds
 
     def _walk_together(self, work: Workspace) -> None:
         # A helper that comes when all is done still looks at the table and the counters: it keeps them.

@@ -144,6 +144,10 @@ class BlockedProgram:
         table, reach, _ = self._mixed[key]
         return table.ctypes.data, reach
 
-    def plan(self, size: Pair, output: str | None = None, threads: int = 1) -> BlockedPlan:
-        """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits."""
-        return BlockedPlan(self, self.graph if output is None else self.graph.up_to(output), size, threads)
+    def plan(self, size: Pair, output: str | None = None, threads: int = 1, fused: bool = True) -> BlockedPlan:
+        """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits.
+
+        Without ``fused`` every layer is a call of its own: slower, but each can be seen.
+        """
+        graph = self.graph if output is None else self.graph.up_to(output)
+        return BlockedPlan(self, graph, size, threads, fused)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import numba
 import pytest
 
 import npmobilenet
@@ -151,10 +152,23 @@ def test_inspect_mixed_kernels_beside_plain_ones(pets, capsys):
     assert main(["inspect", "mobilenet_v2", "--mixed", "3,5,7,9"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in lines if line}
-    assert rows["block2.depthwise"] == [
+    costs = 8  # columns; measured times follow where the vector kernels run
+    assert rows["block2.depthwise"][:costs] == [
         *("96x56x56", "3x3", "3x3+5x5+7x7+9x9", "1,056", "4,128", "2,709,504", "12,343,296", "4.56")
     ]
-    assert rows["block2.project"] == ["24x56x56", "1x1", "2,352", "2,352", "7,225,344", "7,225,344", "1.00"]
+    assert rows["block2.project"][: costs - 1] == [
+        "24x56x56",
+        "1x1",
+        "2,352",
+        "2,352",
+        "7,225,344",
+        "7,225,344",
+        "1.00",
+    ]
+    if not numba.config.DISABLE_JIT:
+        plain, with_mixed = map(float, rows["block3.depthwise"][costs : costs + 2])
+        assert 0 < plain < with_mixed
+        assert rows["time"][1:3] == ["ms", "->"]
     added = 7136 // 4 * (16 + 40 + 72)  # the depthwise layers have 7136 channels in all
     assert rows["parameters"][:3] == ["3,504,872", "->", f"{3_504_872 + added:,}"]
     assert rows["multiply-adds"][0] == "300,774,272"
@@ -168,6 +182,9 @@ def test_inspect_mixed_kernels_beside_plain_ones(pets, capsys):
     pairs = zip(report["layers"], mixed["layers"], strict=True)
     assert [one["name"] for one, two in pairs if one != two] == ["block3.depthwise", "block5.depthwise"]
     assert mixed["parameters"] > report["parameters"]
+    if not numba.config.DISABLE_JIT:
+        assert mixed["seconds"]["layers"].keys() == {layer["name"] for layer in mixed["layers"]}
+        assert report["seconds"]["network"] > 0
 
 
 def test_inspect_other_networks(capsys):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from npmobilenet.counts import Counts, LayerCount
     from npmobilenet.geometry import Pair
     from npmobilenet.graph import Graph, Shape
+    from npmobilenet.profile import Profile
 
 ALL = ("all",)
 
@@ -50,10 +51,13 @@ def run(options: argparse.Namespace) -> int:
     counts = count(network.graph(), resolution)
     report = {"network": network.title, "resolution": resolution, **asdict(counts)}
     if options.mixed:
-        mixed = count(network.graph(_mixed(network.architecture, options)), resolution)
+        mixed_graph = network.graph(_mixed(network.architecture, options))
+        mixed = count(mixed_graph, resolution)
+        times = _measured([network.graph(), mixed_graph], resolution)
         choice = {"kernels": options.mixed, "blocks": options.layers}
         choice |= {"partition": options.partition, "dilated": options.dilated}
-        report["mixed"] = {**choice, **asdict(mixed)}
+        report["seconds"], mixed_seconds = [asdict(one) for one in times] if times else (None, None)
+        report["mixed"] = {**choice, **asdict(mixed), "seconds": mixed_seconds}
     elif options.layers != ALL or options.partition != "equal" or options.dilated:
         raise ValueError("--layers, --partition and --dilated say how to use the kernel sizes of --mixed K,K,...")
     if options.json:
@@ -61,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"{network.title}, input {resolution[0]}x{resolution[1]}, one image, float32\n")
     if options.mixed:
-        print_comparison(counts, mixed)
+        print_comparison(counts, mixed, times)
     else:
         print_table(counts)
     return 0
@@ -122,6 +126,17 @@ def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architect
     return architecture.with_mixed(options.mixed, layers, options.partition, options.dilated)
 
 
+def _measured(graphs: Sequence[Graph], resolution: Pair) -> list[Profile] | None:
+    """Times of both networks, or None where the vector kernels cannot run."""
+    from npmobilenet.blocked_program import UnsupportedGraphError
+    from npmobilenet.profile import profile
+
+    try:
+        return profile(graphs, resolution)
+    except UnsupportedGraphError:
+        return None
+
+
 def print_table(counts: Counts) -> None:
     """Print one line per layer, then the totals."""
     header = ("layer", "output", "kernel", "stride", "parameters", "MACs", "memory")
@@ -135,7 +150,7 @@ def print_table(counts: Counts) -> None:
     print(f"memory traffic  {layers} layer by layer, {blocks} block by block, each tensor touched once")
 
 
-def print_comparison(plain: Counts, mixed: Counts) -> None:
+def print_comparison(plain: Counts, mixed: Counts, times: Sequence[Profile] | None) -> None:
     """Print one line per layer with what it costs in both networks, then the totals and their ratios."""
     header = ("layer", "output", "kernel", "mixed", "parameters", "mixed", "MACs", "mixed", "ratio")
     total = ("total", "", "", "", *_costs(plain, mixed))
@@ -143,11 +158,28 @@ def print_comparison(plain: Counts, mixed: Counts) -> None:
         (one.name, _times(one.output), _kernels(one), _kernels(two) if two != one else "", *_costs(one, two))
         for one, two in zip(plain.layers, mixed.layers, strict=True)
     ]
-    _print_columns([header, *lines, total], texts=4)
+    table = [header, *lines, total]
+    if times:
+        layers = [[each.layers[one.name] for each in times] for one in plain.layers]
+        seconds = [*layers, [sum(each.layers.values()) for each in times]]
+        table = [
+            header + ("us", "mixed", "ratio"),
+            *(
+                line + (f"{1e6 * a:.0f}", f"{1e6 * b:.0f}", f"{b / a:.2f}")
+                for line, (a, b) in zip(table[1:], seconds, strict=True)
+            ),
+        ]
+    _print_columns(table, texts=4)
     print()
     for title, what in (("parameters", "parameters"), ("multiply-adds", "macs")):
         one, two = getattr(plain, what), getattr(mixed, what)
         print(f"{title:<16}{one:,} -> {two:,} (x {two / one:.3f})")
+    if times:
+        one, two = (each.network for each in times)
+        print(
+            f"{'time':<16}{1e3 * one:.2f} ms -> {1e3 * two:.2f} ms (x {two / one:.3f}), as a model runs, blocks fused;"
+        )
+        print(f"{'':<16}above, each layer by itself; 1 thread, medians of rounds in turns, random weights")
 
 
 def _costs(one: LayerCount | Counts, two: LayerCount | Counts) -> tuple[str, ...]:
