@@ -5,8 +5,8 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import numba
+import numpy as np
 import pytest
 
 import npmobilenet

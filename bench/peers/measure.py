@@ -9,7 +9,7 @@ rounds' ratios is what counts.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from statistics import median
 
@@ -31,6 +31,13 @@ def spread(values: Sequence[float]) -> float:
     """Return the ratio of the 90th to the 10th percentile."""
     low, high = np.percentile(values, [10, 90])
     return float(high / low)
+
+
+def in_turn(names: Iterable[str], number: int) -> list[str]:
+    """Return the names in the order of this round: nobody is always the first."""
+    order = list(names)
+    first = number % len(order)
+    return order[first:] + order[:first]
 
 
 def difference(result: np.ndarray, expected: np.ndarray) -> float:
@@ -83,8 +90,7 @@ def compare(
         peaks = []
         for number in range(rounds):
             peaks.append(machine_limits.multiply_add_rate(threads) / 1e9)
-            order = list(turns)
-            for name in order[number % len(order) :] + order[: number % len(order)]:  # nobody is always the first
+            for name in in_turn(turns, number):
                 try:
                     turns[name].append(workers[name].burst(seconds))
                 except PeerError as error:
