@@ -6,13 +6,17 @@ import argparse
 import time
 
 
+# Together these have every window of a depthwise convolution; scaled networks have no others.
+WINDOWS = ("mobilenet_v2", "mobilenet_v3_small", "mnasnet_b1", "mixnet_s", "mixnet_m", "mixnet_l")
+
+
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     return commands.add_parser("warmup", help="compile the kernels for this CPU and keep them in the cache folder")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a small network of each family, so that every kernel they need is compiled and kept."""
+    """Run networks that need every kernel, so that all are compiled and kept."""
     import numpy as np
 
     from npmobilenet.architectures import get_architecture, random_weights
@@ -22,8 +26,8 @@ def run(options: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     x = preprocess(np.zeros((300, 400, 3), np.uint8), IMAGENET)[None]
-    for name in ("mobilenet_v2", "mobilenet_v1"):
-        graph = get_architecture(name).graph(0.25)
+    for name in WINDOWS:
+        graph = get_architecture(name).graph()
         Engine(graph, random_weights(graph), "cpu").run(x)
     folder = kernel_cache()
     where = f"in {folder}" if folder else "nowhere: no folder can be written, every process compiles anew"
