@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet.bench import machine_limits, readme
+from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench import depthwise, machine_limits, readme
 from npmobilenet.bench.peers import __main__ as command
+from npmobilenet.bench.peers.folded import folded_layers
 from npmobilenet.bench.peers.measure import OURS, TOLERANCE
-from npmobilenet.bench.peers.networks import Network
-from npmobilenet.bench.peers.runtimes import RUNTIMES, burst
+from npmobilenet.bench.peers.networks import EXPORTERS, Network
+from npmobilenet.bench.peers.runtimes import RUNTIMES, Runtime, burst
 from npmobilenet.bench.peers.workers import PeerError, Worker, cpus_for, package_version
+from npmobilenet.engine import Engine
 from tests.conftest import compiled_only
 
 TINY = "mobilenet_v2-0.35-32"
+PEERS = [name for name in RUNTIMES if name not in (OURS, "torch compiled")]
 QUICK = ["--networks", TINY, "--threads", "1", "--rounds", "2", "--seconds", "0.001"]
 EXPORTED = [
     "mobilenet_v2-0.35-33",  # symmetric padding
@@ -48,6 +52,36 @@ def test_the_command_measures_whatever_is_installed(tmp_path, capsys):
 
 
 @compiled_only
+def test_single_layers_inside_a_network(tmp_path, capsys):
+    """Every runtime that is installed runs them, and is compared before it is timed."""
+    file = tmp_path / "found.json"
+    names = ["3-9x8x16", "3.5.7-9x8x20"]
+    quick = ["--cases", ",".join(names), "--rounds", "2", "--seconds", "0.001", "--json", str(file)]
+    assert depthwise.main(quick) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100
+    found = json.loads(file.read_text())
+    left_out = {line.partition(" left out")[0] for line in found["left_out"]}
+    assert not any("differs" in line for line in found["left_out"])
+    for name, layer in zip(names, found["layers"], strict=True):
+        assert layer["case"] == name and name in printed
+        rows = {row["runtime"]: row for row in layer["rows"]}
+        assert {*rows, *left_out} == {OURS, *PEERS}
+        assert rows[OURS]["over_ours"] == 1
+    plain, mixed = found["layers"]
+    assert (plain["macs"], mixed["macs"]) == (9 * 8 * 16 * 9, 9 * 8 * (8 * 9 + 6 * 25 + 6 * 49))
+    assert "over_parts" not in plain
+    assert np.isfinite(mixed["over_parts"]) and len(mixed["parts_microseconds"]) == 3
+
+
+def test_a_layer_is_named():
+    assert depthwise.Case.parse("3.5-9x8x16").name == "3.5-9x8x16"
+    for text in ("3", "3-9x8", "-9x8x16"):
+        with pytest.raises(ValueError, match="kernels-HxWxC"):
+            depthwise.Case.parse(text)
+
+
+@compiled_only
 def test_startup_and_memory_of_fresh_processes(tmp_path, capsys):
     file = tmp_path / "found.json"
     assert (
@@ -59,18 +93,37 @@ def test_startup_and_memory_of_fresh_processes(tmp_path, capsys):
     assert "seconds" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("network", EXPORTED)
-@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name not in (OURS, "torch compiled")])
-def test_exported_networks_compute_the_same(runtime, network, tmp_path):
+def installed(runtime: str) -> Runtime:
+    """A runtime of which everything is there, or the test is skipped."""
     about = RUNTIMES[runtime]
     if package_version(about.package) is None:
         pytest.skip(f"{about.package} is not installed")
     if about.suffix == ".onnx":
         pytest.importorskip("onnx")
+    return about
+
+
+@pytest.mark.parametrize("network", EXPORTED)
+@pytest.mark.parametrize("runtime", PEERS)
+def test_exported_networks_compute_the_same(runtime, network, tmp_path):
+    installed(runtime)
     network = Network.parse(network, tmp_path)
     with Worker(runtime, network, 2, 1) as worker:
         expected = npmobilenet.load(network.weights, backend="reference")(np.load(network.input(2)))
         np.testing.assert_allclose(worker.result, expected, rtol=0, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("runtime", PEERS)
+def test_exported_dilation(runtime, tmp_path):
+    """In parts of unequal width, each with a dilation of its own; none of the networks has any."""
+    about = installed(runtime)
+    mixed = get_architecture("mobilenet_v2").with_mixed((3, 5, 7), partition="exponential", dilated=True)
+    graph = mixed.graph(0.35, 10)
+    weights, x = random_weights(graph), np.random.default_rng(0).standard_normal((1, 3, 33, 47), np.float32)
+    file = tmp_path / f"network{about.suffix}"
+    EXPORTERS[about.suffix](folded_layers(graph, weights, (33, 47)), x.shape, file)
+    expected = Engine(graph, weights, "reference").run(x)
+    np.testing.assert_allclose(about.load(str(file), x, 1)(), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 @compiled_only

@@ -5,5 +5,5 @@
 
 `networks` has the networks, `folded` describes one to the exporters (`bench.onnx_export`, `bench.tflite_export`),
 `runtimes` is the process in which a runtime is measured, `workers` starts such processes, `measure` has the
-measurements, `report` prints them.
+measurements, `report` prints them; `command` is what all commands that compare runtimes have in common.
 """

@@ -194,6 +194,11 @@ def rest() -> None:
             return
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, shortened."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def peak_memory() -> int | None:
     """Return the most memory, in bytes, that this process has had so far; None where it cannot be known."""
     try:
@@ -238,7 +243,7 @@ def serve(task: dict) -> None:
             rest()
             answer(**times)
     except Exception as error:
-        answer(error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        answer(error=one_line(error))
 
 
 if __name__ == "__main__":
