@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,25 @@ class Layer:
     name: str
     operation: str
     shape: tuple[int, ...]
-    weights: tuple[np.ndarray, ...]
+    weights: tuple[np.ndarray | list[np.ndarray], ...]
     options: dict[str, Any]
 
     @property
+    def variation(self) -> str:
+        """What asks for a kernel of its own: ``k3``, ``mixed-k3.5.7``, ``2groups``; empty for most operations."""
+        if "depthwise" in self.operation:
+            mixed = isinstance(self.weights[0], list)
+            sizes = [str(len(kernel)) for kernel in (self.weights[0] if mixed else self.weights[:1])]
+            return "mixed-" * mixed + f"k{'.'.join(sizes)}"
+        groups = self.options.get("groups", 1)
+        return f"{groups}groups" if groups > 1 else ""
+
+    @property
     def title(self) -> str:
-        """Such as ``block2.depthwise-1x112x112x96-s2``."""
+        """Such as ``block2.depthwise-k3-1x112x112x96-s2``."""
         stride = self.options.get("stride", (1, 1))[0]
-        return f"{self.name}-{'x'.join(map(str, self.shape))}" + (f"-s{stride}" if stride > 1 else "")
+        shape = "x".join(map(str, self.shape))
+        return "-".join(filter(None, (self.name, self.variation, shape, f"s{stride}" * (stride > 1))))
 
     def arguments(self) -> tuple[np.ndarray, ...]:
         """The arrays; the input is random."""
@@ -51,7 +62,7 @@ class Layer:
         return registry.bytes_moved(self.operation, *self.arguments(), **self.options)
 
 
-@lru_cache(maxsize=4)
+@cache
 def layers(network: str, size: int = 224) -> list[Layer]:
     """Return the different layers of a network: of equal ones the first. Residual adds are left out."""
     return list(_layers(network, size))
@@ -64,7 +75,8 @@ def _layers(network: str, size: int) -> Iterator[Layer]:
     for step in plan.steps:
         shape = plan.shapes[step.node.inputs[0]]
         output = plan.shapes[step.node.name]
-        case = (step.kernel.operation, shape, output, str(step.options))
+        layer = Layer(network, step.node.name, step.kernel.operation, shape, step.weights, dict(step.options))
+        case = (layer.operation, layer.variation, shape, output, str(step.options))
         if case not in seen:
             seen.add(case)
-            yield Layer(network, step.node.name, step.kernel.operation, shape, step.weights, dict(step.options))
+            yield layer

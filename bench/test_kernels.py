@@ -1,18 +1,29 @@
-"""Every kernel on every layer of MobileNetV2 and MobileNetV1.
+"""Every kernel on every layer of MobileNetV2 and MobileNetV1, and on what newer networks have besides.
 
 pytest bench/test_kernels.py --benchmark-only -k "depthwise and 1threads"
+pytest bench/test_kernels.py --benchmark-only -k "mixed or 2groups or squeeze"
 """
 
 import numpy as np
 import pytest
 
-from npmobilenet.bench.layers import layers
+from npmobilenet.bench.layers import Layer, layers
 from npmobilenet.kernels import registry
+
+NETWORKS, NEWER = ("mobilenet_v2", "mobilenet_v1"), ("mobilenet_v3_large", "mixnet_s", "efficientnet_b0")
+
+
+def chosen() -> list[Layer]:
+    """All layers of the first networks; of the newer ones those of a kind that the first do not have."""
+    first = [layer for network in NETWORKS for layer in layers(network)]
+    known = {(layer.operation, layer.variation) for layer in first}
+    newer = [layer for network in NEWER for layer in layers(network)]
+    return first + [layer for layer in newer if (layer.operation, layer.variation) not in known]
+
 
 CASES = [
     pytest.param(layer, kernel, id=f"{layer.network}-{layer.title}-{kernel.variant}")
-    for network in ("mobilenet_v2", "mobilenet_v1")
-    for layer in layers(network)
+    for layer in chosen()
     for kernel in layer.kernels()
 ]
 

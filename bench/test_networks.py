@@ -14,6 +14,9 @@ NETWORKS = [
     ("mobilenet_v2", 0.5, 160),
     ("mobilenet_v2", 0.35, 96),
     ("mobilenet_v1", 1.0, 224),
+    ("mobilenet_v3_large", 1.0, 224),
+    ("mixnet_s", 1.0, 224),
+    ("efficientnet_b0", 1.0, 224),
 ]
 
 
