@@ -15,7 +15,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -60,9 +60,10 @@ class Case:
             If it is none.
         """
         found = re.fullmatch(r"(\d+(?:\.\d+)*)-(\d+)x(\d+)x(\d+)", text.strip())
-        if not found:
-            raise ValueError(f"a layer is written as kernels-HxWxC (3.5.7.9-28x28x192), got {text!r}")
-        return cls(tuple(map(int, found[1].split("."))), *map(int, found.groups()[1:]))
+        kernels = tuple(map(int, found[1].split("."))) if found else ()
+        if not found or len(set(kernels)) < len(kernels):
+            raise ValueError(f"a layer is written as kernels-HxWxC (3.5.7.9-28x28x192), each once, got {text!r}")
+        return cls(kernels, *map(int, found.groups()[1:]))
 
     @property
     def name(self) -> str:
@@ -70,21 +71,19 @@ class Case:
         return f"{'.'.join(map(str, self.kernels))}-{self.height}x{self.width}x{self.channels}"
 
     @property
-    def parts(self) -> dict[Case, float]:
-        """Layers of a single kernel size, and how much of each there is in a mixed one."""
-        widths = equal_partition(self.channels, len(self.kernels))
-        return {
-            Case((kernel,), self.height, self.width, self.channels): width / self.channels
-            for kernel, width in zip(self.kernels, widths, strict=True)
-        }
+    def widths(self) -> dict[int, int]:
+        """The channels of each kernel size."""
+        return dict(zip(self.kernels, equal_partition(self.channels, len(self.kernels)), strict=True))
 
     @property
-    def macs(self) -> float:
+    def parts(self) -> dict[Case, float]:
+        """Layers of a single kernel size, and how much of each there is in a mixed one."""
+        return {replace(self, kernels=(kernel,)): width / self.channels for kernel, width in self.widths.items()}
+
+    @property
+    def macs(self) -> int:
         """Multiply-adds, those on the zeros around the image too."""
-        (kernel, *others) = self.kernels
-        if others:
-            return sum(share * case.macs for case, share in self.parts.items())
-        return self.height * self.width * self.channels * kernel**2
+        return self.height * self.width * sum(width * kernel**2 for kernel, width in self.widths.items())
 
     @property
     def image(self) -> tuple[int, int, int, int]:
@@ -250,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cases = [Case.parse(text) for text in options.cases]
         for case in cases:
-            case.network(1).shapes(case.image[2:])
+            case.network(1 + LAYERS).shapes(case.image[2:])
     except ValueError as error:
         parser.error(str(error))
 

@@ -76,7 +76,7 @@ def test_single_layers_inside_a_network(tmp_path, capsys):
 
 def test_a_layer_is_named():
     assert depthwise.Case.parse("3.5-9x8x16").name == "3.5-9x8x16"
-    for text in ("3", "3-9x8", "-9x8x16"):
+    for text in ("3", "3-9x8", "-9x8x16", "3.3-9x8x16"):
         with pytest.raises(ValueError, match="kernels-HxWxC"):
             depthwise.Case.parse(text)
 
