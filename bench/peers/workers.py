@@ -100,6 +100,8 @@ class Worker:
         }
         search = [str(Path(npmobilenet.__file__).parents[1]), os.environ.get("PYTHONPATH")]
         path = {"PYTHONPATH": os.pathsep.join(filter(None, search))}
+        # Installed packages have their bytecode beside them; a checkout's is kept as well, whatever the setting.
+        path["PYTHONDONTWRITEBYTECODE"] = ""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (close() closes it)
         start = time.perf_counter()
         self._process = subprocess.Popen(

@@ -246,6 +246,11 @@ class Naming:
         return KEY_MAPS[self.architecture.name][self.source]
 
     @property
+    def names(self) -> Names:
+        """Our layers' names to the source's module names."""
+        return _names(self)
+
+    @property
     def modules(self) -> Mapping[str, str]:
         """What our parameters' names begin with to the source's module names; none depends on the width."""
         return _modules(self)
@@ -260,8 +265,13 @@ class Naming:
 
 
 @cache
+def _names(naming: Naming) -> Names:
+    return naming.key_map.names(naming.architecture)
+
+
+@cache
 def _modules(naming: Naming) -> Mapping[str, str]:
-    names, modules = naming.key_map.names(naming.architecture), {}
+    names, modules = naming.names, {}
     for block in naming.architecture.blocks:
         for layer in layers(block):
             for ending in _endings(block, layer):
@@ -289,8 +299,11 @@ def identify(keys: Iterable[str], architectures: Iterable[str] = ARCHITECTURES) 
         The names to choose from.
     """
     found = {key.rpartition(".")[0] for key in keys}
+    everything = list(namings(architectures))
+    # Whose name the stem has tells most of them apart at once; without a stem all are looked at.
+    likely = [naming for naming in everything if naming.names["stem"] in found]
     wrong = {}
-    for naming in namings(architectures):
+    for naming in likely or everything:
         expected = set(naming.modules.values())
         if 2 * len(found & expected) > len(found):
             wrong[naming] = len(found ^ expected)
