@@ -1,14 +1,14 @@
-"""Write the README's table of measurements from a saved run, between its markers.
+"""Write the README's table of measurements from saved runs, between its markers.
 
 python -m npmobilenet.bench.peers --networks mobilenet_v2-1.0-224 --batches 1,32 --json peers.json
-python -m npmobilenet.bench.readme peers.json
+python -m npmobilenet.bench.readme peers.json [more.json ...]
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from npmobilenet.bench.peers.measure import NOISY, OURS
@@ -19,18 +19,22 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- begin: bench/readme.py -->", "<!-- end: bench/readme.py -->"
 
 
-def table(run: dict) -> Iterator[str]:
-    """A row for each batch size and number of threads, a column for each runtime."""
-    comparisons = run["comparisons"]
-    first = comparisons[0]
-    packages = [RUNTIMES[row["runtime"]].package for row in fastest_variants(first["rows"])]
-    yield f"| {first['network']}, milliseconds | {' | '.join(packages)} |"
+def table(runs: Sequence[dict]) -> Iterator[str]:
+    """A row for each network, batch size and number of threads, a column for each runtime."""
+    comparisons = [found for run in runs for found in run["comparisons"]]
+    by_package = [{RUNTIMES[row["runtime"]].package: row for row in fastest_variants(c["rows"])} for c in comparisons]
+    packages = [package for package in by_package[0] if all(package in rows for rows in by_package)]
+    yield f"| milliseconds | {' | '.join(packages)} |"
     yield "|" + " --- |" * (len(packages) + 1)
-    for found in sorted(comparisons, key=lambda found: (found["batch"], found["threads"])):
-        rows = {RUNTIMES[row["runtime"]].package: row for row in fastest_variants(found["rows"])}
-        cells = [_cell(rows[package]) for package in packages]
+    networks = list(dict.fromkeys(found["network"] for found in comparisons))
+    order = sorted(
+        zip(comparisons, by_package, strict=True),
+        key=lambda pair: (networks.index(pair[0]["network"]), pair[0]["batch"], pair[0]["threads"]),
+    )
+    for found, rows in order:
         threads = f"{found['threads']} thread{'s' * (found['threads'] > 1)}"
-        yield f"| batch {found['batch']}, {threads} | {' | '.join(cells)} |"
+        cells = [_cell(rows[package]) for package in packages]
+        yield f"| {found['network']}, batch {found['batch']}, {threads} | {' | '.join(cells)} |"
 
 
 def _cell(row: dict) -> str:
@@ -40,8 +44,8 @@ def _cell(row: dict) -> str:
     return f"{row['milliseconds']:.1f} (×{1 / row['ours_over_this']:.2f}){noise}"
 
 
-def write(run: dict, readme: Path = README) -> None:
-    """Replace what stands between the markers.
+def write(runs: Sequence[dict], readme: Path = README) -> None:
+    """Replace what stands between the markers; the runs are of one machine.
 
     Raises
     ------
@@ -53,10 +57,10 @@ def write(run: dict, readme: Path = README) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{readme} has no lines {BEGIN} and {END}")
-    about = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    lines = [*table(run), "", f"Measured on: {'; '.join(heading(run))}. Versions: {about}."]
+    about = ", ".join(f"{name} {version}" for name, version in runs[0]["versions"].items())
+    lines = [*table(runs), "", f"Measured on: {'; '.join(heading(runs[0]))}. Versions: {about}."]
     readme.write_text("\n".join([before + BEGIN, "", *lines, "", END + after]), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    write([json.loads(Path(file).read_text(encoding="utf-8")) for file in sys.argv[1:]])

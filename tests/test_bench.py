@@ -192,11 +192,11 @@ def test_readme_table(tmp_path):
     }
     file = tmp_path / "README.md"
     file.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
-    readme.write(run, file)
+    readme.write([run], file)
     text = file.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| batch 1, 1 thread | **7.4** (80% of the CPU's peak) | 8.4 (×1.14) ~ |" in text
+    assert "| net, batch 1, 1 thread | **7.4** (80% of the CPU's peak) | 8.4 (×1.14) ~ |" in text
     assert text.index("1 thread |") < text.index("2 threads |")
     file.write_text("no markers")
     with pytest.raises(ValueError, match="has no lines"):
-        readme.write(run, file)
+        readme.write([run], file)
