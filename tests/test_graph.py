@@ -116,18 +116,22 @@ def test_a_linear_layer_takes_an_activation():
     [
         (get_architecture("mobilenet_v2"), True),
         (get_architecture("mobilenet_v2").with_mixed(5, dilated=True), True),
+        (get_architecture("mobilenet_v2").with_mixed((3, 5)), True),
         (get_architecture("efficientnet_lite0"), True),
+        (get_architecture("efficientnet_b0"), True),
         (get_architecture("mnasnet_b1"), True),
-        (get_architecture("mobilenet_v2").with_mixed((3, 5)), False),
-        (get_architecture("mixnet_s"), False),
-        (get_architecture("mobilenet_v3_small"), False),
-        (get_architecture("efficientnet_b0"), False),
-        (replace(get_architecture("mobilenet_v2"), rows=("conv_k3_s2_c16", "inverted_e6_a1.1_c16", *HEAD)), False),
-        (replace(get_architecture("mobilenet_v2"), rows=("conv_k3_s2_c16", "pool", "linear_c32", "linear")), False),
+        (get_architecture("mixnet_s"), True),
+        (get_architecture("mobilenet_v3_small"), True),
+        (replace(get_architecture("mobilenet_v2"), rows=("conv_k3_s2_c16", "inverted_e6_a1.1_c16", *HEAD)), True),
+        (replace(get_architecture("mobilenet_v2"), rows=("conv_k3_s2_c16", "pool", "linear_c32", "linear")), True),
+        (replace(get_architecture("mobilenet_v2"), rows=("conv_k3_s2_c16", "conv_k3_s2_c16", *HEAD)), False),
+        (replace(get_architecture("mobilenet_v2"), rows=("conv_k5_s2_c16", *HEAD)), False),
+        (replace(get_architecture("mobilenet_v2"), rows=("separable_k3_s2_c16", *HEAD)), False),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_what_the_blocked_kernels_leave_to_the_plain_ones(architecture, blocked):
+    """Dense convolutions other than the usual stem, and depthwise convolutions of the image."""
     graph = architecture.graph(0.25 if architecture.width == 1 else 1.0, 3)
     weights = random_weights(graph, 1)
     x = np.random.default_rng(0).standard_normal((1, 3, 40, 40)).astype(np.float32)
