@@ -7,10 +7,12 @@ depthwise kernel reads is stored *padded*, with its frame of zeros, so that no k
 
 ``layout``             packing of activations and weights
 ``pointwise``          1x1 convolution: a register tile of pixels x channel blocks
-``depthwise``          any kernel size, stride 1 and 2
+``depthwise``          any kernel size, stride and dilation
+``mixed``              depthwise with several kernel sizes, each on its part of the channels, in one pass
 ``stem``               the first dense convolution, from the planar image
-``pooling``            global average
-``linear``             the classifier
+``pooling``            global average, and the scaling of channels by squeeze-and-excitation
+``linear``             a vector times a matrix: the classifier
+``activation``         swish, hard swish, sigmoid, hard sigmoid
 ``padding``            the frame of zeros around a padded tensor
 ``inverted_residual``  expand, depthwise, project over strips of rows, the expanded strip in the cache
 ``operations``         single operations on NHWC arrays, as the reference defines them
