@@ -19,6 +19,7 @@ except ImportError as error:
     cuda, _import_error = None, error
 
 INSTALL = 'pip install "npmobilenet[cuda]"'
+REGISTERS = 128  # of a thread, at most: two blocks of 256 threads find room on a multiprocessor
 SIMULATED = cuda is not None and "simulator" in cuda.jit.__module__
 
 if SIMULATED:
@@ -29,6 +30,9 @@ if SIMULATED:
 if cuda is None or SIMULATED:
     types = numba.types
 else:
+    from numba.cuda.extending import _intrinsic
+
+    intrinsic = _intrinsic(prefer_literal=True, target="cuda")  # the public one has no literal arguments
     types = cuda.types if hasattr(cuda.types, "float32") else numba.types  # numba-cuda has types of its own
 
 
@@ -80,15 +84,17 @@ def kernel(function: Callable) -> Any:
 
     Numba's key for the cache holds the closure of ``function``, so kernels made by one factory do not mix.
     """
-    folder = kernel_cache()
-    if SIMULATED or folder is None:
+    if SIMULATED:
         return cuda.jit(function)
+    folder = kernel_cache()
+    if folder is None:
+        return cuda.jit(function, max_registers=REGISTERS)
     previous = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder / "cuda")
     try:
-        return cuda.jit(function, cache=True)
+        return cuda.jit(function, cache=True, max_registers=REGISTERS)
     except (RuntimeError, OSError):  # the folder vanished or cannot hold a file: compile without a cache
-        return cuda.jit(function)
+        return cuda.jit(function, max_registers=REGISTERS)
     finally:
         numba.config.CACHE_DIR = previous
 
@@ -96,4 +102,3 @@ def kernel(function: Callable) -> Any:
 def device_function(function: Callable) -> Any:
     """Decorate a function that kernels call."""
     return function if cuda is None or SIMULATED else cuda.jit(function, device=True)
-

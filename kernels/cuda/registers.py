@@ -70,6 +70,10 @@ class Emitter:
         """Whether ``0 <= value < limit``, in one comparison."""
         return self.builder.icmp_unsigned("<", self.long(value), self.long(limit))
 
+    def negative(self, x: ir.Value) -> ir.Value:
+        """``-x``, without the instruction that older versions of NVVM do not know."""
+        return self.builder.fsub(self.number(-0.0), x)
+
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """``a * b + c``, rounded once."""
         return self.builder.fma(a, b, c)
@@ -95,7 +99,7 @@ class Emitter:
         """``e^x`` as ``2^t (1 + e ln 2)``: t is ``x log2(e)`` in float32, and e what rounding took from it."""
         power = self.clamp(x, SMALLEST, LARGEST)
         exponent = self.builder.fmul(power, self.number(LOG2_E_HIGH))
-        error = self.fma(power, self.number(LOG2_E_HIGH), self.builder.fneg(exponent))
+        error = self.fma(power, self.number(LOG2_E_HIGH), self.negative(exponent))
         error = self.fma(power, self.number(LOG2_E_LOW), error)
         result = self.approximate("ex2", exponent)
         result = self.fma(result, self.builder.fmul(error, self.number(np.log(2))), result)
@@ -109,30 +113,41 @@ class Memory:
     def __init__(self, emit: Emitter, pointer: ir.Value, element: ir.Type) -> None:
         self.emit, self.pointer, self.element = emit, pointer, element
 
-    def _vector(self, index: Any, lanes: int) -> ir.Value:
+    def _place(self, index: Any, kind: ir.Type, lanes: int) -> ir.Value:
         builder = self.emit.builder
         place = builder.gep(self.pointer, [self.emit.long(index)])
-        space = self.pointer.type.addrspace
-        return builder.bitcast(place, ir.VectorType(self.element, lanes).as_pointer(space)) if lanes > 1 else place
+        kind = ir.VectorType(kind, lanes) if lanes > 1 else kind
+        return builder.bitcast(place, kind.as_pointer(self.pointer.type.addrspace))
 
     def load(self, index: Any, lanes: int = 1) -> list[ir.Value]:
         """The float32 values of ``lanes`` elements that follow each other."""
         builder = self.emit.builder
-        loaded = builder.load(self._vector(index, lanes), align=self._bytes * lanes)
-        values = [builder.extract_element(loaded, ir.Constant(INT, v)) for v in range(lanes)] if lanes > 1 else [loaded]
+
+        def elements(vector: ir.Value, count: int) -> list[ir.Value]:
+            if count == 1:
+                return [vector]
+            return [builder.extract_element(vector, ir.Constant(INT, v)) for v in range(count)]
+
+        if self.element == FLOAT or lanes == 1:
+            loaded = builder.load(self._place(index, self.element, lanes), align=self._bytes * lanes)
+            values = elements(loaded, lanes)
+        else:  # as integers, two in one: NVVM cuts loads of float16 vectors into pieces
+            loaded = builder.load(self._place(index, INT, lanes // 2), align=self._bytes * lanes)
+            pairs = (builder.bitcast(each, ir.VectorType(HALF, 2)) for each in elements(loaded, lanes // 2))
+            values = [value for each in pairs for value in elements(each, 2)]
         return values if self.element == FLOAT else [builder.fpext(value, FLOAT) for value in values]
 
     def store(self, index: Any, values: list[ir.Value]) -> None:
         """Store values one after the other."""
-        builder = self.emit.builder
+        builder, lanes = self.emit.builder, len(values)
         if self.element != FLOAT:
             values = [builder.fptrunc(value, self.element) for value in values]
         stored = values[0]
-        if len(values) > 1:
-            stored = ir.Constant(ir.VectorType(self.element, len(values)), ir.Undefined)
+        if lanes > 1:
+            stored = ir.Constant(ir.VectorType(self.element, lanes), ir.Undefined)
             for v, value in enumerate(values):
                 stored = builder.insert_element(stored, value, ir.Constant(INT, v))
-        builder.store(stored, self._vector(index, len(values)), align=self._bytes * len(values))
+        builder.store(stored, self._place(index, self.element, lanes), align=self._bytes * lanes)
 
     @property
     def _bytes(self) -> int:
@@ -167,7 +182,7 @@ def _emitted(lower: Callable) -> Callable:
         define.__signature__ = inspect.Signature(
             [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         )
-        return device.intrinsic(prefer_literal=True)(define)
+        return device.intrinsic(define)
 
     return decorate
 
@@ -400,7 +415,7 @@ def _emit_activate(emit, values, count, activation) -> None:
     builder, number = emit.builder, emit.number
 
     def sigmoid(x: ir.Value) -> ir.Value:
-        return emit.approximate("rcp", builder.fadd(emit.exp(builder.fneg(x)), number(1)))
+        return emit.approximate("rcp", builder.fadd(emit.exp(emit.negative(x)), number(1)))
 
     def gate(x: ir.Value) -> ir.Value:
         return emit.clamp(builder.fadd(x, number(3)), 0, 6)
