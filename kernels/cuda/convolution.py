@@ -83,7 +83,7 @@ def prepare_conv2d(
     activation: str = "none",
     dtype: Any = np.float32,
 ) -> Launch:
-    """Return a launcher of ``x, weight, bias, out``: (N, H, W, C_in) * (K_h, K_w, C_in/G, C_out) -> (N, P, Q, C_out)."""
+    """Return a launcher of ``x, weight, bias, out``, the weights (K_h, K_w, C_in/G, C_out)."""
     g = checks.conv2d(
         stand_in(x_shape),
         stand_in(weight_shape),
@@ -123,7 +123,7 @@ def conv2d(
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
-    """Convolution, some pixels and channels per thread: (N, H, W, C_in) * (K_h, K_w, C_in/G, C_out) -> (N, P, Q, C_out)."""
+    """Convolution, a tile per thread: (N, H, W, C_in) * (K_h, K_w, C_in/G, C_out) -> (N, P, Q, C_out)."""
     call = Call(x)
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "activation": activation}
     checks.conv2d(call.see(x), call.see(weight), call.see(bias), **geometry)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def prepare_mixed_depthwise_conv2d(
     (_, height, width, channels), (n, p, q, _) = x_shape, g.shape
     widths = [shape[2] for shape in weight_shapes]
     firsts = list(accumulate(widths, initial=0))
-    begins = list(accumulate((group.kernel[0] * group.kernel[1] * w for group, w in zip(g.groups, widths)), initial=0))
+    begins = list(accumulate((prod(shape) for shape in weight_shapes), initial=0))
     # One tile for all: that of the largest window. Vectors of channels must not run from one group into the next.
     tiles = [depthwise.tile_of(group.kernel, group.dilation) for group in g.groups]
     rows, columns = min(tile[0] for tile in tiles), max(tile[1] for tile in tiles)
@@ -114,7 +115,7 @@ def prepare_mixed_depthwise_conv2d(
     groups = sorted(
         (
             (group.kernel, group.dilation, group.start, first, w, begin, divided(w, lanes * block[0]))
-            for group, first, w, begin in zip(g.groups, firsts, widths, begins)
+            for group, first, w, begin in zip(g.groups, firsts, widths, begins, strict=False)
         ),
         key=lambda group: -group[0][0] * group[0][1],
     )

@@ -89,7 +89,7 @@ def _pool(kernel: Pair, stride: Pair, kind: int) -> Any:
     KIND = kind
 
     def pool(x, out, height, width, channels, out_height, out_width, top, left, blocks):
-        # One output per thread. Block x: columns, and blocks of channels, which change first; block y: rows; block z: N.
+        # One output per thread. Block x: columns, and blocks of channels, which change first; y: rows; z: images.
         block = quotient(cuda.blockIdx.x, blocks)
         c = (cuda.blockIdx.x - block * blocks) * cuda.blockDim.x + cuda.threadIdx.x
         q = block * cuda.blockDim.y + cuda.threadIdx.y
