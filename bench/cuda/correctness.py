@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import npmobilenet
-from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.architectures import Architecture, get_architecture, random_weights
 from npmobilenet.bench.layers import layers
 from npmobilenet.engine import Engine
 from npmobilenet.geometry import equal_partition
@@ -23,6 +23,9 @@ NETWORK = {"float32": 5e-5, "float16": 3e-2}
 STORED = Path(__file__).parents[2] / "tests/data/reference"  # in a checkout
 NETWORKS = ("mobilenet_v2", "mobilenet_v1", "mixnet_s", "mobilenet_v3_large", "efficientnet_b0")
 REAL = ("mobilenet_v2", "mixnet_s", "mobilenet_v3_small")  # whose layers are compared one by one
+
+# For smoke tests, since in the simulator every thread is one of Python.
+TINY = Architecture("tiny", "", ("conv_k3_s2_c8", "inverted_r1_k3_s1_e2_c8", "pool", "linear"), "relu6")
 
 Case = tuple[str, str, tuple[Any, ...], dict[str, Any]]  # title, operation, arrays, options
 
@@ -111,7 +114,7 @@ def networks(smoke: bool) -> Iterator[dict]:
     """Compare whole networks: shipped weights with stored outputs where these are, else with the reference backend."""
     for dtype, allowed in NETWORK.items():
         if smoke:
-            yield _random_network("mobilenet_v2", 0.25, (16, 17), dtype, allowed)
+            yield _random_network(TINY, (7, 8), dtype, allowed)
             continue
         for name in NETWORKS:
             files = sorted(STORED.glob(f"{name}_imagenet_*.npz"))
@@ -123,15 +126,17 @@ def networks(smoke: bool) -> Iterator[dict]:
                         worst = error(model(arrays["input"]), arrays["logits_f64"])
                     yield _network_row(f"{file.stem} (stored)", dtype, worst, allowed)
             else:
-                yield _random_network(name, 1.0, (97, 128), dtype, allowed)
+                yield _random_network(get_architecture(name), (97, 128), dtype, allowed)
 
 
-def _random_network(name: str, width: float, size: tuple[int, int], dtype: str, allowed: float) -> dict:
-    graph = get_architecture(name).graph(width, 10)
+def _random_network(architecture: Architecture, size: tuple[int, int], dtype: str, allowed: float) -> dict:
+    graph = architecture.graph(1.0, 10)
     weights, x = random_weights(graph, 1), normal(2, 3, *size)
     expected = Engine(graph, weights, "reference").run(x)
     result = Engine(graph, weights, "cuda", dtype).run(x)
-    return _network_row(f"{name} at {size[0]}x{size[1]}, random weights", dtype, error(result, expected), allowed)
+    return _network_row(
+        f"{architecture.name} at {size[0]}x{size[1]}, random weights", dtype, error(result, expected), allowed
+    )
 
 
 def _network_row(what: str, dtype: str, worst: float, allowed: float) -> dict:

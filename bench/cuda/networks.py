@@ -6,21 +6,22 @@ logits are compared with ours before they are timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.architectures import Architecture, get_architecture, random_weights
 from npmobilenet.bench.cuda import onnx_networks, timing, torch_networks
-from npmobilenet.bench.cuda.correctness import NETWORK, error
+from npmobilenet.bench.cuda.correctness import NETWORK, TINY, error
 from npmobilenet.bench.peers.folded import folded_layers
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.fit import fit
 from npmobilenet.counts import count
 from npmobilenet.cuda_arrays import DeviceArray
 from npmobilenet.engine import Engine
+from npmobilenet.graph import Graph
 from npmobilenet.weights import CATALOGUE
 
 BATCHES = (1, 32, 256)
@@ -33,9 +34,9 @@ class Case:
     """One network at one batch size, with its images and what the logits must be."""
 
     def __init__(self, name: str, batch: int, smoke: bool = False) -> None:
-        self.name, self.batch = name, batch
-        side = 16 if smoke else SIZE
-        self.graph, self.weights = _weights(name, 0.25 if smoke else 1.0)
+        self.name, self.batch = TINY.name if smoke else name, batch
+        side = 8 if smoke else SIZE
+        self.graph, self.weights = _weights(TINY if smoke else get_architecture(name))
         self.size = (side, side)
         sets = 2 if smoke else min(8, timing.sets_for(batch * 3 * side * side * 4))
         random = np.random.default_rng(0)
@@ -78,14 +79,15 @@ class Case:
         return row
 
 
-def _weights(name: str, width: float) -> tuple[Any, Any]:
-    if name in CATALOGUE and width == 1:
-        entry = CATALOGUE[name]
-        info = entry.info()
-        fitted = fit(read_checkpoint(entry.require()).tensors, padding=info.padding, bn_eps=info.bn_eps)
-        return fitted.graph, fitted.weights
-    graph = get_architecture(name).graph(width)
-    return graph, random_weights(graph)
+def _weights(architecture: Architecture) -> tuple[Graph, Mapping[str, np.ndarray]]:
+    """The shipped ones, else random ones."""
+    entry = CATALOGUE.get(architecture.name)
+    if entry is None:
+        graph = architecture.graph(num_classes=10 if architecture is TINY else 1000)
+        return graph, random_weights(graph)
+    info = entry.info()
+    fitted = fit(read_checkpoint(entry.require()).tensors, padding=info.padding, bn_eps=info.bn_eps)
+    return fitted.graph, fitted.weights
 
 
 def ours(case: Case, dtype: str) -> dict:
@@ -135,7 +137,7 @@ def layer_times(name: str, batch: int, dtype: str = "float32", smoke: bool = Fal
     """How long each launch of a network takes, one after the other: where the time goes."""
     case = Case(name, batch, smoke)
     plan = Engine(case.graph, case.weights, "cuda", dtype).plan(case.size, None, batch)
-    for tensor, seconds in plan.time_steps().items():
+    for tensor, seconds in plan.time_steps(1 if smoke else 10).items():
         yield {"network": name, "batch": batch, "dtype": dtype, "layer": tensor, "microseconds": 1e6 * seconds}
 
 

@@ -38,11 +38,11 @@ def seconds_per_launch(launches: Sequence[Callable[[Any], None]], repeats: int =
     They are recorded, so that the device, not the host, sets the pace.
     """
     stream = cuda_memory.stream()
+    if SIMULATED:
+        return _host_seconds(lambda: launches[0](stream))
     for launch in launches:  # compiles, loads, warms up
         launch(stream)
     stream.synchronize()
-    if SIMULATED:
-        return _host_seconds(lambda: [launch(stream) for launch in launches], 1) / len(launches)
 
     def all_launches(stream: Any, rounds: int) -> None:
         for _ in range(rounds):
@@ -64,6 +64,8 @@ def seconds_per_call(call: Callable[[int], Any], wait: Callable[[], None], calls
     ``call`` takes its number. The default stream waits for all others that do not refuse it, so this counts what is
     computed on PyTorch's stream and on ours alike.
     """
+    if SIMULATED:
+        return _host_seconds(lambda: call(0))
     for number in range(3):
         call(number)
     wait()
@@ -72,18 +74,18 @@ def seconds_per_call(call: Callable[[int], Any], wait: Callable[[], None], calls
         for number in range(calls):
             call(number)
 
-    if SIMULATED:
-        return _host_seconds(some, 1) / calls
     return _event_seconds(some, 0, repeats) / calls
 
 
 def latency(call: Callable[[int], Any], wait: Callable[[], None], calls: int = 200) -> float:
     """Return the median seconds, on the host's clock, from a call until its result is complete."""
+    if SIMULATED:
+        return _host_seconds(lambda: call(0))
     for number in range(3):
         call(number)
     wait()
     times = []
-    for number in range(1 if SIMULATED else calls):
+    for number in range(calls):
         start = time.perf_counter()
         call(number)
         wait()
@@ -103,13 +105,10 @@ def _event_seconds(work: Callable[[], Any], stream: Any, repeats: int) -> float:
     return median(times[1:])
 
 
-def _host_seconds(work: Callable[[], Any], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return median(times)
+def _host_seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def copy_bandwidth(size: int, smoke: bool = False) -> float:
