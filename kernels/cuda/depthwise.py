@@ -79,7 +79,7 @@ def window_tile(
         line = out_width * channels
         write(out, at, ROWS, line, p, out_height, COLUMNS, channels, 1, q, 1, out_width, sums, LANES)
 
-    return device.device_function(compute)
+    return device.device_function(compute, kernel, stride, dilation, tile, lanes, activation)
 
 
 @cache

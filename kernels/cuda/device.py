@@ -99,6 +99,14 @@ def kernel(function: Callable) -> Any:
         numba.config.CACHE_DIR = previous
 
 
-def device_function(function: Callable) -> Any:
-    """Decorate a function that kernels call."""
-    return function if cuda is None or SIMULATED else cuda.jit(function, device=True)
+def device_function(function: Callable, *key: Any) -> Any:
+    """Compile a function that kernels call; ``key`` is all that it depends on besides its source.
+
+    Such a function stands in the closure of its kernel, and so in the cache's key, for which Numba would pickle it: to
+    other bytes in every process. So that kernels are found again, it pickles to its own key.
+    """
+    if cuda is None or SIMULATED:
+        return function
+    compiled = cuda.jit(function, device=True)
+    compiled.__reduce_ex__ = lambda protocol: (str, (repr((function.__qualname__, key)),))
+    return compiled

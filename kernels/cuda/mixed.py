@@ -26,7 +26,9 @@ from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import quotient
 
 
-def _group(compute: Callable, lanes: int, first: int, width: int, begin: int, start: tuple) -> Callable[..., None]:
+def _group(
+    compute: Callable, lanes: int, first: int, width: int, begin: int, start: tuple, key: tuple
+) -> Callable[..., None]:
     """Return the device function of a block's threads for one group of channels.
 
     ``first`` is its first channel, ``begin`` the place of its first weight and ``start`` its padding.
@@ -41,10 +43,10 @@ def _group(compute: Callable, lanes: int, first: int, width: int, begin: int, st
                 height, width, channels, out_height, out_width, TOP, LEFT,
             )  # fmt: skip
 
-    return device.device_function(run)
+    return device.device_function(run, key)
 
 
-def _either(head: Callable, tail: Callable, blocks: int) -> Callable[..., None]:
+def _either(head: Callable, tail: Callable, blocks: int, key: tuple) -> Callable[..., None]:
     """Return a device function that goes to ``head`` with the first blocks and to ``tail`` with the others."""
     BLOCKS = blocks
 
@@ -54,17 +56,17 @@ def _either(head: Callable, tail: Callable, blocks: int) -> Callable[..., None]:
         else:
             tail(x, weights, bias, out, block - BLOCKS, n, p, q, height, width, channels, out_height, out_width)
 
-    return device.device_function(run)
+    return device.device_function(run, key)
 
 
 @cache
 def _kernel(groups: tuple, stride: tuple, tile: tuple, lanes: int, activation: int) -> Any:
     ROWS, COLUMNS = tile
-    run = None
+    run, key = None, (groups, stride, tile, lanes, activation)
     for kernel, dilation, start, first, width, begin, blocks in reversed(groups):
         compute = depthwise.window_tile(kernel, stride, dilation, tile, lanes, activation)
-        group = _group(compute, lanes, first, width, begin, start)
-        run = group if run is None else _either(group, run, blocks)
+        group = _group(compute, lanes, first, width, begin, start, key)
+        run = group if run is None else _either(group, run, blocks, key)
 
     def mixed(x, weights, bias, out, height, width, channels, out_height, out_width, blocks):
         # Block x: columns of tiles, and blocks of channels, group by group; block y: rows of tiles; block z: images.
