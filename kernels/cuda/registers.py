@@ -154,35 +154,43 @@ class Memory:
         return 4 if self.element == FLOAT else 2
 
 
+OPERATIONS: dict[str, tuple[Callable, Callable]] = {}  # what they mean, and what emits them
+
+
+def definition(meaning: Callable, lower: Callable) -> Callable:
+    """Return what Numba's ``@intrinsic`` takes, of an operation."""
+    results = {"int": types.int64, "float": types.float32, "None": types.void}
+
+    def define(typing: Any, *kinds: Any) -> tuple:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: list) -> ir.Value:
+            emit = Emitter(context, builder)
+
+            def operand(kind: Any, value: ir.Value) -> Any:
+                if isinstance(kind, types.Literal):
+                    return kind.literal_value
+                return emit.array(kind, value) if isinstance(kind, types.Array) else value
+
+            result = lower(emit, *(operand(kind, value) for kind, value in zip(kinds, values, strict=True)))
+            return context.get_dummy_value() if result is None else result
+
+        return results[meaning.__annotations__["return"]](*kinds), generate
+
+    names = ["typing", *inspect.signature(meaning).parameters]
+    define.__name__ = meaning.__name__
+    define.__signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    )
+    return define
+
+
 def _emitted(lower: Callable) -> Callable:
     """Decorate the NumPy meaning of an operation: on a device, calls become what ``lower(emit, ...)`` emits."""
 
     def decorate(meaning: Callable) -> Callable:
+        OPERATIONS[meaning.__name__] = meaning, lower
         if device.cuda is None or device.SIMULATED:
             return meaning
-
-        results = {"int": types.int64, "float": types.float32, "None": types.void}
-
-        def define(typing: Any, *kinds: Any) -> tuple:
-            def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: list) -> ir.Value:
-                emit = Emitter(context, builder)
-
-                def operand(kind: Any, value: ir.Value) -> Any:
-                    if isinstance(kind, types.Literal):
-                        return kind.literal_value
-                    return emit.array(kind, value) if isinstance(kind, types.Array) else value
-
-                result = lower(emit, *(operand(kind, value) for kind, value in zip(kinds, values, strict=True)))
-                return context.get_dummy_value() if result is None else result
-
-            return results[meaning.__annotations__["return"]](*kinds), generate
-
-        names = ["typing", *inspect.signature(meaning).parameters]
-        define.__name__ = meaning.__name__
-        define.__signature__ = inspect.Signature(
-            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
-        )
-        return device.intrinsic(define)
+        return device.intrinsic(definition(meaning, lower))
 
     return decorate
 
