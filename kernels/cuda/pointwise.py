@@ -11,10 +11,10 @@ side by side; their sums are added at the end, in order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -69,21 +69,31 @@ TILES = (
 )
 
 
+# What `choose` reckons with, in clocks of a multiprocessor of a recent device.
+LANES = 128  # multiply-adds in one clock
+BYTES = 24.0  # from the second-level cache in one clock
+LATENCY = 600.0  # of a load from the device's memory: a step takes no less
+BEGIN = 2000.0  # to start a block and to write what it has computed
+
+
 def choose(pixels: int, c_in: int, c_out: int, batch: int, multiprocessors: int) -> Tile:
     """Return the tile with the least estimated time for ``batch`` products.
 
-    A step costs a thread its multiply-adds, the loads from shared memory they need, and a barrier; blocks run in waves
-    over the multiprocessors, each of which works on the threads of two of them at a time.
+    A step costs its multiply-adds and the loads from shared memory that they need, or the loads from further away if
+    these take longer. Blocks run in waves over the multiprocessors, some side by side on each.
     """
 
     def time(tile: Tile) -> float:
         blocks = divided(pixels, tile.pixels) * divided(c_out, tile.channels) * batch
         steps = divided(c_in, tile.depth * tile.slices)
-        work = tile.depth * (tile.rows * tile.columns + 2 * (tile.rows + tile.columns))
-        warps = divided(tile.threads * tile.slices, 32)
-        resident = min(blocks, 2 * multiprocessors)
-        busy = max(1.0, warps * resident / multiprocessors / 4)  # warps per scheduler, which issues one at a time
-        return divided(blocks, resident) * steps * (max(work * busy, work + 600.0) + 40.0)
+        beside = min(2 if tile.rows * tile.columns > 32 else 3, divided(blocks, multiprocessors))
+        sums = tile.depth * (tile.rows * tile.columns + (tile.rows + tile.columns) / 2)
+        arithmetic = beside * sums * tile.threads * tile.slices / LANES
+        loads = beside * 4 * tile.depth * tile.slices * (tile.pixels + tile.channels) / BYTES
+        # The last wave is seldom full, but then blocks do not all end at once either.
+        full = blocks / (multiprocessors * beside)
+        waves = (max(full, 1.0) + math.ceil(full)) / 2
+        return waves * (steps * max(arithmetic, loads, LATENCY) + BEGIN)
 
     return min(TILES, key=time)
 
@@ -209,7 +219,7 @@ def prepare_pointwise_conv2d(
     The scale, (N, C_in), multiplies every pixel of its image before the convolution.
     """
     g = checks.pointwise_conv2d(stand_in(x_shape), stand_in(weight_shape), groups=groups, activation=activation)
-    n, pixels = x_shape[0], prod(x_shape[1:3])
+    n, pixels = x_shape[0], math.prod(x_shape[1:3])
     # Tiles may run from one image into the next, unless every image has a scale of its own.
     images, pixels = (n, pixels) if scale else (min(n, 1), n * pixels)
     c_in, c_out = weight_shape[0], weight_shape[1] // groups
