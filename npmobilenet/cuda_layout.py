@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import prod
 from typing import Any
+
+from numba import float32
 
 from npmobilenet.cuda_arrays import DeviceArray
 from npmobilenet.graph import Shape
-from npmobilenet.kernels.cuda.device import cuda, kernel
+from npmobilenet.kernels.cuda.device import SIMULATED, cuda, kernel
+from npmobilenet.kernels.cuda.registers import quotient
 
-THREADS = 256
+THREADS = 8 if SIMULATED else 256  # the simulator runs each as a thread of Python
 
 
-def _copy_pixels(x, images, channels, rows, columns, height, width, pixels, depth, out):  # noqa: ANN001
-    """Copy pixels of ``x``, at such distances between neighbours, to (N, H, W, C); a thread for each pixel."""
-    pixel = cuda.grid(1)
+def _copy_pixels(x, images, channels, rows, columns, width, pixels, depth, out):  # noqa: ANN001
+    """Copy ``x``, at such distances between neighbours, to (N, H, W, C): a thread a pixel, a row of blocks an image."""
+    pixel, image = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, cuda.blockIdx.y
     if pixel < pixels:
-        row = pixel // width
-        start = row // height * images + row % height * rows + pixel % width * columns
+        row = quotient(pixel, width)
+        start = image * images + row * rows + (pixel - row * width) * columns
+        place = (image * pixels + pixel) * depth
         for channel in range(depth):
-            out[pixel * depth + channel] = x[start + channel * channels]
+            out[place + channel] = float32(x[start + channel * channels])
 
 
 @cache
@@ -34,11 +37,12 @@ def channels_last(shape: Shape) -> Callable[[Any, DeviceArray, Any], None]:
 
     It takes the stream, the batch (N, C, H, W), of any float type and strides, and the array.
     """
-    pixels, (_, height, width, depth) = prod(shape[:3]), shape
-    grid = -(-pixels // THREADS)
+    n, height, width, depth = shape
+    pixels = height * width
+    grid = (-(-pixels // THREADS), n)
 
     def launch(stream: Any, x: DeviceArray, out: Any) -> None:
         distances = (stride // x.dtype.itemsize for stride in x.strides)
-        _kernel()[grid, THREADS, stream](x.flat, *distances, height, width, pixels, depth, out)
+        _kernel()[grid, THREADS, stream](x.flat, *distances, width, pixels, depth, out)
 
     return launch

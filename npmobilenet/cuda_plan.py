@@ -28,6 +28,7 @@ from npmobilenet.plan import ARENA_ALIGNMENT, arrange
 
 LARGEST_BATCH = 512
 LARGEST_TENSOR = 2**31 - 1  # values: kernels count in 32 bits
+HEAD_START = 30  # runs of a network for which the device is busy while the host puts launches and events on its stream
 UNIT = 16  # bytes: what `arrange` counts in, so that tensors start at multiples of 16 * ARENA_ALIGNMENT
 
 
@@ -62,6 +63,7 @@ class CudaProgram:
         self.graph = fuse(graph)
         self.dtype = np.dtype(dtype)
         self.weights = self._upload(packed_weights(self.graph, weights))
+        self._largest_tensors: dict[Pair, int] = {}  # of one image, by its size
 
     def _upload(self, packed: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """In one piece of memory, by one transfer."""
@@ -89,7 +91,9 @@ class CudaProgram:
 
     def largest_batch(self, size: Pair) -> int:
         """How many images of ``(H, W)`` are computed at once at most."""
-        return max(1, min(LARGEST_BATCH, LARGEST_TENSOR // max(map(prod, self.graph.shapes(size).values()))))
+        if size not in self._largest_tensors:
+            self._largest_tensors[size] = max(map(prod, self.graph.shapes(size).values()))
+        return max(1, min(LARGEST_BATCH, LARGEST_TENSOR // self._largest_tensors[size]))
 
 
 class CudaPlan:
@@ -141,7 +145,9 @@ class CudaPlan:
         channels, *size = self.output_shape
         if isinstance(x, np.ndarray):
             return np.empty((len(x), channels, *size), np.float32)
-        y = DeviceArray.empty((len(x), *size, channels), self.program.dtype)
+        shape, dtype = (len(x), *size, channels), self.program.dtype
+        memory = allocate(prod(shape) * dtype.itemsize, "the result", ask=False)
+        y = DeviceArray(cuda_memory.pointer(memory), shape, None, dtype, memory)
         return y.transpose(0, 3, 1, 2) if size else y
 
     # Running -----------------------------------------------------------------------------------------------
@@ -176,7 +182,9 @@ class CudaPlan:
     def time_steps(self, repeats: int = 10) -> dict[str, float]:
         """Return the seconds of each launch, the median of some, by the tensor it writes. The input is not set."""
         work = self._workspace()
-        times = [work.time_launches() for _ in range(repeats + 1)][1:]  # the first compiles
+        work.time_launches()  # compiles
+        work.graph = work.graph or work.recorded()
+        times = [work.time_launches() for _ in range(repeats)]
         self._idle.append(work)
         return dict(zip((step.output for step in self.steps), np.median(times, axis=0).tolist(), strict=True))
 
@@ -192,7 +200,7 @@ class Workspace:
 
     def __init__(self, plan: CudaPlan) -> None:
         n, _, h, w = plan.shapes["upload"]
-        self.arena = allocate(plan.memory, f"a batch of {n} images of {h}x{w}")
+        self.arena = allocate(plan.memory, f"a batch of {n} ({h}x{w})")
         self.stream = cuda_memory.stream()
         self.tensors = {
             name: self.arena[start : start + plan._bytes(name)].view(plan.dtype(name))
@@ -213,8 +221,8 @@ class Workspace:
         """
         stream = self.stream
         self.channels_last(stream, x, self.tensors["input"])
-        if self.calls == 1 and len(self.launches) > 2:
-            self.graph = cuda_graphs.record(lambda handle: self._between(cuda_memory.external_stream(handle)))
+        if self.calls == 1 and not self.graph:
+            self.graph = self.recorded()
         if self.graph and cuda_graphs.switched_on():
             self.graph.launch(cuda_memory.handle(stream))
         else:
@@ -232,9 +240,17 @@ class Workspace:
         for launch, arrays in self.launches[:-1]:
             launch(stream, *arrays)
 
+    def recorded(self) -> cuda_graphs.Graph | None:
+        """The launches that are the same in every call, if there are enough of them and they can be recorded."""
+        if len(self.launches) < 3:
+            return None
+        return cuda_graphs.record(lambda handle: self._between(cuda_memory.external_stream(handle)))
+
     def time_launches(self) -> list[float]:
         """Launch everything between events; return the seconds of each launch."""
         events = [cuda_memory.event() for _ in range(len(self.launches) + 1)]
+        for _ in range(HEAD_START if self.graph else 0):  # so that the device never waits for the host
+            self.graph.launch(cuda_memory.handle(self.stream))
         events[0].record(self.stream)
         for (launch, arrays), event in zip(self.launches, events[1:], strict=True):
             launch(self.stream, *arrays)
@@ -246,24 +262,26 @@ class Workspace:
 _PLANS: WeakSet[CudaPlan] = WeakSet()  # of all programs: what they keep for the next call can be given up
 
 
-def allocate(size: int, what: str) -> Any:
+def allocate(size: int, what: str, ask: bool = True) -> Any:
     """Return so many bytes on the device, giving up idle workspaces for them where it must be.
+
+    Without ``ask`` the device is asked what is free only when there is too little, since that takes a while.
 
     Raises
     ------
     DeviceMemoryError
         If they are not free.
     """
-    for last in (False, True):
-        free = cuda_memory.free_memory()
-        if size <= free:
+    for asked in (ask, True):
+        if not asked or size <= cuda_memory.free_memory():
             try:
                 return cuda_memory.empty(max(size, UNIT), np.uint8)
             except cuda_memory.OutOfMemory:  # in no one piece
                 pass
-        for plan in [] if last else list(_PLANS):
+        for plan in list(_PLANS):
             plan._idle.clear()
+    needed, free = size / 2**20, cuda_memory.free_memory() / 2**20
     raise DeviceMemoryError(
-        f"too little memory on the GPU for {what}: {size / 2**20:,.1f} MiB needed, {free / 2**20:,.1f} MiB free; take "
-        "smaller batches or images, or dtype='float16', or end what else uses the GPU (PyTorch keeps what it once took)"
+        f"too little memory on the GPU for {what}: {needed:,.1f} MiB needed, {free:,.1f} MiB free; take smaller batches or "
+        "images, or dtype='float16', or end what else uses the GPU (PyTorch keeps what it once took)"
     )

@@ -28,8 +28,8 @@ PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its 
 class Engine:
     """Computes the outputs of one network on one backend.
 
-    Results are the same bit for bit whatever the number of threads and the batch an image is part of. Any
-    number of Python threads may call :meth:`run` at once.
+    Results are the same bit for bit whatever the number of threads and the batch an image is part of; on a GPU in
+    every run of one batch size. Any number of Python threads may call :meth:`run` at once.
 
     Raises
     ------

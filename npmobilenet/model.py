@@ -139,7 +139,7 @@ class Model:
     """A network with its weights. Make one with :func:`load`.
 
     May be called from several Python threads at once, and pickled; results are the same bit for bit for any
-    number of threads and any split into batches.
+    number of threads and any split into batches. On a GPU they are in every run of one batch size.
 
     Attributes
     ----------

@@ -10,6 +10,7 @@ import npmobilenet
 from npmobilenet import cuda_memory, cuda_plan
 from npmobilenet.architectures import Architecture, random_weights
 from npmobilenet.architectures.blocks import Squeeze
+from npmobilenet.cli import doctor, main
 from npmobilenet.cuda_arrays import DeviceArray
 from npmobilenet.cuda_lowering import UnsupportedGraphError, lower
 from npmobilenet.cuda_plan import CudaProgram, DeviceMemoryError
@@ -17,11 +18,11 @@ from npmobilenet.engine import Engine
 from npmobilenet.errors import MissingDependencyError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels.cuda import device, inverted_residual, launch, pointwise
-from tests.conftest import reference
+from tests.conftest import photo, reference
 from tests.data.make_random_networks import NETWORKS as STORED
 
 LOGITS = 2e-4  # largest error of logits of size 10 in float32
-HALF = 0.2  # in float16: each of some layers rounds to 11 bits
+HALF = 0.4  # in float16, whose roundings add up: 0.05 to 0.3 with the shipped weights and exact sums
 
 needs_device = pytest.mark.skipif(device.problem() is not None, reason="no CUDA device, and no simulator")
 real_device = [pytest.mark.gpu, pytest.mark.skipif(device.SIMULATED or device.problem() is not None, reason="no GPU")]
@@ -318,9 +319,7 @@ def test_too_little_memory(monkeypatch):
     model(images(2, 3, 8, 8))
     assert asked == [1, 0], "an idle workspace was not given up"
     monkeypatch.setattr(cuda_memory, "free_memory", lambda: 2**20)
-    with pytest.raises(
-        DeviceMemoryError, match=r"for a batch of 64 images of 96x90: [\d.,]+ MiB needed, 1\.0 MiB free"
-    ):
+    with pytest.raises(DeviceMemoryError, match=r"for a batch of 64 \(96x90\): [\d.,]+ MiB needed, 1\.0 MiB free"):
         model(images(64, 3, 96, 90))
     monkeypatch.setattr(cuda_memory, "free_memory", lambda: 100)
     with pytest.raises(MemoryError, match="for the weights"):
@@ -332,10 +331,13 @@ def test_memory_in_no_one_piece(monkeypatch):
     def refuse(*arguments):
         raise cuda_memory.OutOfMemory
 
-    model = tiny_model()
+    model, x = tiny_model(), images(1, 3, 8, 8)
+    tensor = Tensor(x)
     monkeypatch.setattr(cuda_memory, "empty", refuse)
-    with pytest.raises(DeviceMemoryError, match="take smaller batches"):
-        model(images(1, 3, 8, 8))
+    with pytest.raises(DeviceMemoryError, match=r"for a batch of 1 \(8x8\): .* take smaller batches"):
+        model(x)
+    with pytest.raises(DeviceMemoryError, match="for the result"):
+        model(tensor)
 
 
 @needs_device
@@ -352,6 +354,15 @@ def test_without_a_device(monkeypatch):
     assert "\n" not in str(error.value)
 
 
+def test_the_command_line_without_a_device(monkeypatch, capsys):
+    monkeypatch.setattr(device, "problem", lambda: "not available: no driver")
+    assert main(["classify", str(photo("coffee.png")), "--backend", "cuda"]) == 1
+    assert (
+        capsys.readouterr().err == "npmobilenet: the backend 'cuda' cannot run here: CUDA is not available: no driver\n"
+    )
+    assert doctor._cuda_test() == "not run: no device"
+
+
 def test_types_of_storage():
     for options in ({"dtype": "float16", "backend": "reference"}, {"dtype": "int8"}):
         with pytest.raises(ValueError, match="dtype must be float32, or float16 with the backend 'cuda'"):
@@ -364,9 +375,9 @@ class TestOnAGpu:
     pytestmark = real_device
 
     @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v1"])
-    @pytest.mark.parametrize("photo", ["astronaut", "chelsea", "coffee", "grace_hopper", "rocket"])
-    def test_stored_logits_of_real_weights(self, name, photo):
-        stored = reference(f"{name}_imagenet_{photo}")
+    @pytest.mark.parametrize("image", ["astronaut", "chelsea", "coffee", "grace_hopper", "rocket"])
+    def test_stored_logits_of_real_weights(self, name, image):
+        stored = reference(f"{name}_imagenet_{image}")
         assert_like(npmobilenet.load(name, backend="cuda")(stored["input"]), stored["logits_f64"])
         half = npmobilenet.load(name, backend="cuda", dtype="float16")(stored["input"])
         assert_like(half, stored["logits_f64"], HALF)
@@ -418,6 +429,7 @@ class TestOnAGpu:
         assert np.array_equal(cupy.asnumpy(result), model(x))
 
     def test_memory_runs_out(self):
+        """Of an image of 10 gigapixels, which is not there; nothing is launched."""
         model = npmobilenet.load(backend="cuda")
         with pytest.raises(DeviceMemoryError, match="smaller"):
-            model(DeviceArray(256, (512, 3, 8192, 8192), None, np.dtype(np.float32), None))
+            model(DeviceArray(256, (1, 3, 100_000, 100_000), None, np.dtype(np.float32), None))

@@ -18,7 +18,7 @@ from npmobilenet.kernels import registry
 # The largest error that passes, as a part of the largest value. A sum of a thousand products in float32 is off by some
 # 1e-6 of that, one in float16 by a rounding of what is stored, 5e-4; sixty layers add such errors up.
 KERNEL = {"float32": 1e-5, "float16": 4e-3}
-NETWORK = {"float32": 5e-5, "float16": 3e-2}
+NETWORK = {"float32": 5e-5, "float16": 5e-2}
 
 STORED = Path(__file__).parents[2] / "tests/data/reference"  # in a checkout
 NETWORKS = ("mobilenet_v2", "mobilenet_v1", "mixnet_s", "mobilenet_v3_large", "efficientnet_b0")
