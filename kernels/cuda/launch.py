@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import numba
 import numpy as np
 
 from npmobilenet.kernels import checks
@@ -49,11 +50,25 @@ class Launch:
     scalars: tuple[int, ...]
     order: tuple[int, ...]
     dtype: np.dtype
+    # By stream: Numba itself remembers only the last few of the many launchers of a network.
+    _configured: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, stream: Any, *arrays: Any) -> None:
         """Start the kernel on flat device arrays and return at once; nothing is checked."""
         if 0 not in self.grid:  # an empty batch
-            self.kernel[self.grid, self.block, stream](*(arrays[i] for i in self.order), *self.scalars)
+            start = self._configured.get(stream) or self._configure(stream)
+            start(*(arrays[i] for i in self.order), *self.scalars)
+
+    def _configure(self, stream: Any) -> Any:
+        """Numba's launcher for this stream, made without its warning that the grid is small: so may be the image."""
+        warns, numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = numba.config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            start = self.kernel[self.grid, self.block, stream]
+        finally:
+            numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = warns
+        if not device.SIMULATED:  # there all launchers of a kernel are one
+            self._configured[stream] = start
+        return start
 
     def signature(self) -> tuple:
         """The Numba types of the kernel's arguments."""
