@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet import cuda_memory, cuda_plan
+from npmobilenet import cuda_graphs, cuda_memory, cuda_plan
 from npmobilenet.architectures import Architecture, random_weights
 from npmobilenet.architectures.blocks import Squeeze
 from npmobilenet.cli import doctor, main
@@ -278,6 +278,31 @@ def test_a_workspace_leaves_nothing_behind():
     expected = model(x)
     assert np.isnan(model(np.full_like(x, np.nan))).all()
     assert np.array_equal(model(x), expected)
+
+
+@pytest.mark.skipif(not device.SIMULATED, reason="a device has its own")
+def test_from_the_second_call_on_launches_are_recorded(monkeypatch):
+    """All but the first, which reads the caller's array, and the last, which writes the result."""
+
+    class Recorded:
+        def __init__(self, launch_all):
+            self.launch_all, self.launched = launch_all, 0
+
+        def launch(self, handle):
+            self.launched += 1
+            self.launch_all(handle)
+
+    monkeypatch.setattr(cuda_graphs, "record", Recorded)
+    monkeypatch.setattr(cuda_memory, "external_stream", lambda number: cuda_memory.stream())
+    model, x = tiny_model(), images(1, 3, 8, 8)
+    (expected, *others) = [model(x) for _ in range(3)]
+    (work,) = model._engine.plan((8, 8))._idle
+    assert work.graph.launched == 2
+    monkeypatch.setenv(cuda_graphs.SWITCH, "0")
+    others.append(model(x))
+    assert work.graph.launched == 2
+    assert all(np.array_equal(logits, expected) for logits in others)
+    assert np.array_equal(model(Tensor(2 * x)), model(2 * x))
 
 
 @needs_device
