@@ -282,6 +282,6 @@ def allocate(size: int, what: str, ask: bool = True) -> Any:
             plan._idle.clear()
     needed, free = size / 2**20, cuda_memory.free_memory() / 2**20
     raise DeviceMemoryError(
-        f"too little memory on the GPU for {what}: {needed:,.1f} MiB needed, {free:,.1f} MiB free; take smaller batches "
-        "or images, or dtype='float16', or end what else uses the GPU (PyTorch keeps what it once took)"
+        f"too little memory on the GPU for {what}: {needed:,.1f} MiB needed, {free:,.1f} MiB free; take smaller "
+        "batches or images, or dtype='float16', or end what else uses the GPU (PyTorch keeps what it once took)"
     )
