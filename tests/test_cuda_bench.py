@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench.cuda import __main__ as command
-from npmobilenet.bench.cuda import correctness, report
+from npmobilenet.bench.cuda import correctness, report, torch_networks
+from npmobilenet.bench.peers.folded import folded_layers
+from npmobilenet.engine import Engine
 from npmobilenet.kernels.cuda import device
 from tests.test_cuda_model import few_threads, needs_device  # noqa: F401 - a fixture for all tests here
 
@@ -87,3 +90,18 @@ def test_the_document_takes_the_tables(tmp_path):
     file.write_text("no markers")
     with pytest.raises(ValueError, match="has no lines"):
         report.write_into(file, [])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mixnet_s", "mobilenet_v3_small"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_same_network_in_pytorch(name, channels_last):
+    """On the CPU, so that it is right when there is a GPU."""
+    torch = pytest.importorskip("torch")
+    graph = get_architecture(name).graph(1.0, 7, "same")
+    weights, size = random_weights(graph, 2), (33, 40)
+    x = np.random.default_rng(0).standard_normal((2, 3, *size)).astype(np.float32)
+    layers = folded_layers(graph, weights, size)
+    with torch.inference_mode():
+        logits = torch_networks.network(layers, "float32", channels_last, "cpu")(torch.from_numpy(x)).numpy()
+    assert correctness.error(logits, Engine(graph, weights, "reference").run(x)) < 5e-5

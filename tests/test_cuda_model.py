@@ -8,7 +8,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet import cuda_graphs, cuda_memory, cuda_plan
-from npmobilenet.architectures import Architecture, random_weights
+from npmobilenet.architectures import Architecture, get_architecture, random_weights
 from npmobilenet.architectures.blocks import Squeeze
 from npmobilenet.cli import doctor, main
 from npmobilenet.cuda_arrays import DeviceArray
@@ -330,6 +330,20 @@ def test_plans_and_their_memory():
 
 
 @needs_device
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mixnet_s", "mobilenet_v3_small"])
+def test_launches_of_real_networks_fit_a_device(name, monkeypatch):
+    """Nothing is run: blocks and grids within CUDA's limits, from one small image to many and to one large one."""
+    monkeypatch.undo()  # as many threads as on a device
+    graph = get_architecture(name).graph()
+    program = CudaProgram(graph, random_weights(graph))
+    for size, batch in (((32, 32), 1), ((224, 224), 1), ((224, 224), 32), ((224, 224), 512), ((2000, 3000), 1)):
+        for step in program.plan(size, None, batch).steps:
+            (x, y, z), (blocks_x, blocks_y, blocks_z) = step.launch.block, step.launch.grid
+            assert x * y * z <= 1024 and z <= 64, step
+            assert 0 < blocks_x < 2**31 and 0 < blocks_y < 2**16 and 0 < blocks_z < 2**16, step
+
+
+@needs_device
 def test_too_little_memory(monkeypatch):
     model = tiny_model()
     model(images(1, 3, 8, 8))  # its workspace is idle now
@@ -410,7 +424,6 @@ class TestOnAGpu:
 
     @pytest.mark.parametrize("name", STORED)
     def test_stored_logits_of_random_weights(self, name):
-        from npmobilenet.architectures import get_architecture
         from tests.data.make_random_networks import network_input
 
         architecture, _, width, classes, size, padding, eps, seed = STORED[name]

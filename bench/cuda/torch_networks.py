@@ -20,8 +20,8 @@ VARIANTS = (
 )
 
 
-def network(layers: list[Layer], dtype: str, channels_last: bool) -> Callable[[Any], Any]:
-    """Return a function from images (N, 3, H, W) on the GPU to logits."""
+def network(layers: list[Layer], dtype: str, channels_last: bool, place: str = "cuda") -> Callable[[Any], Any]:
+    """Return a function from images (N, 3, H, W) to logits, both on the device that PyTorch calls ``place``."""
     import torch
     from torch.nn import functional as f
 
@@ -38,11 +38,11 @@ def network(layers: list[Layer], dtype: str, channels_last: bool) -> Callable[[A
     }
 
     def weight(layer: Layer) -> Any:
-        value = torch.from_numpy(layer.weight).to("cuda", kind)
+        value = torch.from_numpy(layer.weight).to(place, kind)
         return value.contiguous(memory_format=layout) if value.ndim == 4 else value
 
     weights = {
-        layer.name: (weight(layer), torch.from_numpy(layer.bias).to("cuda", kind))
+        layer.name: (weight(layer), torch.from_numpy(layer.bias).to(place, kind))
         for layer in layers
         if layer.weight is not None
     }
