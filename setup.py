@@ -27,9 +27,10 @@ EXTRAS = {
     "image": ["pillow>=9.1", "tqdm>=4.60"],
     "test": ["pytest>=7.4", "pytest-benchmark>=4.0", "hypothesis>=6.80", "pillow>=9.1", "tqdm>=4.60"],
     "bench": ["pytest>=7.4", "pytest-benchmark>=4.0"],
-    "cuda": ["numba-cuda>=0.15"],
+    "cuda": ["numba-cuda[cu12]>=0.20"],  # with CUDA's compiler; a driver of that version or a later one is needed
 }
-EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# Not in "all": the CUDA compiler is large, and of use only where there is a device.
+EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if name != "cuda" for requirement in extra})
 # What `npmobilenet.bench.peers` compares with; frameworks, so not part of "all".
 EXTRAS["peers"] = ["onnx>=1.15", "onnxruntime>=1.17", "openvino>=2024.0", "ai-edge-litert>=1.2", "torch>=2.1"]
 

@@ -22,7 +22,7 @@ from npmobilenet.kernels.ladder import LADDERS
 
 # "ladder" holds the versions of an operation from the textbook's to the fastest, to be studied and measured
 # beside each other: nothing is dispatched to it.
-BACKENDS = ("reference", "cpu", "ladder")
+BACKENDS = ("reference", "cpu", "cuda", "ladder")
 
 
 def _everything(**what: Any) -> bool:
@@ -37,7 +37,7 @@ class Kernel:
     ----------
     operation : str
         What it computes: the name of the function in :mod:`npmobilenet.kernels.reference` that defines it.
-    backend : {"reference", "cpu", "ladder"}
+    backend : {"reference", "cpu", "cuda", "ladder"}
     variant : str
         How it computes it; unique among the kernels of one operation and backend.
     target : str
@@ -147,6 +147,20 @@ KERNELS: list[Kernel] = [
     _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
     _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
     _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
+    _row("conv2d", "cuda", "numba_cuda", "cuda.convolution"),
+    _row("depthwise_conv2d", "cuda", "numba_cuda", "cuda.depthwise"),
+    _row("mixed_depthwise_conv2d", "cuda", "numba_cuda", "cuda.mixed"),
+    _row("pointwise_conv2d", "cuda", "numba_cuda", "cuda.pointwise"),
+    _row("linear", "cuda", "numba_cuda", "cuda.linear"),
+    _row("squeeze_excite", "cuda", "numba_cuda", "cuda.squeeze_excite"),
+    _row("softmax", "cuda", "numba_cuda", "cuda.linear"),
+    _row("global_average_pool", "cuda", "numba_cuda", "cuda.pooling"),
+    _row("max_pool2d", "cuda", "numba_cuda", "cuda.pooling"),
+    _row("average_pool2d", "cuda", "numba_cuda", "cuda.pooling"),
+    *(
+        _row(operation, "cuda", "numba_cuda", "cuda.activation")
+        for operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
+    ),
 ]
 
 

@@ -17,49 +17,71 @@ from npmobilenet.plan import Plan, Program
 if TYPE_CHECKING:
     from npmobilenet.blocked_plan import BlockedPlan
     from npmobilenet.blocked_program import BlockedProgram
+    from npmobilenet.cuda_arrays import DeviceArray
+    from npmobilenet.cuda_plan import CudaPlan, CudaProgram
 
-BACKENDS = ("cpu", "njit", "reference")
-PLANS_KEPT = 16  # image sizes whose plan, with its arena, is kept for the next call
+BACKENDS = ("cpu", "cuda", "njit", "reference")
+DTYPES = ("float32", "float16")  # in which weights and activations are stored
+PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its arena, is kept for the next call
 
 
 class Engine:
     """Computes the outputs of one network on one backend.
 
-    Results are the same bit for bit whatever the number of threads and the batch an image is part of. Any
-    number of Python threads may call :meth:`run` at once.
+    Results are the same bit for bit whatever the number of threads and the batch an image is part of; on a GPU in
+    every run of one batch size. Any number of Python threads may call :meth:`run` at once.
+
+    Raises
+    ------
+    ValueError
+        If the backend cannot store its numbers as `dtype`, one of :data:`DTYPES`.
     """
 
-    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str = "cpu") -> None:
-        self.program = _program(graph, weights, backend)
-        self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan] = OrderedDict()
+    def __init__(
+        self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str = "cpu", dtype: str = "float32"
+    ) -> None:
+        if dtype not in (DTYPES if backend == "cuda" else DTYPES[:1]):
+            raise ValueError(
+                f"dtype must be float32, or float16 with the backend 'cuda'; got {dtype!r} with {backend!r}"
+            )
+        self.on_device = backend == "cuda"
+        self.program = _program(graph, weights, backend, dtype)
+        self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
         self._lock = threading.Lock()
 
-    def plan(self, size: Pair, output: str | None = None, threads: int = 1) -> Plan | BlockedPlan:
-        """Return the plan for images of ``(H, W)``, made when it is first asked for."""
-        key = (size, output, threads)
+    def plan(self, size: Pair, output: str | None = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
+        """Return the plan for images of ``(H, W)``, made when it is first asked for.
+
+        ``parallel`` is the number of threads that compute an image; on a GPU the number of images.
+        """
+        key = (size, output, parallel)
         with self._lock:
-            plan = self._plans.pop(key, None) or self.program.plan(size, output, threads)
+            plan = self._plans.pop(key, None) or self.program.plan(size, output, parallel)
             self._plans[key] = plan
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return plan
 
-    def run(self, x: np.ndarray, threads: int = 1, output: str | None = None) -> np.ndarray:
+    def run(self, x: np.ndarray | DeviceArray, threads: int = 1, output: str | None = None) -> np.ndarray | DeviceArray:
         """Compute a batch.
 
         Parameters
         ----------
         x : float array (N, C, H, W)
         threads : int
-            A single image is computed by all of them together; of several images each thread takes its own.
+            A single image is computed by all of them together; of several images each thread takes its own. A GPU
+            computes all images at once.
         output : str, optional
             The block or node whose output is wanted; the logits if None.
 
         Returns
         -------
         float32 array (N, C, P, Q) or (N, C)
+            On the device if ``x`` is, and then of the dtype in which the network is stored.
         """
-        size = x.shape[2:]
+        size = tuple(x.shape[2:])
+        if self.on_device:
+            return self._run_on_device(x, size, output)
         rounds = len(x) // threads * threads if threads > 1 else 0  # in which each thread has an image of its own
         alone = self.plan(size, output, 1) if rounds else None
         together = self.plan(size, output, threads) if rounds < len(x) or not rounds else None
@@ -75,9 +97,26 @@ class Engine:
             compute(index)
         return result
 
+    def _run_on_device(self, x: np.ndarray | DeviceArray, size: Pair, output: str | None) -> np.ndarray | DeviceArray:
+        """All images at once, or as many at a time as kernels can count the values of."""
+        most = self.program.largest_batch(size)
+        result = self.plan(size, output, min(max(len(x), 1), most)).empty_result(x)
+        for start in range(0, len(x), most):
+            part = slice(start, start + most)
+            stream = self.plan(size, output, len(x[part])).run(x[part], result[part])
+            if not isinstance(result, np.ndarray):
+                result.follow(stream)
+        return result
 
-def _program(graph: Graph, weights: Mapping[str, np.ndarray], backend: str) -> Program | BlockedProgram:
+
+def _program(
+    graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str
+) -> Program | BlockedProgram | CudaProgram:
     """The blocked kernels for the CPU; plain ones for a graph that these cannot compute, or where asked for."""
+    if backend == "cuda":
+        from npmobilenet.cuda_plan import CudaProgram
+
+        return CudaProgram(graph, weights, dtype)
     if backend == "cpu":
         from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
 

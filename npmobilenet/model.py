@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, 
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
 from npmobilenet.weights import CATALOGUE
+
+if TYPE_CHECKING:
+    from npmobilenet.cuda_arrays import DeviceArray
 
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
 
@@ -46,6 +49,7 @@ def load(
     preprocessing: Preprocessing | None = None,
     threads: int | None = None,
     backend: str = "cpu",
+    dtype: str = "float32",
 ) -> Model:
     """Load a network with its weights.
 
@@ -76,8 +80,11 @@ def load(
         architecture's resolution.
     threads : int, optional
         Default of every call; all CPUs that this process may use if None.
-    backend : {"cpu", "njit", "reference"}
-        The fastest kernels, plain Numba loops, or the NumPy definitions in float64.
+    backend : {"cpu", "cuda", "njit", "reference"}
+        The fastest kernels, an NVIDIA GPU, plain Numba loops, or the NumPy definitions in float64.
+    dtype : {"float32", "float16"}
+        In which weights and activations are stored; float16 on a GPU only, where it halves the memory traffic. Sums
+        are float32 either way.
 
     Returns
     -------
@@ -89,6 +96,8 @@ def load(
         If the file cannot be read, is refused as unsafe, or does not fit the network.
     ValueError
         If an option is out of range.
+    MissingDependencyError
+        If the backend is "cuda" and there is no GPU, or a package is missing.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -121,6 +130,7 @@ def load(
         preprocessing=_first(preprocessing, info.preprocessing, _usual_preprocessing(fitted.architecture)),
         threads=threads,
         backend=backend,
+        dtype=dtype,
         source=str(source),
     )
 
@@ -129,7 +139,7 @@ class Model:
     """A network with its weights. Make one with :func:`load`.
 
     May be called from several Python threads at once, and pickled; results are the same bit for bit for any
-    number of threads and any split into batches.
+    number of threads and any split into batches. On a GPU they are in every run of one batch size.
 
     Attributes
     ----------
@@ -140,7 +150,7 @@ class Model:
     preprocessing : Preprocessing
         How a photograph becomes an input.
     graph : Graph
-    backend : str
+    backend, dtype : str
     threads : int
         Default number of threads.
     source : str
@@ -158,6 +168,7 @@ class Model:
         preprocessing: Preprocessing | None = None,
         threads: int | None = None,
         backend: str = "cpu",
+        dtype: str = "float32",
         source: str = "",
     ) -> None:
         self.graph = graph
@@ -166,15 +177,16 @@ class Model:
         self.classes = class_names(graph.nodes[-1]["channels"], classes)
         self.preprocessing = preprocessing or IMAGENET
         self.threads = _checked_threads(available_cpus() if threads is None else threads)
-        self.backend = backend
+        self.backend, self.dtype = backend, dtype
         self.source = source
         self._weights = dict(weights)
-        self._engine = Engine(graph, self._weights, backend)
+        self._engine = Engine(graph, self._weights, backend, dtype)
 
     def __repr__(self) -> str:
+        stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
         return (
             f"<npmobilenet.Model {self.architecture} width={self.width:g} classes={len(self.classes)} "
-            f"backend={self.backend!r} threads={self.threads} from {self.source!r}>"
+            f"backend={self.backend!r} {stored}threads={self.threads} from {self.source!r}>"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -182,26 +194,29 @@ class Model:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._engine = Engine(self.graph, self._weights, self.backend)
+        self._engine = Engine(self.graph, self._weights, self.backend, self.dtype)
 
     @property
     def blocks(self) -> list[str]:
         """Names of the blocks, for :meth:`features`."""
         return list(self.graph.blocks)
 
-    def __call__(self, x: np.ndarray, *, threads: int | None = None) -> np.ndarray:
+    def __call__(self, x: np.ndarray | Any, *, threads: int | None = None) -> np.ndarray | DeviceArray:
         """Compute the logits.
 
         Parameters
         ----------
         x : float array (N, 3, H, W)
-            RGB, normalised as the weights expect (:meth:`preprocess`); any height and width.
+            RGB, normalised as the weights expect (:meth:`preprocess`); any height and width. With the backend "cuda"
+            also an array on the GPU: a PyTorch tensor, a CuPy array or whatever has ``__cuda_array_interface__``.
         threads : int, optional
-            For this call; the model's default if None.
+            For this call; the model's default if None. A GPU needs none.
 
         Returns
         -------
         float32 array (N, classes)
+            Of an array on the GPU: a :class:`~npmobilenet.cuda_arrays.DeviceArray` of the model's dtype, on the GPU.
+            PyTorch and CuPy take it without a copy (``torch.as_tensor(y, device="cuda")``).
 
         Raises
         ------
@@ -210,12 +225,15 @@ class Model:
         """
         return self._run(x, None, threads)
 
-    def features(self, x: np.ndarray, block: str = "pool", *, threads: int | None = None) -> np.ndarray:
+    def features(
+        self, x: np.ndarray | Any, block: str = "pool", *, threads: int | None = None
+    ) -> np.ndarray | DeviceArray:
         """Compute the output of a block: the pooled features, or a feature map.
 
         Parameters
         ----------
         x : float array (N, 3, H, W)
+            As for a call.
         block : str
             One of :attr:`blocks`, or a layer inside a block such as ``"block3.depthwise"`` (after its batch
             norm and activation).
@@ -224,6 +242,7 @@ class Model:
         Returns
         -------
         float32 array (N, C) after the pooling, (N, C, P, Q) before
+            Where and of which type: as for a call. On the GPU channels lie next to each other (``channels_last``).
 
         Raises
         ------
@@ -232,8 +251,8 @@ class Model:
         """
         return self._run(x, block, threads)
 
-    def _run(self, x: np.ndarray, output: str | None, threads: int | None) -> np.ndarray:
-        x = _checked_input(x, self.graph.in_channels)
+    def _run(self, x: np.ndarray | Any, output: str | None, threads: int | None) -> np.ndarray | DeviceArray:
+        x = _checked_input(x, self.graph.in_channels, self.backend)
         return self._engine.run(x, _checked_threads(self.threads if threads is None else threads), output)
 
     def preprocess(self, image: ImageSource) -> np.ndarray:
@@ -289,7 +308,7 @@ class Model:
         Parameters
         ----------
         logits : array (N, classes)
-            What calling the model gives; probabilities are their softmax, computed in float64.
+            What calling the model gives, from the GPU too; probabilities are their softmax, computed in float64.
         """
         logits = np.asarray(logits, np.float64)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -323,8 +342,19 @@ def _checked_threads(threads: int) -> int:
     raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
 
 
-def _checked_input(x: np.ndarray, channels: int) -> np.ndarray:
-    x = np.asarray(x)
+def _checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarray | DeviceArray:
+    on_device = hasattr(x, "__cuda_array_interface__")
+    if on_device and backend != "cuda":
+        raise ValueError(
+            f"x lies on a GPU and the model runs on the backend {backend!r}: load it with backend='cuda', or copy x to "
+            "the host"
+        )
+    if on_device:
+        from npmobilenet.cuda_arrays import DeviceArray
+
+        x = DeviceArray.of(x)
+    else:
+        x = np.asarray(x)
     expected = f"x must be a float array (N, {channels}, H, W)"
     if x.dtype.kind != "f":
         raise ValueError(
@@ -337,4 +367,4 @@ def _checked_input(x: np.ndarray, channels: int) -> np.ndarray:
         raise ValueError(f"{expected}, got {x.shape}: channels come first, x.transpose(0, 3, 1, 2)")
     if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
         raise ValueError(f"{expected}, got {x.shape}")
-    return x.astype(np.float32, copy=False)
+    return x if on_device else x.astype(np.float32, copy=False)

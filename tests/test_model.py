@@ -294,7 +294,7 @@ def test_bad_options(inputs):
         model.features(inputs, "neck")
     with pytest.raises(ValueError, match="top must be an integer >= 1, got 0"):
         model.classify(np.zeros((9, 9, 3), np.uint8), top=0)
-    with pytest.raises(ValueError, match="backend must be one of cpu, njit, reference, got 'gpu'"):
+    with pytest.raises(ValueError, match="backend must be one of cpu, cuda, njit, reference, got 'gpu'"):
         npmobilenet.load(backend="gpu")
     with pytest.raises(ValueError, match="no architecture 'resnet'"):
         npmobilenet.load(architecture="resnet")

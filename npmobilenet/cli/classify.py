@@ -40,7 +40,9 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
-    parser.add_argument("--backend", default="cpu", choices=("cpu", "njit", "reference"), help="default: %(default)s")
+    parser.add_argument(
+        "--backend", default="cpu", choices=("cpu", "cuda", "njit", "reference"), help="default: %(default)s"
+    )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
     add_network_options(parser)
     return parser

@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,14 +23,14 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the report; exit code 1 if the compiled kernels are wrong on this machine."""
+    """Print the report; exit code 1 if compiled kernels are wrong on this machine."""
     report = examine()
     if options.json:
         print(json.dumps(report, indent=1))
     else:
         for name, value in report.items():
             print(f"{name:<12} {value}")
-    return 0 if report["self-test"].startswith("passed") else 1
+    return 0 if report["self-test"].startswith("passed") and not report["CUDA test"].startswith("FAILED") else 1
 
 
 def examine() -> dict[str, str]:
@@ -50,29 +51,50 @@ def examine() -> dict[str, str]:
         "threads": f"{available_cpus()} by default (CPUs this process may use)",
         "CUDA": device.status(),
         "self-test": _self_test(),
+        "CUDA test": _cuda_test(),
         "cache": f"{cache} ({_megabytes(cache)})" if cache else "no folder can be written; every process compiles anew",
     }
     return report
 
 
 def _self_test() -> str:
-    """Compare the compiled network with the NumPy one on random weights, on one thread and on all."""
+    """Compare the compiled network with the NumPy one, on one thread and on all."""
+    from npmobilenet.machine import available_cpus
+
+    return _compared("cpu", (1, available_cpus()), "numbers of threads")
+
+
+def _cuda_test() -> str:
+    """The same on the GPU, where there is one."""
+    from npmobilenet.kernels.cuda import device
+
+    if device.SIMULATED or device.problem():
+        return "not run: no device"
+    try:
+        return _compared("cuda", (1, 1, 1), "runs")  # the third time as a CUDA graph
+    except Exception as error:  # whatever a driver or compiler raises: the report is to say so
+        return f"FAILED: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
+def _compared(backend: str, threads: Sequence[int], between: str) -> str:
+    """Compare a backend with the NumPy definitions on random weights, and its runs with each other."""
     import numpy as np
 
     from npmobilenet.architectures import get_architecture, random_weights
     from npmobilenet.engine import Engine
-    from npmobilenet.machine import available_cpus
 
     graph = get_architecture("mobilenet_v2").graph(width=0.25, num_classes=10)
     weights = random_weights(graph)
     x = np.random.default_rng(0).standard_normal((1, 3, 65, 47)).astype(np.float32)
     expected = Engine(graph, weights, "reference").run(x)
-    engine = Engine(graph, weights, "cpu")
+    engine = Engine(graph, weights, backend)
     start = time.perf_counter()
-    results = [engine.run(x, threads) for threads in (1, available_cpus())]
+    results = [engine.run(x, number) for number in threads]
     seconds = time.perf_counter() - start
     error = max(float(np.abs(result - expected).max() / max(1, np.abs(expected).max() / 10)) for result in results)
-    same = "" if np.array_equal(*results) else "; results differ between numbers of threads"
+    same = (
+        "" if all(np.array_equal(result, results[0]) for result in results) else f"; results differ between {between}"
+    )
     verdict = "passed" if error <= TOLERANCE and not same else "FAILED"
     took = f"{seconds:.1f} s with compiling"
     return f"{verdict}: largest error {error:.1e} (tolerance {TOLERANCE:.0e}){same}; {took}"

@@ -1,0 +1,44 @@
+"""A network in onnxruntime on the GPU, where onnxruntime can use it; images and logits stay there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npmobilenet.bench.peers.folded import Layer
+from npmobilenet.cuda_arrays import DeviceArray
+
+PROVIDER = "CUDAExecutionProvider"
+
+
+def prepared(layers: list[Layer], shape: tuple[int, ...], classes: int) -> Callable[[DeviceArray], DeviceArray]:
+    """Return a function from images on the GPU to logits there.
+
+    Raises
+    ------
+    ImportError
+        If onnx or onnxruntime is missing, or onnxruntime was built without CUDA.
+    """
+    import onnxruntime
+
+    from npmobilenet.bench.onnx_export import onnx_model
+
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise ImportError(f"this onnxruntime has no {PROVIDER}")
+    options = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
+    model = onnx_model(layers, shape).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=[(PROVIDER, options)])
+    if PROVIDER not in session.get_providers():
+        raise ImportError(f"onnxruntime cannot start its {PROVIDER}")
+    logits = DeviceArray.empty((shape[0], classes), np.dtype(np.float32))
+
+    def run(x: DeviceArray) -> DeviceArray:
+        binding: Any = session.io_binding()
+        binding.bind_input("input", "cuda", 0, np.float32, x.shape, x.pointer)
+        binding.bind_output("output", "cuda", 0, np.float32, logits.shape, logits.pointer)
+        session.run_with_iobinding(binding)
+        return logits
+
+    return run
