@@ -5,7 +5,6 @@ Like `plan`, a place where graphs and kernels meet. What depends on the size of 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 
@@ -24,6 +23,7 @@ from npmobilenet.kernels.blocked.layout import (
     pack_stem,
 )
 from npmobilenet.kernels.simd import Target, host
+from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import folded_parameters, fuse
 
 
@@ -72,7 +72,7 @@ class BlockedProgram:
         self.clamps = {name: np.array(bounds, np.float32) for name, bounds in CLAMPS.items()}
 
     def _check(self) -> None:
-        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        if not numba_is_on():
             raise UnsupportedGraphError("Numba is switched off")
         readers = Counter(name for node in self.graph for name in node.inputs)
         for number, node in enumerate(self.graph):
