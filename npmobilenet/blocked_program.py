@@ -144,10 +144,18 @@ class BlockedProgram:
         table, reach, _ = self._mixed[key]
         return table.ctypes.data, reach
 
-    def plan(self, size: Pair, output: str | None = None, threads: int = 1, fused: bool = True) -> BlockedPlan:
+    def plan(
+        self,
+        size: Pair,
+        output: str | None = None,
+        threads: int = 1,
+        fused: bool = True,
+        split: int | None = None,
+    ) -> BlockedPlan:
         """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits.
 
-        Without ``fused`` every layer is a call of its own: slower, but each can be seen.
+        Without ``fused`` every layer is a call of its own: slower, but each can be seen. With ``split`` the channels
+        that a block expands are computed in that many parts (1801.04381, section 5.1), not as is best here.
         """
         graph = self.graph if output is None else self.graph.up_to(output)
-        return BlockedPlan(self, graph, size, threads, fused)
+        return BlockedPlan(self, graph, size, threads, fused, split)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import kernel_sizes, positive
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from npmobilenet.study.study import Study, Table
 
 Parser = argparse.ArgumentParser
+NOTE_COLUMNS = 110
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def _print_table(table: Table) -> None:
     if table.notes:
         print()
     for note in table.notes:
-        print(note)
+        print(fill(note, NOTE_COLUMNS))
 
 
 def _save(study: Study, path: Path, wanted: bool) -> int:

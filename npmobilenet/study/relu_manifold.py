@@ -177,7 +177,7 @@ class Manifold:
                 markersize=5,
                 capsize=3,
                 color=colour,
-                label=f"n = {n}, simulated",
+                label="simulated, two standard errors" if n == 2 else None,
             )
         axes.axvline(6, color=BLACK, linestyle=":", linewidth=1)
         axes.annotate("MobileNetV2", (6, 0.06), xytext=(-4, 0), textcoords="offset points", ha="right")
@@ -185,7 +185,7 @@ class Manifold:
         axes.set_ylabel("part of the volume kept")
         axes.set_title("Theorem 1: how much of n dimensions survives ReLU in m")
         axes.set_ylim(0, 1.05)
-        axes.legend(ncols=3, loc="lower center")
+        axes.legend(loc="lower right", bbox_to_anchor=(0.97, 0.12))
 
 
 def study(dimensions: Sequence[int], samples: int, seed: int) -> Manifold:
