@@ -111,7 +111,7 @@ class Multipliers:
 
     def draw(self, figure: Figure) -> None:
         """Accuracy over time or multiply-adds; and time over multiply-adds, here and on the phone."""
-        from matplotlib.ticker import NullFormatter, ScalarFormatter
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
         from npmobilenet.study.pictures import GREY, SERIES
 
@@ -134,10 +134,11 @@ class Multipliers:
         right.set_ylabel("ms for one image")
         right.set_title("Time for multiply-adds")
         right.set_yscale("log")
-        for axes in (left, right):
+        for axes, logarithmic in ((left, [left.xaxis]), (right, [right.xaxis, right.yaxis])):
             axes.set_xscale("log")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter(ScalarFormatter())
+            for axis in logarithmic:
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(StrMethodFormatter("{x:g}"))
                 axis.set_minor_formatter(NullFormatter())
             axes.legend(loc="lower right", fontsize=9) if axes.get_legend_handles_labels()[0] else None
 

@@ -49,7 +49,7 @@ def load_network(source: str) -> Model:
 
 def milliseconds(seconds: float | None) -> str:
     """A time of a table, if there is one."""
-    return "-" if seconds is None else f"{1e3 * seconds:.3g}" if seconds < 1e-3 else f"{1e3 * seconds:.2f}"
+    return "-" if seconds is None else f"{1e3 * seconds:.3g}" if seconds < 1e-4 else f"{1e3 * seconds:.2f}"
 
 
 def ratio(value: float | None, digits: int = 2) -> str:
