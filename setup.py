@@ -25,7 +25,11 @@ def packages() -> dict[str, str]:
 
 EXTRAS = {
     "image": ["pillow>=9.1", "tqdm>=4.60"],
-    "test": ["pytest>=7.4", "pytest-benchmark>=4.0", "hypothesis>=6.80", "pillow>=9.1", "tqdm>=4.60"],
+    "study": ["matplotlib>=3.7", "pillow>=9.1"],
+    "test": [
+        *("pytest>=7.4", "pytest-benchmark>=4.0", "hypothesis>=6.80"),
+        *("pillow>=9.1", "tqdm>=4.60", "matplotlib>=3.7"),
+    ],
     "bench": ["pytest>=7.4", "pytest-benchmark>=4.0"],
     "cuda": ["numba-cuda[cu12]>=0.20"],  # with CUDA's compiler; a driver of that version or a later one is needed
 }

@@ -269,7 +269,7 @@ class Calls:
 
         if split:
             strip = -(-rows // self.plan.threads)
-            chunk = min(blocks, self._chunk(sum(scratch(strip))))
+            chunk = min(blocks, self._split_chunk(blocks) or self._chunk(sum(scratch(strip))))
         else:
             least = -(-(kernel_height - stride) // stride)  # a strip is at least as high as what it shares
             fitting = [n for n in range(1, rows + 1) if blocks * sum(scratch(n)) <= SCRATCH_BYTES]
@@ -332,6 +332,11 @@ class Calls:
         """How many channel blocks of so many bytes are computed at a time: whole panels."""
         wide = tiles(self.target)[0].blocks
         return max(wide, SCRATCH_BYTES // block_bytes // wide * wide)
+
+    def _split_chunk(self, blocks: int) -> int | None:
+        """How many channel blocks a part has if the plan is to split them so many times: whole panels."""
+        wide = tiles(self.target)[0].blocks
+        return -(-blocks // (wide * self.plan.split)) * wide if self.plan.split else None
 
     def _expand_and_filter(self, expand: Node, middle: Node, held: int) -> dict[str, int]:
         """What the kernels of `inverted_residual` know of expansion and depthwise; ``held`` rows are in the scratch."""

@@ -57,9 +57,17 @@ class BlockedPlan:
         Bytes of activations while one image is computed: tensors, the padded image, every thread's scratch.
     """
 
-    def __init__(self, program: BlockedProgram, graph: Graph, size: Pair, threads: int, fused: bool = True) -> None:
+    def __init__(
+        self,
+        program: BlockedProgram,
+        graph: Graph,
+        size: Pair,
+        threads: int,
+        fused: bool = True,
+        split: int | None = None,
+    ) -> None:
         self.program, self.graph, self.target, self.threads = program, graph, program.target, threads
-        self.fused = fused
+        self.fused, self.split = fused, split
         self.shapes = graph.shapes(size)
         self.readers: dict[str, list[Node]] = {}
         for node in graph:
@@ -130,6 +138,8 @@ class BlockedPlan:
             *CLAMPS,
         ):
             return False
+        if self.split:
+            return self.is_split(expand, project)
         if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else SPLIT_FROM):
             return False
         # On several threads a small image is not worth the rows that two strips both expand.
@@ -139,7 +149,7 @@ class BlockedPlan:
         """Whether a block is computed by chunks of channels rather than strips of rows."""
         if expand.operation == "conv2d" or project["groups"] > 1:  # the groups of a projection cannot be cut
             return False
-        return _weight_bytes(expand, project) >= SPLIT_FROM
+        return bool(self.split) or _weight_bytes(expand, project) >= SPLIT_FROM
 
     def _is_pair(self, nodes: tuple[Node, ...]) -> bool:
         """Expansion and depthwise convolution that one call computes, with the means for squeeze-and-excitation."""

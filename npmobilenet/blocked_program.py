@@ -5,7 +5,6 @@ Like `plan`, a place where graphs and kernels meet. What depends on the size of 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 
@@ -24,6 +23,7 @@ from npmobilenet.kernels.blocked.layout import (
     pack_stem,
 )
 from npmobilenet.kernels.simd import Target, host
+from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import folded_parameters, fuse
 
 
@@ -72,7 +72,7 @@ class BlockedProgram:
         self.clamps = {name: np.array(bounds, np.float32) for name, bounds in CLAMPS.items()}
 
     def _check(self) -> None:
-        if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        if not numba_is_on():
             raise UnsupportedGraphError("Numba is switched off")
         readers = Counter(name for node in self.graph for name in node.inputs)
         for number, node in enumerate(self.graph):
@@ -144,10 +144,18 @@ class BlockedProgram:
         table, reach, _ = self._mixed[key]
         return table.ctypes.data, reach
 
-    def plan(self, size: Pair, output: str | None = None, threads: int = 1, fused: bool = True) -> BlockedPlan:
+    def plan(
+        self,
+        size: Pair,
+        output: str | None = None,
+        threads: int = 1,
+        fused: bool = True,
+        split: int | None = None,
+    ) -> BlockedPlan:
         """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits.
 
-        Without ``fused`` every layer is a call of its own: slower, but each can be seen.
+        Without ``fused`` every layer is a call of its own: slower, but each can be seen. With ``split`` the channels
+        that a block expands are computed in that many parts (1801.04381, section 5.1), not as is best here.
         """
         graph = self.graph if output is None else self.graph.up_to(output)
-        return BlockedPlan(self, graph, size, threads, fused)
+        return BlockedPlan(self, graph, size, threads, fused, split)

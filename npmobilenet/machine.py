@@ -31,6 +31,11 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         return None
 
 
+def numba_is_on() -> bool:
+    """Return whether Numba compiles; with NUMBA_DISABLE_JIT=1 kernels run as Python, and are not worth timing."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+
+
 def cpu_name() -> str:
     """Return what the CPU calls itself, with LLVM's name for its microarchitecture."""
     import llvmlite.binding as llvm

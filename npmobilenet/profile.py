@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,63 @@ from npmobilenet.blocked_program import BlockedProgram
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
 
+if TYPE_CHECKING:
+    from npmobilenet.blocked_plan import BlockedPlan
+
 ROUNDS = 25
+NOISY = 0.2  # how much longer than the shortest round the middle one takes where the machine was busy
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a call takes, in seconds.
+
+    Attributes
+    ----------
+    best : float
+        The shortest round: what other processes add, they add to the others.
+    typical : float
+        The median.
+    """
+
+    best: float
+    typical: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        """Sum up rounds."""
+        return cls(min(seconds), median(seconds))
+
+
+def time_in_turns(calls: Sequence[Callable[[], object]], rounds: int = ROUNDS) -> list[Timing]:
+    """Measure calls in turns, so that what slows the machine down for a while slows all of them alike."""
+    for call in calls:  # compiles, and warms the caches up
+        call()
+    found: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, seconds in zip(calls, found, strict=True):
+            before = perf_counter()
+            call()
+            seconds.append(perf_counter() - before)
+    return [Timing.of(seconds) for seconds in found]
+
+
+def time_layers(plan: BlockedPlan, rounds: int = ROUNDS) -> dict[str, Timing]:
+    """Measure the calls of a plan, on one thread, by the name of the last layer of each."""
+    plan.time_groups()
+    found = [plan.time_groups() for _ in range(rounds)]
+    return {name: Timing.of([seconds[name] for seconds in found]) for name in found[0]}
+
+
+def noise(timings: Sequence[Timing]) -> str | None:
+    """Return a warning if rounds differed so much that times say little."""
+    excess = median(timing.typical / timing.best - 1 for timing in timings) if timings else 0.0
+    if excess < NOISY:
+        return None
+    return (
+        f"the machine was busy: half of the rounds took {100 * excess:.0f} % longer than the shortest, or more; "
+        f"measure again when it is idle"
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import add_network_options, kernel_sizes, names, positive, size
+from npmobilenet.cli.tables import print_columns
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -141,7 +142,7 @@ def print_table(counts: Counts) -> None:
     """Print one line per layer, then the totals."""
     header = ("layer", "output", "kernel", "stride", "parameters", "MACs", "memory")
     total = ("total", "", "", "", f"{counts.parameters:,}", f"{counts.macs:,}", "")
-    _print_columns([header, *map(_cells, counts.layers), total], texts=3)
+    print_columns([header, *map(_cells, counts.layers), total], texts=3)
     print(f"\nparameters      {counts.parameters:,} (convolution and linear kernels alone: {counts.weights:,})")
     print(f"multiply-adds   {counts.macs:,} (convolutions and linear layers)")
     print(f"memory          {_megabytes(counts.op_by_op_memory)} peak, each layer's inputs and output at once")
@@ -169,7 +170,7 @@ def print_comparison(plain: Counts, mixed: Counts, times: Sequence[Profile] | No
                 for line, (a, b) in zip(table[1:], seconds, strict=True)
             ),
         ]
-    _print_columns(table, texts=4)
+    print_columns(table, texts=4)
     print()
     for title, what in (("parameters", "parameters"), ("multiply-adds", "macs")):
         one, two = getattr(plain, what), getattr(mixed, what)
@@ -186,17 +187,6 @@ def _costs(one: LayerCount | Counts, two: LayerCount | Counts) -> tuple[str, ...
     """Parameters and multiply-adds of a layer in both networks, and the ratio of the latter."""
     ratio = f"{two.macs / one.macs:.2f}" if one.macs else ""
     return f"{one.parameters:,}", f"{two.parameters:,}", f"{one.macs:,}", f"{two.macs:,}", ratio
-
-
-def _print_columns(lines: Sequence[Sequence[str]], texts: int) -> None:
-    """Print lines of cells, the first ``texts`` columns aligned to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for cells in lines:
-        aligned = (
-            cell.ljust(width) if column < texts else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        print("  ".join(aligned).rstrip())
 
 
 def _cells(layer: LayerCount) -> tuple[str, ...]:

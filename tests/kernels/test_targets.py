@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 
 import llvmlite.binding as llvm
@@ -19,6 +18,7 @@ from npmobilenet.kernels import reference, registry
 from npmobilenet.kernels.blocked import library, operations
 from npmobilenet.kernels.blocked.layout import k_unit, tiles
 from npmobilenet.kernels.simd import Library, Target, host
+from npmobilenet.study import machine_code
 from tests.kernels.test_cpu_kernels import CASES
 from tests.kernels.test_jit import python
 from tests.kernels.tolerance import assert_close, tolerance
@@ -116,11 +116,7 @@ def assembly():
                 text = Library("inspected", target, library.define_common, None).assembly()
             except RuntimeError as error:
                 pytest.skip(f"this LLVM has no such target: {error}")
-            parts = re.split(r"^(\w+):.*\n", text, flags=re.MULTILINE)
-            made[target] = {
-                name: [line.strip() for line in body.splitlines()]
-                for name, body in zip(parts[1::2], parts[2::2], strict=True)
-            }
+            made[target] = machine_code.functions(text)
         return made[target]
 
     return functions
@@ -143,23 +139,14 @@ def test_a_call_of_the_mathematics_library_would_be_found(assembly):
     assert "fmaf" in foreign_calls(assembly(replace(TARGETS["SSE2"], has_fma=True)))
 
 
-def innermost_loops(body: list[str]) -> Iterator[list[str]]:
-    """The lines of loops that hold no other loop."""
-    labels = {line.split(":")[0]: at for at, line in enumerate(body) if re.match(r"\.L\w+:", line)}
-    back = [(labels.get(line.split()[-1]), at) for at, line in enumerate(body) if re.match(r"j|b\.|cb|tb", line)]
-    spans = [(start, end) for start, end in back if start is not None and start <= end]
-    for start, end in spans:
-        if not any((start, end) != (a, b) and start <= a and b <= end for a, b in spans):
-            yield body[start : end + 1]
-
-
 def busiest_loop(body: list[str], multiply_add: str) -> tuple[int, int]:
     """Multiply-adds in the innermost loop that has most of them, and its vectors that come from or go to the stack."""
     stack = re.compile(r".*mm\d+.*\(%rsp\)|.*\(%rsp\).*mm\d+|(ldr|str|ldp|stp)\s+q.*\[sp")
     counts = []
-    for loop in innermost_loops(body):
-        instructions = [line for line in loop if re.match(multiply_add, line)]
-        counts.append((len(instructions), sum(bool(stack.match(line)) for line in loop)))
+    for loop in machine_code.inner_loops(body):
+        lines = body[loop.start : loop.end + 1]
+        instructions = [line for line in lines if re.match(multiply_add, line)]
+        counts.append((len(instructions), sum(bool(stack.match(line)) for line in lines)))
     return max(counts)
 
 

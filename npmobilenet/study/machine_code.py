@@ -1,0 +1,157 @@
+"""Reading what a compiler wrote: functions, inner loops and kinds of instructions, in assembly or LLVM IR.
+
+Assembly is x86-64's (AT&T syntax) or AArch64's. A loop is what lies between a label and a branch back to it; one that
+holds no other is an inner loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_FUNCTION = re.compile(r"^(\w+):.*\n", re.MULTILINE)
+_LABEL = re.compile(r"(\.?L\w+):")
+_BRANCH = re.compile(r"(?:j\w+|b|b\.\w+|cbn?z|tbn?z)\s+(?:.*[\s,])?(\.?L\w+)$")
+_IR_FUNCTION = re.compile(r"^define .*?@\"?([\w.]+)\"?\(.*?^}", re.MULTILINE | re.DOTALL)
+_IR_LABEL = re.compile(r"\"?([\w.]+)\"?:$")
+_IR_TARGETS = re.compile(r"label %\"?([\w.]+)\"?")
+
+_VECTOR = r"(?:%[xyz]mm\d+|\bv\d+\.\d*[bhsd]|\b[qs]\d+\b)"
+_ADDRESS = r"(?:\S*\(.*\)|\[.*\])"
+_STACK = re.compile(r"\(%rsp|\[sp\b")  # frames are addressed by the stack pointer alone
+_USES_VECTOR, _USES_MEMORY = re.compile(_VECTOR), re.compile(_ADDRESS)
+KINDS: dict[str, re.Pattern] = {  # of instructions: the first that fits
+    "multiply-add": re.compile(r"vfn?m(?:add|sub)\w+\s|fml[as]\s|fn?madd\s"),
+    "broadcast": re.compile(r"vbroadcast\w*\s|v?shufps\s|vpermilps\s|dup\s|ld1r\s"),
+    "vector load": re.compile(rf"v?mov\w+\s+{_ADDRESS},\s*{_VECTOR}|(?:ldu?r|ldp|ld1)\s+\{{?\s*{_VECTOR}"),
+    "vector store": re.compile(rf"v?mov\w+\s+{_VECTOR},\s*{_ADDRESS}|(?:stu?r|stp|st1)\s+\{{?\s*{_VECTOR}"),
+    "other vector": re.compile(rf"\S+\s.*{_VECTOR}"),
+    "branch, compare": re.compile(r"(?:j\w+|cmp\w*|test\w*|b|b\.\w+|cbn?z|tbn?z|ret\w*|call\w*|blr?|tst)\b"),
+    "address, counter": re.compile(r"\S"),
+}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Lines ``start`` to ``end`` of a function, both included."""
+
+    start: int
+    end: int
+
+    def holds(self, other: Loop) -> bool:
+        """Whether the other lies inside."""
+        return self != other and self.start <= other.start and other.end <= self.end
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Instructions of some lines.
+
+    Attributes
+    ----------
+    kinds : dict of str to int
+        By `KINDS`.
+    loads : int
+        Vectors or factors that come from memory: by loads, broadcasts, and as operands of arithmetic.
+    stack : int
+        Accesses to the stack.
+    spills : int
+        Those of them that move a vector: registers were too few.
+    """
+
+    kinds: dict[str, int]
+    loads: int
+    stack: int
+    spills: int
+
+    @property
+    def instructions(self) -> int:
+        """All."""
+        return sum(self.kinds.values())
+
+    @property
+    def vector(self) -> int:
+        """Those that work on vector registers."""
+        return self.instructions - self.kinds["branch, compare"] - self.kinds["address, counter"]
+
+
+def functions(assembly: str) -> dict[str, list[str]]:
+    """Return the lines of every function, stripped: labels and instructions."""
+    parts = _FUNCTION.split(assembly)
+    return {
+        name.removeprefix("_"): [line.strip() for line in body.splitlines()]
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
+        if not name.startswith(("L", ".L"))
+    }
+
+
+def ir_functions(text: str) -> dict[str, list[str]]:
+    """Return the lines of every function that an IR module defines."""
+    return {match[1]: match[0].splitlines() for match in _IR_FUNCTION.finditer(text)}
+
+
+def is_instruction(line: str) -> bool:
+    """Whether a stripped line of assembly is one: no label, comment or directive."""
+    return bool(line) and not _LABEL.match(line) and line[0] not in ".#/;"
+
+
+def loops(lines: Sequence[str]) -> list[Loop]:
+    """Return the loops of a function, in assembly or IR."""
+    labels, found = {}, []
+    for at, line in enumerate(lines):
+        line = line.strip()
+        label = _LABEL.match(line) or _IR_LABEL.match(line)
+        if label:
+            labels[label[1]] = at
+        branch = _BRANCH.match(line.split("#")[0].strip())
+        targets = [branch[1]] if branch else _IR_TARGETS.findall(line) if line.startswith("br ") else []
+        found += [Loop(labels[target], at) for target in targets if target in labels]
+    return found
+
+
+def inner_loops(lines: Sequence[str]) -> list[Loop]:
+    """Return the loops that hold no other loop."""
+    found = loops(lines)
+    return [loop for loop in found if not any(loop.holds(other) for other in found)]
+
+
+def busiest_loop(lines: Sequence[str]) -> Loop | None:
+    """Return the inner loop with the most multiply-adds; among equals the one with the most vector instructions."""
+    found = inner_loops(lines)
+    if not found:
+        return None
+
+    def work(loop: Loop) -> tuple[int, int]:
+        body = lines[loop.start : loop.end + 1]
+        if ir := sum("llvm.fma" in line for line in body):
+            return ir, len(body)
+        counts = count(body)
+        return counts.kinds["multiply-add"], counts.vector
+
+    return max(found, key=work)
+
+
+def count(lines: Sequence[str]) -> Counts:
+    """Count the instructions of some lines of assembly."""
+    instructions = list(filter(is_instruction, map(str.strip, lines)))
+    kinds = Counter(map(kind_of, instructions))
+    stack = [line for line in instructions if _STACK.search(line)]
+    return Counts(
+        {kind: kinds[kind] for kind in KINDS},
+        loads=sum(_is_load(line) for line in instructions),
+        stack=len(stack),
+        spills=sum(_USES_VECTOR.search(line) is not None for line in stack),
+    )
+
+
+def kind_of(instruction: str) -> str:
+    """Return which of `KINDS` an instruction is."""
+    return next(kind for kind, pattern in KINDS.items() if pattern.match(instruction))
+
+
+def _is_load(instruction: str) -> bool:
+    kind = kind_of(instruction)
+    arithmetic = kind in ("multiply-add", "broadcast", "other vector")
+    return kind == "vector load" or (arithmetic and _USES_MEMORY.search(instruction) is not None)

@@ -1,0 +1,497 @@
+"""`npmobilenet study`: every topic's numbers against the papers', and its command on tiny settings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from importlib import import_module
+from math import comb, sqrt
+
+import numba
+import numpy as np
+import pytest
+
+import npmobilenet
+from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.cli import main
+from npmobilenet.cli.study import TOPICS, Topic
+from npmobilenet.engine import Engine
+from npmobilenet.image import IMAGENET, preprocess, read_image
+from npmobilenet.kernels.simd import Library
+from npmobilenet.profile import Timing, noise, time_in_turns
+from npmobilenet.study import cost, linear_bottleneck, machine_code, memory, mixed, multipliers, peak, relu_manifold
+from npmobilenet.study.features import visible
+from tests.conftest import compiled_only, photo
+
+SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A checkpoint of ten classes for images of 48x48."""
+    graph = get_architecture("mobilenet_v2").graph(0.25, 10)
+    about = {"preprocessing": replace(IMAGENET, resize=56, crop=(48, 48)).to_dict()}
+    path = tmp_path_factory.mktemp("study") / "tiny.npz"
+    return str(npmobilenet.export_weights(random_weights(graph), path, metadata=about))
+
+
+def topic_arguments(topic: str, tiny: str) -> list[str]:
+    """The smallest settings of a topic."""
+    picture = str(photo("rocket.jpg"))
+    return {
+        "cost": ["--width", "0.25", "--resolution", "32", "--rounds", "2"],
+        "relu-manifold": ["--dimensions", "2,5", "--samples", "200"],
+        "linear-bottleneck": ["--model", tiny, "--images", picture, "--views", "1"],
+        "memory": ["--width", "0.25", "--resolution", "64", "--splits", "2", "--rounds", "2"],
+        "multipliers": ["--widths", "0.35,0.25", "--resolutions", "96,64", "--rounds", "2"],
+        "mixed": ["--width", "0.25", "--resolution", "48", "--kernels", "3,5", "--rounds", "2"],
+        "features": [picture, "--model", tiny, "--block", "block2", "--channels", "5"],
+        "occlusion": [picture, "--model", tiny, "--patch", "16", "--step", "16"],
+        "asm": ["depthwise_3x3_s1x1_row_3"],
+    }[topic]
+
+
+# The command -----------------------------------------------------------------------------------------------------
+
+
+def test_without_a_topic_all_are_listed(capsys):
+    assert main(["study"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[: len(TOPICS)]] == list(TOPICS)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_topic_prints_tables_and_draws_a_picture(topic, tiny, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("PIL")
+    suffix = {"cost": ".svg", "asm": ".pdf"}.get(topic, ".png")
+    out = tmp_path / f"picture{suffix}"
+    assert main(["study", topic, *topic_arguments(topic, tiny), "--out", str(out)]) == 0
+    output = capsys.readouterr()
+    assert output.out.startswith(f"{topic}: {TOPICS[topic].summary}\n{TOPICS[topic].paper}\n")
+    assert output.err.strip() == f"picture: {out}"
+    assert out.read_bytes().startswith(SIGNATURES[suffix])
+    if suffix == ".png":
+        pixels = read_image(out)
+        assert min(pixels.shape[:2]) > 300 and pixels.std() > 10
+    if topic in ("cost", "memory", "multipliers", "mixed"):
+        assert ("not measured" in output.out) == bool(numba.config.DISABLE_JIT)
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_topic_has_json(topic, tiny, capsys):
+    pytest.importorskip("PIL")
+    assert main(["study", topic, *topic_arguments(topic, tiny), "--json", "--no-picture"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["topic"] == topic and report["paper"] == TOPICS[topic].paper and len(report) > 2
+
+
+def test_the_list_of_kernels_is_a_topic_too(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["study", "asm", "--target", "avx2", "--out", str(tmp_path / "all.png")]) == 0
+    assert "pointwise_6x2 " in capsys.readouterr().out
+
+
+def test_without_matplotlib_the_numbers_remain(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["study", "relu-manifold", "--samples", "10"]
+    assert main(arguments) == 0
+    output = capsys.readouterr()
+    assert "Theorem 1" in output.out
+    assert 'pip install "npmobilenet[study]"' in output.err and output.err.count("\n") == 1
+    assert main([*arguments, "--out", "picture.png"]) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["features", "PHOTO", "--model", "TINY", "--block", "neck"], "no block 'neck'; there are: stem, block1,"),
+        (["features", "PHOTO", "--model", "TINY", "--block", "pool"], "pool gives a vector, not feature maps"),
+        (["features", "nowhere.png", "--model", "TINY"], "nowhere.png"),
+        (["occlusion", "nowhere.png", "--model", "TINY"], "nowhere.png"),
+        (["occlusion", "PHOTO", "--model", "TINY", "--patch", "49"], "must fit the network's input, 48x48"),
+        (["occlusion", "PHOTO", "--model", "TINY", "--label", "dog"], "no class 'dog'"),
+        (["linear-bottleneck", "--images", "nowhere.png"], "nowhere.png"),
+        (["linear-bottleneck", "--images", "PHOTO", "--views", "3"], "there are 1 or 10 views"),
+        (["linear-bottleneck", "--images", "FOLDER"], "no image files in this folder"),
+        (["memory", "--network", "alexnet"], "no architecture 'alexnet'"),
+        (["mixed", "--network", "mobilenet_v1_dense"], "has no depthwise convolutions"),
+        (["multipliers", "--resolutions", "100"], "nothing was published for images of 100"),
+        (["relu-manifold", "--dimensions", "1"], "a spiral needs 2 dimensions"),
+        (["asm", "pointwise_6x3"], "no kernel 'pointwise_6x3'; near: pointwise_6x2"),
+        (["asm", "--target", "z80"], "no target 'z80'; there are: host, sse2"),
+        (["cost", "--out", "picture.txt"], "picture.txt: a picture's name must end in .png, .svg, .pdf"),
+        (["cost", "--out", "no/such/folder.png"], "there is no folder no/such"),
+    ],
+)
+def test_failures_are_one_line(arguments, message, tiny, tmp_path, capsys):
+    pytest.importorskip("PIL")
+    places = {"PHOTO": str(photo("rocket.jpg")), "TINY": tiny, "FOLDER": str(tmp_path)}
+    arguments = [places.get(argument, argument) for argument in arguments]
+    wanted = [] if "--out" in arguments else ["--no-picture"]
+    assert main(["study", *arguments, *wanted]) == 1
+    output = capsys.readouterr()
+    assert message in output.err and output.err.startswith("npmobilenet: ") and output.err.count("\n") == 1
+    assert output.out == ""
+
+
+def test_an_unknown_topic_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", "nonsense"])
+    assert stopped.value.code == 2 and "invalid choice: 'nonsense'" in capsys.readouterr().err
+
+
+def test_options_are_the_parameters_of_the_study(tiny):
+    """The command hands over what a topic's function asks for by name."""
+    import argparse
+    from inspect import signature
+
+    for name, topic in TOPICS.items():
+        parser = argparse.ArgumentParser()
+        topic.add_options(parser)
+        options = set(vars(parser.parse_args(topic_arguments(name, tiny))))
+        assert options == set(signature(import_module(Topic.module(name)).study).parameters)
+
+
+# Measuring -------------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_told():
+    assert noise([]) is None
+    assert noise([Timing.of([1.0, 1.0, 1.1])]) is None
+    assert "took 50 % longer than the shortest" in noise([Timing.of([1.0, 1.5, 2.0])])
+
+
+def test_rounds_take_turns():
+    calls = []
+    timings = time_in_turns([lambda: calls.append("a"), lambda: calls.append("b")], 3)
+    assert calls == ["a", "b"] * 4 and all(0 <= timing.best <= timing.typical for timing in timings)
+
+
+# cost: 1704.04861, section 3.1 and Table 3 -----------------------------------------------------------------------
+
+
+def test_cost_of_the_papers_layer():
+    table = cost.table_3()
+    assert table["macs"] == (462_422_016, 52_283_392)  # printed: 462 and 52.3 million
+    assert table["weights"] == (2_359_296, 266_752)  # printed: 2.36 and 0.27 million
+    assert table["macs"][1] / table["macs"][0] == pytest.approx(cost.separable_part(512, 3))
+    assert cost.separable_part(512, 3) == 1 / 512 + 1 / 9
+
+
+def test_cost_of_every_layer_is_the_formula(monkeypatch):
+    monkeypatch.setattr(cost, "numba_is_on", lambda: False)
+    found = cost.study(1.0, 224, 1)
+    assert sum(layer.times for layer in found.layers) == 13
+    for layer in found.layers:
+        assert layer.macs_ratio == pytest.approx(1 / cost.separable_part(layer.c_out, 3))
+        assert layer.c_out == 64 or 8 < layer.macs_ratio < 9  # "between 8 to 9 times"
+    stem, classifier = 10_838_016, 1_024_000
+    assert found.total(lambda layer: layer.macs) == (
+        4_867_293_184 - stem - classifier,
+        568_740_352 - stem - classifier,
+    )
+
+
+@compiled_only
+def test_cost_is_measured_with_both_classes_of_kernels():
+    found = cost.study(0.25, 32, 1)
+    assert found.measured == list(cost.KERNELS) == ["plain", "vector"]
+    assert all(time > 0 for layer in found.layers for pair in layer.seconds.values() for time in pair)
+
+
+# relu-manifold: 1801.04381, Figure 1 and appendix A ---------------------------------------------------------------
+
+
+def test_theorem_1():
+    assert relu_manifold.kept_part(2, 2) == 1 / 4  # both of two signs
+    assert relu_manifold.kept_part(2, 3) == 1 / 2
+    assert relu_manifold.kept_part(1, 5) == 1 - 1 / 2**5
+    for n, m in relu_manifold.THEOREM_CASES:  # at least n of m fair coins
+        assert relu_manifold.kept_part(n, m) == pytest.approx(sum(comb(m, k) for k in range(n, m + 1)) / 2**m)
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 3), (2, 5), (8, 16), (16, 32)])
+def test_theorem_1_by_simulation(n, m):
+    samples = 4000
+    expected = relu_manifold.kept_part(n, m)
+    found = relu_manifold.simulate_kept_part(n, m, samples, np.random.default_rng(1))
+    assert abs(found - expected) < 4 * sqrt(expected * (1 - expected) / samples)
+
+
+def test_the_spiral_comes_back_better_from_more_dimensions():
+    found = relu_manifold.study((2, 5, 30), 10, 0)
+    errors = [row.error for row in found.embeddings]
+    assert errors == sorted(errors, reverse=True)
+    assert [row.expected for row in found.embeddings] == pytest.approx([3 / 4, 6 / 32, 31 / 2**30])
+    for row in found.embeddings:  # points of one spiral are no independent samples: a wide tolerance
+        assert row.collapsed == pytest.approx(row.expected, abs=0.08)
+
+
+def test_without_relu_the_spiral_comes_back():
+    x = relu_manifold.spiral(50)
+    matrix = np.random.default_rng(0).standard_normal((5, 2))
+    np.testing.assert_allclose(np.linalg.pinv(matrix) @ (matrix @ x), x, atol=1e-12)
+
+
+# linear-bottleneck: 1801.04381, section 3.2 ----------------------------------------------------------------------
+
+
+def test_relu6_goes_behind_the_projection():
+    graph = get_architecture("mobilenet_v2").graph(0.25, 10)
+    changed = linear_bottleneck.with_relu6(graph, ["block3"])
+    assert len(changed.nodes) == len(graph.nodes) + 1
+    added = changed["block3.project.activation"]
+    assert added.inputs == ("block3.project.norm",) and added["function"] == "relu6"
+    assert changed["block3.add"].inputs == ("block3.project.activation", graph["block3.add"].inputs[1])
+    assert linear_bottleneck.bottlenecks(graph) == [f"block{number}" for number in range(1, 18)]
+    assert linear_bottleneck.bottlenecks(get_architecture("mobilenet_v1").graph()) == []
+
+
+def test_relu6_behind_a_projection_clamps_its_output():
+    graph = get_architecture("mobilenet_v2").graph(0.25, 10)
+    weights, x = random_weights(graph), np.random.default_rng(0).standard_normal((1, 3, 32, 32))
+    projected = Engine(graph, weights, "reference").run(x, output="block2")
+    clamped = Engine(linear_bottleneck.with_relu6(graph, ["block2"]), weights, "reference").run(x, output="block2")
+    np.testing.assert_allclose(clamped, np.clip(projected, 0, 6), atol=1e-5)
+
+
+@compiled_only
+def test_the_shipped_network_needs_its_linear_bottlenecks():
+    pytest.importorskip("PIL")
+    found = linear_bottleneck.study("mobilenet_v2", [str(photo("coffee.png"))], 1)
+    assert len(found.active) == 35 and len(found.changes) == 18
+    assert np.median([row.mean for row in found.active]) > linear_bottleneck.THRESHOLD
+    assert all(0.3 < row.negative < 0.7 and 0.3 < row.lost < 0.7 for row in found.changes[:-1])
+    assert found.changes[-1].blocks == "all" and found.changes[-1].agreement == 0
+    with_shortcut = [row.logits for row in found.changes[:-1] if row.shortcut]
+    without = [row.logits for row in found.changes[:-1] if not row.shortcut]
+    assert len(with_shortcut) == 10 and np.mean(with_shortcut) < np.mean(without)
+
+
+def test_ten_views_begin_with_the_centre():
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    wanted = replace(IMAGENET, resize=64, crop=(56, 56))
+    ten = linear_bottleneck.views(image, wanted, 10)
+    assert len(ten) == 10
+    np.testing.assert_array_equal(ten[0], preprocess(image, wanted))
+    np.testing.assert_array_equal(ten[1], ten[0][:, :, ::-1])
+
+
+# memory: 1801.04381, section 5.1 and Table 3 ---------------------------------------------------------------------
+
+
+def test_memory_table_is_the_papers(monkeypatch):
+    monkeypatch.setattr(memory, "numba_is_on", lambda: False)
+    found = memory.study("mobilenet_v2", 1.0, 224, 1, 1)
+    table = found.numbers()["table_3"]
+    by_network = {name: [row for row in table if row["network"] == name] for name in memory.PAPER}
+    assert max(row["bytes"] for row in by_network["MobileNetV2"]) == 401_408
+    assert max(row["bytes"] for row in by_network["MobileNetV1"]) == 1_605_632
+    for row in table:
+        misprint = row["network"] == "MobileNetV1" and row["size"] == 7
+        assert misprint or row["paper_kilobytes"] == pytest.approx(row["bytes"] / 1e3, rel=0.05, abs=1)
+    planned = {peak.name: peak.planned for peak in found.peaks}
+    assert planned["op by op, formula"] == planned["plain kernels, layer by layer"] == 6_021_120
+    assert planned["block as one, formula"] == 2_408_448
+
+
+@compiled_only
+def test_splitting_changes_memory_but_not_the_result():
+    from npmobilenet.blocked_program import BlockedProgram
+
+    graph = get_architecture("mobilenet_v2").graph(0.5, 10)
+    program = BlockedProgram(graph, random_weights(graph))
+    image = np.random.default_rng(0).standard_normal((3, 64, 64), np.float32)
+    expected = program.plan((64, 64)).run(image)
+    scratch = []
+    for parts in range(1, 7):
+        plan = program.plan((64, 64), split=parts)
+        np.testing.assert_array_equal(plan.run(image), expected)
+        scratch.append(plan.scratch_bytes)
+    assert scratch == sorted(scratch, reverse=True) and scratch[-1] <= scratch[0] / 3
+
+
+@compiled_only
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_a_process_grows_as_planned():
+    graph = get_architecture("mobilenet_v2").graph(1.0)
+    planned = memory.Program(graph, random_weights(graph), "cpu").plan((192, 192)).memory
+    measured = peak.measure("mobilenet_v2", 1.0, 192, "njit")
+    if measured is None:
+        pytest.skip("this system does not let a process reset its peak")
+    assert 0.8 * planned < measured < 1.5 * planned
+
+
+# multipliers: the authors' 22 checkpoints ------------------------------------------------------------------------
+
+
+def test_published_multiply_adds_are_ours(monkeypatch):
+    monkeypatch.setattr(multipliers, "numba_is_on", lambda: False)
+    found = multipliers.study(None, (224, 192, 160, 128, 96), 1)
+    assert len(found.networks) == len(multipliers.PUBLISHED) == 22 and not found.measured
+    for network in found.networks:
+        assert network.macs // 1_000_000 == network.published.macs  # printed cut, not rounded
+    parameters = {network.width: network.parameters for network in found.networks}
+    assert parameters[1.0] == 3_504_872 and parameters[1.4] == 6_108_776 and parameters[0.35] == 1_677_128
+
+
+# mixed: 1907.09595, section 3 ------------------------------------------------------------------------------------
+
+
+def test_receptive_field():
+    """Known from "Computing Receptive Fields of Convolutional Neural Networks" (Araujo et al. 2019): 315 and 491."""
+    assert mixed.receptive_field(get_architecture("mobilenet_v1").graph()) == 315
+    v2 = get_architecture("mobilenet_v2")
+    assert mixed.receptive_field(v2.graph()) == 491
+    plain, several = v2.with_mixed(9).graph(), v2.with_mixed((3, 5, 9)).graph()
+    assert mixed.receptive_field(plain) == mixed.receptive_field(several) == 3 + 8 / 2 * (491 - 3)
+    dilated = v2.with_mixed(9, ["block3"], dilated=True).graph()
+    assert mixed.receptive_field(dilated) == mixed.receptive_field(v2.with_mixed(9, ["block3"]).graph())
+
+
+def test_costs_of_kernel_sizes(monkeypatch):
+    def refuse(*arguments):
+        raise mixed.UnsupportedGraphError
+
+    monkeypatch.setattr(mixed, "_measure", refuse)
+    found = mixed.study("mobilenet_v2", 1.0, 224, (3, 5, 7, 9), 1)
+    macs = {variant.kernels: variant.depthwise_macs for variant in found.variants}
+    assert macs[(3,)] == 20_716_416 and macs[(9,)] == 9 * macs[(3,)]
+    assert macs[(3, 5, 7, 9)] == (9 + 25 + 49 + 81) / 36 * macs[(3,)]  # all channels are multiples of 4
+    assert [variant.name for variant in found.variants] == [
+        *("3x3", "5x5", "7x7", "9x9", "3,5", "3,5,7", "3,5,7,9")
+    ]  # fmt: skip
+
+
+# features, occlusion ---------------------------------------------------------------------------------------------
+
+
+def test_the_picture_is_what_the_network_sees():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    plain = replace(IMAGENET, resize=None, crop=(20, 20))
+    np.testing.assert_array_equal(visible(preprocess(pixels, plain), plain), pixels)
+
+
+def test_features_are_the_models(tiny):
+    pytest.importorskip("PIL")
+    from npmobilenet.study import features
+
+    found = features.study(str(photo("rocket.jpg")), "block4.depthwise", 3, tiny)
+    model = npmobilenet.load(tiny, backend="reference")
+    expected = model.features(model.preprocess(photo("rocket.jpg"))[None], "block4.depthwise")[0]
+    np.testing.assert_allclose(found.maps, expected, atol=1e-3)
+    assert found.strength[found.order[0]] == found.strength.max()
+
+
+@compiled_only
+def test_espresso_rests_on_the_coffee():
+    pytest.importorskip("PIL")
+    from npmobilenet.study import occlusion
+
+    found = occlusion.study(str(photo("coffee.png")), 64, 40, None, "mobilenet_v2")
+    assert found.label == "espresso" and found.probability == pytest.approx(0.992, abs=2e-3)
+    assert [(place.row, place.column) for place in found.places[:6]] == [
+        *((0, 0), (0, 40), (0, 80), (0, 120), (0, 160), (40, 0))
+    ]
+    row, column = np.unravel_index(found.heat.argmax(), found.heat.shape)
+    assert 30 < row < 130 and 50 < column < 170  # the coffee in the cup
+    named = occlusion.study(str(photo("coffee.png")), 64, 160, "espresso", "mobilenet_v2")
+    assert named.probability == found.probability
+
+
+# asm -------------------------------------------------------------------------------------------------------------
+
+AXPY = """\
+axpy:
+	.cfi_startproc
+	testq	%rdx, %rdx
+	jle	.LBB0_3
+	vbroadcastss	(%rcx), %ymm0
+.LBB0_1:
+	movq	%rdx, -8(%rsp)
+.LBB0_2:
+	vmovups	(%rdi,%rax), %ymm1
+	vmovups	-40(%rsp), %ymm2
+	vfmadd213ps	(%rsi,%rax), %ymm0, %ymm1
+	vaddps	%ymm1, %ymm2, %ymm1
+	vmovups	%ymm1, (%rsi,%rax)
+	addq	$32, %rax
+	cmpq	%rax, %rdx
+	jne	.LBB0_2
+	decq	%rcx
+	jne	.LBB0_1
+.LBB0_3:
+	retq
+"""
+
+
+def test_the_inner_loop_is_found_and_counted():
+    lines = machine_code.functions(AXPY)["axpy"]
+    loop = machine_code.busiest_loop(lines)
+    assert lines[loop.start] == ".LBB0_2:" and lines[loop.end] == "jne\t.LBB0_2"
+    assert len(machine_code.loops(lines)) == 2 and machine_code.inner_loops(lines) == [loop]
+    counts = machine_code.count(lines[loop.start : loop.end + 1])
+    assert counts.kinds == {
+        "multiply-add": 1,
+        "broadcast": 0,
+        "vector load": 2,
+        "vector store": 1,
+        "other vector": 1,
+        "branch, compare": 2,
+        "address, counter": 1,
+    }
+    assert (counts.instructions, counts.vector, counts.loads, counts.stack, counts.spills) == (8, 5, 3, 1, 1)
+    assert machine_code.count(lines).stack == 2
+
+
+@pytest.mark.parametrize(
+    ("instruction", "kind"),
+    [
+        ("fmla\tv0.4s, v1.4s, v2.s[0]", "multiply-add"),
+        ("vfmadd231ps\t(%rax), %zmm0, %zmm1", "multiply-add"),
+        ("ld1r\t{ v0.4s }, [x1]", "broadcast"),
+        ("vbroadcastss\t4(%rax), %ymm1", "broadcast"),
+        ("ldp\tq0, q1, [x2]", "vector load"),
+        ("movups\t(%rdi), %xmm0", "vector load"),
+        ("vmovups\t%ymm1, -32(%rsp)", "vector store"),
+        ("stp\tq0, q1, [sp, #16]", "vector store"),
+        ("vmaxps\t%ymm0, %ymm1, %ymm2", "other vector"),
+        ("b.lt\t.LBB0_1", "branch, compare"),
+        ("cmpq\t%rax, %rdx", "branch, compare"),
+        ("ldr\tx0, [x1]", "address, counter"),
+        ("leaq\t(%rax,%rax,2), %rax", "address, counter"),
+    ],
+)
+def test_kinds_of_instructions(instruction, kind):
+    assert machine_code.kind_of(instruction) == kind
+
+
+@pytest.mark.parametrize(("target", "multiply_adds"), [("avx2", 96), ("avx512", 224)])
+def test_the_pointwise_kernel_has_a_multiply_add_for_every_product(target, multiply_adds):
+    """Of a tile of pixels x 2 vectors and 8 input channels; 6 pixels with 16 registers, 14 with 32."""
+    from npmobilenet.study import asm
+
+    name = {"avx2": "pointwise_6x2", "avx512": "pointwise_14x2"}[target]
+    (function,) = asm.study(name, target, False, False).functions
+    assert function.loop_counts.kinds["multiply-add"] == multiply_adds and function.loop_counts.spills == 0
+
+
+def test_ir_and_other_windows(capsys):
+    assert main(["study", "asm", "depthwise_5x5_s2x2_row_7", "--ir", "--no-picture"]) == 0
+    output = capsys.readouterr().out
+    assert "LLVM IR, as the kernel was written: the inner loop" in output and "llvm.fma" in output
+    assert main(["study", "asm", "pointwise", "--all", "--no-picture"]) == 0
+    assert "no loop of its own" in capsys.readouterr().out
+
+
+def test_a_target_that_llvm_lacks_is_one_line(monkeypatch, capsys):
+    def fail(self):
+        raise RuntimeError("no such target")
+
+    monkeypatch.setattr(Library, "assembly", fail)
+    assert main(["study", "asm", "linear", "--target", "neon", "--no-picture"]) == 1
+    assert capsys.readouterr().err == "npmobilenet: this LLVM cannot compile for neon: no such target\n"
