@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -15,6 +15,8 @@ from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
 
 ROUNDS = 25
+
+Seconds = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Profile:
     """
 
     network: float
-    layers: dict[str, float]
+    layers: Seconds
 
 
 def profile(graphs: Sequence[Graph], size: Pair, rounds: int = ROUNDS) -> list[Profile]:
@@ -47,22 +49,53 @@ def profile(graphs: Sequence[Graph], size: Pair, rounds: int = ROUNDS) -> list[P
     UnsupportedGraphError
         If the vector kernels cannot run one of them, or Numba is switched off.
     """
-    programs = [BlockedProgram(graph, random_weights(graph)) for graph in graphs]
-    plans = [(program.plan(size), program.plan(size, fused=False)) for program in programs]
     image = np.random.default_rng(0).standard_normal((graphs[0].in_channels, *size), np.float32)
-    networks: list[list[float]] = [[] for _ in graphs]
-    layers: list[list[dict[str, float]]] = [[] for _ in graphs]
-    for number in range(rounds + 1):
-        for index, (whole, parts) in enumerate(plans):
-            before = perf_counter()
-            whole.run(image)
-            seconds = perf_counter() - before
-            if number == 0:  # the first round compiles, and warms the caches up
-                parts.run(image)
-                continue
-            networks[index].append(seconds)
-            layers[index].append(parts.time_groups())
+    runs = {}
+    for number, graph in enumerate(graphs):
+        program = BlockedProgram(graph, random_weights(graph))
+        whole, parts = program.plan(size), program.plan(size, fused=False)
+        parts.run(image)
+        runs[number, "network"] = timed(lambda whole=whole: whole.run(image))
+        runs[number, "layers"] = parts.time_groups
+    found = in_turns(runs, range(rounds))
     return [
-        Profile(median(network), {name: median(one[name] for one in found) for name in found[0]})
-        for network, found in zip(networks, layers, strict=True)
+        Profile(medians(found[number, "network"])["seconds"], medians(found[number, "layers"]))
+        for number in range(len(graphs))
     ]
+
+
+def timed(call: Callable[[], object]) -> Callable[[], Seconds]:
+    """Make a call a measurement of ``"seconds"``."""
+
+    def measure() -> Seconds:
+        before = perf_counter()
+        call()
+        return {"seconds": perf_counter() - before}
+
+    return measure
+
+
+def in_turn(names: Iterable[object], number: int) -> list:
+    """Return the names in the order of this round: nobody is always the first."""
+    order = list(names)
+    first = number % len(order)
+    return order[first:] + order[:first]
+
+
+def in_turns(runs: Mapping[object, Callable[[], Seconds]], rounds: Iterable[int]) -> dict[object, list[Seconds]]:
+    """Make measurements in rounds, so that what disturbs one disturbs all alike.
+
+    One more round goes first, and is forgotten: it compiles, and warms the caches up.
+    """
+    for run in runs.values():
+        run()
+    found: dict[object, list[Seconds]] = {name: [] for name in runs}
+    for number in rounds:
+        for name in in_turn(runs, number):
+            found[name].append(runs[name]())
+    return found
+
+
+def medians(rounds: Sequence[Seconds]) -> Seconds:
+    """The median of the rounds, by name."""
+    return {name: median(one[name] for one in rounds) for name in rounds[0]}
