@@ -27,6 +27,7 @@ EXTRAS = {
     "image": ["pillow>=9.1", "tqdm>=4.60"],
     "test": ["pytest>=7.4", "pytest-benchmark>=4.0", "hypothesis>=6.80", "pillow>=9.1", "tqdm>=4.60"],
     "bench": ["pytest>=7.4", "pytest-benchmark>=4.0"],
+    "report": ["matplotlib>=3.7"],
     "cuda": ["numba-cuda>=0.15"],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
@@ -46,7 +47,7 @@ setup(
     extras_require=EXTRAS,
     packages=sorted(packages()),
     package_dir=packages(),
-    package_data={"npmobilenet.weights": ["*.safetensors", "*.md"]},
+    package_data={"npmobilenet.weights": ["*.safetensors", "*.md"], "npmobilenet.bench": ["*.css"]},
     entry_points={"console_scripts": ["npmobilenet=npmobilenet.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.10",

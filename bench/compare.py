@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from npmobilenet.bench.machine import different_machines
 from npmobilenet.bench.noise import spread, threshold, verdict
 from npmobilenet.text import columns, plural
-
-SAME = ("cpu", "vectors", "cpus")
-"""What makes two machines the same."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,6 @@ class Row:
     def verdict(self) -> str:
         """What the ratio says."""
         return verdict(self.ratio, self.noise)
-
-
-def different_machines(old: dict, new: dict) -> list[str]:
-    """Return in what the machines of two runs differ; nothing if they are the same."""
-    return [f"{name}: {old.get(name)} and {new.get(name)}" for name in SAME if old.get(name) != new.get(name)]
 
 
 def compare(old: dict, new: dict) -> list[Row]:

@@ -75,6 +75,7 @@ class Part:
     seconds: float
     """Of the whole layer, by the multiply-adds."""
     channels: int
+    macs: int
 
 
 def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
@@ -169,7 +170,7 @@ def try_part(layer: Layer, rung: Kernel, threads: int) -> Part:
     error = largest_error(call(), _reference(narrow, arguments))  # the first call compiles
     # The least of a few calls: a lowest rung that was disturbed would flatter all that stand above it.
     seconds = min(timed(call)()["seconds"] for _ in range(TRIES))
-    return Part(error, seconds * layer.macs / narrow.macs, narrow.channels)
+    return Part(error, seconds * layer.macs / narrow.macs, narrow.channels, narrow.macs)
 
 
 def in_network(layer: Layer, threads: int) -> Callable[[], Seconds] | None:

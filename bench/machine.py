@@ -13,6 +13,14 @@ from npmobilenet.bench.peers.runtimes import RUNTIMES
 from npmobilenet.bench.peers.workers import package_version
 from npmobilenet.machine import available_cpus, cpu_name, vector_set
 
+SAME = ("cpu", "vectors", "cpus")
+"""What makes two machines the same."""
+
+
+def different_machines(old: dict, new: dict) -> list[str]:
+    """Return in what the machines of two runs differ; nothing if they are the same."""
+    return [f"{name}: {old.get(name)} and {new.get(name)}" for name in SAME if old.get(name) != new.get(name)]
+
 
 def commit() -> str | None:
     """Return the checkout's commit, with a ``+`` if files were changed since; None outside a checkout."""

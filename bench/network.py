@@ -20,7 +20,7 @@ from npmobilenet.bench.progress import progress
 from npmobilenet.bench.record import Record
 from npmobilenet.bench.roofline import Roofline
 from npmobilenet.blocked_plan import BlockedPlan
-from npmobilenet.blocked_program import BlockedProgram
+from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph, Node
@@ -58,13 +58,15 @@ def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, round
 
     Raises
     ------
-    UnsupportedGraphError
-        If the vector kernels cannot run it.
     ValueError
-        If it computes something else than the reference does.
+        If the vector kernels cannot run it, or it computes something else than the reference does.
     """
     weights = random_weights(graph)
-    program, engine = BlockedProgram(graph, weights), Engine(graph, weights)
+    try:
+        program = BlockedProgram(graph, weights)
+    except UnsupportedGraphError as error:
+        raise ValueError(f"the vector kernels cannot run {name}, so its layers cannot be seen: {error}") from None
+    engine = Engine(graph, weights)
     plans = {"blocks": program.plan(size, threads=threads), "layers": program.plan(size, threads=threads, fused=False)}
     x = np.random.default_rng(0).standard_normal((batch, graph.in_channels, *size), np.float32)
     expected = Engine(graph, weights, "reference").run(x[:1])

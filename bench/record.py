@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from npmobilenet.bench import machine_limits, noise
-from npmobilenet.bench.machine import heading, machine
+from npmobilenet.bench.machine import different_machines, heading, machine
 from npmobilenet.bench.roofline import Roofline
 
 KINDS = ("networks", "ladders", "comparisons", "processes")
@@ -151,6 +151,28 @@ def read(file: Path) -> dict:
     if not isinstance(run, dict) or "cpu" not in run or not any(run.get(kind) for kind in KINDS):
         raise ValueError(f"{file}: not a saved run: it has none of {', '.join(KINDS)} (make one with --json)")
     return run
+
+
+def merged(runs: Sequence[dict]) -> dict:
+    """Make one run of several of the same machine; what they say of it is taken from the last, the highest limits.
+
+    Raises
+    ------
+    ValueError
+        If they are of different machines.
+    """
+    for run in runs:
+        different = different_machines(runs[-1], run)
+        if different:
+            raise ValueError(f"these are runs of different machines ({'; '.join(different)})")
+    limits: dict[int, dict] = {}
+    for row in (row for run in runs for row in run["limits"]):
+        known = limits.setdefault(row["threads"], row)
+        if row["gflops"] > known["gflops"]:
+            limits[row["threads"]] = row
+    found = {kind: [one for run in runs for one in run.get(kind, ())] for kind in KINDS}
+    warnings = dict.fromkeys(warning for run in runs for warning in run.get("warnings", ()))
+    return {**runs[-1], "limits": [limits[threads] for threads in sorted(limits)], "warnings": [*warnings], **found}
 
 
 def flat(run: dict) -> Iterator[dict]:

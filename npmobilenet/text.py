@@ -25,3 +25,8 @@ def dimensions(shape: Iterable[int]) -> str:
 def plural(number: int, thing: str) -> str:
     """Such as ``1 thread``, ``2 threads``."""
     return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def binary_size(size: int) -> str:
+    """Such as ``64 KB``, ``16 MB``, of a power of two."""
+    return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from npmobilenet import __version__
-from npmobilenet.cli import bench, classify, doctor, inspect, warmup, weights
+from npmobilenet.cli import bench, classify, doctor, inspect, report, warmup, weights
 from npmobilenet.errors import NpmobilenetError
 
-COMMANDS = (classify, inspect, weights, bench, warmup, doctor)
+COMMANDS = (classify, inspect, weights, bench, report, warmup, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,15 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
-from npmobilenet.cli.network import Network, find_network
+from npmobilenet.cli.network import find_network
 from npmobilenet.cli.options import add_network_options, numbers, positive, size
-from npmobilenet.text import dimensions
-
-if TYPE_CHECKING:
-    from npmobilenet.geometry import Pair
-    from npmobilenet.graph import Graph
 
 DEFAULT = "mobilenet_v2"
 ROUNDS = 25
@@ -60,7 +54,6 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         help="write the tables of a checkout's README and docs/: from this run, or from saved ones instead",
     )
     add_network_options(parser)
-    parser.set_defaults(num_classes=None)
     return parser
 
 
@@ -81,12 +74,17 @@ def run(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> None:
     """Find what makes no sense before minutes of measuring."""
-    import numba
-
     if options.shape and not options.ladder:
         raise ValueError("--shape says on what layer a --ladder is measured")
     if options.ladder and (options.network or options.batch > 1 or options.unfused or options.resolution):
         raise ValueError("a --ladder is measured on one layer: it takes a --shape, no network, batch or resolution")
+    check_numba()
+
+
+def check_numba() -> None:
+    """There is nothing to measure without it."""
+    import numba
+
     if numba.config.DISABLE_JIT:
         raise ValueError("Numba is switched off (NUMBA_DISABLE_JIT): there is nothing to measure")
 
@@ -95,17 +93,14 @@ def layers(options: argparse.Namespace) -> int:
     """Measure a network, block by block and layer by layer."""
     from npmobilenet.bench import network
     from npmobilenet.bench.record import Record
-    from npmobilenet.blocked_program import UnsupportedGraphError
 
-    about, graph, resolution, name = _network(options)
+    about = find_network(options.network or DEFAULT, options)
+    resolution, rounds = options.resolution or about.resolution, options.rounds or ROUNDS
+    graph, name = about.graph(), about.name(resolution)
     parts = ("blocks", "layers") if options.unfused else ("blocks",)
-    settings = {"rounds": options.rounds or ROUNDS}
-    with Record(options.threads, ("networks",), settings, options.json, options.csv) as record:
+    with Record(options.threads, ("networks",), {"rounds": rounds}, options.json, options.csv) as record:
         for threads in options.threads:
-            try:
-                found = network.measure(name, graph, resolution, options.batch, threads, settings["rounds"], record)
-            except UnsupportedGraphError as error:
-                raise ValueError(f"the vector kernels cannot run {about.title}: {error}") from None
+            found = network.measure(name, graph, resolution, options.batch, threads, rounds, record)
             record.say(["", *network.table(found, parts)])
         record.warn()
     return finish(options, record.run)
@@ -119,10 +114,10 @@ def ladder(options: argparse.Namespace) -> int:
 
     operation = ladder.find_ladder(options.ladder)
     layer = find_layer(operation, options.shape or ladder.LAYERS[operation])
-    settings = {"rounds": options.rounds or ROUNDS}
-    with Record(options.threads, ("ladders",), settings, options.json, options.csv) as record:
+    rounds = options.rounds or ROUNDS
+    with Record(options.threads, ("ladders",), {"rounds": rounds}, options.json, options.csv) as record:
         for threads in options.threads:
-            record.say(["", *ladder.table(ladder.measure(layer, threads, settings["rounds"], record))])
+            record.say(["", *ladder.table(ladder.measure(layer, threads, rounds, record))])
         record.warn()
     return finish(options, record.run)
 
@@ -132,10 +127,11 @@ def peers(options: argparse.Namespace) -> int:
     from npmobilenet.bench.peers.__main__ import main
     from npmobilenet.bench.record import read, write_csv
 
-    *_, (height, width), name = _network(options)
+    about = find_network(options.network or DEFAULT, options)
+    height, width = options.resolution or about.resolution
     if height != width or Path(options.network or DEFAULT).exists():
         raise ValueError("--peers takes an architecture (and --width), and square images")
-    arguments = ["--networks", name, "--batches", str(options.batch)]
+    arguments = ["--networks", about.name((height, width)), "--batches", str(options.batch)]
     arguments += ["--threads", ",".join(map(str, options.threads))]
     arguments += ["--rounds", str(options.rounds)] * (options.rounds is not None)
     with TemporaryDirectory(prefix="npmobilenet-bench-") as folder:
@@ -151,10 +147,11 @@ def peers(options: argparse.Namespace) -> int:
 def compare(old: Path, new: Path, across_machines: bool) -> int:
     """Print two saved runs beside each other."""
     from npmobilenet.bench import compare
+    from npmobilenet.bench.machine import different_machines
     from npmobilenet.bench.record import read
 
     runs = read(old), read(new)
-    different = compare.different_machines(*runs)
+    different = different_machines(*runs)
     if different and not across_machines:
         raise ValueError(f"these are runs of different machines ({'; '.join(different)}): --across-machines compares")
     print("\n".join(compare.table(*runs, compare.compare(*runs))))
@@ -173,11 +170,3 @@ def write_docs(runs: Sequence[dict]) -> None:
     from npmobilenet.bench import documents
 
     print("\n".join(f"written: {where}" for where in documents.write(runs)))
-
-
-def _network(options: argparse.Namespace) -> tuple[Network, Graph, Pair, str]:
-    """A network, its graph, its image size, and its name with width and size."""
-    about = find_network(options.network or DEFAULT, options)
-    height, width = options.resolution or about.resolution
-    image = height if height == width else dimensions((height, width))
-    return about, about.graph(), (height, width), f"{about.architecture.name}-{float(about.width)}-{image}"

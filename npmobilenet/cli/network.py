@@ -6,6 +6,8 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from npmobilenet.text import dimensions
+
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
     from npmobilenet.geometry import Pair
@@ -23,6 +25,11 @@ class Network:
     title: str
     resolution: Pair
 
+    def name(self, size: Pair) -> str:
+        """A name for images of ``(H, W)``, such as ``mobilenet_v2-1.0-224``."""
+        image = size[0] if size[0] == size[1] else dimensions(size)
+        return f"{self.architecture.name}-{float(self.width)}-{image}"
+
     def graph(self, architecture: Architecture | None = None) -> Graph:
         """The graph, or that of a variant of the architecture."""
         return (architecture or self.architecture).graph(self.width, self.num_classes, self.padding)
@@ -39,7 +46,7 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         return Network(
             architecture,
             width,
-            options.num_classes or 1000,
+            getattr(options, "num_classes", None) or 1000,
             options.padding or "symmetric",
             f"{architecture.name}, width {width:g} ({architecture.paper})",
             (architecture.resolution, architecture.resolution),
@@ -48,7 +55,7 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         name,
         architecture=options.architecture,
         width=options.width,
-        num_classes=options.num_classes,
+        num_classes=getattr(options, "num_classes", None),
         padding=options.padding,
         bn_eps=options.bn_eps,
         backend="reference",
