@@ -31,6 +31,7 @@ EXTRAS = {
         *("pillow>=9.1", "tqdm>=4.60", "matplotlib>=3.7"),
     ],
     "bench": ["pytest>=7.4", "pytest-benchmark>=4.0"],
+    "report": ["matplotlib>=3.7"],
     "cuda": ["numba-cuda[cu12]>=0.20"],  # with CUDA's compiler; a driver of that version or a later one is needed
 }
 # Not in "all": the CUDA compiler is large, and of use only where there is a device.
@@ -51,7 +52,7 @@ setup(
     extras_require=EXTRAS,
     packages=sorted(packages()),
     package_dir=packages(),
-    package_data={"npmobilenet.weights": ["*.safetensors", "*.md"]},
+    package_data={"npmobilenet.weights": ["*.safetensors", "*.md"], "npmobilenet.bench": ["*.css"]},
     entry_points={"console_scripts": ["npmobilenet=npmobilenet.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.10",

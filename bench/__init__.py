@@ -1,9 +1,14 @@
-"""Benchmarks: every kernel on the layers of real networks, and whole networks.
+"""Benchmarks: kernels on the layers of real networks, ladders, whole networks, other runtimes, the machine.
 
-    pytest bench --benchmark-only -k depthwise
+    npmobilenet bench                               a network layer by layer, ladders, peers; saved runs compared
+    pytest bench --benchmark-only -k depthwise      every kernel (test_kernels), rung (test_ladder), network
+                                                    (test_networks), start-up and memory (test_processes)
     python -m npmobilenet.bench.peers               the same network in other runtimes, each in a process of its own
+    python -m npmobilenet.bench.depthwise           depthwise and mixed layers inside a network, beside the peers
     python -m npmobilenet.bench.machine_limits      what this CPU can do at most
 
-Every case is compared with the reference before it is timed; arithmetic and memory rates stand in the columns
-of extra information of ``--benchmark-json``.
+What computes is compared with the reference before it is timed. `roofline` says what is possible: the machine's
+peak and bandwidths are probed in the same run. `network`, `ladder` and `peers` measure, `record` keeps what they
+find, `compare` sets two records beside each other, `documents` writes them into the README and docs/, `report` makes
+a page of them.
 """

@@ -25,9 +25,10 @@ import numpy as np
 from npmobilenet.architectures import random_weights
 from npmobilenet.architectures.blocks import Builder, Row
 from npmobilenet.bench import machine_limits
+from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.peers import command
 from npmobilenet.bench.peers.folded import folded_layers
-from npmobilenet.bench.peers.measure import NOISY, OURS, Say, difference, in_turn, spread
+from npmobilenet.bench.peers.measure import OURS, Say, difference
 from npmobilenet.bench.peers.networks import EXPORTERS
 from npmobilenet.bench.peers.report import fastest_variants
 from npmobilenet.bench.peers.runtimes import RUNTIMES, Run, burst, one_line, rest
@@ -35,6 +36,7 @@ from npmobilenet.bench.peers.workers import PeerError, package_version
 from npmobilenet.engine import Engine
 from npmobilenet.geometry import equal_partition
 from npmobilenet.graph import Graph
+from npmobilenet.profile import in_turn
 
 LAYERS = 8  # by which the longer of two networks is longer
 
@@ -254,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
 
     packages = list(dict.fromkeys(RUNTIMES[name].package for name in options.runtimes if name != OURS))
-    with command.Record(options, options.threads, "layers") as record:
+    with command.record(options, "layers") as record:
         record.say(heading(packages))
         for threads in options.threads:
             record.say([f"threads {threads}"])

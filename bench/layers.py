@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.geometry import equal_partition
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.plan import Program
+
+TOLERANCE = 2e-5  # of the largest value: what rounding may do in float32
+
+
+def largest_error(output: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest error, as a part of the largest expected value (at least 1): nothing wrong is timed.
+
+    Raises
+    ------
+    ValueError
+        If it is more than rounding.
+    """
+    if output.shape != expected.shape:
+        raise ValueError(f"a result has shape {output.shape}, the reference {expected.shape}: not measured")
+    error = float(np.abs(output - expected).max() / max(1, np.abs(expected).max()))
+    if not error <= TOLERANCE:  # so that NaN does not pass
+        raise ValueError(f"a result differs from the reference by {error:.1e} of the largest value: not measured")
+    return error
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,31 @@ class Layer:
         stride = self.options.get("stride", (1, 1))[0]
         shape = "x".join(map(str, self.shape))
         return "-".join(filter(None, (self.name, self.variation, shape, f"s{stride}" * (stride > 1))))
+
+    @property
+    def channels(self) -> int:
+        """Of the output."""
+        return len(self.weights[1])
+
+    def narrowed(self, macs: int) -> Layer:
+        """The same with only so many output channels that there are about so many multiply-adds, of a convolution.
+
+        Every channel costs the same, at the border too: what a narrow layer takes tells what the whole one takes.
+        """
+        part = min(1.0, macs / self.macs)
+
+        def kept(channels: int) -> int:
+            return max(1, int(channels * part))
+
+        weight, bias, *others = self.weights
+        if isinstance(weight, list):
+            weight = [np.ascontiguousarray(one[..., : kept(one.shape[-1])]) for one in weight]
+            channels = sum(one.shape[-1] for one in weight)
+        else:
+            channels = kept(weight.shape[-1])
+            weight = np.ascontiguousarray(weight[..., :channels])
+        shape = (*self.shape[:-1], channels) if "depthwise" in self.operation else self.shape
+        return replace(self, shape=shape, weights=(weight, bias[:channels], *others))
 
     def arguments(self) -> tuple[np.ndarray, ...]:
         """The arrays; the input is random."""
@@ -80,3 +125,54 @@ def _layers(network: str, size: int) -> Iterator[Layer]:
         if case not in seen:
             seen.add(case)
             yield layer
+
+
+def find_layer(operation: str, text: str) -> Layer:
+    """Return a layer of a network (``mobilenet_v2/block3.depthwise``), or one of a shape (``3-56x56x144-s2``).
+
+    A shape is written as kernel size, height x width x channels, and stride where it is not 1. A mixed convolution
+    has several kernel sizes (``3.5.7-28x28x240``), a dense one output channels too (``3-224x224x3x32-s2``), and a
+    pointwise one no kernel size (``28x28x192x32``).
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer, or it is another operation.
+    """
+    if "/" in text:
+        network, name = text.split("/", 1)
+        found = {layer.name: layer for layer in layers(network) if layer.operation == operation}
+        if name not in found:
+            raise ValueError(
+                f"{network} has no {operation} layer {name!r} unlike others; there are: {', '.join(found)}"
+            )
+        return found[name]
+    pattern = r"(?:(\d+(?:\.\d+)*)-)?(\d+)x(\d+)x(\d+)(?:x(\d+))?(?:-s(\d+))?"
+    match = re.fullmatch(pattern, text)
+    kernels, *numbers, c_out, stride = match.groups() if match else [None] * 6
+    sizes = [int(size) for size in (kernels or "1").split(".")]
+    example = {
+        "conv2d": "3-224x224x3x32-s2",
+        "depthwise_conv2d": "3-56x56x144",
+        "mixed_depthwise_conv2d": "3.5.7-28x28x240-s2",
+    }.get(operation, "28x28x192x32")
+    dense, mixed = "depthwise" not in operation, operation.startswith("mixed")
+    fits = match and dense == (c_out is not None) and (mixed or len(sizes) == 1) and (kernels or dense)
+    if not fits or 0 in (*map(int, numbers), *sizes, int(c_out or 1), int(stride or 1)):
+        raise ValueError(f"a {operation} is written as {example}, or as a network's layer, got {text!r}")
+    height, width, channels = map(int, numbers)
+    random, outputs = np.random.default_rng(1), int(c_out or channels)
+
+    def weight(size: int, *channels: int) -> np.ndarray:
+        window = (size, size) if operation != "pointwise_conv2d" else ()
+        return random.standard_normal((*window, *channels), np.float32)
+
+    if mixed:
+        weights = [weight(size, part) for size, part in zip(sizes, equal_partition(channels, len(sizes)), strict=True)]
+    else:
+        weights = weight(sizes[0], *((channels, outputs) if dense else (channels,)))
+    options = {"activation": "relu6"}
+    if operation != "pointwise_conv2d":
+        options |= {"stride": (int(stride or 1),) * 2, "padding": "symmetric"}
+    bias = random.standard_normal(outputs, np.float32)
+    return Layer("", "", operation, (1, height, width, channels), (weights, bias), options)

@@ -19,7 +19,9 @@ from npmobilenet.machine import available_cpus, cpu_name, vector_set
 
 UNROLL = 4  # so that counting trips costs nothing
 STREAMS = 8  # vectors that a trip through memory moves
-BUFFER_BYTES = 128 << 20  # well above the last-level cache of most machines
+BUFFER_BYTES = 256 << 20  # well above the last-level cache of most machines
+LEVELS = tuple(1 << power for power in (16, 18, 20, 22, 24)) + (BUFFER_BYTES,)  # from the nearest cache to memory
+PASS_BYTES = 128 << 20  # of a call: a small buffer is gone through several times
 
 
 def accumulators(target: Target) -> int:
@@ -42,27 +44,29 @@ def multiply_add(code: Code, trips: Integer, data: Pointer) -> None:
         data.store(total, i * size)
 
 
-def read(code: Code, count: Integer, data: Pointer, other: Pointer) -> None:
-    """Kernel: add up ``count`` bytes of ``data``; the sums go to ``other``."""
+def read(code: Code, passes: Integer, count: Integer, data: Pointer, other: Pointer) -> None:
+    """Kernel: add up ``count`` bytes of ``data``, again and again; the sums go to ``other``."""
     size = code.target.bytes
 
     def trip(at: Integer, *sums) -> list:
         return [total + (data + at).vector(i * size) for i, total in enumerate(sums)]
 
-    sums = code.loop(count, trip, [code.splat(0.0)] * STREAMS, step=STREAMS * size)
-    for i, total in enumerate(sums):
+    def one(_: Integer, *sums) -> list:
+        return code.loop(count, trip, sums, step=STREAMS * size)
+
+    for i, total in enumerate(code.loop(passes, one, [code.splat(0.0)] * STREAMS)):
         other.store(total, i * size)
 
 
-def copy(code: Code, count: Integer, data: Pointer, other: Pointer) -> None:
-    """Kernel: copy ``count`` bytes of ``data`` to ``other``."""
+def copy(code: Code, passes: Integer, count: Integer, data: Pointer, other: Pointer) -> None:
+    """Kernel: copy ``count`` bytes of ``data`` to ``other``, again and again."""
     size = code.target.bytes
 
     def trip(at: Integer) -> None:
         for i in range(STREAMS):
             (other + at).store((data + at).vector(i * size), i * size)
 
-    code.loop(count, trip, step=STREAMS * size)
+    code.loop(passes, lambda _: code.loop(count, trip, step=STREAMS * size))
 
 
 def _define(library: Library) -> None:
@@ -105,19 +109,34 @@ def multiply_add_rate(threads: int = 1, trips: int = 300_000, repeats: int = 20)
     return 2 * threads * trips * UNROLL * accumulators(target) * target.lanes / seconds
 
 
-def bandwidth(threads: int = 1, repeats: int = 20) -> dict[str, float]:
-    """Return bytes per second of ``read`` and ``copy``, which counts what it reads and what it writes."""
-    size = STREAMS * host().bytes
-    share = BUFFER_BYTES // threads // size * size
-    pairs = [(aligned(share // 4, np.float32), aligned(share // 4, np.float32)) for _ in range(threads)]
-    for x, y in pairs:
-        x[:], y[:] = 1, 1  # memory that was never written is one page of zeros
-    rates = {}
-    for name, moved in (("read", 1), ("copy", 2)):
-        kernel = _kernel(name, 3)
-        calls = [lambda x=x, y=y, kernel=kernel: kernel(share, x.ctypes.data, y.ctypes.data) for x, y in pairs]
-        rates[name] = moved * threads * share / _seconds(calls, repeats)
+def bandwidth(threads: int = 1, repeats: int = 20, size: int = BUFFER_BYTES) -> dict[str, float]:
+    """Return bytes per second of ``read`` and ``copy``, which counts what it reads and what it writes.
+
+    Parameters
+    ----------
+    size : int
+        Bytes that all threads together go through: a small buffer stays in a cache.
+    """
+    unit, rates = STREAMS * host().bytes, {}
+    for name, arrays in (("read", 1), ("copy", 2)):
+        share = max(unit, size // arrays // threads // unit * unit)
+        passes = max(1, PASS_BYTES // threads // arrays // share)
+        calls = [_mover(name, passes, share) for _ in range(threads)]
+        rates[name] = arrays * threads * passes * share / _seconds(calls, repeats)
     return rates
+
+
+def _mover(name: str, passes: int, count: int) -> Callable[[], None]:
+    """A call that goes through buffers of its own."""
+    kernel = _kernel(name, 4)
+    x, y = (aligned(count // 4, np.float32) for _ in range(2))
+    x[:], y[:] = 1, 1  # memory that was never written is one page of zeros
+    return lambda: kernel(passes, count, x.ctypes.data, y.ctypes.data)
+
+
+def levels(threads: int = 1, repeats: int = 5) -> list[dict]:
+    """Return ``bytes`` and the higher rate, ``gbytes`` per second, of buffers from the nearest cache to memory."""
+    return [{"bytes": size, "gbytes": max(bandwidth(threads, repeats, size).values()) / 1e9} for size in LEVELS]
 
 
 def limits(threads: Sequence[int]) -> list[dict]:
@@ -125,7 +144,8 @@ def limits(threads: Sequence[int]) -> list[dict]:
     found = []
     for number in threads:
         rates = {f"{name}_gbytes": rate / 1e9 for name, rate in bandwidth(number).items()}
-        found.append({"threads": number, "gflops": multiply_add_rate(number) / 1e9, **rates})
+        gflops = multiply_add_rate(number) / 1e9
+        found.append({"threads": number, "gflops": gflops, **rates, "levels": levels(number)})
     return found
 
 

@@ -11,12 +11,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from npmobilenet.bench.peers.measure import NOISY, OURS
-from npmobilenet.bench.peers.report import fastest_variants, heading
+from npmobilenet.bench import markers
+from npmobilenet.bench.machine import measured_on
+from npmobilenet.bench.noise import NOISY
+from npmobilenet.bench.peers.measure import OURS
+from npmobilenet.bench.peers.report import fastest_variants
 from npmobilenet.bench.peers.runtimes import RUNTIMES
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- begin: bench/readme.py -->", "<!-- end: bench/readme.py -->"
+REGION = "bench/readme.py"
 
 
 def table(runs: Sequence[dict]) -> Iterator[str]:
@@ -44,22 +47,22 @@ def _cell(row: dict) -> str:
     return f"{row['milliseconds']:.1f} (×{1 / row['ours_over_this']:.2f}){noise}"
 
 
+def lines(runs: Sequence[dict]) -> Iterator[str]:
+    """The table, and what it was measured on; the runs are of one machine."""
+    yield from table(runs)
+    yield ""
+    yield measured_on(runs[0])
+
+
 def write(runs: Sequence[dict], readme: Path = README) -> None:
-    """Replace what stands between the markers; the runs are of one machine.
+    """Replace what stands between the markers; see :func:`lines`.
 
     Raises
     ------
     ValueError
         If the file does not have both markers.
     """
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme} has no lines {BEGIN} and {END}")
-    about = ", ".join(f"{name} {version}" for name, version in runs[0]["versions"].items())
-    lines = [*table(runs), "", f"Measured on: {'; '.join(heading(runs[0]))}. Versions: {about}."]
-    readme.write_text("\n".join([before + BEGIN, "", *lines, "", END + after]), encoding="utf-8")
+    markers.replace(readme, REGION, lines(runs))
 
 
 if __name__ == "__main__":

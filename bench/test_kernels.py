@@ -4,10 +4,9 @@ pytest bench/test_kernels.py --benchmark-only -k "depthwise and 1threads"
 pytest bench/test_kernels.py --benchmark-only -k "mixed or 2groups or squeeze"
 """
 
-import numpy as np
 import pytest
 
-from npmobilenet.bench.layers import Layer, layers
+from npmobilenet.bench.layers import Layer, largest_error, layers
 from npmobilenet.kernels import registry
 
 NETWORKS, NEWER = ("mobilenet_v2", "mobilenet_v1"), ("mobilenet_v3_large", "mixnet_s", "efficientnet_b0")
@@ -34,7 +33,7 @@ def test_kernel(layer, kernel, threads, benchmark, timed):
     arguments = layer.arguments()
     expected = registry.best(layer.operation, "reference").function(*arguments, **layer.options)
     out = kernel.function(*arguments, **layer.options, threads=threads)
-    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    largest_error(out, expected)
     timed(
         kernel.function,
         *arguments,

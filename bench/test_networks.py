@@ -1,6 +1,7 @@
-"""Whole networks: latency of one image and throughput of a batch.
+"""Whole networks: latency of one image, throughput of a batch, and how both grow with images and threads.
 
 pytest bench/test_networks.py --benchmark-only
+pytest bench/test_networks.py --benchmark-only -k scaling --threads 1,2,4
 """
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.layers import largest_error
 
 NETWORKS = [
     ("mobilenet_v2", 1.0, 224),
@@ -20,17 +22,36 @@ NETWORKS = [
 ]
 
 
+@pytest.fixture
+def network(timed, benchmark):
+    """Time a network on a batch, once its first image has been compared with the reference."""
+
+    def run(architecture, width, size, batch, threads):
+        graph = get_architecture(architecture).graph(width)
+        weights = random_weights(graph)
+        model, definition = (
+            npmobilenet.Model(graph, weights, architecture=architecture, width=width, backend=backend)
+            for backend in ("cpu", "reference")
+        )
+        x = np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32)
+        largest_error(model(x[:1]), definition(x[:1]))
+        counts = model.count(size)
+        traffic = 4 * (batch * counts.block_traffic + counts.weights)
+        timed(model, x, threads=threads, macs=batch * counts.macs, bytes_moved=traffic)
+        if benchmark.stats:
+            benchmark.extra_info["images/s"] = round(batch / benchmark.stats.stats.median, 1)
+
+    return run
+
+
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize(("architecture", "width", "size"), NETWORKS)
-def test_network(architecture, width, size, batch, threads, benchmark, timed):
+def test_network(architecture, width, size, batch, threads, benchmark, network):
     benchmark.group = f"{architecture} {width:g} at {size}, batch {batch}"
-    graph = get_architecture(architecture).graph(width)
-    weights = random_weights(graph)
-    model, definition = (
-        npmobilenet.Model(graph, weights, architecture=architecture, width=width, backend=backend)
-        for backend in ("cpu", "reference")
-    )
-    x = np.random.default_rng(0).standard_normal((batch, 3, size, size)).astype(np.float32)
-    expected = definition(x[:1])
-    np.testing.assert_allclose(model(x[:1]), expected, rtol=0, atol=2e-5 * max(1, np.abs(expected).max()))
-    timed(model, x, threads=threads, macs=batch * model.count(size).macs)
+    network(architecture, width, size, batch, threads)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 16, 32], ids=lambda batch: f"batch{batch}")
+def test_scaling(batch, threads, benchmark, network):
+    benchmark.group = "scaling of mobilenet_v2 1 at 224 (images/s in the JSON file)"
+    network("mobilenet_v2", 1.0, 224, batch, threads)

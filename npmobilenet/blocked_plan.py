@@ -5,6 +5,7 @@ A plan becomes a table of kernel calls (`blocked_calls`) that one walk runs (`ke
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from npmobilenet.blocked_calls import Calls
 from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.kernels.blocked import library, linear, mixed
-from npmobilenet.kernels.blocked.layout import ARGUMENTS, CLAMPS, COUNTERS, Frame, aligned, tiles
+from npmobilenet.kernels.blocked.layout import ARGUMENTS, CLAMPS, COUNTERS, ITEMS, KERNEL, SHARE, Frame, aligned, tiles
 from npmobilenet.plan import arrange
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, a
 PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
+
+_CLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)  # as a kernel
 
 
 @dataclass
@@ -274,37 +277,39 @@ class BlockedPlan:
             work.counters.fill(0)
             library.walker()(*work.walk, work.counters_address, work.scratch_addresses[0])
         else:
-            self._walk_together(work)
+            counters = aligned(work.counters.size, np.int64)
+            self._walk_together(work, (*work.walk, counters.ctypes.data), counters)
         result = self._result(work)
         self._idle.append(work)
         return result
 
     def time_groups(self) -> dict[str, float]:
-        """Compute one image on this thread, group by group, and return the seconds of each by its last node's name."""
-        work = self._idle.pop() if self._idle else self._new_workspace()
-        walk, scratch = library.walker(), work.scratch_addresses[0]
-        start, row_bytes, _ = work.walk
-        seconds = {}
-        for group, rows in zip(self.groups, self.row_counts, strict=True):
-            work.counters.fill(0)
-            before = perf_counter()
-            walk(start, row_bytes, rows, work.counters_address, scratch)
-            seconds[group[-1].name] = perf_counter() - before
-            start += rows * row_bytes
-        self._idle.append(work)
-        return seconds
+        """Compute the last image once more and return the seconds of each group, by its last node's name.
 
-    def _walk_together(self, work: Workspace) -> None:
-        # A helper that comes when all is done still looks at the table and the counters: it keeps them.
-        counters = aligned(work.counters.size, np.int64)
-        arguments = (*work.walk, counters.ctypes.data)
+        All in one walk, on all threads, as always; but a row before each group asks for the time.
+        """
+        work = self._idle.pop() if self._idle else self._new_workspace()
+        times: list[float] = []
+        ask = _CLOCK(lambda *_: times.append(perf_counter()))
+        clock = np.zeros((1, work.table.shape[1]), np.int64)
+        clock[0, [KERNEL, ITEMS, SHARE]] = ctypes.cast(ask, ctypes.c_void_p).value, 1, 1
+        groups = np.split(work.table, np.cumsum(self.row_counts))  # the last one is empty: the time of the end
+        table = np.concatenate([part for group in groups for part in (clock, group)])
+        counters = aligned(len(table) * COUNTERS, np.int64)
+        walk = (table.ctypes.data, table.strides[0], len(table), counters.ctypes.data)
+        self._walk_together(work, walk, ask, table, counters)
+        self._idle.append(work)
+        return dict(zip((group[-1].name for group in self.groups), np.diff(times).tolist(), strict=True))
+
+    def _walk_together(self, work: Workspace, arguments: tuple[int, ...], *keep: object) -> None:
+        """Walk a table on all threads; a helper that comes when all is done still looks at what ``keep`` holds."""
         walk = library.walker()
 
         def take_part(scratch: int, *keep: object) -> None:
             walk(*arguments, scratch)
 
         for scratch in work.scratch_addresses[1:]:
-            threads.ask(partial(take_part, scratch, counters, work, self), self.threads - 1)
+            threads.ask(partial(take_part, scratch, work, self, *keep), self.threads - 1)
         take_part(work.scratch_addresses[0])
 
     def _result(self, work: Workspace) -> np.ndarray:

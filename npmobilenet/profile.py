@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -20,6 +20,90 @@ if TYPE_CHECKING:
 
 ROUNDS = 25
 NOISY = 0.2  # how much longer than the shortest round the middle one takes where the machine was busy
+
+Seconds = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Seconds for one image on one thread, medians.
+
+    Attributes
+    ----------
+    network : float
+        As a model runs it, blocks fused.
+    layers : dict of str to float
+        By the name of the layer, each computed by itself: together they take longer than the network.
+    """
+
+    network: float
+    layers: Seconds
+
+
+def profile(graphs: Sequence[Graph], size: Pair, rounds: int = ROUNDS) -> list[Profile]:
+    """Measure networks in turns, with random weights.
+
+    Parameters
+    ----------
+    graphs : sequence of Graph
+    size : (H, W)
+    rounds : int
+
+    Raises
+    ------
+    UnsupportedGraphError
+        If the vector kernels cannot run one of them, or Numba is switched off.
+    """
+    image = np.random.default_rng(0).standard_normal((graphs[0].in_channels, *size), np.float32)
+    runs = {}
+    for number, graph in enumerate(graphs):
+        program = BlockedProgram(graph, random_weights(graph))
+        whole, parts = program.plan(size), program.plan(size, fused=False)
+        parts.run(image)
+        runs[number, "network"] = timed(lambda whole=whole: whole.run(image))
+        runs[number, "layers"] = parts.time_groups
+    found = in_turns(runs, range(rounds))
+    return [
+        Profile(medians(found[number, "network"])["seconds"], medians(found[number, "layers"]))
+        for number in range(len(graphs))
+    ]
+
+
+def timed(call: Callable[[], object]) -> Callable[[], Seconds]:
+    """Make a call a measurement of ``"seconds"``."""
+
+    def measure() -> Seconds:
+        before = perf_counter()
+        call()
+        return {"seconds": perf_counter() - before}
+
+    return measure
+
+
+def in_turn(names: Iterable[object], number: int) -> list:
+    """Return the names in the order of this round: nobody is always the first."""
+    order = list(names)
+    first = number % len(order)
+    return order[first:] + order[:first]
+
+
+def in_turns(runs: Mapping[object, Callable[[], Seconds]], rounds: Iterable[int]) -> dict[object, list[Seconds]]:
+    """Make measurements in rounds, so that what disturbs one disturbs all alike.
+
+    One more round goes first, and is forgotten: it compiles, and warms the caches up.
+    """
+    for run in runs.values():
+        run()
+    found: dict[object, list[Seconds]] = {name: [] for name in runs}
+    for number in rounds:
+        for name in in_turn(runs, number):
+            found[name].append(runs[name]())
+    return found
+
+
+def medians(rounds: Sequence[Seconds]) -> Seconds:
+    """The median of the rounds, by name."""
+    return {name: median(one[name] for one in rounds) for name in rounds[0]}
 
 
 @dataclass(frozen=True)
@@ -44,22 +128,14 @@ class Timing:
 
 
 def time_in_turns(calls: Sequence[Callable[[], object]], rounds: int = ROUNDS) -> list[Timing]:
-    """Measure calls in turns, so that what slows the machine down for a while slows all of them alike."""
-    for call in calls:  # compiles, and warms the caches up
-        call()
-    found: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, seconds in zip(calls, found, strict=True):
-            before = perf_counter()
-            call()
-            seconds.append(perf_counter() - before)
-    return [Timing.of(seconds) for seconds in found]
+    """Measure calls in turns."""
+    found = in_turns({number: timed(call) for number, call in enumerate(calls)}, range(rounds))
+    return [Timing.of([one["seconds"] for one in seconds]) for seconds in found.values()]
 
 
 def time_layers(plan: BlockedPlan, rounds: int = ROUNDS) -> dict[str, Timing]:
     """Measure the calls of a plan, on one thread, by the name of the last layer of each."""
-    plan.time_groups()
-    found = [plan.time_groups() for _ in range(rounds)]
+    (found,) = in_turns({"layers": plan.time_groups}, range(rounds)).values()
     return {name: Timing.of([seconds[name] for seconds in found]) for name in found[0]}
 
 
@@ -72,54 +148,3 @@ def noise(timings: Sequence[Timing]) -> str | None:
         f"the machine was busy: half of the rounds took {100 * excess:.0f} % longer than the shortest, or more; "
         f"measure again when it is idle"
     )
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Seconds for one image on one thread, medians.
-
-    Attributes
-    ----------
-    network : float
-        As a model runs it, blocks fused.
-    layers : dict of str to float
-        By the name of the layer, each computed by itself: together they take longer than the network.
-    """
-
-    network: float
-    layers: dict[str, float]
-
-
-def profile(graphs: Sequence[Graph], size: Pair, rounds: int = ROUNDS) -> list[Profile]:
-    """Measure networks in turns, with random weights.
-
-    Parameters
-    ----------
-    graphs : sequence of Graph
-    size : (H, W)
-    rounds : int
-
-    Raises
-    ------
-    UnsupportedGraphError
-        If the vector kernels cannot run one of them, or Numba is switched off.
-    """
-    programs = [BlockedProgram(graph, random_weights(graph)) for graph in graphs]
-    plans = [(program.plan(size), program.plan(size, fused=False)) for program in programs]
-    image = np.random.default_rng(0).standard_normal((graphs[0].in_channels, *size), np.float32)
-    networks: list[list[float]] = [[] for _ in graphs]
-    layers: list[list[dict[str, float]]] = [[] for _ in graphs]
-    for number in range(rounds + 1):
-        for index, (whole, parts) in enumerate(plans):
-            before = perf_counter()
-            whole.run(image)
-            seconds = perf_counter() - before
-            if number == 0:  # the first round compiles, and warms the caches up
-                parts.run(image)
-                continue
-            networks[index].append(seconds)
-            layers[index].append(parts.time_groups())
-    return [
-        Profile(median(network), {name: median(one[name] for one in found) for name in found[0]})
-        for network, found in zip(networks, layers, strict=True)
-    ]

@@ -7,7 +7,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.bench import depthwise, machine_limits, readme
+from npmobilenet.bench import depthwise, machine_limits, markers, readme
 from npmobilenet.bench.peers import __main__ as command
 from npmobilenet.bench.peers.folded import folded_layers
 from npmobilenet.bench.peers.measure import OURS, TOLERANCE
@@ -191,7 +191,8 @@ def test_readme_table(tmp_path):
         "comparisons": [{"network": "net", "batch": 1, "threads": threads, "rows": rows} for threads in (2, 1)],
     }
     file = tmp_path / "README.md"
-    file.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    begin, end = (marker.format(readme.REGION) for marker in (markers.BEGIN, markers.END))
+    file.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     readme.write([run], file)
     text = file.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text

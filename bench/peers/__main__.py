@@ -11,6 +11,7 @@ from pathlib import Path
 from npmobilenet.bench.peers import command, measure, report
 from npmobilenet.bench.peers.networks import DEFAULT, Network
 from npmobilenet.bench.peers.workers import PeerError
+from npmobilenet.bench.record import Record
 from npmobilenet.machine import available_cpus
 
 STARTUP_NETWORK = "mobilenet_v2-1.0-224"
@@ -33,13 +34,13 @@ def _options() -> argparse.ArgumentParser:
     return parser
 
 
-def _processes(record: command.Record, options: argparse.Namespace, network: Network, threads: int) -> None:
+def _processes(record: Record, options: argparse.Namespace, network: Network, threads: int) -> None:
     rows = measure.processes(network, options.runtimes, threads, options.rounds, record.left_out)
     record.found["processes"] += rows
     record.say(report.process_table(rows, options.startup, options.memory))
 
 
-def _comparisons(record: command.Record, options: argparse.Namespace, network: Network, threads: int) -> None:
+def _comparisons(record: Record, options: argparse.Namespace, network: Network, threads: int) -> None:
     for batch in options.batches:
         result = measure.compare(
             network,
@@ -47,10 +48,10 @@ def _comparisons(record: command.Record, options: argparse.Namespace, network: N
             threads,
             batch,
             **record.settings,
-            peak=record.peaks[threads],
+            peak=record.roofs[threads].gflops,
             say=record.left_out,
         )
-        record.peaks[threads] = result["peak_gflops"]
+        record.raise_roof(threads, result["peak_gflops"])
         record.found["comparisons"].append(result)
         record.say(report.comparison(result))
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
 
     try:
-        with command.Record(options, options.threads, "comparisons", "processes") as record:
+        with command.record(options, "comparisons", "processes") as record:
             for name in names:
                 with tempfile.TemporaryDirectory(prefix="npmobilenet-peers-") as folder:
                     network = Network.parse(name, Path(folder))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from npmobilenet.bench import machine_limits
-from npmobilenet.bench.peers import report
 from npmobilenet.bench.peers.runtimes import RUNTIMES
+from npmobilenet.bench.record import Record
 
 
 def numbers(text: str) -> list[int]:
@@ -49,41 +47,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     return options
 
 
-class Record:
-    """One run of a command: the machine, and what was found, printed as it comes.
-
-    Attributes
-    ----------
-    settings : dict
-        Rounds and seconds.
-    peaks : dict of int to float
-        The highest rate of multiply-adds seen so far, by the number of threads.
-    found : dict of str to list
-        What the JSON file has besides.
-    """
-
-    def __init__(self, options: argparse.Namespace, threads: Sequence[int], *kinds: str) -> None:
-        self.file = options.json
-        self.settings = {"rounds": options.rounds, "seconds": options.seconds}
-        self.about = report.machine(machine_limits.limits(threads))
-        self.peaks = {row["threads"]: row["gflops"] for row in self.about["limits"]}
-        self.found: dict[str, list] = {kind: [] for kind in (*kinds, "left_out")}
-        self.say(report.heading(self.about))
-
-    def say(self, lines: Iterable[str]) -> None:
-        """Print lines."""
-        print("\n".join(line.rstrip() for line in lines), flush=True)
-
-    def left_out(self, line: str) -> None:
-        """Say that a runtime is left out, and why; the same is said once."""
-        if line not in self.found["left_out"]:
-            self.found["left_out"].append(line)
-            self.say([line])
-
-    def __enter__(self) -> Record:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Write the file, so that what was measured before Ctrl+C is not lost."""
-        if self.file:
-            self.file.write_text(json.dumps({**self.about, "settings": self.settings, **self.found}, indent=2) + "\n")
+def record(options: argparse.Namespace, *kinds: str) -> Record:
+    """Begin the record of a command with these options."""
+    settings = {"rounds": options.rounds, "seconds": options.seconds}
+    return Record(options.threads, kinds, settings, options.json)

@@ -9,35 +9,23 @@ rounds' ratios is what counts.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from statistics import median
 
 import numpy as np
 
 from npmobilenet.bench import machine_limits
+from npmobilenet.bench.noise import spread
 from npmobilenet.bench.peers.networks import Network
 from npmobilenet.bench.peers.runtimes import RUNTIMES
 from npmobilenet.bench.peers.workers import PeerError, Worker, package_version
+from npmobilenet.profile import in_turn
 
 OURS = "npmobilenet"
 TOLERANCE = 1e-4  # of the largest logit
-NOISY = 1.15  # ratio of the 90th to the 10th percentile of a runtime's own medians
 
 Say = Callable[[str], None]
-
-
-def spread(values: Sequence[float]) -> float:
-    """Return the ratio of the 90th to the 10th percentile."""
-    low, high = np.percentile(values, [10, 90])
-    return float(high / low)
-
-
-def in_turn(names: Iterable[str], number: int) -> list[str]:
-    """Return the names in the order of this round: nobody is always the first."""
-    order = list(names)
-    first = number % len(order)
-    return order[first:] + order[:first]
 
 
 def difference(result: np.ndarray, expected: np.ndarray) -> float:
@@ -119,6 +107,7 @@ def compare(
         "macs": network.macs,
         "peak_gflops": peak,
         "peak_spread": spread(peaks),
+        "round_peaks": peaks,
         "rows": sorted(rows, key=lambda row: row["milliseconds"]),
     }
 

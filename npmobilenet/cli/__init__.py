@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from npmobilenet import __version__
-from npmobilenet.cli import classify, doctor, inspect, study, warmup, weights
+from npmobilenet.cli import bench, classify, doctor, inspect, report, study, warmup, weights
 from npmobilenet.errors import NpmobilenetError
 
-COMMANDS = (classify, inspect, study, weights, warmup, doctor)
+COMMANDS = (classify, inspect, weights, bench, report, study, warmup, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from npmobilenet.cli.network import find_network
 from npmobilenet.cli.options import add_network_options, kernel_sizes, names, positive, size
-from npmobilenet.cli.tables import print_columns
+from npmobilenet.text import columns, dimensions
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
     from npmobilenet.counts import Counts, LayerCount
     from npmobilenet.geometry import Pair
-    from npmobilenet.graph import Graph, Shape
+    from npmobilenet.graph import Graph
     from npmobilenet.profile import Profile
 
 ALL = ("all",)
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the table."""
     from npmobilenet.counts import count
 
-    network = _network(options)
+    network = find_network(options.model, options)
     resolution = options.resolution or network.resolution
     counts = count(network.graph(), resolution)
     report = {"network": network.title, "resolution": resolution, **asdict(counts)}
@@ -72,56 +73,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Network:
-    """What is inspected: an architecture and its options, from the command line or a checkpoint."""
-
-    architecture: Architecture
-    width: float
-    num_classes: int
-    padding: str
-    title: str
-    resolution: Pair
-
-    def graph(self, architecture: Architecture | None = None) -> Graph:
-        """The graph, or that of a variant of the architecture."""
-        return (architecture or self.architecture).graph(self.width, self.num_classes, self.padding)
-
-
-def _network(options: argparse.Namespace) -> Network:
-    from npmobilenet.architectures import ARCHITECTURES
-    from npmobilenet.model import load
-
-    architecture = ARCHITECTURES.get(options.model)
-    if architecture:
-        width = options.width if options.width is not None else 1.0
-        return Network(
-            architecture,
-            width,
-            options.num_classes or 1000,
-            options.padding or "symmetric",
-            f"{architecture.name}, width {width:g} ({architecture.paper})",
-            (architecture.resolution, architecture.resolution),
-        )
-    model = load(
-        options.model,
-        architecture=options.architecture,
-        width=options.width,
-        num_classes=options.num_classes,
-        padding=options.padding,
-        bn_eps=options.bn_eps,
-        backend="reference",
-    )
-    return Network(
-        ARCHITECTURES[model.architecture],
-        model.width,
-        len(model.classes),
-        model.graph.nodes[0]["padding"],
-        f"{model.source}: {model.architecture}, width {model.width:g}",
-        model.preprocessing.crop,
-    )
-
-
 def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architecture:
     layers = None if options.layers == ALL else options.layers
     return architecture.with_mixed(options.mixed, layers, options.partition, options.dilated)
@@ -142,7 +93,7 @@ def print_table(counts: Counts) -> None:
     """Print one line per layer, then the totals."""
     header = ("layer", "output", "kernel", "stride", "parameters", "MACs", "memory")
     total = ("total", "", "", "", f"{counts.parameters:,}", f"{counts.macs:,}", "")
-    print_columns([header, *map(_cells, counts.layers), total], texts=3)
+    print("\n".join(columns([header, *map(_cells, counts.layers), total], texts=3)))
     print(f"\nparameters      {counts.parameters:,} (convolution and linear kernels alone: {counts.weights:,})")
     print(f"multiply-adds   {counts.macs:,} (convolutions and linear layers)")
     print(f"memory          {_megabytes(counts.op_by_op_memory)} peak, each layer's inputs and output at once")
@@ -156,7 +107,7 @@ def print_comparison(plain: Counts, mixed: Counts, times: Sequence[Profile] | No
     header = ("layer", "output", "kernel", "mixed", "parameters", "mixed", "MACs", "mixed", "ratio")
     total = ("total", "", "", "", *_costs(plain, mixed))
     lines = [
-        (one.name, _times(one.output), _kernels(one), _kernels(two) if two != one else "", *_costs(one, two))
+        (one.name, dimensions(one.output), _kernels(one), _kernels(two) if two != one else "", *_costs(one, two))
         for one, two in zip(plain.layers, mixed.layers, strict=True)
     ]
     table = [header, *lines, total]
@@ -170,7 +121,7 @@ def print_comparison(plain: Counts, mixed: Counts, times: Sequence[Profile] | No
                 for line, (a, b) in zip(table[1:], seconds, strict=True)
             ),
         ]
-    print_columns(table, texts=4)
+    print("\n".join(columns(table, texts=4)))
     print()
     for title, what in (("parameters", "parameters"), ("multiply-adds", "macs")):
         one, two = getattr(plain, what), getattr(mixed, what)
@@ -192,7 +143,7 @@ def _costs(one: LayerCount | Counts, two: LayerCount | Counts) -> tuple[str, ...
 def _cells(layer: LayerCount) -> tuple[str, ...]:
     return (
         layer.name,
-        _times(layer.output),
+        dimensions(layer.output),
         _kernels(layer),
         str(layer.stride[0]) if layer.stride else "",
         f"{layer.parameters:,}" if layer.parameters else "",
@@ -204,11 +155,7 @@ def _cells(layer: LayerCount) -> tuple[str, ...]:
 def _kernels(layer: LayerCount) -> str:
     """Such as ``3x3``, of a mixed convolution ``3x3+5x5``, dilated by three ``3x3d3``."""
     windows = zip(layer.kernels, layer.dilations, strict=True)
-    return "+".join(_times(kernel) + (f"d{dilation[0]}" if dilation[0] > 1 else "") for kernel, dilation in windows)
-
-
-def _times(shape: Shape | Pair) -> str:
-    return "x".join(map(str, shape))
+    return "+".join(dimensions(kernel) + (f"d{dilation[0]}" if dilation[0] > 1 else "") for kernel, dilation in windows)
 
 
 def _megabytes(values: int) -> str:

@@ -27,6 +27,11 @@ def kernel_sizes(text: str) -> tuple[int, ...]:
     return tuple(map(positive, text.split(",")))
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Different integers of at least 1, in order: ``1,2``."""
+    return tuple(sorted(set(map(positive, text.split(",")))))
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names: ``block3,block4``."""
     return tuple(text.split(","))

@@ -14,8 +14,8 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import kernel_sizes, positive
-from npmobilenet.cli.tables import print_columns
 from npmobilenet.errors import MissingDependencyError
+from npmobilenet.text import columns
 
 if TYPE_CHECKING:
     from npmobilenet.study.study import Study, Table
@@ -213,7 +213,7 @@ def add_parser(commands: argparse._SubParsersAction) -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Print what a topic found and save its picture; without a topic, list all."""
     if options.topic is None:
-        print_columns([(name, topic.summary, topic.paper) for name, topic in TOPICS.items()], texts=3)
+        print("\n".join(columns([(name, topic.summary, topic.paper) for name, topic in TOPICS.items()], texts=3)))
         print("\nnpmobilenet study TOPIC --help    says what can be chosen")
         return 0
     from npmobilenet.study import pictures
@@ -239,7 +239,7 @@ def _print_study(study: Study, name: str) -> None:
 def _print_table(table: Table) -> None:
     print(f"\n{table.title}\n")
     if table.rows:
-        print_columns([table.header, *table.rows] if table.header else table.rows, table.texts)
+        print("\n".join(columns([table.header, *table.rows] if table.header else table.rows, table.texts)))
     if table.notes:
         print()
     for note in table.notes:

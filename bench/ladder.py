@@ -1,0 +1,224 @@
+"""A ladder on one layer: every version of an operation, from the textbook's loops to the engine's kernel.
+
+Each is compared with the reference before it is timed. One that would take long, as Python loops do, is timed on a
+few of the layer's output channels and multiplied; its row says so. The last row is the same layer inside its
+network, where weights are packed once and nothing is copied between layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import numpy as np
+
+from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench import machine_limits
+from npmobilenet.bench.layers import Layer, largest_error
+from npmobilenet.bench.noise import NOISY, spread
+from npmobilenet.bench.peers.runtimes import burst
+from npmobilenet.bench.progress import progress, say
+from npmobilenet.bench.record import Record
+from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
+from npmobilenet.kernels import registry
+from npmobilenet.kernels.ladder import LADDERS
+from npmobilenet.kernels.registry import Kernel
+from npmobilenet.profile import Seconds, in_turns, timed
+from npmobilenet.text import columns, plural
+
+LAYERS = {
+    "conv2d": "mobilenet_v2/stem",
+    "depthwise_conv2d": "mobilenet_v2/block3.depthwise",
+    "mixed_depthwise_conv2d": "mixnet_s/block12.depthwise",
+    "pointwise_conv2d": "mobilenet_v2/block5.project",
+}
+"""What a ladder is measured on if nothing else is asked for."""
+
+PART = 100_000  # multiply-adds of the part of a layer on which a rung is tried first
+PATIENCE = 0.3  # seconds of a call: a rung that needs more for the whole layer is timed on that part
+TRIES = 3  # calls for that part, of which the least counts
+TURN = 0.02  # seconds of a rung in each round
+ENGINE = "in the network"
+ENGINE_LESSON = (
+    "The kernel as the engine calls it: weights packed once and tensors in blocks of channels all along, so that "
+    "nothing is copied before or after."
+)
+
+
+def ladder_names() -> dict[str, str]:
+    """What the ladders are called for short, and their operations."""
+    return {operation.removesuffix("_conv2d").removesuffix("_depthwise"): operation for operation in LADDERS}
+
+
+def find_ladder(name: str) -> str:
+    """Return the operation of a ladder, given its name or its short one.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    known = ladder_names()
+    operation = known.get(name, name)
+    if operation not in LADDERS:
+        raise ValueError(f"no ladder {name!r}; there are: {', '.join(known)}")
+    return operation
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a slow rung takes on a part of the layer."""
+
+    error: float
+    seconds: float
+    """Of the whole layer, by the multiply-adds."""
+    channels: int
+    macs: int
+
+
+def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
+    """Measure every rung of an operation's ladder on a layer.
+
+    Parameters
+    ----------
+    threads : int
+        Of those rungs that use threads at all.
+    record : Record
+        Has the machine's limits; the result is added to its ladders.
+
+    Returns
+    -------
+    dict
+        What the JSON file says of it.
+
+    Raises
+    ------
+    ValueError
+        If a rung computes something else than the reference does.
+    """
+    rungs = [kernel for kernel in registry.kernels(layer.operation, "ladder") if kernel.supports(**layer.options)]
+    lessons = {rung.name: rung.lesson for rung in LADDERS[layer.operation]} | {ENGINE: ENGINE_LESSON}
+    runs: dict[str, Callable[[], Seconds]] = {}
+    slow: dict[str, Part] = {}
+    errors: dict[str, float] = {}
+    arguments = layer.arguments()
+    expected = _reference(layer, arguments)
+    for rung in rungs:
+        part = try_part(layer, rung, threads)
+        if part.seconds > PATIENCE and part.channels < layer.channels:
+            say(f"{rung.variant}: timed on {part.channels} of {layer.channels} output channels")
+            slow[rung.variant], errors[rung.variant] = part, part.error
+            continue
+        out = np.full(expected.shape, np.nan, np.float32)
+        call = partial(rung.function, *arguments, **layer.options, threads=threads, out=out)
+        errors[rung.variant] = largest_error(call(), expected)
+        runs[rung.variant] = lambda call=call: {"seconds": burst(call, TURN)["median"]}
+    engine = in_network(layer, threads)
+    if engine:
+        runs[ENGINE] = engine
+    runs["peak"] = lambda: {"gflops": machine_limits.multiply_add_rate(threads, repeats=5) / 1e9}
+    found = in_turns(runs, progress(range(rounds), f"{layer.operation}, {plural(threads, 'thread')}"))
+    peaks = [one["gflops"] for one in found.pop("peak")]
+    record.probe_again(threads)
+    roof = record.raise_roof(threads, *peaks)
+    rows = []
+    for name in [rung.variant for rung in rungs] + [ENGINE] * (engine is not None):
+        seconds = [slow[name].seconds] if name in slow else [one["seconds"] for one in found[name]]
+        rows.append(
+            {
+                "rung": name,
+                "lesson": lessons[name],
+                "milliseconds": 1e3 * median(seconds),
+                "spread": spread(seconds),
+                "round_milliseconds": [1e3 * one for one in seconds],
+                "channels_timed": slow[name].channels if name in slow else layer.channels,
+                "error": errors.get(name),
+                **roof.place(layer.macs, layer.bytes, median(seconds)),
+            }
+        )
+    for row in rows:
+        row["speedup"] = rows[0]["milliseconds"] / row["milliseconds"]
+    result = {
+        "operation": layer.operation,
+        "network": layer.network,
+        "layer": layer.title,
+        "channels": layer.channels,
+        "threads": threads,
+        "macs": layer.macs,
+        "bytes": layer.bytes,
+        "peak_gflops": roof.gflops,
+        "peak_spread": spread(peaks),
+        "round_peaks": peaks,
+        "possible_gflops": roof.possible(layer.macs, layer.bytes),
+        "rows": rows,
+    }
+    record.found["ladders"].append(result)
+    return result
+
+
+def _reference(layer: Layer, arguments: Sequence) -> np.ndarray:
+    return registry.best(layer.operation, "reference").function(*arguments, **layer.options)
+
+
+def try_part(layer: Layer, rung: Kernel, threads: int) -> Part:
+    """Run a rung on a part of a layer: what it computes is compared with the reference."""
+    narrow = layer.narrowed(PART)
+    arguments = narrow.arguments()
+    call = partial(rung.function, *arguments, **narrow.options, threads=threads)
+    error = largest_error(call(), _reference(narrow, arguments))  # the first call compiles
+    # The least of a few calls: a lowest rung that was disturbed would flatter all that stand above it.
+    seconds = min(timed(call)()["seconds"] for _ in range(TRIES))
+    return Part(error, seconds * layer.macs / narrow.macs, narrow.channels, narrow.macs)
+
+
+def in_network(layer: Layer, threads: int) -> Callable[[], Seconds] | None:
+    """A measurement of a layer inside its network, unfused; None of a layer that is of none."""
+    if not layer.network:
+        return None
+    graph = get_architecture(layer.network).graph()
+    try:
+        program = BlockedProgram(graph, random_weights(graph))
+    except UnsupportedGraphError:
+        return None
+    plan = program.plan((224, 224), threads=threads, fused=False)
+    plan.run(np.random.default_rng(0).standard_normal((graph.in_channels, 224, 224), np.float32))
+    return lambda: {"seconds": plan.time_groups()[layer.name]}
+
+
+HEADER = ("rung", "ms", "speed-up", "GFLOP/s", "peak", "GB/s", "memory", "possible", "error")
+
+
+def table(found: dict) -> Iterator[str]:
+    """A ladder as text."""
+    yield (
+        f"{found['operation']}: {found['network'] or 'layer'} {found['layer']}, "
+        f"{found['macs'] / 1e6:.2f} million multiply-adds, {plural(found['threads'], 'thread')}"
+    )
+    yield f"possible here: {found['possible_gflops']:.0f} GFLOP/s of a peak of {found['peak_gflops']:.0f}"
+    yield ""
+    yield from columns([HEADER, *map(_cells, found["rows"])])
+    yield ""
+    for row in found["rows"]:
+        if row["channels_timed"] < found["channels"]:
+            yield (
+                f"* {row['rung']}: the least of {TRIES} calls on {row['channels_timed']} of {found['channels']} output "
+                f"channels, multiplied"
+            )
+    yield "error: largest, of the largest value of the reference; ~: varies between rounds"
+
+
+def _cells(row: dict) -> tuple[str, ...]:
+    mark = "~" if row["spread"] > NOISY else "*" if len(row["round_milliseconds"]) == 1 else " "
+    return (
+        row["rung"],
+        f"{row['milliseconds']:.3f}{mark}",
+        f"x {row['speedup']:,.1f}",
+        f"{row['gflops']:.2f}",
+        f"{row['of_peak']:.1%}",
+        f"{row['gbytes']:.2f}",
+        f"{row['of_bandwidth']:.0%}",
+        f"{row['of_possible']:.1%}",
+        "" if row["error"] is None else f"{row['error']:.0e}",
+    )

@@ -1,0 +1,186 @@
+"""A network layer by layer: how long each takes, how fast that is, and what would be possible.
+
+The times are taken inside the network's own walk (`BlockedPlan.time_groups`), with the blocks fused as a model runs
+them, and again with each layer as a call of its own. Weights are random: the time does not depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from statistics import median
+
+import numpy as np
+
+from npmobilenet.architectures import random_weights
+from npmobilenet.bench import machine_limits
+from npmobilenet.bench.layers import largest_error
+from npmobilenet.bench.noise import NOISY, spread
+from npmobilenet.bench.progress import progress
+from npmobilenet.bench.record import Record
+from npmobilenet.bench.roofline import Roofline
+from npmobilenet.blocked_plan import BlockedPlan
+from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
+from npmobilenet.engine import Engine
+from npmobilenet.geometry import Pair
+from npmobilenet.graph import Graph, Node
+from npmobilenet.profile import Seconds, in_turns, timed
+from npmobilenet.text import columns, dimensions, plural
+
+PEAK_REPEATS = 5  # of the peak in every round
+
+HEADER = ("layer", "output", "MMACs", "us", "share", "GFLOP/s", "peak", "GB/s", "memory", "possible", "bound")
+LEGEND = (
+    "peak: of the machine's multiply-adds; memory: of the rate at which a buffer as large as the layer's bytes is read",
+    "possible: of the roofline, whichever of the two ends first (bound); ~: varies between rounds",
+)
+
+
+def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, rounds: int, record: Record) -> dict:
+    """Measure a network, and each of its blocks and layers.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    size : (H, W)
+    batch : int
+        Images of a call. Blocks and layers are those of a single image, on all threads.
+    rounds : int
+        In each of which the network, its blocks, its layers and the machine's peak have their turn.
+    record : Record
+        Has the machine's limits; the result is added to its networks.
+
+    Returns
+    -------
+    dict
+        What the JSON file says of it.
+
+    Raises
+    ------
+    ValueError
+        If the vector kernels cannot run it, or it computes something else than the reference does.
+    """
+    weights = random_weights(graph)
+    try:
+        program = BlockedProgram(graph, weights)
+    except UnsupportedGraphError as error:
+        raise ValueError(f"the vector kernels cannot run {name}, so its layers cannot be seen: {error}") from None
+    engine = Engine(graph, weights)
+    plans = {"blocks": program.plan(size, threads=threads), "layers": program.plan(size, threads=threads, fused=False)}
+    x = np.random.default_rng(0).standard_normal((batch, graph.in_channels, *size), np.float32)
+    expected = Engine(graph, weights, "reference").run(x[:1])
+    outputs = [engine.run(x[:1], threads), *(plan.run(x[0])[None] for plan in plans.values())]
+    error = max(largest_error(output, expected) for output in outputs)
+    runs = {
+        "network": timed(lambda: engine.run(x, threads)),
+        "peak": lambda: {"gflops": machine_limits.multiply_add_rate(threads, repeats=PEAK_REPEATS) / 1e9},
+        **{part: plan.time_groups for part, plan in plans.items()},
+    }
+    found = in_turns(runs, progress(range(rounds), f"{name}, {plural(threads, 'thread')}"))
+    peaks = [one["gflops"] for one in found["peak"]]
+    record.probe_again(threads)
+    roof = record.raise_roof(threads, *peaks)
+    parts = {part: list(_rows(plan, found[part], roof)) for part, plan in plans.items()}
+    macs = sum(row["macs"] for row in parts["layers"])
+    seconds = [one["seconds"] for one in found["network"]]
+    gflops = 2 * macs * batch / median(seconds) / 1e9
+    result = {
+        "network": name,
+        "size": list(size),
+        "batch": batch,
+        "threads": threads,
+        "macs": macs,
+        "memory": plans["blocks"].memory,
+        "error": error,
+        **_times(seconds),
+        "images_per_second": batch / median(seconds),
+        "gflops": gflops,
+        "of_peak": gflops / roof.gflops,
+        "peak_gflops": roof.gflops,
+        "peak_spread": spread(peaks),
+        "round_peaks": peaks,
+        **parts,
+    }
+    record.found["networks"].append(result)
+    return result
+
+
+def _times(seconds: Sequence[float]) -> dict:
+    return {
+        "milliseconds": 1e3 * median(seconds),
+        "least_milliseconds": 1e3 * min(seconds),
+        "spread": spread(seconds),
+        "round_milliseconds": [1e3 * one for one in seconds],
+    }
+
+
+def _rows(plan: BlockedPlan, found: Sequence[Seconds], roof: Roofline) -> Iterator[dict]:
+    whole = sum(median(one[group[-1].name] for one in found) for group in plan.groups)
+    for group in plan.groups:
+        seconds = [one[group[-1].name] for one in found]
+        macs = sum(node.macs(plan.shapes[node.name]) for node in group)
+        inside = {node.name for node in group}
+        outer = {name for node in group for name in node.inputs} - inside
+        values = sum(int(np.prod(plan.shapes[name])) for name in (*outer, group[-1].name))
+        values += sum(node.weight_count + (node["channels"] if node.parameters else 0) for node in group)
+        yield {
+            "name": _title(group),
+            "operations": [node.operation for node in group],
+            "input": list(plan.shapes[group[0].inputs[0]]),
+            "output": list(plan.shapes[group[-1].name]),
+            **_times(seconds),
+            "share": median(seconds) / whole,
+            **roof.place(macs, 4 * values, median(seconds)),
+        }
+
+
+def _title(group: Sequence[Node]) -> str:
+    """Such as ``block2.expand+depthwise+project``."""
+    names = [group[0].name]
+    for before, node in pairwise(group):
+        names.append(node.name.removeprefix(f"{before.block}."))
+    return "+".join(names)
+
+
+def table(found: dict, parts: Sequence[str] = ("blocks",)) -> Iterator[str]:
+    """A network as text: its totals, and a line for each block or layer."""
+    image = f"{dimensions(found['size'])}, batch {found['batch']}, {plural(found['threads'], 'thread')}"
+    noise = f" ~{found['spread']:.2f}x between rounds" if found["spread"] > NOISY else ""
+    yield f"{found['network']}, {image}"
+    yield f"  time         {found['milliseconds']:.2f} ms (least {found['least_milliseconds']:.2f}){noise}"
+    yield f"  throughput   {found['images_per_second']:.1f} images/s"
+    yield (
+        f"  arithmetic   {found['gflops']:.1f} GFLOP/s, {found['of_peak']:.0%} of this machine's peak of "
+        f"{found['peak_gflops']:.0f}, probed in the same rounds"
+    )
+    yield f"  memory       {found['memory'] / 1e6:.2f} MB of activations; largest error {found['error']:.0e}"
+    for part in parts:
+        rows = found[part]
+        milliseconds = sum(row["milliseconds"] for row in rows)
+        least = sum(row["milliseconds"] * row["of_possible"] for row in rows)
+        yield ""
+        yield {"blocks": "As it runs, blocks fused", "layers": "Layer by layer, unfused"}[part] + (
+            f" (one image): {milliseconds:.2f} ms in all; at what is possible for each: {least:.2f} ms"
+        )
+        yield ""
+        yield from columns([HEADER, *map(_cells, rows)], texts=2)
+    yield ""
+    yield from LEGEND
+
+
+def _cells(row: dict) -> tuple[str, ...]:
+    noise = "~" if row["spread"] > NOISY else " "
+    return (
+        row["name"],
+        dimensions((*row["output"][1:], row["output"][0])),
+        f"{row['macs'] / 1e6:.2f}",
+        f"{1e3 * row['milliseconds']:.1f}{noise}",
+        f"{row['share']:.1%}",
+        f"{row['gflops']:.1f}",
+        f"{row['of_peak']:.0%}",
+        f"{row['gbytes']:.1f}",
+        f"{row['of_bandwidth']:.0%}",
+        f"{row['of_possible']:.0%}",
+        row["bound"],
+    )

@@ -1,0 +1,58 @@
+"""What is possible: the roofline of a machine, and where a measurement stands below it.
+
+Something that does so many operations for every byte it moves can run no faster than the memory hands over the
+bytes, nor than the CPU multiplies. Which memory, depends on where the bytes lie: the machine is probed with buffers
+of several sizes, and the bytes of a layer are given the rate of a buffer as large as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The limits of one number of threads.
+
+    Attributes
+    ----------
+    gflops : float
+        The highest rate of multiply-adds seen, two operations each.
+    levels : sequence of (int, float)
+        Bytes of a buffer and the GB/s at which it is gone through, from the nearest cache to memory.
+    """
+
+    gflops: float
+    levels: Sequence[tuple[int, float]]
+
+    @classmethod
+    def of(cls, limits: Mapping) -> Roofline:
+        """Make it of a row of `machine_limits.limits`, just probed or from a saved run."""
+        return cls(limits["gflops"], [(level["bytes"], level["gbytes"]) for level in limits["levels"]])
+
+    def bandwidth(self, size: float) -> float:
+        """Return the GB/s of a buffer of so many bytes."""
+        sizes, rates = zip(*self.levels, strict=True)
+        return float(np.interp(np.log(size), np.log(sizes), rates))
+
+    def possible(self, macs: int, size: int) -> float:
+        """Return the GFLOP/s that so many multiply-adds on so many bytes can reach."""
+        return min(self.gflops, 2 * macs / size * self.bandwidth(size))
+
+    def place(self, macs: int, size: int, seconds: float) -> dict:
+        """Return the rates of a measurement, and how much they are of what is possible."""
+        gflops, gbytes, bandwidth = 2 * macs / seconds / 1e9, size / seconds / 1e9, self.bandwidth(size)
+        least = max(2 * macs / self.gflops, size / bandwidth) / 1e9
+        return {
+            "macs": macs,
+            "bytes": size,
+            "gflops": gflops,
+            "of_peak": gflops / self.gflops,
+            "gbytes": gbytes,
+            "of_bandwidth": gbytes / bandwidth,
+            "of_possible": least / seconds,
+            "bound": "arithmetic" if 2 * macs / self.gflops >= size / bandwidth else "memory",
+        }

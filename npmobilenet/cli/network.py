@@ -1,0 +1,70 @@
+"""The network that a command is about: an architecture, weights known by name, or a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from npmobilenet.text import dimensions
+
+if TYPE_CHECKING:
+    from npmobilenet.architectures import Architecture
+    from npmobilenet.geometry import Pair
+    from npmobilenet.graph import Graph
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture and its options, from the command line or a checkpoint."""
+
+    architecture: Architecture
+    width: float
+    num_classes: int
+    padding: str
+    title: str
+    resolution: Pair
+
+    def name(self, size: Pair) -> str:
+        """A name for images of ``(H, W)``, such as ``mobilenet_v2-1.0-224``."""
+        image = size[0] if size[0] == size[1] else dimensions(size)
+        return f"{self.architecture.name}-{float(self.width)}-{image}"
+
+    def graph(self, architecture: Architecture | None = None) -> Graph:
+        """The graph, or that of a variant of the architecture."""
+        return (architecture or self.architecture).graph(self.width, self.num_classes, self.padding)
+
+
+def find_network(name: str, options: argparse.Namespace) -> Network:
+    """Return the network of this name, with the options of `options.add_network_options`."""
+    from npmobilenet.architectures import ARCHITECTURES
+    from npmobilenet.model import load
+
+    architecture = ARCHITECTURES.get(name)
+    if architecture:
+        width = options.width if options.width is not None else 1.0
+        return Network(
+            architecture,
+            width,
+            getattr(options, "num_classes", None) or 1000,
+            options.padding or "symmetric",
+            f"{architecture.name}, width {width:g} ({architecture.paper})",
+            (architecture.resolution, architecture.resolution),
+        )
+    model = load(
+        name,
+        architecture=options.architecture,
+        width=options.width,
+        num_classes=getattr(options, "num_classes", None),
+        padding=options.padding,
+        bn_eps=options.bn_eps,
+        backend="reference",
+    )
+    return Network(
+        ARCHITECTURES[model.architecture],
+        model.width,
+        len(model.classes),
+        model.graph.nodes[0]["padding"],
+        f"{model.source}: {model.architecture}, width {model.width:g}",
+        model.preprocessing.crop,
+    )

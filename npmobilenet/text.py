@@ -1,0 +1,32 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+
+def columns(lines: Iterable[Sequence[str]], texts: int = 1) -> Iterator[str]:
+    """Yield lines of cells, the first ``texts`` columns aligned to the left, numbers to the right."""
+    lines = list(lines)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        aligned = (
+            cell.ljust(width) if column < texts else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        yield "  ".join(aligned).rstrip()
+
+
+def dimensions(shape: Iterable[int]) -> str:
+    """Such as ``112x112x32``."""
+    return "x".join(map(str, shape))
+
+
+def plural(number: int, thing: str) -> str:
+    """Such as ``1 thread``, ``2 threads``."""
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def binary_size(size: int) -> str:
+    """Such as ``64 KB``, ``16 MB``, of a power of two."""
+    return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"
