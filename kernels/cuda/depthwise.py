@@ -36,6 +36,12 @@ def tile_of(kernel: Pair, dilation: Pair) -> tuple[int, int, int]:
     return (rows if dilation[0] == 1 else 1), columns, channels
 
 
+def values(kernel: Pair, stride: Pair, dilation: Pair, tile: Pair, lanes: int) -> int:
+    """How many values a thread keeps: its sums, and the columns of an image row."""
+    rows, columns = tile
+    return (rows * columns + (columns - 1) * stride[1] + (kernel[1] - 1) * dilation[1]) * lanes
+
+
 @cache
 def window_tile(
     kernel: Pair, stride: Pair, dilation: Pair, tile: Pair, lanes: int, activation: int
@@ -101,7 +107,7 @@ def _kernel(kernel: Pair, stride: Pair, dilation: Pair, tile: Pair, lanes: int, 
                 height, width, channels, out_height, out_width, top, left,
             )  # fmt: skip
 
-    return device.kernel(depthwise)
+    return device.kernel(depthwise, values(kernel, stride, dilation, tile, lanes))
 
 
 def prepare_depthwise_conv2d(

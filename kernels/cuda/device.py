@@ -19,7 +19,6 @@ except ImportError as error:
     cuda, _import_error = None, error
 
 INSTALL = 'pip install "npmobilenet[cuda]"'
-REGISTERS = 128  # of a thread, at most: two blocks of 256 threads find room on a multiprocessor
 SIMULATED = cuda is not None and "simulator" in cuda.jit.__module__
 
 if SIMULATED:
@@ -76,25 +75,36 @@ def require() -> None:
 
 def multiprocessors() -> int:
     """Return how many blocks of threads run side by side, at least: the device's multiprocessors."""
+    require()
     return 1 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
 
 
-def kernel(function: Callable) -> Any:
+def kernel(function: Callable, values: int = 0) -> Any:
     """Compile a kernel when it is first launched; its machine code is kept in :func:`kernel_cache`.
 
     Numba's key for the cache holds the closure of ``function``, so kernels made by one factory do not mix.
+
+    Parameters
+    ----------
+    values : int
+        How many values a thread keeps. With many of them the compiler would take more than half of the registers that
+        there are for blocks of 256 threads, and one block alone would find room on a multiprocessor. With few it would
+        take more than it needs, if it were given a limit.
     """
+    if cuda is None:
+        require()
     if SIMULATED:
         return cuda.jit(function)
+    options = {"max_registers": 128} if values >= 64 else {}
     folder = kernel_cache()
     if folder is None:
-        return cuda.jit(function, max_registers=REGISTERS)
+        return cuda.jit(function, **options)
     previous = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(folder / "cuda")
     try:
-        return cuda.jit(function, cache=True, max_registers=REGISTERS)
+        return cuda.jit(function, cache=True, **options)
     except (RuntimeError, OSError):  # the folder vanished or cannot hold a file: compile without a cache
-        return cuda.jit(function, max_registers=REGISTERS)
+        return cuda.jit(function, **options)
     finally:
         numba.config.CACHE_DIR = previous
 

@@ -199,7 +199,7 @@ def _kernel(plan: _Plan, expanded: int, activations: tuple[int, int, int], resid
             add(sums, other, SUMS)
         write(out, place, ROWS, C_OUT, q, limit, PIECES, GAP, 1, channel, GAP, C_OUT, sums, PIECE)
 
-    return device.kernel(inverted_residual)
+    return device.kernel(inverted_residual, 64)
 
 
 def prepare_inverted_residual(

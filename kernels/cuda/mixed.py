@@ -77,7 +77,7 @@ def _kernel(groups: tuple, stride: tuple, tile: tuple, lanes: int, activation: i
         if q < out_width and p < out_height:
             run(x, weights, bias, out, block, cuda.blockIdx.z, p, q, height, width, channels, out_height, out_width)
 
-    return device.kernel(mixed)
+    return device.kernel(mixed, max(depthwise.values(group[0], stride, group[1], tile, lanes) for group in groups))
 
 
 def pack_weights(weights: Sequence[np.ndarray]) -> np.ndarray:

@@ -201,7 +201,7 @@ def _kernel(tile: Tile, lanes_in: int, lanes_out: int, activation: int, residual
                 add(sums, other, SUMS)
             write(out, place, ROWS, out_width, row, pixels, PIECES, GAP, 1, first, GAP, c_out, sums, OUT)
 
-    return device.kernel(pointwise)
+    return device.kernel(pointwise, SUMS)
 
 
 def prepare_pointwise_conv2d(

@@ -430,12 +430,17 @@ def test_without_the_package_the_functions_exist_and_say_what_to_install():
         "for kernel in registry.kernels(backend='cuda'): kernel.function\n"
         "try: registry.best('relu', 'cuda').function(np.zeros(3))\n"
         "except RuntimeError as error: print(error)\n"
+        "from npmobilenet.kernels.cuda import device, linear\n"
+        "try: linear.prepare_softmax((3, 4))\n"
+        "except device.CudaUnavailable as error: print(error)\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("CUDA is not available: ")
-    assert run.stdout.endswith('pip install "npmobilenet[cuda]"\n')
+    for line in run.stdout.splitlines():
+        assert line.startswith("CUDA is not available: ")
+        assert line.endswith('pip install "npmobilenet[cuda]"')
+    assert len(run.stdout.splitlines()) == 2
 
 
 @pytest.mark.skipif(MISSING is None, reason="the simulator runs here, or there is a device")
