@@ -21,7 +21,7 @@ from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.peers.runtimes import burst
 from npmobilenet.bench.progress import progress, say
 from npmobilenet.bench.record import Record
-from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
+from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
 from npmobilenet.kernels.registry import Kernel

@@ -15,10 +15,10 @@ from npmobilenet.graph import Graph
 from npmobilenet.plan import Plan, Program
 
 if TYPE_CHECKING:
-    from npmobilenet.blocked_plan import BlockedPlan
-    from npmobilenet.blocked_program import BlockedProgram
-    from npmobilenet.cuda_arrays import DeviceArray
-    from npmobilenet.cuda_plan import CudaPlan, CudaProgram
+    from npmobilenet.blocked.plan import BlockedPlan
+    from npmobilenet.blocked.program import BlockedProgram
+    from npmobilenet.cuda.arrays import DeviceArray
+    from npmobilenet.cuda.plan import CudaPlan, CudaProgram
 
 BACKENDS = ("cpu", "cuda", "njit", "reference")
 DTYPES = ("float32", "float16")  # in which weights and activations are stored
@@ -114,11 +114,11 @@ def _program(
 ) -> Program | BlockedProgram | CudaProgram:
     """The blocked kernels for the CPU; plain ones for a graph that these cannot compute, or where asked for."""
     if backend == "cuda":
-        from npmobilenet.cuda_plan import CudaProgram
+        from npmobilenet.cuda.plan import CudaProgram
 
         return CudaProgram(graph, weights, dtype)
     if backend == "cpu":
-        from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
+        from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 
         try:
             return BlockedProgram(graph, weights)

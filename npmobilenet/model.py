@@ -24,7 +24,7 @@ from npmobilenet.machine import available_cpus
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
-    from npmobilenet.cuda_arrays import DeviceArray
+    from npmobilenet.cuda.arrays import DeviceArray
 
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
 
@@ -215,7 +215,7 @@ class Model:
         Returns
         -------
         float32 array (N, classes)
-            Of an array on the GPU: a :class:`~npmobilenet.cuda_arrays.DeviceArray` of the model's dtype, on the GPU.
+            Of an array on the GPU: a :class:`~npmobilenet.cuda.arrays.DeviceArray` of the model's dtype, on the GPU.
             PyTorch and CuPy take it without a copy (``torch.as_tensor(y, device="cuda")``).
 
         Raises
@@ -350,7 +350,7 @@ def _checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarr
             "the host"
         )
     if on_device:
-        from npmobilenet.cuda_arrays import DeviceArray
+        from npmobilenet.cuda.arrays import DeviceArray
 
         x = DeviceArray.of(x)
     else:

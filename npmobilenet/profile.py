@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npmobilenet.architectures import random_weights
-from npmobilenet.blocked_program import BlockedProgram
+from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
 
 if TYPE_CHECKING:
-    from npmobilenet.blocked_plan import BlockedPlan
+    from npmobilenet.blocked.plan import BlockedPlan
 
 ROUNDS = 25
 NOISY = 0.2  # how much longer than the shortest round the middle one takes where the machine was busy

@@ -8,11 +8,12 @@ import threading
 import numpy as np
 import pytest
 
-from npmobilenet import blocked_calls, blocked_plan
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.architectures.blocks import Builder, Row
-from npmobilenet.blocked_plan import BlockedPlan
-from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
+from npmobilenet.blocked import calls as blocked_calls
+from npmobilenet.blocked import plan as blocked_plan
+from npmobilenet.blocked.plan import BlockedPlan
+from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.blocked import library

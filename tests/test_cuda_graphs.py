@@ -4,8 +4,8 @@ import ctypes
 
 import pytest
 
-from npmobilenet import cuda_graphs
-from npmobilenet.cuda_graphs import Driver, DriverError, record
+from npmobilenet.cuda import graphs as cuda_graphs
+from npmobilenet.cuda.graphs import Driver, DriverError, record
 
 STREAM, GRAPH, EXECUTABLE = 11, 22, 33
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet import cuda_graphs, cuda_memory, cuda_plan
 from npmobilenet.architectures import Architecture, get_architecture, random_weights
 from npmobilenet.architectures.blocks import Squeeze
 from npmobilenet.cli import doctor, main
-from npmobilenet.cuda_arrays import DeviceArray
-from npmobilenet.cuda_lowering import UnsupportedGraphError, lower
-from npmobilenet.cuda_plan import CudaProgram, DeviceMemoryError
+from npmobilenet.cuda import graphs as cuda_graphs
+from npmobilenet.cuda import memory as cuda_memory
+from npmobilenet.cuda import plan as cuda_plan
+from npmobilenet.cuda.arrays import DeviceArray
+from npmobilenet.cuda.lowering import UnsupportedGraphError, lower
+from npmobilenet.cuda.plan import CudaProgram, DeviceMemoryError
 from npmobilenet.engine import Engine
 from npmobilenet.errors import MissingDependencyError
 from npmobilenet.graph import Graph, Node

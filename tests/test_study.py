@@ -302,7 +302,7 @@ def test_memory_table_is_the_papers(monkeypatch):
 
 @compiled_only
 def test_splitting_changes_memory_but_not_the_result():
-    from npmobilenet.blocked_program import BlockedProgram
+    from npmobilenet.blocked.program import BlockedProgram
 
     graph = get_architecture("mobilenet_v2").graph(0.5, 10)
     program = BlockedProgram(graph, random_weights(graph))

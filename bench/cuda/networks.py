@@ -19,7 +19,7 @@ from npmobilenet.bench.peers.folded import folded_layers
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.fit import fit
 from npmobilenet.counts import count
-from npmobilenet.cuda_arrays import DeviceArray
+from npmobilenet.cuda.arrays import DeviceArray
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
 from npmobilenet.weights import CATALOGUE

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.bench.peers.folded import Layer
-from npmobilenet.cuda_arrays import DeviceArray
+from npmobilenet.cuda.arrays import DeviceArray
 
 PROVIDER = "CUDAExecutionProvider"
 

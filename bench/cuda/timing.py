@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet import cuda_graphs, cuda_memory
+from npmobilenet.cuda import graphs as cuda_graphs
+from npmobilenet.cuda import memory as cuda_memory
 from npmobilenet.kernels.cuda.device import SIMULATED, cuda
 
 CACHE_BYTES = 200 << 20  # several times the last-level cache of any GPU: 50 MB on an H100, 60 MB on an H200

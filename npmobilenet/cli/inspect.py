@@ -80,7 +80,7 @@ def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architect
 
 def _measured(graphs: Sequence[Graph], resolution: Pair) -> list[Profile] | None:
     """Times of both networks, or None where the vector kernels cannot run."""
-    from npmobilenet.blocked_program import UnsupportedGraphError
+    from npmobilenet.blocked.program import UnsupportedGraphError
     from npmobilenet.profile import profile
 
     try:

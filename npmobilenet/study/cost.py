@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.blocked_program import BlockedProgram
+from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.counts import LayerCount, count
 from npmobilenet.geometry import Pair, convolution_macs, resolve_padding
 from npmobilenet.graph import Graph

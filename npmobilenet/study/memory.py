@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.blocked_program import BlockedProgram, UnsupportedGraphError
+from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.counts import count, materialised_bytes
 from npmobilenet.graph import Graph
 from npmobilenet.machine import numba_is_on

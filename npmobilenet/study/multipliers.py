@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.blocked_program import BlockedProgram
+from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.counts import count
 from npmobilenet.machine import numba_is_on
 from npmobilenet.profile import Timing, noise, time_in_turns

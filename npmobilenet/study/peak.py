@@ -36,7 +36,7 @@ def _main(network: str, width: str, size: str, lowering: str) -> None:
     import numpy as np
 
     from npmobilenet.architectures import get_architecture, random_weights
-    from npmobilenet.blocked_program import BlockedProgram
+    from npmobilenet.blocked.program import BlockedProgram
     from npmobilenet.plan import Program
 
     graph = get_architecture(network).graph(float(width))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.blocked_program import BlockedProgram
+from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.kernels import reference, registry
 from npmobilenet.kernels.blocked import library, operations

@@ -1,6 +1,6 @@
 """A plan for the blocked CPU kernels: which nodes one call computes, where tensors lie, and how it is run.
 
-A plan becomes a table of kernel calls (`blocked_calls`) that one walk runs (`kernels.blocked.walker`).
+A plan becomes a table of kernel calls (`calls`) that one walk runs (`kernels.blocked.walker`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npmobilenet import threads
-from npmobilenet.blocked_calls import Calls
+from npmobilenet.blocked.calls import Calls
 from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.kernels.blocked import library, linear, mixed
@@ -23,7 +23,7 @@ from npmobilenet.kernels.blocked.layout import ARGUMENTS, CLAMPS, COUNTERS, ITEM
 from npmobilenet.plan import arrange
 
 if TYPE_CHECKING:
-    from npmobilenet.blocked_program import BlockedProgram
+    from npmobilenet.blocked.program import BlockedProgram
 
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all

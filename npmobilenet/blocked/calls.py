@@ -22,7 +22,7 @@ from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.pooling import POOL, SCALE
 
 if TYPE_CHECKING:
-    from npmobilenet.blocked_plan import BlockedPlan
+    from npmobilenet.blocked.plan import BlockedPlan
 
 SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
 SHARES = 4  # of each thread's part of a layer: small enough to even out, large enough to keep caches warm

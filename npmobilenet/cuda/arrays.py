@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet import cuda_memory
+from npmobilenet.cuda import memory as cuda_memory
 
 LEGACY_STREAM = 1  # the interface's number for the default stream, which our streams wait for by themselves
 
 
 def is_device_array(x: object) -> bool:
-    """Whether an object says that it lies on the cuda_memory."""
+    """Whether an object says that it lies on the device."""
     return hasattr(x, "__cuda_array_interface__")
 
 
 class DeviceArray:
-    """An array on the cuda_memory. ``cupy.asarray(y)`` and ``torch.as_tensor(y)`` take it as it is.
+    """An array on the device. ``cupy.asarray(y)`` and ``torch.as_tensor(y)`` take it as it is.
 
     What fills it may still be running, on the stream that the interface names. CuPy waits for that stream; PyTorch
     does not look, but its default stream and ours wait for each other. On a PyTorch stream of your own, wait first

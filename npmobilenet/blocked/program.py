@@ -1,6 +1,6 @@
 """A graph for the blocked CPU kernels: what they can compute, and its weights as they read them.
 
-Like `plan`, a place where graphs and kernels meet. What depends on the size of the image is in `blocked_plan`.
+Like `npmobilenet.plan`, a place where graphs and kernels meet. What depends on the size of the image is in `blocked.plan`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from npmobilenet.blocked_plan import BlockedPlan
+from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.geometry import Pads, Pair
 from npmobilenet.graph import WINDOWED, Graph, Node
 from npmobilenet.kernels.blocked import activation, library, linear, mixed

@@ -8,7 +8,7 @@ from typing import Any
 
 from numba import float32
 
-from npmobilenet.cuda_arrays import DeviceArray
+from npmobilenet.cuda.arrays import DeviceArray
 from npmobilenet.graph import Shape
 from npmobilenet.kernels.cuda.device import SIMULATED, cuda, kernel
 from npmobilenet.kernels.cuda.registers import quotient

@@ -1,7 +1,7 @@
 """Running a network on a CUDA device: weights and activations stay there, all images of a batch at once.
 
-`cuda_lowering` says which kernels; here is where their tensors lie, and how they are started: the launches of a plan
-are prepared once, put on a stream one after the other, and from the second call on started together (`cuda_graphs`).
+`lowering` says which kernels; here is where their tensors lie, and how they are started: the launches of a plan
+are prepared once, put on a stream one after the other, and from the second call on started together (`graphs`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from weakref import WeakSet
 
 import numpy as np
 
-from npmobilenet import cuda_graphs, cuda_memory
-from npmobilenet.cuda_arrays import DeviceArray
-from npmobilenet.cuda_layout import channels_last
-from npmobilenet.cuda_lowering import Step, lower, packed_weights
+from npmobilenet.cuda import graphs as cuda_graphs
+from npmobilenet.cuda import memory as cuda_memory
+from npmobilenet.cuda.arrays import DeviceArray
+from npmobilenet.cuda.layout import channels_last
+from npmobilenet.cuda.lowering import Step, lower, packed_weights
 from npmobilenet.errors import MissingDependencyError, NpmobilenetError
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
