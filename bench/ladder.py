@@ -25,6 +25,7 @@ from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
 from npmobilenet.kernels.registry import Kernel
+from npmobilenet.machine import available_cpus
 from npmobilenet.profile import Seconds, in_turns, timed
 from npmobilenet.text import columns, plural
 
@@ -206,6 +207,8 @@ def table(found: dict) -> Iterator[str]:
                 f"* {row['rung']}: the least of {TRIES} calls on {row['channels_timed']} of {found['channels']} output "
                 f"channels, multiplied"
             )
+    if available_cpus() > 1:
+        yield "numpy's matrix products run on as many threads as its BLAS library takes (OPENBLAS_NUM_THREADS)"
     yield "error: largest, of the largest value of the reference; ~: varies between rounds"
 
 

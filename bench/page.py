@@ -88,13 +88,15 @@ def _warnings(run: dict) -> Iterator[str]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
-    """A table whose first column is text and whose others are numbers; one that is too wide is scrolled."""
+    """A table of numbers; the first column, and those without a name, are text. One that is too wide is scrolled."""
     lines = ['<div class="scroll"><table>']
     if caption:
         lines.append(f"<caption>{escape(caption)}</caption>")
     lines.append("<thead><tr>" + "".join(f"<th>{escape(name)}</th>" for name in header) + "</tr></thead><tbody>")
+    kinds = ["", *(' class="text"' if not name else "" for name in header[1:])]
     for row in rows:
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
+        cells = (f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        lines.append("<tr>" + "".join(cells) + "</tr>")
     return "\n".join([*lines, "</tbody></table></div>"])
 
 
@@ -112,17 +114,17 @@ def _machine(run: dict) -> Iterator[str]:
         "registers alone, and a buffer read or copied again and again, from one that fits the nearest cache to one "
         "that fits none.</p>"
     )
-    sizes = [binary_size(level["bytes"]) for level in run["limits"][0]["levels"]]
+    limits = run["limits"]
+    levels = zip(*(row["levels"] for row in limits), strict=True)
     yield _table(
-        ["", "GFLOP/s", *(f"{size} at GB/s" for size in sizes)],
-        (
-            [
-                plural(row["threads"], "thread"),
-                f"{row['gflops']:.0f}",
-                *(f"{level['gbytes']:.0f}" for level in row["levels"]),
-            ]
-            for row in run["limits"]
-        ),
+        ["", *(plural(row["threads"], "thread") for row in limits)],
+        [
+            ["multiply-adds, GFLOP/s", *(f"{row['gflops']:.0f}" for row in limits)],
+            *(
+                [f"{binary_size(level[0]['bytes'])}, GB/s", *(f"{one['gbytes']:.0f}" for one in level)]
+                for level in levels
+            ),
+        ],
     )
     facts = {
         "CPU": f"{run['cpu']}, {run['vectors']}, {run['cpus']} CPUs for this process",

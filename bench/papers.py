@@ -70,7 +70,7 @@ TABLES: dict[str, tuple[Published, ...]] = {
         ),
     ),
     "MixNet (1907.09595)": tuple(
-        Published(*row, "the paper does not say how it counts") for row in (
+        Published(*row, "the paper counts more than multiply-adds") for row in (
             ("MixNet-S", "mixnet_s", 1.0, 224, 75.8, 256, 4.1),
             ("MixNet-M", "mixnet_m", 1.0, 224, 77.0, 360, 5.0),
             ("MixNet-L", "mixnet_l", 1.0, 224, 78.9, 565, 7.3),

@@ -16,13 +16,14 @@ from npmobilenet.text import binary_size, plural
 try:
     import matplotlib
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 except ImportError:
     raise MissingDependencyError('pictures need matplotlib: pip install "npmobilenet[report]"') from None
 
 INK = "#010203"  # what is printed in the page's own colour
 FAINT = "#888888"
-WIDTH = 5.0  # inches: text is still legible when a phone shows it narrower
+WIDTH = 4.6  # inches: text is still legible when a phone shows it narrower
 KINDS = {
     "fused block": "#7a5cc4",
     "pointwise": "#2f7fd1",
@@ -89,8 +90,18 @@ def _bars(
 
 def _kind_legend(axes: Axes, kinds: Sequence[str]) -> None:
     for name in (name for name in KINDS if name in kinds):
-        axes.scatter([], [], color=KINDS[name], label=name, marker="s")
-    axes.legend(loc="lower right")
+        axes.scatter([], [], color=KINDS[name], label=name, marker="s", s=16)
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Above the drawing, where it hides nothing."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.02, 1), ncols=5, handletextpad=0.1, columnspacing=0.9)
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers on a logarithmic axis as one writes them."""
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
 
 def layers(found: dict, part: str) -> str:
@@ -131,13 +142,13 @@ def roofline(roof: Roofline, found: dict) -> str:
         intensity = np.geomspace(low, high, 100)
         for size, rate in (roof.levels[0], roof.levels[2], roof.levels[-1]):
             axes.plot(intensity, np.minimum(roof.gflops, intensity * rate), color=FAINT, linewidth=1)
-            at = low * 1.15
-            axes.annotate(
-                f"{binary_size(size)}: {rate:.0f} GB/s", (at, at * rate), (0, 4),
-                textcoords="offset points", fontsize=7, color=INK, rotation=33, rotation_mode="anchor",
-            )  # fmt: skip
-        axes.annotate(f"peak {roof.gflops:.0f} GFLOP/s", (high, roof.gflops), (-2, 4), textcoords="offset points",
-                      ha="right", fontsize=7)  # fmt: skip
+            at = 1.1 * low
+            axes.text(
+                *(at, 1.08 * at * rate, f"{binary_size(size)}: {rate:.0f} GB/s"),
+                **{"fontsize": 6.5, "rotation": np.degrees(np.arctan(rate)), "rotation_mode": "anchor"},
+                transform_rotates_text=True,
+            )
+        axes.text(high, 1.06 * roof.gflops, f"peak {roof.gflops:.0f} GFLOP/s", ha="right", fontsize=7)
         for name in (name for name in KINDS if name in points):
             axes.scatter(*zip(*points[name], strict=True), s=16, color=KINDS[name], label=name, zorder=3, alpha=0.85)
         axes.set_xscale("log")
@@ -146,7 +157,9 @@ def roofline(roof: Roofline, found: dict) -> str:
         axes.set_ylim(min(y for _, y in every) / 2, 2 * roof.gflops)
         axes.set_xlabel("operations for each byte moved")
         axes.set_ylabel("GFLOP/s")
-        axes.legend(loc="lower right")
+        _plain(axes.xaxis)
+        _plain(axes.yaxis)
+        _legend(axes)
         return _svg(figure, f"roofline of {found['network']} on {plural(found['threads'], 'thread')}")
 
 
@@ -159,7 +172,8 @@ def ladder(found: dict) -> str:
         colors = [KINDS["fused block"] if row["error"] is None else KINDS["pointwise"] for row in rows]
         _bars(axes, [row["rung"] for row in rows], [row["speedup"] for row in rows], colors, words)
         axes.set_xscale("log")
-        axes.set_xlim(0.8, 60 * max(row["speedup"] for row in rows))
+        axes.set_xlim(0.8, 30 * max(row["speedup"] for row in rows))
+        _plain(axes.xaxis)
         axes.set_xlabel("speed-up over the lowest rung, logarithmic")
         return _svg(figure, f"ladder of {found['operation']} on {plural(found['threads'], 'thread')}")
 

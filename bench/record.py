@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from npmobilenet.bench import machine_limits, noise
 from npmobilenet.bench.machine import different_machines, heading, machine
@@ -92,7 +93,7 @@ class Record:
         """Why the figures are doubtful, if they are."""
         found = [*self.found.get("networks", ()), *self.found.get("ladders", ())]
         spreads = [one["spread"] for one in found if "spread" in one]
-        spreads += [row["spread"] for one in found if "spread" not in one for row in one["rows"]]
+        spreads += [median(row["spread"] for row in one["rows"]) for one in self.found.get("ladders", ())]
         return list(noise.warnings(spreads, max((one["peak_spread"] for one in found), default=1), self.load))
 
     @property

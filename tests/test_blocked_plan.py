@@ -255,3 +255,17 @@ def test_the_image_of_a_call_leaves_nothing_behind():
     expected = engine.run(x[None])
     assert np.isnan(engine.run(np.full_like(x, np.nan)[None])).all()
     assert np.array_equal(engine.run(x[None]), expected)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_time_of_every_call(threads, fused):
+    """Taken in a walk like any other, which leaves a plan as it was."""
+    graph, weights = network("mixnet_s")
+    plan = BlockedProgram(graph, weights).plan((65, 47), threads=threads, fused=fused)
+    x = image((65, 47))
+    expected = plan.run(x)
+    seconds = plan.time_groups()
+    assert list(seconds) == [group[-1].name for group in plan.groups]
+    assert all(0 < one < 10 for one in seconds.values())
+    assert np.array_equal(plan.run(x), expected)
