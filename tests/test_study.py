@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from math import comb, sqrt
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.cli import main
+from npmobilenet.cli import study as study_command
 from npmobilenet.cli.study import TOPICS, Topic
 from npmobilenet.engine import Engine
 from npmobilenet.image import IMAGENET, preprocess, read_image
@@ -138,6 +140,15 @@ def test_failures_are_one_line(arguments, message, tiny, tmp_path, capsys):
     assert output.out == ""
 
 
+def test_photographs_are_the_projects_own_or_must_be_named(monkeypatch, tmp_path):
+    found = study_command._photographs(None)
+    assert {"coffee.png", "rocket.jpg"} <= {Path(name).name for name in found}
+    monkeypatch.setattr(npmobilenet, "__file__", str(tmp_path / "site-packages/npmobilenet/__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="name some with --images"):
+        study_command._photographs(None)
+
+
 def test_an_unknown_topic_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["study", "nonsense"])
@@ -163,6 +174,7 @@ def test_noise_is_told():
     assert noise([]) is None
     assert noise([Timing.of([1.0, 1.0, 1.1])]) is None
     assert "took 50 % longer than the shortest" in noise([Timing.of([1.0, 1.5, 2.0])])
+    assert "had the CPU for 25 % of the time" in noise([Timing.of([1.0, 1.0], running=1.5)])
 
 
 def test_rounds_take_turns():
