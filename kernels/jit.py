@@ -116,3 +116,18 @@ def llvm_ir(name: str, function: Callable[..., None], arguments: int) -> str:
     text = compiled.inspect_llvm(compiled.signatures[0])
     (symbol,) = set(re.findall(r"^define [^@]*@([\w.$]+|\"[^\"]+\")\(", text, re.MULTILINE))
     return text.replace(f"@{symbol}(", f"@{name}(")
+
+
+def texts(dispatcher: Callable | ParallelLoop, signature: tuple) -> tuple[str, str]:
+    """Compile a function anew for arguments of these types: its machine code and its optimised LLVM IR, as text.
+
+    Anew, since Numba shows nothing of code that it found in its cache.
+    """
+    serial = dispatcher.serial if isinstance(dispatcher, ParallelLoop) else dispatcher
+    compiled = numba.njit(signature, no_cpython_wrapper=True, no_cfunc_wrapper=True, **FLAGS)(serial.py_func)
+    return compiled.inspect_asm(compiled.signatures[0]), compiled.inspect_llvm(compiled.signatures[0])
+
+
+def signatures(dispatcher: Callable | ParallelLoop) -> list[tuple]:
+    """The types of arguments that a function has been called with on one thread."""
+    return list((dispatcher.serial if isinstance(dispatcher, ParallelLoop) else dispatcher).signatures)

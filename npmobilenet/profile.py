@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 25
 NOISY = 0.2  # how much longer than the shortest round the middle one takes where the machine was busy
+WAITING = 0.1  # part of the time in which other processes had this thread's CPU
 
 Seconds = dict[str, float]
 
@@ -116,21 +117,35 @@ class Timing:
         The shortest round: what other processes add, they add to the others.
     typical : float
         The median.
+    waiting : float
+        Part of all rounds in which the calling thread did not run.
     """
 
     best: float
     typical: float
+    waiting: float = 0.0
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Timing:
-        """Sum up rounds."""
-        return cls(min(seconds), median(seconds))
+    def of(cls, seconds: Sequence[float], running: float | None = None) -> Timing:
+        """Sum up rounds; ``running`` is how long the thread had a CPU in them, if known."""
+        waiting = 0.0 if running is None else max(0.0, 1 - running / sum(seconds))
+        return cls(min(seconds), median(seconds), waiting)
 
 
 def time_in_turns(calls: Sequence[Callable[[], object]], rounds: int = ROUNDS) -> list[Timing]:
-    """Measure calls in turns."""
-    found = in_turns({number: timed(call) for number, call in enumerate(calls)}, range(rounds))
-    return [Timing.of([one["seconds"] for one in seconds]) for seconds in found.values()]
+    """Measure calls, on this thread, in turns."""
+
+    def watched(call: Callable[[], object]) -> Callable[[], Seconds]:
+        measure = timed(call)
+
+        def both() -> Seconds:
+            before = thread_time()
+            return {**measure(), "running": thread_time() - before}
+
+        return both
+
+    found = in_turns({number: watched(call) for number, call in enumerate(calls)}, range(rounds))
+    return [Timing.of([one["seconds"] for one in each], sum(one["running"] for one in each)) for each in found.values()]
 
 
 def time_layers(plan: BlockedPlan, rounds: int = ROUNDS) -> dict[str, Timing]:
@@ -140,11 +155,15 @@ def time_layers(plan: BlockedPlan, rounds: int = ROUNDS) -> dict[str, Timing]:
 
 
 def noise(timings: Sequence[Timing]) -> str | None:
-    """Return a warning if rounds differed so much that times say little."""
-    excess = median(timing.typical / timing.best - 1 for timing in timings) if timings else 0.0
-    if excess < NOISY:
+    """Return a warning if other processes disturbed the measurement so much that times say little."""
+    if not timings:
         return None
-    return (
-        f"the machine was busy: half of the rounds took {100 * excess:.0f} % longer than the shortest, or more; "
-        f"measure again when it is idle"
-    )
+    waiting = median(timing.waiting for timing in timings)
+    excess = median(timing.typical / timing.best - 1 for timing in timings)
+    if waiting >= WAITING:
+        problem = f"other processes had the CPU for {100 * waiting:.0f} % of the time"
+    elif excess >= NOISY:
+        problem = f"half of the rounds took {100 * excess:.0f} % longer than the shortest, or more"
+    else:
+        return None
+    return f"the machine was busy: {problem}; measure again when it is idle"

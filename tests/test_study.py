@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from math import comb, sqrt
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.cli import main
+from npmobilenet.cli import study as study_command
 from npmobilenet.cli.study import TOPICS, Topic
 from npmobilenet.engine import Engine
 from npmobilenet.image import IMAGENET, preprocess, read_image
@@ -138,6 +140,15 @@ def test_failures_are_one_line(arguments, message, tiny, tmp_path, capsys):
     assert output.out == ""
 
 
+def test_photographs_are_the_projects_own_or_must_be_named(monkeypatch, tmp_path):
+    found = study_command._photographs(None)
+    assert {"coffee.png", "rocket.jpg"} <= {Path(name).name for name in found}
+    monkeypatch.setattr(npmobilenet, "__file__", str(tmp_path / "site-packages/npmobilenet/__init__.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="name some with --images"):
+        study_command._photographs(None)
+
+
 def test_an_unknown_topic_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["study", "nonsense"])
@@ -163,6 +174,7 @@ def test_noise_is_told():
     assert noise([]) is None
     assert noise([Timing.of([1.0, 1.0, 1.1])]) is None
     assert "took 50 % longer than the shortest" in noise([Timing.of([1.0, 1.5, 2.0])])
+    assert "had the CPU for 25 % of the time" in noise([Timing.of([1.0, 1.0], running=1.5)])
 
 
 def test_rounds_take_turns():
@@ -481,12 +493,37 @@ def test_the_pointwise_kernel_has_a_multiply_add_for_every_product(target, multi
     assert function.loop_counts.kinds["multiply-add"] == multiply_adds and function.loop_counts.spills == 0
 
 
+def test_single_values_are_no_vectors():
+    counts = machine_code.count(
+        ["vfmadd231ss\t(%rax), %xmm0, %xmm1", "fmadd\ts0, s1, s2, s0", "vbroadcastss\t(%rax), %ymm0"]
+    )
+    assert counts.kinds["multiply-add"] == counts.single == 2 and counts.vector == 1
+
+
 def test_ir_and_other_windows(capsys):
     assert main(["study", "asm", "depthwise_5x5_s2x2_row_7", "--ir", "--no-picture"]) == 0
     output = capsys.readouterr().out
-    assert "LLVM IR, as the kernel was written: the inner loop" in output and "llvm.fma" in output
+    assert "LLVM IR: the inner loop" in output and "llvm.fma" in output
     assert main(["study", "asm", "pointwise", "--all", "--no-picture"]) == 0
     assert "no loop of its own" in capsys.readouterr().out
+
+
+@compiled_only
+@pytest.mark.parametrize("kernel", ["depthwise_conv2d/cpu/njit", "pointwise_conv2d/ladder/njit_loops"])
+def test_machine_code_of_plain_loops(kernel, capsys):
+    assert main(["study", "asm", kernel, "--no-picture"]) == 0
+    output = capsys.readouterr().out
+    assert kernel in output and "machine code: the inner loop" in output
+    assert main(["study", "asm", kernel, "--no-picture", "--ir"]) == 0
+    assert "LLVM IR" in capsys.readouterr().out
+    assert main(["study", "asm", kernel, "--no-picture", "--target", "neon"]) == 1
+    assert "for this CPU only" in capsys.readouterr().err
+
+
+def test_every_plain_kernel_has_an_example():
+    from npmobilenet.study import plain_loops
+
+    assert {"conv2d/cpu/njit", "linear/cpu/njit", "conv2d/ladder/njit_loops"} <= set(plain_loops.names())
 
 
 def test_a_target_that_llvm_lacks_is_one_line(monkeypatch, capsys):

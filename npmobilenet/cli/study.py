@@ -266,11 +266,11 @@ def _photographs(arguments: Sequence[str] | None) -> list[str]:
     from npmobilenet.cli.classify import find_images
 
     if arguments is None:
-        roots = (Path(npmobilenet.__file__).parents[1], Path())
-        folders = [root / folder for root in roots for folder in ("examples", "tests/data/images")]
-        arguments = list(dict.fromkeys(str(folder.resolve()) for folder in folders if folder.is_dir()))
-        if not arguments:
+        roots = (Path(npmobilenet.__file__).parents[1], Path())  # a checkout, or where an installation is used
+        root = next((root for root in roots if (root / "examples/coffee.png").is_file()), None)
+        if root is None:
             raise ValueError("there are no photographs to look at; name some with --images IMAGE ...")
+        arguments = [str(folder) for folder in (root / "examples", root / "tests/data/images") if folder.is_dir()]
     files, failures = find_images(arguments)
     if failures:
         raise ValueError(failures[0])

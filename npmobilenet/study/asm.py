@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from npmobilenet.kernels.blocked import depthwise, library, stem
 from npmobilenet.kernels.simd import Library, Target, host
-from npmobilenet.study import machine_code
+from npmobilenet.study import machine_code, plain_loops
 from npmobilenet.study.machine_code import KINDS, Counts, Loop
 from npmobilenet.study.study import Table
 
@@ -93,7 +93,7 @@ class Machine:
             )
             for at, line in enumerate(self._shown())
         ]
-        what = "LLVM IR, as the kernel was written" if self.ir else "machine code"
+        what = "LLVM IR" if self.ir else "machine code"
         part = "" if self.whole or self.marked is None else ": the inner loop; all with --all"
         marks = " (marked: the inner loop)" if self.whole and self.marked else ""
         return [counts, Table(f"{what}{part}{marks}", (), code, texts=3)]
@@ -112,6 +112,7 @@ class Machine:
             notes=(
                 "whole: instructions of the function; the others count those of its inner loop, if it has one",
                 "besides: depthwise_KxK_sSxS, stem_KxK_sSxS for other windows, such as depthwise_5x5_s2x2_row_7",
+                f"compiled by Numba: {', '.join(plain_loops.names())}",
             ),
         )
 
@@ -183,7 +184,8 @@ def study(kernel: str | None, target: str, ir: bool, whole: bool) -> Machine:
     Parameters
     ----------
     kernel : str or None
-        A function of the vector kernels; all are listed if None.
+        A function of the vector kernels, or a kernel that Numba compiles by its name in the registry; all are listed
+        if None.
     target : str
         "host" or one of `TARGETS`.
     ir : bool
@@ -197,6 +199,11 @@ def study(kernel: str | None, target: str, ir: bool, whole: bool) -> Machine:
         If there is no such kernel or target.
     """
     chosen = _target(target)
+    if kernel is not None and kernel in plain_loops.names():
+        if target != "host":
+            raise ValueError(f"Numba compiles {kernel} for this CPU only; leave --target out")
+        assembly, intermediate = plain_loops.texts(kernel)
+        return _machine(_title(target, chosen), {kernel: assembly}, kernel, intermediate if ir else None, whole)
     lib = _library(kernel, chosen)
     names = _names(lib)
     if kernel is not None and kernel not in names:
@@ -207,12 +214,19 @@ def study(kernel: str | None, target: str, ir: bool, whole: bool) -> Machine:
         assembly = machine_code.functions(lib.assembly())
     except RuntimeError as error:
         raise ValueError(f"this LLVM cannot compile for {target}: {error}") from None
-    found = [Function.read(name, assembly[name]) for name in (names if kernel is None else [kernel])]
+    chosen_functions = {name: assembly[name] for name in (names if kernel is None else [kernel])}
+    intermediate = machine_code.ir_functions(lib.write_ir())[kernel] if ir and kernel is not None else None
+    return _machine(_title(target, chosen), chosen_functions, kernel, intermediate, whole)
+
+
+def _machine(
+    title: str, functions: dict[str, list[str]], kernel: str | None, intermediate: list[str] | None, whole: bool
+) -> Machine:
+    found = [Function.read(name, lines) for name, lines in functions.items()]
     listing, marked = found[0].lines, found[0].loop
-    if ir and kernel is not None:
-        listing = machine_code.ir_functions(lib.write_ir())[kernel]
-        marked = machine_code.busiest_loop(listing)
-    return Machine(_title(target, chosen), found, listing, marked, kernel is not None, ir, whole)
+    if intermediate is not None:
+        listing, marked = intermediate, machine_code.busiest_loop(intermediate)
+    return Machine(title, found, listing, marked, kernel is not None, intermediate is not None, whole)
 
 
 def _target(name: str) -> Target:
@@ -272,7 +286,8 @@ def _notes(loop: Counts | None) -> list[str]:
         return ["no loop of its own: it calls other kernels"]
     part = loop.kinds["multiply-add"] / loop.instructions
     return [
-        f"loads: vectors and factors from memory, also as operands of arithmetic; spills: vectors on the stack; "
+        f"vector: on whole registers, not on single values; loads: vectors and values from memory, also as operands of "
+        f"arithmetic; spills: vectors on the stack; "
         f"{part:.0%} of the loop's instructions are multiply-adds"
     ]
 

@@ -183,9 +183,9 @@ class LinearBottleneck:
         at = np.arange(len(self.changes))
         below.bar(at - 0.2, [row.logits for row in self.changes], 0.4, color=ORANGE, label="change of the logits")
         below.bar(at + 0.2, [1 - row.agreement for row in self.changes], 0.4, color=BLACK, label="top-1 changes")
-        marks = [row.blocks.replace("block", "") + ("\nshortcut" if row.shortcut else "") for row in self.changes]
-        below.set_xticks(at, marks, fontsize=8)
-        below.set_xlabel("block whose projection is given a ReLU6")
+        marks = [row.blocks.replace("block", "") + ("\n+ x" if row.shortcut else "") for row in self.changes]
+        below.set_xticks(at, marks)
+        below.set_xlabel("block whose projection is given a ReLU6 (+ x: the block has a shortcut)")
         below.set_ylabel("part")
         below.set_title("ReLU6 behind the projections of the network trained without (section 3.2)")
         below.legend(loc="upper left")

@@ -18,10 +18,11 @@ _IR_FUNCTION = re.compile(r"^define .*?@\"?([\w.]+)\"?\(.*?^}", re.MULTILINE | r
 _IR_LABEL = re.compile(r"\"?([\w.]+)\"?:$")
 _IR_TARGETS = re.compile(r"label %\"?([\w.]+)\"?")
 
-_VECTOR = r"(?:%[xyz]mm\d+|\bv\d+\.\d*[bhsd]|\b[qs]\d+\b)"
+_VECTOR = r"(?:%[xyz]mm\d+|\bv\d+\.\d*[bhsd]|\b[qsd]\d+\b)"
 _ADDRESS = r"(?:\S*\(.*\)|\[.*\])"
 _STACK = re.compile(r"\(%rsp|\[sp\b")  # frames are addressed by the stack pointer alone
 _USES_VECTOR, _USES_MEMORY = re.compile(_VECTOR), re.compile(_ADDRESS)
+_SINGLE = re.compile(r"(?!vbroadcast)[a-z]\w*s[sd]\s|\w+\s+[sd]\d+\b")  # of vector registers but the lowest lane
 KINDS: dict[str, re.Pattern] = {  # of instructions: the first that fits
     "multiply-add": re.compile(r"vfn?m(?:add|sub)\w+\s|fml[as]\s|fn?madd\s"),
     "broadcast": re.compile(r"vbroadcast\w*\s|v?shufps\s|vpermilps\s|dup\s|ld1r\s"),
@@ -53,8 +54,10 @@ class Counts:
     ----------
     kinds : dict of str to int
         By `KINDS`.
+    single : int
+        Those that work on single floating-point values.
     loads : int
-        Vectors or factors that come from memory: by loads, broadcasts, and as operands of arithmetic.
+        Vectors or values that come from memory: by loads, broadcasts, and as operands of arithmetic.
     stack : int
         Accesses to the stack.
     spills : int
@@ -62,6 +65,7 @@ class Counts:
     """
 
     kinds: dict[str, int]
+    single: int
     loads: int
     stack: int
     spills: int
@@ -73,8 +77,9 @@ class Counts:
 
     @property
     def vector(self) -> int:
-        """Those that work on vector registers."""
-        return self.instructions - self.kinds["branch, compare"] - self.kinds["address, counter"]
+        """Those that work on whole vectors."""
+        others = self.kinds["branch, compare"] + self.kinds["address, counter"]
+        return self.instructions - others - self.single
 
 
 def functions(assembly: str) -> dict[str, list[str]]:
@@ -140,6 +145,7 @@ def count(lines: Sequence[str]) -> Counts:
     stack = [line for line in instructions if _STACK.search(line)]
     return Counts(
         {kind: kinds[kind] for kind in KINDS},
+        single=sum(_SINGLE.match(line) is not None and _USES_VECTOR.search(line) is not None for line in instructions),
         loads=sum(_is_load(line) for line in instructions),
         stack=len(stack),
         spills=sum(_USES_VECTOR.search(line) is not None for line in stack),

@@ -74,6 +74,8 @@ def save(study: Study, path: Path) -> None:
     with rc_context(_STYLE):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         study.draw(figure)
+        if warning := getattr(study, "warning", None):
+            figure.supxlabel(warning, fontsize=8, color=RED)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
         try:
             figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
