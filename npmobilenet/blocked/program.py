@@ -1,6 +1,6 @@
 """A graph for the blocked CPU kernels: what they can compute, and its weights as they read them.
 
-Like `npmobilenet.plan`, a place where graphs and kernels meet. What depends on the size of the image is in `blocked.plan`.
+Like `npmobilenet.plan`, a place where graphs and kernels meet. What depends on the image size is in `blocked.plan`.
 """
 
 from __future__ import annotations
