@@ -378,11 +378,12 @@ def test_a_report_measures_what_no_run_has(saved, tmp_path, monkeypatch):
 
 
 def test_a_report_without_matplotlib_is_one_line(tmp_path, monkeypatch, capsys):
-    for name in [name for name in sys.modules if name.startswith("npmobilenet.bench.p") or name == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
+    import npmobilenet.bench
+
+    for name in ("plots", "page"):
+        monkeypatch.delitem(sys.modules, f"npmobilenet.bench.{name}", raising=False)
+        monkeypatch.delattr(npmobilenet.bench, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delattr("npmobilenet.bench.plots", raising=False)
-    monkeypatch.delattr("npmobilenet.bench.page", raising=False)
     assert main(["report", str(tmp_path / "report.html")]) == 1
     assert capsys.readouterr().err == 'npmobilenet: pictures need matplotlib: pip install "npmobilenet[report]"\n'
 
