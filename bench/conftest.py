@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from npmobilenet.bench import machine_limits
+from npmobilenet.bench.layers import largest_error
 from npmobilenet.bench.roofline import Roofline
+from npmobilenet.kernels import registry
 from npmobilenet.kernels.blocked.layout import aligned
 from npmobilenet.machine import available_cpus
 
@@ -56,5 +58,20 @@ def timed(benchmark, request):
             benchmark.extra_info["GB/s"] = round(place["gbytes"], 2)
             benchmark.extra_info["% of bandwidth"] = round(100 * place["of_bandwidth"], 1)
             benchmark.extra_info["% of possible"] = round(100 * place["of_possible"], 1)
+
+    return run
+
+
+@pytest.fixture
+def on_layer(timed, benchmark):
+    """Time a kernel on a layer, once it has been compared with the reference."""
+
+    def run(kernel, layer, threads):
+        arguments = layer.arguments()
+        expected = registry.best(layer.operation, "reference").function(*arguments, **layer.options)
+        out = kernel.function(*arguments, **layer.options, threads=threads)
+        benchmark.extra_info["error"] = largest_error(out, expected)
+        rates = {"macs": layer.macs, "bytes_moved": layer.bytes}
+        timed(kernel.function, *arguments, **layer.options, out=out, threads=threads, **rates)
 
     return run

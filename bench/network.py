@@ -19,19 +19,25 @@ from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.progress import progress
 from npmobilenet.bench.record import Record
 from npmobilenet.bench.roofline import Roofline
+<<<<<<< HEAD
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
+=======
+from npmobilenet.blocked_plan import BlockedPlan
+from npmobilenet.blocked_program import BlockedProgram
+>>>>>>> bench6
 from npmobilenet.engine import Engine
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph, Node
-from npmobilenet.profile import Seconds, in_turns, timed
+from npmobilenet.profile import Seconds, in_turns, settled, timed
 from npmobilenet.text import columns, dimensions, plural
 
 PEAK_REPEATS = 5  # of the peak in every round
 
 HEADER = ("layer", "output", "MMACs", "us", "share", "GFLOP/s", "peak", "GB/s", "memory", "possible", "bound")
 LEGEND = (
-    "peak: of the machine's multiply-adds; memory: of the rate at which a buffer as large as the layer's bytes is read",
+    "peak: of the machine's multiply-adds; memory: of the rate of a buffer as large as what the layer moves (weights:",
+    "as all of them together)",
     "possible: of the roofline, whichever of the two ends first (bound); ~: varies between rounds",
 )
 
@@ -62,20 +68,19 @@ def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, round
         If the vector kernels cannot run it, or it computes something else than the reference does.
     """
     weights = random_weights(graph)
-    try:
-        program = BlockedProgram(graph, weights)
-    except UnsupportedGraphError as error:
-        raise ValueError(f"the vector kernels cannot run {name}, so its layers cannot be seen: {error}") from None
     engine = Engine(graph, weights)
+    program = engine.program
+    if not isinstance(program, BlockedProgram):
+        raise ValueError(f"the vector kernels cannot run {name}, so its layers cannot be seen")
     plans = {"blocks": program.plan(size, threads=threads), "layers": program.plan(size, threads=threads, fused=False)}
     x = np.random.default_rng(0).standard_normal((batch, graph.in_channels, *size), np.float32)
     expected = Engine(graph, weights, "reference").run(x[:1])
     outputs = [engine.run(x[:1], threads), *(plan.run(x[0])[None] for plan in plans.values())]
     error = max(largest_error(output, expected) for output in outputs)
     runs = {
-        "network": timed(lambda: engine.run(x, threads)),
+        "network": settled(timed(lambda: engine.run(x, threads))),
         "peak": lambda: {"gflops": machine_limits.multiply_add_rate(threads, repeats=PEAK_REPEATS) / 1e9},
-        **{part: plan.time_groups for part, plan in plans.items()},
+        **{part: settled(plan.time_groups) for part, plan in plans.items()},
     }
     found = in_turns(runs, progress(range(rounds), f"{name}, {plural(threads, 'thread')}"))
     peaks = [one["gflops"] for one in found["peak"]]
@@ -117,13 +122,14 @@ def _times(seconds: Sequence[float]) -> dict:
 
 def _rows(plan: BlockedPlan, found: Sequence[Seconds], roof: Roofline) -> Iterator[dict]:
     whole = sum(median(one[group[-1].name] for one in found) for group in plan.groups)
+    every = sum(_weight_values(node) for group in plan.groups for node in group)
     for group in plan.groups:
         seconds = [one[group[-1].name] for one in found]
         macs = sum(node.macs(plan.shapes[node.name]) for node in group)
         inside = {node.name for node in group}
         outer = {name for node in group for name in node.inputs} - inside
         values = sum(int(np.prod(plan.shapes[name])) for name in (*outer, group[-1].name))
-        values += sum(node.weight_count + (node["channels"] if node.parameters else 0) for node in group)
+        weights = sum(map(_weight_values, group))
         yield {
             "name": _title(group),
             "operations": [node.operation for node in group],
@@ -131,8 +137,12 @@ def _rows(plan: BlockedPlan, found: Sequence[Seconds], roof: Roofline) -> Iterat
             "output": list(plan.shapes[group[-1].name]),
             **_times(seconds),
             "share": median(seconds) / whole,
-            **roof.place(macs, 4 * values, median(seconds)),
+            **roof.place(macs, 4 * (values + weights), median(seconds), 4 * weights, 4 * every),
         }
+
+
+def _weight_values(node: Node) -> int:
+    return node.weight_count + (node["channels"] if node.parameters else 0)
 
 
 def _title(group: Sequence[Node]) -> str:

@@ -231,7 +231,7 @@ def _peers(run: dict) -> Iterator[str]:
     if not run.get("comparisons"):
         yield (
             "<p>Not measured in this run. <code>npmobilenet bench --peers --json peers.json</code> measures those that "
-            "are installed; give the file to <code>npmobilenet report</code>.</p>"
+            "are installed; give the file to <code>npmobilenet report OUT.html --from peers.json</code>.</p>"
         )
         return
     yield (
@@ -291,7 +291,7 @@ def _commands(found: dict) -> Iterator[str]:
         "npmobilenet bench --ladder depthwise",
         "npmobilenet bench --peers --json peers.json",
         "npmobilenet bench --compare old.json new.json",
-        "npmobilenet report report.html run.json peers.json",
+        "npmobilenet report report.html --from run.json peers.json",
     )
     yield "<p>~ marks times that vary by more than 15 % between the rounds of the run.</p>"
     yield f"<pre>{escape(chr(10).join(lines))}</pre>"

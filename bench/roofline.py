@@ -42,17 +42,29 @@ class Roofline:
         """Return the GFLOP/s that so many multiply-adds on so many bytes can reach."""
         return min(self.gflops, 2 * macs / size * self.bandwidth(size))
 
-    def place(self, macs: int, size: int, seconds: float) -> dict:
-        """Return the rates of a measurement, and how much they are of what is possible."""
-        gflops, gbytes, bandwidth = 2 * macs / seconds / 1e9, size / seconds / 1e9, self.bandwidth(size)
-        least = max(2 * macs / self.gflops, size / bandwidth) / 1e9
+    def place(self, macs: int, size: int, seconds: float, streamed: int = 0, among: int = 0) -> dict:
+        """Return the rates of a measurement, and how much they are of what is possible.
+
+        Parameters
+        ----------
+        macs, size : int
+            Multiply-adds, and bytes moved.
+        streamed, among : int
+            So many of these bytes are weights, which come back only after all the others of the network: they are
+            read at the rate of a buffer of ``among`` bytes.
+        """
+        moving = size / self.bandwidth(size)
+        if streamed:
+            moving += streamed / self.bandwidth(max(size, among)) - streamed / self.bandwidth(size)
+        computing = 2 * macs / self.gflops
+        gflops, nanoseconds = 2 * macs / seconds / 1e9, 1e9 * seconds
         return {
             "macs": macs,
             "bytes": size,
             "gflops": gflops,
             "of_peak": gflops / self.gflops,
-            "gbytes": gbytes,
-            "of_bandwidth": gbytes / bandwidth,
-            "of_possible": least / seconds,
-            "bound": "arithmetic" if 2 * macs / self.gflops >= size / bandwidth else "memory",
+            "gbytes": size / nanoseconds,
+            "of_bandwidth": moving / nanoseconds,
+            "of_possible": max(computing, moving) / nanoseconds,
+            "bound": "arithmetic" if computing >= moving else "memory",
         }

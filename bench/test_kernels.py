@@ -6,8 +6,7 @@ pytest bench/test_kernels.py --benchmark-only -k "mixed or 2groups or squeeze"
 
 import pytest
 
-from npmobilenet.bench.layers import Layer, largest_error, layers
-from npmobilenet.kernels import registry
+from npmobilenet.bench.layers import Layer, layers
 
 NETWORKS, NEWER = ("mobilenet_v2", "mobilenet_v1"), ("mobilenet_v3_large", "mixnet_s", "efficientnet_b0")
 
@@ -28,18 +27,6 @@ CASES = [
 
 
 @pytest.mark.parametrize(("layer", "kernel"), CASES)
-def test_kernel(layer, kernel, threads, benchmark, timed):
+def test_kernel(layer, kernel, threads, benchmark, on_layer):
     benchmark.group = f"{layer.operation} {layer.network} {layer.title}"
-    arguments = layer.arguments()
-    expected = registry.best(layer.operation, "reference").function(*arguments, **layer.options)
-    out = kernel.function(*arguments, **layer.options, threads=threads)
-    largest_error(out, expected)
-    timed(
-        kernel.function,
-        *arguments,
-        **layer.options,
-        out=out,
-        threads=threads,
-        macs=layer.macs,
-        bytes_moved=layer.bytes,
-    )
+    on_layer(kernel, layer, threads)

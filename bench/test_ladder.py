@@ -7,11 +7,10 @@ A slow one has a group of its own, since it is no match for those that compute t
 
 from functools import cache
 
-import numpy as np
 import pytest
 
 from npmobilenet.bench.ladder import LAYERS, PATIENCE, try_part
-from npmobilenet.bench.layers import Layer, find_layer, largest_error
+from npmobilenet.bench.layers import Layer, find_layer
 from npmobilenet.kernels import registry
 
 RUNGS = [rung for rung in registry.kernels(backend="ladder") if rung.operation in LAYERS]
@@ -23,7 +22,7 @@ def layer_of(operation: str) -> Layer:
 
 
 @pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: f"{rung.operation}-{rung.rank}-{rung.variant}")
-def test_rung(rung, threads, benchmark, timed):
+def test_rung(rung, threads, benchmark, on_layer):
     layer = layer_of(rung.operation)
     if not rung.supports(**layer.options):
         pytest.skip(f"{rung.variant} does not support this layer")
@@ -32,18 +31,4 @@ def test_rung(rung, threads, benchmark, timed):
     if part.seconds > PATIENCE:
         benchmark.group += f", only {part.channels} of {layer.channels} channels"
         layer = layer.narrowed(part.macs)
-    arguments = layer.arguments()
-    expected = registry.best(layer.operation, "reference").function(*arguments, **layer.options)
-    out = np.full(expected.shape, np.nan, np.float32)
-    benchmark.extra_info["error"] = largest_error(
-        rung.function(*arguments, **layer.options, out=out, threads=threads), expected
-    )
-    timed(
-        rung.function,
-        *arguments,
-        **layer.options,
-        out=out,
-        threads=threads,
-        macs=layer.macs,
-        bytes_moved=layer.bytes,
-    )
+    on_layer(rung, layer, threads)

@@ -344,7 +344,7 @@ def report(saved, tmp_path):
     (tmp_path / "peers.json").write_text(json.dumps(peers))
     page = tmp_path / "report.html"
     runs = [saved / "network.json", saved / "ladder.json", tmp_path / "peers.json"]
-    assert main(["report", str(page), *map(str, runs)]) == 0
+    assert main(["report", str(page), "--from", *map(str, runs)]) == 0
     return page
 
 
@@ -368,21 +368,22 @@ def test_a_report_measures_what_no_run_has(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(ladder, "LAYERS", {"pointwise_conv2d": "5x5x4x3"})
     page, file = tmp_path / "report.html", tmp_path / "measured.json"
     options = ["--rounds", "1", "--json", str(file)]
-    assert main(["report", str(page), str(saved / "network.json"), *options]) == 0
+    assert main(["report", str(page), *options, "--from", str(saved / "network.json")]) == 0
     assert "Pointwise" in page.read_text() and "Not measured in this run" in page.read_text()
     run = json.loads(file.read_text())
     assert len(run["ladders"]) == 1 and "networks" not in run
     other = edited(file, tmp_path / "other.json", lambda run: run.update(cpu="another CPU"))
-    assert main(["report", str(page), str(saved / "network.json"), other]) == 1
-    assert main(["report", str(tmp_path), str(saved / "network.json"), str(file)]) == 1
+    assert main(["report", str(page), "--from", str(saved / "network.json"), other]) == 1
+    assert main(["report", str(tmp_path), "--from", str(saved / "network.json"), str(file)]) == 1
 
 
 def test_a_report_without_matplotlib_is_one_line(tmp_path, monkeypatch, capsys):
-    for name in [name for name in sys.modules if name.startswith("npmobilenet.bench.p") or name == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
+    import npmobilenet.bench
+
+    for name in ("plots", "page"):
+        monkeypatch.delitem(sys.modules, f"npmobilenet.bench.{name}", raising=False)
+        monkeypatch.delattr(npmobilenet.bench, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delattr("npmobilenet.bench.plots", raising=False)
-    monkeypatch.delattr("npmobilenet.bench.page", raising=False)
     assert main(["report", str(tmp_path / "report.html")]) == 1
     assert capsys.readouterr().err == 'npmobilenet: pictures need matplotlib: pip install "npmobilenet[report]"\n'
 

@@ -19,7 +19,16 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "from them; a network's layers and the ladders are measured if no run has them.",
     )
     parser.add_argument("page", type=Path, metavar="OUT.html", help="where the page is written")
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="saved with npmobilenet bench --json")
+    # An option, since argparse takes no list of arguments that stands after options.
+    parser.add_argument(
+        "--from",
+        dest="runs",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="RUN",
+        help="saved with bench --json",
+    )
     parser.add_argument("--network", default=DEFAULT, metavar="NAME", help="to be measured (default: %(default)s)")
     parser.add_argument("--threads", type=numbers, default=(1,), metavar="N,...", help="such as 1,2 (default: 1)")
     parser.add_argument("--resolution", type=size, metavar="HxW", help="input size (default: the network's own)")
