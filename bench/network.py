@@ -19,13 +19,8 @@ from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.progress import progress
 from npmobilenet.bench.record import Record
 from npmobilenet.bench.roofline import Roofline
-<<<<<<< HEAD
 from npmobilenet.blocked.plan import BlockedPlan
-from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
-=======
-from npmobilenet.blocked_plan import BlockedPlan
-from npmobilenet.blocked_program import BlockedProgram
->>>>>>> bench6
+from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph, Node
