@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -287,15 +286,9 @@ class BlockedPlan:
     def _walk_together(self, work: Workspace) -> None:
         # A helper that comes when all is done still looks at the table and the counters: it keeps them.
         counters = aligned(work.counters.size, np.int64)
-        arguments = (*work.walk, counters.ctypes.data)
-        walk = library.walker()
-
-        def take_part(scratch: int, *keep: object) -> None:
-            walk(*arguments, scratch)
-
-        for scratch in work.scratch_addresses[1:]:
-            threads.ask(partial(take_part, scratch, counters, work, self), self.threads - 1)
-        take_part(work.scratch_addresses[0])
+        mine, *theirs = ((*work.walk, counters.ctypes.data, scratch) for scratch in work.scratch_addresses)
+        threads.ask(theirs, (counters, work, self))
+        library.walker()(*mine)
 
     def _result(self, work: Workspace) -> np.ndarray:
         name = self.groups[-1][-1].name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 
-
 # Together these have every window of a depthwise convolution; scaled networks have no others.
 WINDOWS = ("mobilenet_v2", "mobilenet_v3_small", "mnasnet_b1", "mixnet_s", "mixnet_m", "mixnet_l")
 
