@@ -60,6 +60,30 @@ def atomic_add(typing_context, address, amount):
 
 
 @intrinsic
+def atomic_store(typing_context, address, value):
+    """Write the 64-bit integer at an address, after all that was written before."""
+
+    def generate(context, builder, signature, values):
+        pointer = builder.inttoptr(values[0], I64.as_pointer())  # llvmlite checks its type here
+        builder.store_atomic(values[1], pointer, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def atomic_replace(typing_context, address, old, new):
+    """Write ``new`` at an address if ``old`` stands there, as one step for all threads; returns what stood there."""
+
+    def generate(context, builder, signature, values):
+        address, old, new = values
+        pointer = builder.inttoptr(address, ADDRESS)
+        return builder.extract_value(builder.cmpxchg(pointer, old, new, "acq_rel", "acquire"), 0)
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
 def pause(typing_context):
     """Wait a moment without leaving the CPU."""
 

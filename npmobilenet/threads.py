@@ -1,7 +1,8 @@
-"""Threads that wait to take part in a computation.
+"""Threads that wait to take part in the walk over a plan's table (`kernels.blocked.walker`).
 
 None is started before it is needed; all are daemons. A request is an offer: who makes it must be able to finish
-alone, since the helpers may come late. That is how the blocked kernels share an image (`kernels.blocked.walker`).
+alone, since the helpers may come late. A helper that has just taken part waits in compiled code for the next
+request, for about as long as it takes to wake a sleeping thread, and only then in Python.
 """
 
 from __future__ import annotations
@@ -9,37 +10,70 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
+
+import numpy as np
+
+from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.blocked.mailbox import ACCEPTED, LENGTH
+
+PATIENCE = 5000  # pauses, of some 20 to 40 ns each
+
+Walk = tuple[int, int, int, int, int]  # the arguments of a walk
+
+
+class _Helper:
+    """One thread."""
+
+    def __init__(self, requests: queue.SimpleQueue) -> None:
+        self.requests = requests
+        self.mailbox = np.zeros(LENGTH, np.int64)
+        self.address = self.mailbox.ctypes.data
+        self.keeps: object = None
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def accepts(self, walk: Walk, keep: object) -> bool:
+        """Ask the helper, which must be waiting in compiled code; what it looks at is kept until it is asked again."""
+        library.walker("post")(self.address, *walk)
+        if not self.mailbox[ACCEPTED]:
+            return False
+        self.keeps = keep
+        return True
+
+    def serve(self) -> None:
+        while True:
+            walk, keep = self.requests.get()
+            library.walker()(*walk)
+            del keep
+            library.walker("serve")(self.address, PATIENCE)
 
 
 class _Helpers:
-    """Threads that take requests from one queue."""
+    """All of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._count = 0
+        self._requests: queue.SimpleQueue = queue.SimpleQueue()
+        self._helpers: list[_Helper] = []
 
-    def ask(self, request: Callable[[], None], least: int) -> None:
-        if self._count < least:
-            with self._lock:
-                while self._count < least:
-                    threading.Thread(target=self._serve, args=(self._requests,), daemon=True).start()
-                    self._count += 1
-        self._requests.put(request)
-
-    @staticmethod
-    def _serve(requests: queue.SimpleQueue[Callable[[], None]]) -> None:
-        while True:
-            requests.get()()
+    def ask(self, walks: Sequence[Walk], keep: object) -> None:
+        with self._lock:  # a mailbox takes one request at a time
+            while len(self._helpers) < len(walks):
+                self._helpers.append(_Helper(self._requests))
+            left = list(walks)
+            for helper in self._helpers:
+                if left and helper.accepts(left[-1], keep):
+                    left.pop()
+        for walk in left:
+            self._requests.put((walk, keep))
 
 
 _helpers = _Helpers()
 
 
-def ask(request: Callable[[], None], least: int) -> None:
-    """Have a helper call ``request`` as soon as one is free; there are at least ``least`` of them."""
-    _helpers.ask(request, least)
+def ask(walks: Sequence[Walk], keep: object) -> None:
+    """Have helpers take part in these walks as soon as they are free; ``keep`` is what they must not lose."""
+    _helpers.ask(walks, keep)
 
 
 def _after_fork() -> None:

@@ -20,7 +20,7 @@ from npmobilenet.kernels.cache import kernel_cache
 from npmobilenet.kernels.simd import Library, Target, host
 
 STEM_WINDOW = ((3, 3), (2, 2))
-WALK_ARGUMENTS = 5
+WALKERS = {"walk": 5, "serve": 2, "post": 6}  # and their numbers of arguments
 COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
 
 
@@ -39,17 +39,22 @@ def define_common(library: Library) -> None:
 
 
 @cache
-def walker() -> Callable[..., None]:
-    """Return the function that runs a table of kernel calls: `walker.walk`, compiled."""
-    library = Library("walker", host(), _define_walker, kernel_cache())
-    return library.callable("walk", WALK_ARGUMENTS)
+def walker(name: str = "walk") -> Callable[..., None]:
+    """Return a compiled function of `walker`: ``walk`` runs a table of kernel calls."""
+    return _walkers().callable(name, WALKERS[name])
 
 
-def _define_walker(library: Library) -> None:
-    # Imported here: it needs Numba, which loading the compiled function does not.
-    from npmobilenet.kernels.blocked.walker import walk
+@cache
+def _walkers() -> Library:
+    return Library("walker", host(), _define_walkers, kernel_cache())
 
-    library.add_numba("walk", walk, WALK_ARGUMENTS)
+
+def _define_walkers(library: Library) -> None:
+    # Imported here: it needs Numba, which loading the compiled functions does not.
+    from npmobilenet.kernels.blocked import walker as functions
+
+    for name, arguments in WALKERS.items():
+        library.add_numba(name, getattr(functions, name), arguments)
 
 
 @cache

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -278,7 +277,7 @@ class BlockedPlan:
             library.walker()(*work.walk, work.counters_address, work.scratch_addresses[0])
         else:
             counters = aligned(work.counters.size, np.int64)
-            self._walk_together(work, (*work.walk, counters.ctypes.data), counters)
+            self._walk_together(work, (*work.walk, counters.ctypes.data), work.table, counters)
         result = self._result(work)
         self._idle.append(work)
         return result
@@ -303,14 +302,9 @@ class BlockedPlan:
 
     def _walk_together(self, work: Workspace, arguments: tuple[int, ...], *keep: object) -> None:
         """Walk a table on all threads; a helper that comes when all is done still looks at what ``keep`` holds."""
-        walk = library.walker()
-
-        def take_part(scratch: int, *keep: object) -> None:
-            walk(*arguments, scratch)
-
-        for scratch in work.scratch_addresses[1:]:
-            threads.ask(partial(take_part, scratch, work, self, *keep), self.threads - 1)
-        take_part(work.scratch_addresses[0])
+        mine, *theirs = ((*arguments, scratch) for scratch in work.scratch_addresses)
+        threads.ask(theirs, keep)
+        library.walker()(*mine)
 
     def _result(self, work: Workspace) -> np.ndarray:
         name = self.groups[-1][-1].name
