@@ -18,6 +18,7 @@ depthwise kernel reads is stored *padded*, with its frame of zeros, so that no k
 ``operations``         single operations on NHWC arrays, as the reference defines them
 ``library``            all of them compiled together
 ``walker``             runs a table of kernel calls on one or several threads
+``mailbox``            how a thread that waits in compiled code is told what to do
 
 Every kernel has the signature ``(arguments, first, last, scratch)``: it computes the work items ``first`` up
 to ``last`` of a call whose ``arguments`` are one row of a table of 64-bit integers (:class:`~.layout.Fields`).

@@ -11,7 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 REQUIRED = ("numpy", "numba", "llvmlite")
-OPTIONAL = {"pillow": "image files", "tqdm": "progress bars", "numba-cuda": "CUDA kernels"}
+OPTIONAL = {
+    "pillow": "image files",
+    "tqdm": "progress bars",
+    "matplotlib": "report, study",
+    "numba-cuda": "CUDA kernels",
+}
 TOLERANCE = 2e-4  # of logits of size 10: compiled kernels against the NumPy definitions in float64
 
 
