@@ -16,7 +16,7 @@ from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.blocked import library, mailbox
 from npmobilenet.kernels.blocked.layout import KERNEL
 from npmobilenet.kernels.simd import Library
 from npmobilenet.plan import Program
@@ -235,6 +235,23 @@ def test_python_threads_with_images_of_different_sizes():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_request_is_taken_only_by_a_helper_that_waits():
+    """The mailbox: nothing is left in it for a helper that comes later, when what the request names may be gone."""
+    box = np.zeros(mailbox.LENGTH, np.int64)
+    post, job = library.walker("post"), (11, 12, 13, 14, 15)
+    for state in (mailbox.BUSY, mailbox.POSTING, mailbox.POSTED):
+        box[:] = 0
+        box[[mailbox.STATE, mailbox.ACCEPTED]] = state, 1
+        post(box.ctypes.data, *job)
+        assert box[mailbox.STATE] == state and not box[mailbox.ACCEPTED] and not box[mailbox.JOB :].any()
+    box[mailbox.STATE] = mailbox.WAITING
+    post(box.ctypes.data, *job)
+    assert box[mailbox.STATE] == mailbox.POSTED and box[mailbox.ACCEPTED] == 1
+    assert tuple(box[mailbox.JOB : mailbox.JOB + len(job)]) == job
+    library.walker("serve")(box.ctypes.data, 10)  # would crash on that job if it took it
+    assert box[mailbox.STATE] == mailbox.BUSY
+
+
 def test_a_forked_process_starts_helper_threads_of_its_own():
     engine, x = Engine(*network()), image((80, 60))
     expected = engine.run(x[None], 3)  # the parent's helpers run now
