@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from ctypes import CFUNCTYPE, c_int64, c_void_p
 from dataclasses import replace
 from importlib import import_module
 from math import comb, sqrt
@@ -20,9 +21,20 @@ from npmobilenet.cli import study as study_command
 from npmobilenet.cli.study import TOPICS, Topic
 from npmobilenet.engine import Engine
 from npmobilenet.image import IMAGENET, preprocess, read_image
-from npmobilenet.kernels.simd import Library
+from npmobilenet.kernels.blocked.layout import aligned
+from npmobilenet.kernels.simd import Library, host
 from npmobilenet.profile import Timing, noise, time_in_turns
-from npmobilenet.study import cost, linear_bottleneck, machine_code, memory, mixed, multipliers, peak, relu_manifold
+from npmobilenet.study import (
+    cost,
+    linear_bottleneck,
+    machine_code,
+    memory,
+    mixed,
+    multipliers,
+    peak,
+    relu_manifold,
+    tiles,
+)
 from npmobilenet.study.features import visible
 from tests.conftest import compiled_only, photo
 
@@ -50,6 +62,7 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
         "mixed": ["--width", "0.25", "--resolution", "48", "--kernels", "3,5", "--rounds", "2"],
         "features": [picture, "--model", tiny, "--block", "block2", "--channels", "5"],
         "occlusion": [picture, "--model", tiny, "--patch", "16", "--step", "16"],
+        "tiles": ["--rounds", "2"],
         "asm": ["depthwise_3x3_s1x1_row_3"],
     }[topic]
 
@@ -533,3 +546,28 @@ def test_a_target_that_llvm_lacks_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(Library, "assembly", fail)
     assert main(["study", "asm", "linear", "--target", "neon", "--no-picture"]) == 1
     assert capsys.readouterr().err == "npmobilenet: this LLVM cannot compile for neon: no such target\n"
+
+
+# tiles -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tile_computes_a_matrix_product():
+    target, pixels, blocks = host(), 3, 2
+    library = Library("tested", target, lambda library: library.add("tile", tiles._tile(pixels, blocks)), None)
+    data = aligned(tiles.PROBE_WORDS + tiles.INPUTS * (target.registers + blocks * target.lanes))
+    data[:] = np.random.default_rng(0).standard_normal(data.size, np.float32)
+    x, weights = np.split(data[tiles.PROBE_WORDS :], [tiles.INPUTS * target.registers])
+    x = x[: tiles.INPUTS * pixels].reshape(-1, pixels, tiles.UNROLL)  # [INPUTS / UNROLL][pixels][UNROLL]
+    expected = x.swapaxes(0, 1).reshape(pixels, -1) @ weights.reshape(tiles.INPUTS, -1)
+    CFUNCTYPE(None, c_int64, c_void_p)(library.address("tile"))(2, data.ctypes.data)
+    np.testing.assert_allclose(data[: expected.size].reshape(pixels, -1), expected, atol=1e-4)
+
+
+def test_tiles_that_fit_the_registers_do_not_spill():
+    found = tiles.study(rounds=1)
+    assert len(found.sums) == found.registers - 2
+    size = {(size.pixels, size.blocks): size for size in found.sizes}
+    assert (size[6, 2].multiply_adds, size[6, 2].loads) == (12, 8)
+    assert size[2, 2].spills == 0
+    assert size[found.registers, 1].spills > 0
+    assert f"{found.sums[2]:.1f}" in str(found.tables()[0].rows[1])

@@ -147,6 +147,10 @@ def _occlusion(parser: Parser) -> None:
     _model(parser)
 
 
+def _tiles(parser: Parser) -> None:
+    _rounds(parser, 15)
+
+
 def _asm(parser: Parser) -> None:
     parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="default: list all")
     parser.add_argument(
@@ -190,6 +194,11 @@ TOPICS = {
     "features": Topic("the feature maps of a photograph at any block", "1801.04381, section 3", _features),
     "occlusion": Topic(
         "which part of a photograph its label rests on", "Zeiler and Fergus, 1311.2901, section 4.2", _occlusion
+    ),
+    "tiles": Topic(
+        "why a kernel keeps a tile of sums in registers, and how large: every size measured",
+        "docs/kernels/README.md",
+        _tiles,
     ),
     "asm": Topic(
         "machine code of a kernel: its inner loop, vector instructions, loads, spills", "kernels/simd.py", _asm
