@@ -14,8 +14,8 @@ from npmobilenet.errors import NpmobilenetError
 COMMANDS = (classify, inspect, weights, bench, report, study, warmup, doctor)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage."""
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(
         prog="npmobilenet", description="MobileNet inference with nothing but NumPy and Numba."
     )
@@ -23,7 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands).set_defaults(run=command.run)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage."""
+    options = parser().parse_args(arguments)
     try:
         code = options.run(options)
         sys.stdout.flush()
