@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -109,13 +109,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def llvm_ir(name: str, function: Callable[..., None], arguments: int) -> str:
-    """Compile a function of so many integers and return its LLVM IR, in which it is called ``name``."""
-    signature = numba.types.void(*[numba.types.int64] * arguments)
-    compiled = numba.njit(signature, no_cpython_wrapper=True, no_cfunc_wrapper=True, **FLAGS)(function)
+def llvm_ir(name: str, function: Callable[..., None], arguments: Sequence[str]) -> str:
+    """Compile a function of such arguments and return its LLVM IR, in which it is called ``name``.
+
+    It can make no arrays, since nothing of Numba is there when it runs (``_nrt``).
+    """
+    signature = numba.types.void(*map(_argument_type, arguments))
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, **FLAGS}
+    compiled = numba.njit(signature, **options)(function)
     text = compiled.inspect_llvm(compiled.signatures[0])
     (symbol,) = set(re.findall(r"^define [^@]*@([\w.$]+|\"[^\"]+\")\(", text, re.MULTILINE))
     return text.replace(f"@{symbol}(", f"@{name}(")
+
+
+def _argument_type(name: str) -> numba.types.Type:
+    """``int64``, or C-contiguous arrays: ``uint8[3]`` has three axes."""
+    dtype, _, axes = name.rstrip("]").partition("[")
+    scalar = getattr(numba.types, dtype)
+    return numba.types.Array(scalar, int(axes), "C") if axes else scalar
 
 
 def texts(dispatcher: Callable | ParallelLoop, signature: tuple) -> tuple[str, str]:

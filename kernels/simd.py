@@ -38,6 +38,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -375,6 +376,11 @@ def _as(kinds: Sequence, values: Sequence[ir.Value]) -> list:
 Kernel = Callable[..., None]
 
 
+def numba_array(array: np.ndarray) -> tuple[int, ...]:
+    """Return what Numba's functions take for a C-contiguous array: no owner, sizes, address, shape and strides."""
+    return (0, 0, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides)
+
+
 class Library:
     """Kernels compiled together, once; the object code is kept in ``folder`` and loaded from there later.
 
@@ -414,8 +420,11 @@ class Library:
         code.builder.ret_void()
         self.functions[name] = function
 
-    def add_numba(self, name: str, function: Callable[..., None], arguments: int) -> None:
-        """Add a Python function of so many integers, compiled by Numba; call it with :meth:`callable`."""
+    def add_numba(self, name: str, function: Callable[..., None], arguments: Sequence[str]) -> None:
+        """Add a Python function that Numba compiles for such arguments; call it with :meth:`callable`.
+
+        ``int64``, or C-contiguous arrays by type and number of axes: ``uint8[3]``.
+        """
         self._numba[name] = (function, arguments)
 
     def write_ir(self) -> str:
@@ -465,7 +474,10 @@ class Library:
         return self._engine.get_function_address(name)
 
     def callable(self, name: str, arguments: int) -> Callable[..., None]:
-        """Return a function that Numba compiled, for Python; other Python threads run while it does."""
+        """Return a function that Numba compiled, for Python; other Python threads run while it does.
+
+        Its arguments are so many integers; an array is the integers of :func:`numba_array`.
+        """
         # Numba's convention: where to put the result, where to put an exception, the arguments.
         signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * arguments)
         function = signature(self.address(name))

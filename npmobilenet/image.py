@@ -354,27 +354,20 @@ def _resize(image: np.ndarray, size: tuple[int, int], box: Box, window: tuple[in
 
 
 def _along_x(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    from npmobilenet.kernels.cpu.resize import horizontal  # imports Numba, which takes a while
+    from npmobilenet.kernels.cpu.resize import run  # loads LLVM, which takes a while
 
     out = np.empty((image.shape[0], len(first), 3), np.uint8)
-    horizontal(_for_kernel(image), first, weights, out)
+    run("horizontal", np.ascontiguousarray(image), first, weights, out)
     return out
 
 
 def _along_y(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    from npmobilenet.kernels.cpu.resize import vertical
+    from npmobilenet.kernels.cpu.resize import run
 
-    rows = _for_kernel(image).reshape(len(image), -1)
+    rows = np.ascontiguousarray(image).reshape(len(image), -1)
     out = np.empty((len(first), rows.shape[1]), np.uint8)
-    vertical(rows, first, weights, out)
+    run("vertical", rows, first, weights, np.empty(rows.shape[1], np.int32), out)
     return out.reshape(len(first), *image.shape[1:])
-
-
-def _for_kernel(image: np.ndarray) -> np.ndarray:
-    """Return it contiguous and read-only: one type for all arrays, one compilation."""
-    view = np.ascontiguousarray(image).view()
-    view.flags.writeable = False
-    return view
 
 
 def _weights(length: int, low: float, high: float, size: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,19 @@ def test_classify_prints_the_label(capsys):
 
 
 @compiled_only
+def test_a_warm_process_classifies_without_numba(capsys):
+    """Starting Numba takes longer than all the rest: what it compiled is kept where it is not needed."""
+    assert main(["classify", str(photo("coffee.png"))]) == 0  # compiles what is not there
+    code = (
+        "import sys; from npmobilenet.cli import main; code = main(sys.argv[1:]); "
+        "print('numba' in sys.modules); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "classify", str(photo("coffee.png"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "espresso" in done.stdout and done.stdout.splitlines()[-1] == "False"
+
+
+@compiled_only
 def test_classify_json_of_folders_globs_and_bad_files(tmp_path, capsys):
     folder = tmp_path / "photos" / "inner"
     folder.mkdir(parents=True)

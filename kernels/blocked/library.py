@@ -54,7 +54,7 @@ def _define_walkers(library: Library) -> None:
     from npmobilenet.kernels.blocked import walker as functions
 
     for name, arguments in WALKERS.items():
-        library.add_numba(name, getattr(functions, name), arguments)
+        library.add_numba(name, getattr(functions, name), ["int64"] * arguments)
 
 
 @cache

@@ -2,13 +2,21 @@
 
 Weights are fixed-point integers and additions of integers are exact, so the result does not depend on the
 order in which the compiler adds.
+
+A photograph is resized in every process that names one, and starting Numba would take it longer than all the rest:
+so the loops are linked into a library of their own, which Numba is needed to compile, but not to run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 
-from npmobilenet.kernels.jit import jit
+from npmobilenet.kernels.cache import kernel_cache
+from npmobilenet.kernels.simd import Library, host, numba_array
+from npmobilenet.machine import numba_is_on
 
 # A weight of 1 is 2**22: 32 bits, less 8 of the pixel, less 2 that Pillow keeps for filters with negative
 # lobes.
@@ -16,7 +24,6 @@ PRECISION_BITS = 32 - 8 - 2
 HALF = 1 << (PRECISION_BITS - 1)
 
 
-@jit
 def horizontal(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
     """Give every output column its weighted sum of neighbouring input columns.
 
@@ -45,8 +52,7 @@ def horizontal(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: n
             out[y, x, 2] = min(blue >> PRECISION_BITS, 255)
 
 
-@jit
-def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, total: np.ndarray, out: np.ndarray) -> None:
     """Give every output row its weighted sum of neighbouring input rows.
 
     Parameters
@@ -56,11 +62,12 @@ def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: np.
     first : int64 (h,)
         First input row of each output row.
     weights : int32 (h, taps)
+    total : int32 (values,)
+        Room for the sums of a row.
     out : uint8 (h, values)
     """
     rows, taps = weights.shape
     values = image.shape[1]
-    total = np.empty(values, np.int32)
     for y in range(rows):
         total[:] = HALF
         for k in range(taps):
@@ -71,3 +78,34 @@ def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: np.
         target = out[y]
         for i in range(values):
             target[i] = min(total[i] >> PRECISION_BITS, 255)
+
+
+LOOPS = {
+    "horizontal": (horizontal, ("uint8[3]", "int64[1]", "int32[2]", "uint8[3]")),
+    "vertical": (vertical, ("uint8[2]", "int64[1]", "int32[2]", "int32[1]", "uint8[2]")),
+}
+"""The functions, and the arrays that they take."""
+
+
+def run(name: str, *arrays: np.ndarray) -> None:
+    """Run one of `LOOPS` on C-contiguous arrays, compiled unless Numba is switched off."""
+    if not numba_is_on():
+        LOOPS[name][0](*arrays)
+        return
+    numbers = [number for array in arrays for number in numba_array(array)]
+    _compiled(name, len(numbers))(*numbers)
+
+
+@cache
+def _compiled(name: str, integers: int) -> Callable[..., None]:
+    return _library().callable(name, integers)
+
+
+@cache
+def _library() -> Library:
+    return Library("resize", host(), _define, kernel_cache())
+
+
+def _define(library: Library) -> None:
+    for name, (function, arguments) in LOOPS.items():
+        library.add_numba(name, function, arguments)
