@@ -80,7 +80,10 @@ def test_every_rung_of_a_ladder(saved, capsys):
     assert [row["rung"] for row in found["rows"]] == [rung.name for rung in LADDERS["depthwise_conv2d"]]
     assert found["rows"][0]["speedup"] == 1
     assert all(row["error"] <= TOLERANCE and row["lesson"] for row in found["rows"])
-    assert "\n".join(ladder.table(found)).count("python") == 1
+    assert [row["threads"] for row in found["rows"]] == [rung.threads for rung in LADDERS["depthwise_conv2d"]]
+    assert {row["rung"] for row in found["rows"] if row["prepared"]} == {"simd_pixel", "simd_row", "simd"}
+    text = "\n".join(ladder.table(found))
+    assert text.count("python") == 1 and "packing not counted in simd_pixel, simd_row, simd: a network" in text
 
 
 @compiled_only
@@ -90,6 +93,16 @@ def test_a_slow_rung_is_timed_on_a_part_and_says_so(monkeypatch, capsys):
     assert main(["bench", "--ladder", "mixed", "--shape", "3.5-9x9x20-s2", "--rounds", "1"]) == 0
     output = capsys.readouterr().out
     assert "* python: the least of 3 calls on 4 of 20 output channels, multiplied" in output
+
+
+@compiled_only
+def test_starting_threads_does_not_make_a_rung_slow(monkeypatch, capsys):
+    """Whether the layer is too much for a rung is tried on one thread."""
+    tried = []
+    measured = ladder.Part(0.0, 0.0, 1, 1)
+    monkeypatch.setattr(ladder, "try_part", lambda layer, rung, threads=1: tried.append(threads) or measured)
+    assert main(["bench", "--ladder", "pointwise", "--shape", "3x3x4x5", "--rounds", "1", "--threads", "2"]) == 0
+    assert set(tried) == {1}
 
 
 @compiled_only
@@ -322,6 +335,34 @@ def test_tables_are_written_where_documents_want_them(saved, tmp_path):
         documents.write([{**runs[0], "networks": []}], tmp_path)
     with pytest.raises(ValueError, match="no checkout"):
         documents.write(runs, tmp_path / "docs")
+
+
+@compiled_only
+def test_a_ladder_in_a_document_has_columns_for_more_threads(saved, tmp_path):
+    run = record.read(saved / "ladder.json")
+    (least,) = run["ladders"]
+    more = copy.deepcopy(least) | {"threads": 2}
+    for row in more["rows"]:
+        row["milliseconds"] /= 2
+    least["rows"][0]["channels_timed"] -= 1
+    lines = list(documents.ladder({**run, "ladders": [more, least]}, "depthwise_conv2d"))
+    header, _, *rows = [line for line in lines if line.startswith("|")]
+    assert header == "| version | ms | speed-up | GFLOP/s | of peak | ms, 2 threads | over 1 thread |"
+    assert [row.split("|")[1].strip(" `") for row in rows] == [rung.name for rung in LADDERS["depthwise_conv2d"]]
+    for row, rung in zip(rows, LADDERS["depthwise_conv2d"], strict=True):
+        assert row.endswith("| ×2.00 |" if rung.threads else "| - | - |")
+    assert " \\* |" in rows[0] and any(line.startswith("\\* `python`: the least of 3 calls") for line in lines)
+    assert any("`npmobilenet bench --ladder depthwise --threads 1,2`" in line for line in lines)
+
+
+@compiled_only
+def test_a_ladder_in_a_document_names_its_layer(saved):
+    run = record.read(saved / "ladder.json")
+    (found,) = run["ladders"]
+    found |= {"network": "mobilenet_v2", "name": "block2.depthwise", "blas_threads": "1"}
+    text = "\n".join(documents.ladder(run, "depthwise_conv2d"))
+    command = "--ladder depthwise --shape mobilenet_v2/block2.depthwise"
+    assert f"`OPENBLAS_NUM_THREADS=1 npmobilenet bench {command}`" in text
 
 
 # The report.
