@@ -34,7 +34,7 @@ def write(runs: Sequence[dict], folder: Path = CHECKOUT) -> list[str]:
     ValueError
         If the folder is no checkout, or there is no region that the runs have anything for.
     """
-    files = [folder / "README.md", *sorted((folder / "docs").glob("*.md"))]
+    files = [folder / "README.md", *sorted((folder / "docs").rglob("*.md"))]
     if not files[0].is_file():
         raise ValueError(f"{folder} is no checkout of npmobilenet: there are no documents to write tables into")
     texts = dict(_texts(runs))

@@ -321,14 +321,14 @@ def test_a_marked_region_is_replaced(tmp_path):
 
 @compiled_only
 def test_tables_are_written_where_documents_want_them(saved, tmp_path):
-    (tmp_path / "docs").mkdir()
-    regions = {"README.md": "bench/network.py mobilenet_v2-0.35-32", "docs/a.md": "bench/ladder.py depthwise_conv2d"}
+    (tmp_path / "docs" / "a").mkdir(parents=True)
+    regions = {"README.md": "bench/network.py mobilenet_v2-0.35-32", "docs/a/b.md": "bench/ladder.py depthwise_conv2d"}
     for name, region in regions.items():
         text = f"before\n{markers.BEGIN.format(region)}\n{markers.END.format(region)}\nafter\n"
         (tmp_path / name).write_text(text)
     runs = [record.read(saved / name) for name in ("network.json", "ladder.json")]
     assert documents.write(runs, tmp_path) == [f"{name}: {region}" for name, region in regions.items()]
-    page = (tmp_path / "docs/a.md").read_text()
+    page = (tmp_path / "docs/a/b.md").read_text()
     assert "| `njit_loops` |" in page and "`npmobilenet bench --ladder depthwise" in page
     assert "| head |" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="no document has a region"):
