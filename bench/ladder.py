@@ -42,12 +42,12 @@ TRIES = 3  # calls for that part, of which the least counts
 TURN = 0.02  # seconds of a rung in each round
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 MATRIX_PRODUCTS = ("conv2d", "pointwise_conv2d")  # ladders whose NumPy rungs leave the work to a BLAS library
+UNPACKED = "a network packs its weights once and keeps its tensors in blocks of channels"
 ENGINE = "in the network"
 ENGINE_LESSON = (
     "The same kernel between its neighbours, as the engine calls it: its input has just been written by the layer "
     "before, its weights come from a cache farther away."
 )
-UNPACKED = "a network packs its weights once and keeps its tensors in blocks of channels"
 
 
 def ladder_names() -> dict[str, str]:
@@ -103,16 +103,14 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     """
     rungs = [kernel for kernel in registry.kernels(layer.operation, "ladder") if kernel.supports(**layer.options)]
     lessons = {rung.name: rung.lesson for rung in LADDERS[layer.operation]} | {ENGINE: ENGINE_LESSON}
-    using_threads = {ENGINE, *(rung.name for rung in LADDERS[layer.operation] if rung.threads)}
     runs: dict[str, Callable[[], Seconds]] = {}
     slow: dict[str, Part] = {}
     errors: dict[str, float] = {}
     prepared: set[str] = set()
     expected = layer.reference()
     for rung in rungs:
-        part = try_part(layer, rung)
+        part = try_part(layer, rung, threads)
         if part.seconds > PATIENCE and part.channels < layer.channels:
-            part = try_part(layer, rung, threads) if threads > 1 else part
             say(f"{rung.variant}: timed on {part.channels} of {layer.channels} output channels")
             slow[rung.variant], errors[rung.variant] = part, part.error
             continue
@@ -128,6 +126,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     peaks = [one["gflops"] for one in found.pop("peak")]
     record.probe_again(threads)
     roof = record.raise_roof(threads, *peaks)
+    using_threads = {ENGINE, *(rung.name for rung in LADDERS[layer.operation] if rung.threads)}
     rows = []
     for name in [rung.variant for rung in rungs] + [ENGINE] * (engine is not None):
         seconds = [slow[name].seconds] if name in slow else [one["seconds"] for one in found[name]]
@@ -135,13 +134,13 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
             {
                 "rung": name,
                 "lesson": lessons[name],
+                "threads": name in using_threads,
                 "milliseconds": 1e3 * median(seconds),
                 "spread": spread(seconds),
                 "round_milliseconds": [1e3 * one for one in seconds],
                 "channels_timed": slow[name].channels if name in slow else layer.channels,
                 "error": errors.get(name),
                 "prepared": name in prepared,
-                "threads": name in using_threads,
                 **roof.place(layer.macs, layer.bytes, median(seconds)),
             }
         )
@@ -167,11 +166,8 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     return result
 
 
-def try_part(layer: Layer, rung: Kernel, threads: int = 1) -> Part:
-    """Run a rung on a part of a layer: what it computes is compared with the reference.
-
-    On one thread, it tells whether the whole layer would take long: on so little work, starting several would count.
-    """
+def try_part(layer: Layer, rung: Kernel, threads: int) -> Part:
+    """Run a rung on a part of a layer: what it computes is compared with the reference."""
     narrow = layer.narrowed(PART)
     call = Call.of(rung, narrow, threads)  # its first run compiles
     # The least of a few calls: a lowest rung that was disturbed would flatter all that stand above it.

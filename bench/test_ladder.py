@@ -27,7 +27,7 @@ def test_rung(rung, threads, benchmark, on_layer):
     if not rung.supports(**layer.options):
         pytest.skip(f"{rung.variant} does not support this layer")
     benchmark.group = f"ladder of {rung.operation} on {layer.network} {layer.title}, {threads} threads"
-    part = try_part(layer, rung)
+    part = try_part(layer, rung, threads)
     if part.seconds > PATIENCE:
         benchmark.group += f", only {part.channels} of {layer.channels} channels"
         layer = layer.narrowed(part.macs)

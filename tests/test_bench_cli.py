@@ -96,16 +96,6 @@ def test_a_slow_rung_is_timed_on_a_part_and_says_so(monkeypatch, capsys):
 
 
 @compiled_only
-def test_starting_threads_does_not_make_a_rung_slow(monkeypatch, capsys):
-    """Whether the layer is too much for a rung is tried on one thread."""
-    tried = []
-    measured = ladder.Part(0.0, 0.0, 1, 1)
-    monkeypatch.setattr(ladder, "try_part", lambda layer, rung, threads=1: tried.append(threads) or measured)
-    assert main(["bench", "--ladder", "pointwise", "--shape", "3x3x4x5", "--rounds", "1", "--threads", "2"]) == 0
-    assert set(tried) == {1}
-
-
-@compiled_only
 def test_a_layer_of_a_network_has_a_row_inside_it():
     layer = find_layer("conv2d", "mobilenet_v2/stem")
     assert ladder.in_network(layer, 1)()["seconds"] > 0
