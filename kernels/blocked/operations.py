@@ -44,6 +44,8 @@ from npmobilenet.kernels.checks import Shape, Size
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.simd import host
 
+WALKS = 64  # for which counters are taken at once
+
 
 class Walk:
     """A prepared operation: a table with a row for each image, and the arrays that its rows point to.
@@ -69,6 +71,7 @@ class Walk:
         self._outputs: list[np.ndarray] = []
         self._late: list[tuple[np.ndarray, np.ndarray]] = []
         self._kept: list[object] = []
+        self._counters: list[tuple[np.ndarray, int]] = []
 
     def add(self, *, out: np.ndarray, late: np.ndarray | None = None, **values: int | np.ndarray) -> None:
         """Add an image; arrays among the arguments stand for their addresses.
@@ -92,32 +95,30 @@ class Walk:
         self._kept.append(arrays)
 
     @cached_property
-    def _table(self) -> np.ndarray:
-        return np.array(self._rows, np.int64)
+    def _table(self) -> tuple[np.ndarray, int, int, int]:
+        """The table, and what a walk is told of it; asking NumPy for an address takes as long as a small layer."""
+        table = np.array(self._rows, np.int64)
+        return table, table.ctypes.data, table.strides[0], len(table)
 
-    @cached_property
-    def _where(self) -> tuple[int, int, int]:
-        return self._table.ctypes.data, self._table.strides[0], len(self._table)
-
-    @cached_property
-    def _counters(self) -> tuple[np.ndarray, int]:
-        counters = aligned(len(self._rows) * COUNTERS, np.int64)
-        return counters, counters.ctypes.data
+    def _new_counters(self) -> tuple[np.ndarray, int]:
+        """Zeros for a walk, and their address: a helper that comes late still looks at those of an earlier one."""
+        if not self._counters:
+            size = len(self._rows) * COUNTERS
+            counters = aligned(size * WALKS, np.int64)
+            start = counters.ctypes.data
+            self._counters = [(counters, start + number * size * counters.itemsize) for number in range(WALKS)]
+        return self._counters.pop()
 
     def run(self) -> None:
         """Compute all images."""
         if not self._rows:
             return
-        if self._threads == 1:
-            counters, address = self._counters
-            counters[:] = 0
-            library.walker()(*self._where, address, 0)  # these kernels need no scratch
-        else:
-            # New counters: a helper that comes late still looks at those of the walk it was asked for.
-            counters = aligned(len(self._rows) * COUNTERS, np.int64)
-            arguments = (*self._where, counters.ctypes.data, 0)
-            helpers.ask([arguments] * (self._threads - 1), (self, counters))
-            library.walker()(*arguments)
+        _, *about = self._table
+        counters, address = self._new_counters()
+        walk = (*about, address, 0)  # these kernels need no scratch
+        if self._threads > 1:
+            helpers.ask([walk] * (self._threads - 1), (self, counters))
+        library.walker()(*walk)
         for out, late in self._late:
             out += late
 
