@@ -1,22 +1,22 @@
 """A ladder on one layer: every version of an operation, from the textbook's loops to the engine's kernel.
 
 Each is compared with the reference before it is timed. One that would take long, as Python loops do, is timed on a
-few of the layer's output channels and multiplied; its row says so. The last row is the same layer inside its
-network, where weights are packed once and nothing is copied between layers.
+few of the layer's output channels and multiplied; its row says so. Of one that can be prepared, packing is not counted
+(:mod:`npmobilenet.kernels.prepared`). The last row is the same layer inside its network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import machine_limits
-from npmobilenet.bench.layers import Layer, largest_error
+from npmobilenet.bench.layers import Call, Layer
 from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.peers.runtimes import burst
 from npmobilenet.bench.progress import progress, say
@@ -25,7 +25,6 @@ from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
 from npmobilenet.kernels.registry import Kernel
-from npmobilenet.machine import available_cpus
 from npmobilenet.profile import Seconds, in_turns, timed
 from npmobilenet.text import columns, plural
 
@@ -41,10 +40,13 @@ PART = 100_000  # multiply-adds of the part of a layer on which a rung is tried 
 PATIENCE = 0.3  # seconds of a call: a rung that needs more for the whole layer is timed on that part
 TRIES = 3  # calls for that part, of which the least counts
 TURN = 0.02  # seconds of a rung in each round
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+MATRIX_PRODUCTS = ("conv2d", "pointwise_conv2d")  # ladders whose NumPy rungs leave the work to a BLAS library
+UNPACKED = "a network packs its weights once and keeps its tensors in blocks of channels"
 ENGINE = "in the network"
 ENGINE_LESSON = (
-    "The kernel as the engine calls it: weights packed once and tensors in blocks of channels all along, so that "
-    "nothing is copied before or after."
+    "The same kernel between its neighbours, as the engine calls it: its input has just been written by the layer "
+    "before, its weights come from a cache farther away."
 )
 
 
@@ -104,18 +106,18 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     runs: dict[str, Callable[[], Seconds]] = {}
     slow: dict[str, Part] = {}
     errors: dict[str, float] = {}
-    arguments = layer.arguments()
-    expected = _reference(layer, arguments)
+    prepared: set[str] = set()
+    expected = layer.reference()
     for rung in rungs:
         part = try_part(layer, rung, threads)
         if part.seconds > PATIENCE and part.channels < layer.channels:
             say(f"{rung.variant}: timed on {part.channels} of {layer.channels} output channels")
             slow[rung.variant], errors[rung.variant] = part, part.error
             continue
-        out = np.full(expected.shape, np.nan, np.float32)
-        call = partial(rung.function, *arguments, **layer.options, threads=threads, out=out)
-        errors[rung.variant] = largest_error(call(), expected)
-        runs[rung.variant] = lambda call=call: {"seconds": burst(call, TURN)["median"]}
+        call = Call.of(rung, layer, threads, expected)
+        errors[rung.variant] = call.error
+        prepared |= {rung.variant} if call.prepared else set()
+        runs[rung.variant] = lambda run=call.run: {"seconds": burst(run, TURN)["median"]}
     engine = in_network(layer, threads)
     if engine:
         runs[ENGINE] = engine
@@ -124,6 +126,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     peaks = [one["gflops"] for one in found.pop("peak")]
     record.probe_again(threads)
     roof = record.raise_roof(threads, *peaks)
+    using_threads = {ENGINE, *(rung.name for rung in LADDERS[layer.operation] if rung.threads)}
     rows = []
     for name in [rung.variant for rung in rungs] + [ENGINE] * (engine is not None):
         seconds = [slow[name].seconds] if name in slow else [one["seconds"] for one in found[name]]
@@ -131,11 +134,13 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
             {
                 "rung": name,
                 "lesson": lessons[name],
+                "threads": name in using_threads,
                 "milliseconds": 1e3 * median(seconds),
                 "spread": spread(seconds),
                 "round_milliseconds": [1e3 * one for one in seconds],
                 "channels_timed": slow[name].channels if name in slow else layer.channels,
                 "error": errors.get(name),
+                "prepared": name in prepared,
                 **roof.place(layer.macs, layer.bytes, median(seconds)),
             }
         )
@@ -144,6 +149,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     result = {
         "operation": layer.operation,
         "network": layer.network,
+        "name": layer.name,
         "layer": layer.title,
         "channels": layer.channels,
         "threads": threads,
@@ -152,6 +158,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
         "peak_gflops": roof.gflops,
         "peak_spread": spread(peaks),
         "round_peaks": peaks,
+        "blas_threads": os.environ.get(BLAS_THREADS),
         "possible_gflops": roof.possible(layer.macs, layer.bytes),
         "rows": rows,
     }
@@ -159,19 +166,13 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     return result
 
 
-def _reference(layer: Layer, arguments: Sequence) -> np.ndarray:
-    return registry.best(layer.operation, "reference").function(*arguments, **layer.options)
-
-
 def try_part(layer: Layer, rung: Kernel, threads: int) -> Part:
     """Run a rung on a part of a layer: what it computes is compared with the reference."""
     narrow = layer.narrowed(PART)
-    arguments = narrow.arguments()
-    call = partial(rung.function, *arguments, **narrow.options, threads=threads)
-    error = largest_error(call(), _reference(narrow, arguments))  # the first call compiles
+    call = Call.of(rung, narrow, threads)  # its first run compiles
     # The least of a few calls: a lowest rung that was disturbed would flatter all that stand above it.
-    seconds = min(timed(call)()["seconds"] for _ in range(TRIES))
-    return Part(error, seconds * layer.macs / narrow.macs, narrow.channels, narrow.macs)
+    seconds = min(timed(call.run)()["seconds"] for _ in range(TRIES))
+    return Part(call.error, seconds * layer.macs / narrow.macs, narrow.channels, narrow.macs)
 
 
 def in_network(layer: Layer, threads: int) -> Callable[[], Seconds] | None:
@@ -201,15 +202,27 @@ def table(found: dict) -> Iterator[str]:
     yield ""
     yield from columns([HEADER, *map(_cells, found["rows"])])
     yield ""
-    for row in found["rows"]:
-        if row["channels_timed"] < found["channels"]:
-            yield (
-                f"* {row['rung']}: the least of {TRIES} calls on {row['channels_timed']} of {found['channels']} output "
-                f"channels, multiplied"
-            )
-    if available_cpus() > 1:
-        yield "numpy's matrix products run on as many threads as its BLAS library takes (OPENBLAS_NUM_THREADS)"
+    yield from notes(found)
     yield "error: largest, of the largest value of the reference; ~: varies between rounds"
+
+
+def notes(found: dict, quote: str = "") -> Iterator[str]:
+    """What has to be said below a ladder's table; ``quote`` stands around the names of rungs."""
+    for row in found["rows"]:
+        if is_part(found, row):
+            part = f"{row['channels_timed']} of {found['channels']} output channels"
+            yield f"* {quote}{row['rung']}{quote}: the least of {TRIES} calls on {part}, multiplied"
+    prepared = [f"{quote}{row['rung']}{quote}" for row in found["rows"] if row["prepared"]]
+    if prepared:
+        yield f"packing not counted in {', '.join(prepared)}: {UNPACKED}"
+    if found["operation"] in MATRIX_PRODUCTS:
+        threads = found["blas_threads"] or "as many as its BLAS library takes"
+        yield f"threads of numpy's matrix products: {threads} ({BLAS_THREADS})"
+
+
+def is_part(found: dict, row: dict) -> bool:
+    """Whether a rung was timed on a part of the layer."""
+    return row["channels_timed"] < found["channels"]
 
 
 def _cells(row: dict) -> tuple[str, ...]:

@@ -5,17 +5,18 @@ import pytest
 
 from npmobilenet.kernels import reference, registry
 from npmobilenet.kernels.ladder import LADDERS
-from tests.kernels.cases import MIXED_TAILS, TORCH_CASES, pointwise
+from tests.kernels.cases import MIXED_TAILS, TORCH_CASES, depthwise, pointwise
 from tests.kernels.test_cpu_kernels import NEEDS_COMPILER, small
 from tests.kernels.tolerance import assert_close, tolerance
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
 RUNGS = registry.kernels(backend="ladder")
-CASES = [
-    case
-    for case in [*TORCH_CASES, *MIXED_TAILS, pointwise(2, 3, 5, 17, 15, residual=True, activation="relu")]
-    if case.operation in LADDERS and small(case)
+TAILS = [
+    pointwise(2, 3, 5, 17, 15, residual=True, activation="relu"),
+    *(depthwise(2, 5, w, 9, padding=((0, 1), (left, 1))) for w, left in ((6, 0), (7, 1), (11, 2), (16, 1))),
+    depthwise(1, 7, 16, 9, padding=1, stride=(2, 1), activation="swish"),
 ]
+CASES = [case for case in [*TORCH_CASES, *MIXED_TAILS, *TAILS] if case.operation in LADDERS and small(case)]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,24 @@ def test_agrees_with_the_reference(rung, case):
     assert_close(out, expected, tolerance(case.operation, arrays, case.options, expected), f"{rung.name}, {case}")
 
 
+@pytest.mark.parametrize(
+    ("rung", "case"),
+    [
+        pytest.param(rung, case, id=f"{rung.variant}-{case}", marks=NEEDS_COMPILER[rung.variant])
+        for case in CASES
+        for rung in RUNGS
+        if rung.operation == case.operation and rung.variant.startswith("simd_") and rung.supports(**case.options)
+    ],
+)
+def test_other_tiles_add_up_in_the_same_order(rung, case):
+    """So that nothing but speed tells explicit vectors in lower tiles from the engine's."""
+    arrays = case.arrays()
+    engine = registry.best(case.operation, "ladder", **case.options)
+    assert np.array_equal(
+        rung.function(**arrays, **case.options), engine.function(**arrays, **case.options), equal_nan=True
+    )
+
+
 def test_rungs_are_rows_of_the_registry_in_order():
     for operation, rungs in LADDERS.items():
         rows = registry.kernels(operation, "ladder")
@@ -51,10 +70,12 @@ def test_the_upper_rungs_are_the_engines_kernels():
 
 
 def test_lessons_are_sentences():
+    """That also say what threads share, if a rung computes on several."""
     for rungs in LADDERS.values():
         for rung in rungs:
             assert len(rung.lesson) > 50, rung.name
             assert rung.lesson.endswith("."), rung.name
+            assert ("Threads" in rung.lesson) == rung.threads, rung.name
 
 
 @pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
