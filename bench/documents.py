@@ -4,12 +4,13 @@ A region is named after the module that makes its text, and what it is about:
 
 * ``bench/readme.py``: a network in all runtimes (``npmobilenet bench --peers``),
 * ``bench/ladder.py depthwise_conv2d``: a ladder (``npmobilenet bench --ladder depthwise``),
-* ``bench/network.py mobilenet_v2-1.0-224``: a network layer by layer (``npmobilenet bench mobilenet_v2``).
+* ``bench/network.py mobilenet_v2-1.0-224``: a network layer by layer (``npmobilenet bench mobilenet_v2``),
+* ``study/tiles.py sums``, ``study/tiles.py tiles``: those of a study (``npmobilenet study tiles --write-docs``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from npmobilenet.bench import markers, readme
@@ -24,6 +25,14 @@ CHECKOUT = Path(__file__).parents[1]
 def write(runs: Sequence[dict], folder: Path = CHECKOUT) -> list[str]:
     """Fill every region of a checkout's documents that the runs have something for; of two runs the later counts.
 
+    Returns, raises: as :func:`fill`.
+    """
+    return fill(dict(_texts(runs)), folder)
+
+
+def fill(texts: Mapping[str, Sequence[str]], folder: Path = CHECKOUT) -> list[str]:
+    """Replace the lines of every region of a checkout's documents that there is a text for.
+
     Returns
     -------
     list of str
@@ -32,12 +41,11 @@ def write(runs: Sequence[dict], folder: Path = CHECKOUT) -> list[str]:
     Raises
     ------
     ValueError
-        If the folder is no checkout, or there is no region that the runs have anything for.
+        If the folder is no checkout, or has no such region.
     """
     files = [folder / "README.md", *sorted((folder / "docs").rglob("*.md"))]
     if not files[0].is_file():
         raise ValueError(f"{folder} is no checkout of npmobilenet: there are no documents to write tables into")
-    texts = dict(_texts(runs))
     written = []
     for file in files:
         for name in markers.regions(file):

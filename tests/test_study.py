@@ -16,6 +16,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench import markers
 from npmobilenet.cli import main
 from npmobilenet.cli import study as study_command
 from npmobilenet.cli.study import TOPICS, Topic
@@ -38,6 +39,7 @@ from npmobilenet.study import (
 from npmobilenet.study.features import visible
 from tests.conftest import compiled_only, photo
 
+ROOT = Path(__file__).parents[1]
 SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
 
@@ -571,3 +573,7 @@ def test_tiles_that_fit_the_registers_do_not_spill():
     assert size[2, 2].spills == 0
     assert size[found.registers, 1].spills > 0
     assert f"{found.sums[2]:.1f}" in str(found.tables()[0].rows[1])
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    for region, lines in found.documents().items():
+        assert markers.BEGIN.format(region) in pages
+        assert f"{found.peak:.0f} GFLOP/s" in lines[-1] or lines[-1].startswith("Noisy: ")

@@ -149,6 +149,7 @@ def _occlusion(parser: Parser) -> None:
 
 def _tiles(parser: Parser) -> None:
     _rounds(parser, 15)
+    parser.add_argument("--write-docs", action="store_true", help="write the tables of a checkout's docs/")
 
 
 def _asm(parser: Parser) -> None:
@@ -236,6 +237,10 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"topic": options.topic, "paper": TOPICS[options.topic].paper, **study.numbers()}, indent=1))
     else:
         _print_study(study, options.topic)
+    if getattr(options, "write_docs", False):
+        from npmobilenet.bench import documents
+
+        print("\n".join(f"written: {where}" for where in documents.fill(study.documents())), file=sys.stderr)
     return _save(study, out, options.out is not None) if out else 0
 
 

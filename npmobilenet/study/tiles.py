@@ -16,6 +16,7 @@ import numpy as np
 
 from npmobilenet.kernels.blocked.layout import Tile, aligned, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, Vector, host
+from npmobilenet.machine import cpu_name
 from npmobilenet.profile import Timing, noise, time_in_turns
 from npmobilenet.study import machine_code
 from npmobilenet.study.study import Table
@@ -112,6 +113,42 @@ class Tiles:
             f"input channel; spills: vectors on the stack for {UNROLL} of them; {self.registers} registers",
         )
         return [sums, Table("Tiles of a matrix product", header, rows, notes=notes)]
+
+    def documents(self) -> dict[str, list[str]]:
+        """Return the tables of docs/, by the name of their region."""
+
+        def table(header: list[str], rows: list[list[str]]) -> list[str]:
+            return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+        measured = [
+            "",
+            f"`npmobilenet study tiles` on one core of {cpu_name()}, whose highest rate was {self.peak:.0f} GFLOP/s.",
+            *([f"Noisy: {self.warning}."] if self.warning else []),
+        ]
+        share = [f"{rate / self.peak:.0%}" for rate in self.sums.values()]
+        rates = {(size.pixels, size.blocks): size for size in self.sizes}
+        widths = sorted({blocks for _, blocks in rates})
+        heights = sorted({pixels for pixels, _ in rates})
+
+        def cell(pixels: int, blocks: int) -> str:
+            size = rates.get((pixels, blocks))
+            if size is None:
+                return ""
+            text = f"{size.gflops / self.peak:.0%}" + " s" * (size.spills > 0)
+            return f"**{text}**" if self._is_ours(size) else text
+
+        tiles_rows = [[str(pixels), *(cell(pixels, blocks) for blocks in widths)] for pixels in heights]
+        return {
+            "study/tiles.py sums": [
+                *table(["independent sums", *map(str, self.sums)], [["of the peak", *share]]), *measured
+            ],
+            "study/tiles.py tiles": [
+                *table(["pixels \\ vectors of output channels", *map(str, widths)], tiles_rows),
+                "",
+                f"Share of the peak; s: sums go to the stack; bold: the engine's. {INPUTS} input channels.",
+                *measured,
+            ],
+        }  # fmt: skip
 
     @staticmethod
     def _is_ours(size: Size) -> bool:
