@@ -6,5 +6,6 @@
 ``ladder``     every operation from the textbook's loops to the fastest kernel, to be studied and measured
 ``cuda``       the CUDA device
 ``registry``   the table of all kernels: dispatch, tests and benchmarks iterate it
+``prepared``   an operation in two steps: packed once, run as often as one likes
 ``jit``        how Numba compiles functions; ``cache``: where machine code is kept
 """

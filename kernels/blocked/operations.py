@@ -1,19 +1,21 @@
 """The blocked kernels as single operations: twins of :mod:`npmobilenet.kernels.reference` on NHWC arrays.
 
-Each call packs its operands, runs one row of a table on every image, and unpacks. A network pays for packing
-only once: its plan calls the same kernels on tensors that stay blocked. What is said in
-:mod:`npmobilenet.kernels.cpu` about arguments, ``out``, threads and NaN holds here too; activations are those
-that are clamps (`layout.CLAMPS`) and those of `activation.ZERO_PRESERVING`.
+Each is prepared, run and unpacked (:mod:`npmobilenet.kernels.prepared`): operands are packed, a table of one row
+for each image is walked, the result is brought back to NHWC. A network packs only once: its plan calls the same
+kernels on tensors that stay blocked. What is said in :mod:`npmobilenet.kernels.cpu` about arguments, ``out``,
+threads and NaN holds here too; activations are those that are clamps (`layout.CLAMPS`) and those of
+`activation.ZERO_PRESERVING`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec
+from npmobilenet import threads as helpers
+from npmobilenet.geometry import PaddingSpec, Pads
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, mixed, stem
@@ -35,10 +37,97 @@ from npmobilenet.kernels.blocked.layout import (
 from npmobilenet.kernels.blocked.linear import LINEAR, UNROLL, pack_linear, panel_blocks
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.pooling import POOL
-from npmobilenet.kernels.checks import Size
+from npmobilenet.kernels.checks import Shape, Size
+from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.simd import host
 
 
+class Walk:
+    """A prepared operation: a table with a row for each image, and the arrays that its rows point to.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the result.
+    threads : int
+        That walk the table together: the calling one, and helpers that wait for more as those of a model do.
+    kernel : int
+        The kernel's address.
+    items : int
+        Work items of an image.
+    fields : Fields
+        The kernel's arguments.
+    """
+
+    def __init__(self, shape: Shape, threads: int, kernel: int, items: int, fields: Fields) -> None:
+        self._shape, self._threads, self._fields = shape, min(threads, items), fields
+        self._start = [kernel, items, max(1, items // (4 * self._threads))]
+        self._rows: list[list[int]] = []
+        self._outputs: list[np.ndarray] = []
+        self._late: list[tuple[np.ndarray, np.ndarray]] = []
+        self._kept: list[object] = []
+
+    def add(self, *, out: np.ndarray, late: np.ndarray | None = None, **values: int | np.ndarray) -> None:
+        """Add an image; arrays among the arguments stand for their addresses.
+
+        Parameters
+        ----------
+        out : array
+            Where the kernel writes its result, blocked.
+        late : array, optional
+            Blocked too; is added to the result afterwards.
+        """
+        self.keep(values)
+        self._outputs.append(out)
+        if late is not None:
+            self._late.append((out, late))
+        addresses = {name: v.ctypes.data if isinstance(v, np.ndarray) else v for name, v in values.items()}
+        self._rows.append([*self._start, *self._fields.pack(out=out.ctypes.data, **addresses)])
+
+    def keep(self, arrays: object) -> None:
+        """Keep what the kernel finds by an address."""
+        self._kept.append(arrays)
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        return np.array(self._rows, np.int64)
+
+    @cached_property
+    def _where(self) -> tuple[int, int, int]:
+        return self._table.ctypes.data, self._table.strides[0], len(self._table)
+
+    @cached_property
+    def _counters(self) -> tuple[np.ndarray, int]:
+        counters = aligned(len(self._rows) * COUNTERS, np.int64)
+        return counters, counters.ctypes.data
+
+    def run(self) -> None:
+        """Compute all images."""
+        if not self._rows:
+            return
+        if self._threads == 1:
+            counters, address = self._counters
+            counters[:] = 0
+            library.walker()(*self._where, address, 0)  # these kernels need no scratch
+        else:
+            # New counters: a helper that comes late still looks at those of the walk it was asked for.
+            counters = aligned(len(self._rows) * COUNTERS, np.int64)
+            arguments = (*self._where, counters.ctypes.data, 0)
+            helpers.ask([arguments] * (self._threads - 1), (self, counters))
+            library.walker()(*arguments)
+        for out, late in self._late:
+            out += late
+
+    def result(self) -> np.ndarray:
+        """Return the result of the last run."""
+        result = np.empty(self._shape, np.float32)
+        for blocked, image in zip(self._outputs, result, strict=True):
+            shape = image.shape if image.ndim == 3 else (1, 1, image.size)
+            image[...] = unpack_tensor(host(), blocked, shape).reshape(image.shape)
+        return result
+
+
+@prepared("conv2d")
 def conv2d(
     x: np.ndarray,
     weight: np.ndarray,
@@ -49,34 +138,32 @@ def conv2d(
     dilation: Size = 1,
     groups: int = 1,
     activation: str = "none",
-    out: np.ndarray | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> Walk:
     """Dense convolution, without groups and dilation: (N, H, W, C_in) * (K_h, K_w, C_in, C_out) -> (N, P, Q, C_out)."""
     g = checks.conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups, activation=activation
     )
     if groups != 1 or g.dilation != (1, 1):
         raise ValueError(f"groups and dilation must be 1 in this kernel, got {groups} and {g.dilation}")
-    end, out = _end(activation), checks.output(out, g.shape)
-    target, (_, rows, columns, c_out) = host(), g.shape
+    end, target, (_, rows, columns, c_out) = _end(activation), host(), g.shape
     kernel = library.stem_window(g.kernel, g.stride, target).address(stem.name(g.kernel, g.stride))
-    packed = pack_stem(target, checks.float32(weight)), pack_channels(target, checks.bias(bias, c_out))
+    weights, sums = pack_stem(target, checks.float32(weight)), pack_channels(target, checks.bias(bias, c_out))
     widths = panels(target, c_out)
-    for image, result in zip(checks.float32(x), out, strict=True):
+    walk = Walk(g.shape, threads, kernel, rows, stem.STEM)
+    for image in checks.float32(x):
         planar = np.ascontiguousarray(np.pad(image, (*g.pads, (0, 0))).transpose(2, 0, 1))
-        blocked = aligned(sum(widths) * target.lanes * rows * columns)
-        _run(
-            threads, kernel, rows, stem.STEM,
+        walk.add(
             x=planar, x_row=planar.strides[1], x_plane=planar.strides[0], channels=len(planar),
-            weights=packed[0], bias=packed[1],
-            out=blocked, out_row=columns * target.bytes, out_plane=rows * columns * target.bytes, columns=columns,
+            weights=weights, bias=sums,
+            out=aligned(sum(widths) * target.lanes * rows * columns),
+            out_row=columns * target.bytes, out_plane=rows * columns * target.bytes, columns=columns,
             **end, wide=widths.count(tiles(target)[0].blocks), blocks=sum(widths),
         )  # fmt: skip
-        result[:] = unpack_tensor(target, blocked, result.shape)
-    return out
+    return walk
 
 
+@prepared("depthwise_conv2d")
 def depthwise_conv2d(
     x: np.ndarray,
     weight: np.ndarray,
@@ -86,32 +173,20 @@ def depthwise_conv2d(
     padding: PaddingSpec = 0,
     dilation: Size = 1,
     activation: str = "none",
-    out: np.ndarray | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> Walk:
     """Depthwise convolution, one vector of channels at a time: (N, H, W, C) * (K_h, K_w, C) -> (N, P, Q, C)."""
     g = checks.depthwise_conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    end, out = _end(activation), checks.output(out, g.shape)
-    target, (_, rows, columns, channels) = host(), g.shape
+    end, target = _end(activation), host()
     kernel = library.window(g.kernel, g.stride, target).address(depthwise.window_name(g.kernel, g.stride))
-    packed = pack_channels(target, checks.float32(weight)), pack_channels(target, checks.bias(bias, channels))
-    height, width = (size + sum(pads) for size, pads in zip(x.shape[1:3], g.pads, strict=True))
-    blocks = -(-channels // target.lanes)
-    for image, result in zip(checks.float32(x), out, strict=True):
-        blocked = aligned(blocks * target.lanes * rows * columns)
-        _run(
-            threads, kernel, blocks, depthwise.DEPTHWISE,
-            x=pack_tensor(target, image, g.pads), x_row=width * target.bytes, x_plane=height * width * target.bytes,
-            weights=packed[0], bias=packed[1],
-            out=blocked, out_row=columns * target.bytes, out_plane=rows * columns * target.bytes,
-            rows=rows, columns=columns, **end, tap_row=g.dilation[0], tap_column=g.dilation[1] * target.bytes,
-        )  # fmt: skip
-        result[:] = unpack_tensor(target, blocked, result.shape)
-    return out
+    weights = pack_channels(target, checks.float32(weight))
+    steps = {"tap_row": g.dilation[0], "tap_column": g.dilation[1] * target.bytes}
+    return _slide(x, bias, g.shape, g.pads, threads, kernel, weights=weights, **end, **steps)
 
 
+@prepared("mixed_depthwise_conv2d")
 def mixed_depthwise_conv2d(
     x: np.ndarray,
     weights: Sequence[np.ndarray],
@@ -121,9 +196,8 @@ def mixed_depthwise_conv2d(
     padding: PaddingSpec = "symmetric",
     dilation: Size | list[Size] = 1,
     activation: str = "none",
-    out: np.ndarray | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> Walk:
     """Mixed depthwise convolution in one pass of vectors: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C).
 
     An infinity or NaN makes NaN of its neighbours as far as the largest window of its vector's channels reaches.
@@ -131,31 +205,44 @@ def mixed_depthwise_conv2d(
     g = checks.mixed_depthwise_conv2d(
         x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    end, out = _end(activation), checks.output(out, g.shape)
-    target, (_, rows, columns, channels) = host(), g.shape
-    pads = [group.pads for group in g.groups]
+    end, target, pads = _end(activation), host(), [group.pads for group in g.groups]
     runs = mixed.runs(target, [checks.float32(w) for w in weights], pads, [group.dilation for group in g.groups])
     packed = [run.packed(target) for run in runs]
     table = mixed.table([
         run.row(library.blocks_function(run.kernel, g.groups[0].stride, target), weight.ctypes.data, target)
         for run, weight in zip(runs, packed, strict=True)
     ])  # fmt: skip
-    sums, frame = pack_channels(target, checks.bias(bias, channels)), mixed.frame_pads(pads)
-    height, width = (size + sum(p) for size, p in zip(x.shape[1:3], frame, strict=True))
-    blocks = -(-channels // target.lanes)
-    for image, result in zip(checks.float32(x), out, strict=True):
-        blocked = aligned(blocks * target.lanes * rows * columns)
-        _run(
-            threads, library.common(target).address("mixed"), blocks, depthwise.DEPTHWISE,
+    kernel, frame = library.common(target).address("mixed"), mixed.frame_pads(pads)
+    walk = _slide(x, bias, g.shape, frame, threads, kernel, weights=table, **end, tap_row=0, tap_column=0)
+    walk.keep(packed)
+    return walk
+
+
+def _slide(
+    x: np.ndarray,
+    bias: np.ndarray | None,
+    shape: Shape,
+    frame: Pads,
+    threads: int,
+    kernel: int,
+    **values: int | np.ndarray,
+) -> Walk:
+    """What the two depthwise operations have in common: a window slides over every channel block in its frame."""
+    target, (_, rows, columns, channels) = host(), shape
+    sums, blocks = pack_channels(target, checks.bias(bias, channels)), -(-channels // target.lanes)
+    height, width = (size + sum(pads) for size, pads in zip(x.shape[1:3], frame, strict=True))
+    walk = Walk(shape, threads, kernel, blocks, depthwise.DEPTHWISE)
+    for image in checks.float32(x):
+        walk.add(
             x=pack_tensor(target, image, frame), x_row=width * target.bytes, x_plane=height * width * target.bytes,
-            weights=table, bias=sums,
-            out=blocked, out_row=columns * target.bytes, out_plane=rows * columns * target.bytes,
-            rows=rows, columns=columns, **end, tap_row=0, tap_column=0,
+            bias=sums, out=aligned(blocks * target.lanes * rows * columns),
+            out_row=columns * target.bytes, out_plane=rows * columns * target.bytes, rows=rows, columns=columns,
+            **values,
         )  # fmt: skip
-        result[:] = unpack_tensor(target, blocked, result.shape)
-    return out
+    return walk
 
 
+@prepared("pointwise_conv2d")
 def pointwise_conv2d(
     x: np.ndarray,
     weight: np.ndarray,
@@ -164,81 +251,69 @@ def pointwise_conv2d(
     groups: int = 1,
     residual: np.ndarray | None = None,
     activation: str = "none",
-    out: np.ndarray | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> Walk:
     """1x1 convolution in register tiles of explicit vectors: (N, H, W, C_in) -> (N, H, W, C_out).
 
     With groups, an infinity or NaN may make NaN of its pixel in the group beside its own, too.
     """
     g = checks.pointwise_conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation)
-    end, out = _end(activation), checks.output(out, g.shape)
-    target, (_, rows, columns, c_out) = host(), g.shape
+    end, target, (_, rows, columns, c_out) = _end(activation), host(), g.shape
     weight = checks.float32(weight)
     if groups == 1:
-        packed, inputs = pack_pointwise(target, weight), 0
+        weights, inputs = pack_pointwise(target, weight), 0
     else:
-        packed, reads = pack_grouped(target, np.split(weight, groups, axis=1))
+        weights, reads = pack_grouped(target, np.split(weight, groups, axis=1))
         inputs = np.array([panel.row() for panel in reads], np.int64)
     sums, widths, plane = pack_channels(target, checks.bias(bias, c_out)), panels(target, c_out), rows * columns
     late = activation not in CLAMPS  # the kernel adds a residual before an activation that is a pass of its own
-    residuals = [None] * len(out) if residual is None else checks.float32(residual)
-    for image, other, result in zip(checks.float32(x), residuals, out, strict=True):
-        blocked = aligned(sum(widths) * target.lanes * plane)
-        _run(
-            threads, library.common(target).address("pointwise"), len(widths), POINTWISE,
-            x=pack_tensor(target, image), x_plane=plane * target.bytes, weights=packed, bias=sums,
-            residual=0 if other is None or late else pack_tensor(target, other), residual_plane=plane * target.bytes,
-            out=blocked, out_plane=plane * target.bytes, offsets=0, pixels=plane,
+    residuals = [None] * len(x) if residual is None else checks.float32(residual)
+    walk = Walk(g.shape, threads, library.common(target).address("pointwise"), len(widths), POINTWISE)
+    for image, other in zip(checks.float32(x), residuals, strict=True):
+        other = None if other is None else pack_tensor(target, other)
+        walk.add(
+            x=pack_tensor(target, image), x_plane=plane * target.bytes, weights=weights, bias=sums,
+            residual=0 if other is None or late else other, residual_plane=plane * target.bytes,
+            out=aligned(sum(widths) * target.lanes * plane), out_plane=plane * target.bytes, offsets=0, pixels=plane,
             k_units=-(-x.shape[3] // k_unit(target)), inputs=inputs,
-            wide=widths.count(tiles(target)[0].blocks), **end,
+            wide=widths.count(tiles(target)[0].blocks), **end, late=other if late else None,
         )  # fmt: skip
-        result[:] = unpack_tensor(target, blocked, result.shape)
-        if other is not None and late:
-            result += other
-    return out
+    return walk
 
 
-def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+@prepared("global_average_pool")
+def global_average_pool(x: np.ndarray, *, threads: int = 1) -> Walk:
     """Mean over all pixels, one vector of channels at a time: (N, H, W, C) -> (N, C)."""
-    g = checks.global_average_pool(x)
-    out, target = checks.output(out, g.shape), host()
-    pixels, channels = x.shape[1] * x.shape[2], x.shape[3]
-    blocks = -(-channels // target.lanes)
-    for image, result in zip(checks.float32(x), out, strict=True):
-        means = aligned(blocks * target.lanes)
-        _run(
-            threads, library.common(target).address("pool"), blocks, POOL,
-            x=pack_tensor(target, image), x_plane=pixels * target.bytes, out=means, pixels=pixels,
-            reciprocal=np.array([1 / pixels], np.float32),
+    g, target = checks.global_average_pool(x), host()
+    pixels, blocks = x.shape[1] * x.shape[2], -(-x.shape[3] // target.lanes)
+    reciprocal = np.array([1 / pixels], np.float32)
+    walk = Walk(g.shape, threads, library.common(target).address("pool"), blocks, POOL)
+    for image in checks.float32(x):
+        walk.add(
+            x=pack_tensor(target, image), x_plane=pixels * target.bytes, out=aligned(blocks * target.lanes),
+            pixels=pixels, reciprocal=reciprocal,
         )  # fmt: skip
-        result[:] = means[:channels]
-    return out
+    return walk
 
 
+@prepared("linear")
 def linear(
     x: np.ndarray,
     weight: np.ndarray,
     bias: np.ndarray | None = None,
     *,
     activation: str = "none",
-    out: np.ndarray | None = None,
     threads: int = 1,
-) -> np.ndarray:
+) -> Walk:
     """Fully connected layer, a vector times a matrix for each row of the batch: (N, C_in) -> (N, C_out)."""
     g = checks.linear(x, weight, bias, activation=activation)
-    end, out, target = _end(activation), checks.output(out, g.shape), host()
-    c_in, c_out = weight.shape
+    end, target, (c_in, c_out) = _end(activation), host(), weight.shape
     weights, sums = pack_linear(target, checks.float32(weight), checks.bias(bias, c_out))
     k, width = -(-c_in // UNROLL) * UNROLL, panel_blocks(target) * target.lanes
-    for row, result in zip(checks.float32(x), out, strict=True):
-        full, outputs = np.pad(row, (0, k - c_in)), aligned(sums.size)
-        _run(
-            threads, library.common(target).address("linear"), sums.size // width, LINEAR,
-            x=full, weights=weights, bias=sums, out=outputs, k=k, **end,
-        )  # fmt: skip
-        result[:] = outputs[:c_out]
-    return out
+    walk = Walk(g.shape, threads, library.common(target).address("linear"), sums.size // width, LINEAR)
+    for row in checks.float32(x):
+        walk.add(x=np.pad(row, (0, k - c_in)), weights=weights, bias=sums, out=aligned(sums.size), k=k, **end)
+    return walk
 
 
 def _end(activation: str) -> dict[str, int | np.ndarray]:
@@ -250,18 +325,3 @@ def _end(activation: str) -> dict[str, int | np.ndarray]:
         return {"clamp": np.array(CLAMPS[activation], np.float32), "activate": 0}
     function = library.common(host()).address(activations.function_name(activation))
     return {"clamp": np.array(CLAMPS["none"], np.float32), "activate": function}
-
-
-def _run(threads: int, kernel: int, items: int, fields: Fields, **values: int | np.ndarray) -> None:
-    """Run a table of one row; arrays among the arguments stand for their addresses, and live until it is done."""
-    addresses = {name: v.ctypes.data if isinstance(v, np.ndarray) else v for name, v in values.items()}
-    threads = min(threads, items)
-    table = np.array([kernel, items, max(1, items // (4 * threads)), *fields.pack(**addresses)], np.int64)
-    counters = aligned(COUNTERS, np.int64)
-    arguments = (table.ctypes.data, table.nbytes, 1, counters.ctypes.data, 0)  # these kernels need no scratch
-    if threads == 1:
-        library.walker()(*arguments)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for walked in [pool.submit(library.walker(), *arguments) for _ in range(threads)]:
-            walked.result()
