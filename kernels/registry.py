@@ -78,6 +78,18 @@ def _vectorised(activation: str = "none", **others: Any) -> bool:
     return activation in ("none", "relu", "relu6", "hard_swish", "swish")
 
 
+def _vectorised_block(
+    expand_activation: str = "relu6",
+    depthwise_activation: str = "relu6",
+    project_activation: str = "none",
+    stride: int | Sequence[int] = 1,
+    **others: Any,
+) -> bool:
+    projected = project_activation in ("none", "relu", "relu6")
+    ends = _vectorised(expand_activation) and _vectorised(depthwise_activation)
+    return projected and ends and len(set(pair(stride))) == 1
+
+
 def _ungrouped(groups: int = 1, **others: Any) -> bool:
     return groups == 1
 
@@ -149,6 +161,10 @@ KERNELS: list[Kernel] = [
     _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
     _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
     _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
+    *(
+        _row("inverted_residual", "cpu", variant, "blocked.blocks", -1, name, _vectorised_block)
+        for variant, name in (("simd", "one_after_another"), ("simd_split", "split"), ("simd_ring", "ring"))
+    ),
     _row("conv2d", "cuda", "numba_cuda", "cuda.convolution"),
     _row("depthwise_conv2d", "cuda", "numba_cuda", "cuda.depthwise"),
     _row("mixed_depthwise_conv2d", "cuda", "numba_cuda", "cuda.mixed"),

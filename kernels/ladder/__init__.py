@@ -132,6 +132,57 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             "that two groups share takes the larger window. A call of its own, as here, also pays for packing.",
         ),
     ),
+    "inverted_residual": (
+        Rung(
+            "python",
+            "ladder.inverted_residual:python",
+            "The three formulas as they stand, one operation after the other: the interpreter spends hundreds of "
+            "instructions on every multiply-add.",
+        ),
+        Rung(
+            "numpy",
+            "ladder.inverted_residual:numpy_operations",
+            "Two matrix products by NumPy's BLAS library, and one product of whole images for each tap between: the "
+            "expanded image, the largest of all, goes through memory dozens of times.",
+        ),
+        Rung(
+            "njit",
+            "ladder.inverted_residual:njit_operations",
+            "Three compiled kernels: the expanded image, and the filtered one, is written once and read once, but "
+            "each is larger than the caches.",
+        ),
+        Rung(
+            "njit_split",
+            "ladder.inverted_residual:njit_split",
+            "The same kernels on one half of the expanded channels, then on the other, as filtering looks at each by "
+            "itself (the paper's t-way split): half the memory between, for shorter inner loops and a second pass over "
+            "the result, so that it need not be faster.",
+        ),
+        Rung(
+            "njit_fused",
+            "cpu.inverted_residual:inverted_residual",
+            "Row by row through all three: of the expanded image a ring of K_h rows is kept in the cache, all channels "
+            "at once, and the result is written once.",
+        ),
+        Rung(
+            "simd",
+            "blocked.blocks:one_after_another",
+            "Explicit vectors in blocks of channels, sums in registers, the engine's kernels one after another: the "
+            "arithmetic is fast enough now that reading and writing the expanded image is most of what can be saved.",
+        ),
+        Rung(
+            "simd_split",
+            "blocked.blocks:split",
+            "One kernel, a chunk of expanded channels at a time: each weight is read once, which is best for small "
+            "images with many channels; a large image goes through the projection's sums once for every chunk.",
+        ),
+        Rung(
+            "simd_ring",
+            "blocked.blocks:ring",
+            "One kernel, a strip of rows at a time, the rows that two strips share kept in a ring: all channels at "
+            "once, each sum finished in registers, which is best for large images whose weights stay in the cache.",
+        ),
+    ),
     "pointwise_conv2d": (
         Rung(
             "python",

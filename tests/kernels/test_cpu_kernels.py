@@ -110,7 +110,7 @@ CASES = [case for case in TORCH_CASES + TAILS if case.operation in OPERATIONS an
 
 
 explicit_vectors = pytest.mark.skipif(INTERPRETED, reason="explicit vectors are machine code: Python cannot run them")
-NEEDS_COMPILER = defaultdict(tuple, simd=(explicit_vectors,))
+NEEDS_COMPILER = defaultdict(tuple, dict.fromkeys(("simd", "simd_split", "simd_ring"), (explicit_vectors,)))
 
 
 def matching(cases: list[Case]) -> list:
@@ -222,7 +222,7 @@ def test_nan_and_infinity_go_where_the_reference_sends_them(kernel, case, value)
         assert np.isnan(expected).any()
         assert case.operation == "softmax" or not np.isnan(expected).all()
     grouped = case.operation == "mixed_depthwise_conv2d" or case.options.get("groups", 1) > 1
-    if kernel.variant == "simd" and grouped:
+    if kernel.variant.startswith("simd") and (grouped or case.operation == "inverted_residual"):
         assert not np.isfinite(result[~np.isfinite(expected)]).any()
         return
     assert_close(np.where(np.isfinite(result), 0, result), np.where(np.isfinite(expected), 0, expected), 0, case)
@@ -351,7 +351,7 @@ def test_any_layout_of_the_input_gives_the_same_result_and_compiles_nothing_new(
     for layout, change in layouts.items():
         changed = {n: [change(w) for w in a] if isinstance(a, list) else change(a) for n, a in arrays.items()}
         assert np.array_equal(kernel.function(**changed, **case.options), expected), layout
-    if not INTERPRETED and kernel.variant != "simd":  # one compiled library for all
+    if not INTERPRETED and not kernel.variant.startswith("simd"):  # one compiled library for all
         module = import_module(f"npmobilenet.kernels.{kernel.target.partition(':')[0]}")
         values = [getattr(value, "serial", value) for value in vars(module).values()]
         compiled = [value for value in values if isinstance(value, Dispatcher)]
