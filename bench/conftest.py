@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from npmobilenet.bench import machine_limits
-from npmobilenet.bench.layers import largest_error
+from npmobilenet.bench.layers import Call
 from npmobilenet.bench.roofline import Roofline
-from npmobilenet.kernels import registry
 from npmobilenet.kernels.blocked.layout import aligned
 from npmobilenet.machine import available_cpus
 
@@ -42,10 +41,7 @@ def flood() -> np.ndarray:
 def timed(benchmark, request):
     """Time a call; multiply-adds and bytes become rates of the median, and shares of what is possible."""
 
-    def run(function, *arguments, macs=0, bytes_moved=0, threads=1, **options):
-        def call():
-            return function(*arguments, threads=threads, **options)
-
+    def run(call, threads, macs=0, bytes_moved=0):
         if request.config.getoption("--cold"):
             benchmark.pedantic(call, setup=lambda: flood().fill(1), rounds=COLD_ROUNDS, warmup_rounds=1)
             benchmark.extra_info["cold"] = True
@@ -64,14 +60,13 @@ def timed(benchmark, request):
 
 @pytest.fixture
 def on_layer(timed, benchmark):
-    """Time a kernel on a layer, once it has been compared with the reference."""
+    """Time a kernel on a layer, once it has been compared with the reference; packing is not counted."""
 
     def run(kernel, layer, threads):
-        arguments = layer.arguments()
-        expected = registry.best(layer.operation, "reference").function(*arguments, **layer.options)
-        out = kernel.function(*arguments, **layer.options, threads=threads)
-        benchmark.extra_info["error"] = largest_error(out, expected)
-        rates = {"macs": layer.macs, "bytes_moved": layer.bytes}
-        timed(kernel.function, *arguments, **layer.options, out=out, threads=threads, **rates)
+        call = Call.of(kernel, layer, threads)
+        benchmark.extra_info["error"] = call.error
+        if call.prepared:
+            benchmark.extra_info["packing"] = "not counted"
+        timed(call.run, threads, layer.macs, layer.bytes)
 
     return run

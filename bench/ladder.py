@@ -7,16 +7,15 @@ network, where weights are packed once and nothing is copied between layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import machine_limits
-from npmobilenet.bench.layers import Layer, largest_error
+from npmobilenet.bench.layers import Call, Layer
 from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.peers.runtimes import burst
 from npmobilenet.bench.progress import progress, say
@@ -104,18 +103,18 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     runs: dict[str, Callable[[], Seconds]] = {}
     slow: dict[str, Part] = {}
     errors: dict[str, float] = {}
-    arguments = layer.arguments()
-    expected = _reference(layer, arguments)
+    prepared: set[str] = set()
+    expected = layer.reference()
     for rung in rungs:
         part = try_part(layer, rung, threads)
         if part.seconds > PATIENCE and part.channels < layer.channels:
             say(f"{rung.variant}: timed on {part.channels} of {layer.channels} output channels")
             slow[rung.variant], errors[rung.variant] = part, part.error
             continue
-        out = np.full(expected.shape, np.nan, np.float32)
-        call = partial(rung.function, *arguments, **layer.options, threads=threads, out=out)
-        errors[rung.variant] = largest_error(call(), expected)
-        runs[rung.variant] = lambda call=call: {"seconds": burst(call, TURN)["median"]}
+        call = Call.of(rung, layer, threads, expected)
+        errors[rung.variant] = call.error
+        prepared |= {rung.variant} if call.prepared else set()
+        runs[rung.variant] = lambda run=call.run: {"seconds": burst(run, TURN)["median"]}
     engine = in_network(layer, threads)
     if engine:
         runs[ENGINE] = engine
@@ -136,6 +135,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
                 "round_milliseconds": [1e3 * one for one in seconds],
                 "channels_timed": slow[name].channels if name in slow else layer.channels,
                 "error": errors.get(name),
+                "prepared": name in prepared,
                 **roof.place(layer.macs, layer.bytes, median(seconds)),
             }
         )
@@ -159,19 +159,13 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     return result
 
 
-def _reference(layer: Layer, arguments: Sequence) -> np.ndarray:
-    return registry.best(layer.operation, "reference").function(*arguments, **layer.options)
-
-
 def try_part(layer: Layer, rung: Kernel, threads: int) -> Part:
     """Run a rung on a part of a layer: what it computes is compared with the reference."""
     narrow = layer.narrowed(PART)
-    arguments = narrow.arguments()
-    call = partial(rung.function, *arguments, **narrow.options, threads=threads)
-    error = largest_error(call(), _reference(narrow, arguments))  # the first call compiles
+    call = Call.of(rung, narrow, threads)  # its first run compiles
     # The least of a few calls: a lowest rung that was disturbed would flatter all that stand above it.
-    seconds = min(timed(call)()["seconds"] for _ in range(TRIES))
-    return Part(error, seconds * layer.macs / narrow.macs, narrow.channels, narrow.macs)
+    seconds = min(timed(call.run)()["seconds"] for _ in range(TRIES))
+    return Part(call.error, seconds * layer.macs / narrow.macs, narrow.channels, narrow.macs)
 
 
 def in_network(layer: Layer, threads: int) -> Callable[[], Seconds] | None:

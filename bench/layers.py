@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.geometry import equal_partition
 from npmobilenet.kernels import registry
+from npmobilenet.kernels.prepared import prepare_of
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.plan import Program
 
@@ -92,6 +93,10 @@ class Layer:
         """The arrays; the input is random."""
         return (np.random.default_rng(0).standard_normal(self.shape, np.float32), *self.weights)
 
+    def reference(self) -> np.ndarray:
+        """What the reference computes."""
+        return registry.best(self.operation, "reference").function(*self.arguments(), **self.options)
+
     def kernels(self) -> list[Kernel]:
         """Every compiled kernel that can compute it."""
         return [kernel for kernel in registry.kernels(self.operation, "cpu") if kernel.supports(**self.options)]
@@ -105,6 +110,44 @@ class Layer:
     def bytes(self) -> int:
         """Least memory traffic."""
         return registry.bytes_moved(self.operation, *self.arguments(), **self.options)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel on a layer, ready to be timed: what it computes has been compared with the reference.
+
+    Attributes
+    ----------
+    run : callable
+        The kernel; of one that can be prepared, without packing.
+    error : float
+        The largest, as a part of the largest value.
+    prepared : bool
+        Whether packing is left out.
+    """
+
+    run: Callable[[], object]
+    error: float
+    prepared: bool
+
+    @classmethod
+    def of(cls, kernel: Kernel, layer: Layer, threads: int, expected: np.ndarray | None = None) -> Call:
+        """Make it; ``expected``, what the layer's :meth:`~Layer.reference` gives, need not be computed again.
+
+        Raises
+        ------
+        ValueError
+            If the kernel computes something else.
+        """
+        expected = layer.reference() if expected is None else expected
+        arguments, prepare = layer.arguments(), prepare_of(kernel.function)
+        if prepare:
+            ready = prepare(*arguments, **layer.options, threads=threads)
+            ready.run()
+            return cls(ready.run, largest_error(ready.result(), expected), True)
+        out = np.full(expected.shape, np.nan, np.float32)
+        run = partial(kernel.function, *arguments, **layer.options, threads=threads, out=out)
+        return cls(run, largest_error(run(), expected), False)
 
 
 @cache

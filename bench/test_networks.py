@@ -4,6 +4,8 @@ pytest bench/test_networks.py --benchmark-only
 pytest bench/test_networks.py --benchmark-only -k scaling --threads 1,2,4
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def network(timed, benchmark):
         largest_error(model(x[:1]), definition(x[:1]))
         counts = model.count(size)
         traffic = 4 * (batch * counts.block_traffic + counts.weights)
-        timed(model, x, threads=threads, macs=batch * counts.macs, bytes_moved=traffic)
+        timed(partial(model, x, threads=threads), threads, batch * counts.macs, traffic)
         if benchmark.stats:
             benchmark.extra_info["images/s"] = round(batch / benchmark.stats.stats.median, 1)
 

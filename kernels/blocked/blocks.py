@@ -26,7 +26,7 @@ from npmobilenet.kernels.blocked.layout import (
     panels,
     tiles,
 )
-from npmobilenet.kernels.blocked.operations import Walk, end_of
+from npmobilenet.kernels.blocked.operations import Walk, _end
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.checks import Array, Geometry, Size
 from npmobilenet.kernels.prepared import prepared
@@ -71,7 +71,7 @@ class _Block:
         self.blocks = -(-self.expanded // self.target.lanes)
         self.images = checks.float32(x)
         self.residual = residual
-        self.ends = [end_of(name) for name in (expand_activation, depthwise_activation, project_activation)]
+        self.ends = [_end(name) for name in (expand_activation, depthwise_activation, project_activation)]
         self.expand = self._pack(pack_pointwise, expand_weight, expand_bias, self.expanded)
         self.filter = self._pack(pack_channels, weight, bias, self.expanded)
         self.project = self._pack(pack_pointwise, project_weight, project_bias, self.c_out)

@@ -8,12 +8,13 @@ one weight at a time meets the pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from llvmlite import ir
 
 from npmobilenet.kernels.blocked import activation
 from npmobilenet.kernels.blocked.layout import Fields
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
+from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, Vector
 
 # Distances in bytes: x_row, x_plane, out_row, out_plane and tap_column (from one tap of the window to the next:
 # dilation); tap_row is the vertical dilation, in rows. The functions below also know a ring: the image is the
@@ -24,13 +25,30 @@ UNROLLED_ROWS = 3  # rows of a window that are written out; more become a loop
 UNROLLED_PIXELS = 7  # for which the taps of a row are written out where weights find no room
 
 
-def define(library: Library, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
+@dataclass(frozen=True)
+class Tiling:
+    """How many pixels of a row are computed at once."""
+
+    widths: tuple[int, ...]
+    """For wide rows and narrow ones, falling; the last is 1."""
+    weights_stay: bool = True
+    """Whether a row of the window's weights stays in registers, where both find room."""
+
+    @classmethod
+    def of(cls, target: Target, kernel: tuple[int, int]) -> Tiling:
+        """The fastest known; 7 and 14 divide MobileNet's image sizes."""
+        wide = _fits(target, kernel, 14) or not _fits(target, kernel, 7)
+        return cls((14, 7, 3, 1) if wide else (7, 3, 1))
+
+
+def define(library: Library, kernel: tuple[int, int], stride: tuple[int, int], tiling: Tiling | None = None) -> None:
     """Add the kernels for one window."""
-    name = window_name(kernel, stride)
+    name, tiling = window_name(kernel, stride), tiling or Tiling.of(library.target, kernel)
     for dilated in (False, True):
-        for pixels in _tiles(library, kernel):
-            library.add(_row_name(name, pixels, dilated), _row(library, kernel, stride, pixels, dilated))
-    library.add(f"{name}_blocks", _blocks(library, kernel, stride))
+        for pixels in tiling.widths:
+            weights_stay = tiling.weights_stay and not dilated and _fits(library.target, kernel, pixels)
+            library.add(_row_name(name, pixels, dilated), _row(library, kernel, stride, pixels, weights_stay))
+    library.add(f"{name}_blocks", _blocks(library, kernel, stride, tiling.widths))
     library.add(name, whole(name))
 
 
@@ -43,23 +61,15 @@ def _row_name(window: str, pixels: int, dilated: bool) -> str:
     return f"{window}_row_{pixels}{'_dilated' * dilated}"
 
 
-def _tiles(library: Library, kernel: tuple[int, int]) -> list[int]:
-    """Pixels computed at once, for wide images and narrow ones; 7 and 14 divide MobileNet's image sizes."""
-    if _fits(library, kernel, 14) or not _fits(library, kernel, 7):
-        return [14, 7, 3, 1]
-    return [7, 3, 1]
-
-
-def _fits(library: Library, kernel: tuple[int, int], pixels: int) -> bool:
+def _fits(target: Target, kernel: tuple[int, int], pixels: int) -> bool:
     """Whether the registers hold the sums, a row of weights and an input vector."""
-    return pixels + kernel[1] + 1 <= library.target.registers
+    return pixels + kernel[1] + 1 <= target.registers
 
 
-def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pixels: int, dilated: bool):
-    """All pixels of every output row of one block; at least ``pixels`` in a row."""
+def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pixels: int, weights_stay: bool):
+    """All pixels of every output row of one block; at least ``pixels`` in a row. Dilated, weights cannot stay."""
     size = library.target.bytes
     k_h, k_w = kernel
-    weights_stay = _fits(library, kernel, pixels)
 
     def write(
         code: Code,
@@ -87,7 +97,7 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
                 weight, column = (row + j * size).vector(), source + tap_column * j
                 return [y.fma(column.vector(m * stride[1] * size), weight) for m, y in enumerate(sums)]
 
-            if dilated or not weights_stay:
+            if not weights_stay:
                 if pixels > UNROLLED_PIXELS:  # written out, it would share input vectors between taps, and run out
                     return code.loop(k_w, at_tap, sums)
                 for j in range(k_w):
@@ -130,7 +140,7 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
     return write
 
 
-def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
+def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], widths: tuple[int, ...]):
     """Blocks ``first`` up to ``last``."""
     size = library.target.bytes
     name = window_name(kernel, stride)
@@ -156,7 +166,6 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
         first: Integer,
         last: Integer,
     ) -> None:
-        widths = _tiles(library, kernel)
         main = _first(code, [(columns >= pixels, pixels) for pixels in widths], 1)
         rest = columns % main
         # What a row of whole tiles leaves over goes to the smallest tile that takes it at once.

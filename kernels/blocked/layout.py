@@ -102,9 +102,9 @@ def tiles(target: Target) -> tuple[Tile, Tile]:
     return Tile.of(target, 4 if _is_neon(target) else 2), Tile.of(target, 1)
 
 
-def panels(target: Target, channels: int) -> list[int]:
-    """Split the blocks of ``channels`` into panels as wide as the tiles: their widths in blocks."""
-    wide = tiles(target)[0].blocks
+def panels(target: Target, channels: int, widest: int = 0) -> list[int]:
+    """Split the blocks of ``channels`` into panels: their widths in blocks, those of the tiles unless told."""
+    wide = widest or tiles(target)[0].blocks
     blocks = -(-channels // target.lanes)
     return [wide] * (blocks // wide) + [1] * (blocks % wide)
 
@@ -122,7 +122,7 @@ def aligned(values: int, dtype: type = np.float32) -> np.ndarray:
     return raw[start : start + values * item].view(dtype)
 
 
-def pack_pointwise(target: Target, weight: np.ndarray) -> np.ndarray:
+def pack_pointwise(target: Target, weight: np.ndarray, widest: int = 0) -> np.ndarray:
     """Pack (C_in, C_out) as ``[panel][C_in, filled up to `k_unit`][blocks of the panel][L]``."""
     c_in, c_out = weight.shape
     unit, lanes = k_unit(target), target.lanes
@@ -130,7 +130,7 @@ def pack_pointwise(target: Target, weight: np.ndarray) -> np.ndarray:
     full = np.zeros((rows, -(-c_out // lanes) * lanes), np.float32)
     full[:c_in, :c_out] = weight
     parts, start = [], 0
-    for width in panels(target, c_out):
+    for width in panels(target, c_out, widest):
         stop = start + width * lanes
         parts.append(full[:, start:stop].ravel())
         start = stop
@@ -152,7 +152,9 @@ class PanelInputs:
         return self.first_block, self.units, 4 * self.weights_at
 
 
-def pack_grouped(target: Target, weights: Sequence[np.ndarray]) -> tuple[np.ndarray, list[PanelInputs]]:
+def pack_grouped(
+    target: Target, weights: Sequence[np.ndarray], widest: int = 0
+) -> tuple[np.ndarray, list[PanelInputs]]:
     """Pack the (C_in / G, C_out / G) of each group, for each panel the input channels that it reads.
 
     A panel whose channels lie in several groups reads the inputs of all of them, with zeros for weights between
@@ -165,7 +167,7 @@ def pack_grouped(target: Target, weights: Sequence[np.ndarray]) -> tuple[np.ndar
     for g, weight in enumerate(weights):
         full[g * c_in : (g + 1) * c_in, g * c_out : (g + 1) * c_out] = weight
     parts, inputs, start, size = [], [], 0, 0
-    for width in panels(target, c_out * len(weights)):
+    for width in panels(target, c_out * len(weights), widest):
         stop = start + width * lanes
         groups = start // c_out, (min(stop, c_out * len(weights)) - 1) // c_out
         first = groups[0] * c_in // lanes
@@ -187,14 +189,14 @@ def pack_channels(target: Target, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(blocked, -2, 0)).ravel()
 
 
-def pack_stem(target: Target, weight: np.ndarray) -> np.ndarray:
+def pack_stem(target: Target, weight: np.ndarray, widest: int = 0) -> np.ndarray:
     """Pack (K_h, K_w, C_in, C_out) as ``[panel][C_in][K_h][K_w][blocks of the panel][L]``."""
     k_h, k_w, c_in, c_out = weight.shape
     lanes = target.lanes
     full = np.zeros((c_in, k_h, k_w, -(-c_out // lanes) * lanes), np.float32)
     full[..., :c_out] = weight.transpose(2, 0, 1, 3)
     parts, start = [], 0
-    for width in panels(target, c_out):
+    for width in panels(target, c_out, widest):
         stop = start + width * lanes
         parts.append(full[..., start:stop].ravel())
         start = stop

@@ -16,6 +16,7 @@ from npmobilenet.kernels.blocked import (
     pooling,
     stem,
 )
+from npmobilenet.kernels.blocked.layout import Tile
 from npmobilenet.kernels.cache import kernel_cache
 from npmobilenet.kernels.simd import Library, Target, host
 
@@ -64,23 +65,51 @@ def common(target: Target | None = None) -> Library:
 
 
 @cache
-def window(kernel: tuple[int, int], stride: tuple[int, int], target: Target | None = None) -> Library:
-    """Return the library that has a depthwise window."""
-    if (kernel, stride) in COMMON_WINDOWS:
+def window(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    target: Target | None = None,
+    tiling: depthwise.Tiling | None = None,
+) -> Library:
+    """Return the library that has a depthwise window, in other tiles than the best if so told."""
+    if tiling is None and (kernel, stride) in COMMON_WINDOWS:
         return common(target)
     name = depthwise.window_name(kernel, stride)
-    return Library(name, target or host(), lambda library: depthwise.define(library, kernel, stride), kernel_cache())
+    if tiling:
+        name += f"_in_{'_'.join(map(str, tiling.widths))}{'_reloaded' * (not tiling.weights_stay)}"
+    return _other(name, target, lambda library: depthwise.define(library, kernel, stride, tiling))
 
 
-def blocks_function(kernel: tuple[int, int], stride: tuple[int, int], target: Target) -> int:
+def blocks_function(
+    kernel: tuple[int, int], stride: tuple[int, int], target: Target, tiling: depthwise.Tiling | None = None
+) -> int:
     """Return the address of the function that computes channel blocks under a depthwise window."""
-    return window(kernel, stride, target).address(f"{depthwise.window_name(kernel, stride)}_blocks")
+    return window(kernel, stride, target, tiling).address(f"{depthwise.window_name(kernel, stride)}_blocks")
 
 
 @cache
-def stem_window(kernel: tuple[int, int], stride: tuple[int, int], target: Target | None = None) -> Library:
-    """Return the library that has a dense convolution's window."""
-    if (kernel, stride) == STEM_WINDOW:
+def stem_window(
+    kernel: tuple[int, int], stride: tuple[int, int], target: Target | None = None, tile: Tile | None = None
+) -> Library:
+    """Return the library that has a dense convolution's window, in a tile of one block if so told."""
+    if tile is None and (kernel, stride) == STEM_WINDOW:
         return common(target)
-    name = stem.name(kernel, stride)
-    return Library(name, target or host(), lambda library: stem.define(library, kernel, stride), kernel_cache())
+    name, own = stem.name(kernel, stride), (tile, tile) if tile else None
+    return _other(name + _in(tile), target, lambda library: stem.define(library, kernel, stride, own))
+
+
+@cache
+def matrix(target: Target | None = None, tile: Tile | None = None) -> Library:
+    """Return the library that has the pointwise convolution, in a tile of one block if so told."""
+    if tile is None:
+        return common(target)
+    return _other("pointwise" + _in(tile), target, lambda library: pointwise.define(library, (tile, tile)))
+
+
+def _in(tile: Tile | None) -> str:
+    return f"_in_{tile.pixels}x{tile.blocks}" if tile else ""
+
+
+def _other(name: str, target: Target | None, define: Callable[[Library], None]) -> Library:
+    """A library of what few need."""
+    return Library(name, target or host(), define, kernel_cache())

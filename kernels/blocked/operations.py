@@ -4,7 +4,8 @@ Each is prepared, run and unpacked (:mod:`npmobilenet.kernels.prepared`): operan
 for each image is walked, the result is brought back to NHWC. A network packs only once: its plan calls the same
 kernels on tensors that stay blocked. What is said in :mod:`npmobilenet.kernels.cpu` about arguments, ``out``,
 threads and NaN holds here too; activations are those that are clamps (`layout.CLAMPS`) and those of
-`activation.ZERO_PRESERVING`.
+`activation.ZERO_PRESERVING`. A ``tile`` of one channel block, or a ``tiling``, takes the place of the fastest: so
+the lower rungs of :mod:`npmobilenet.kernels.ladder` are these very kernels, less what makes them fast.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from npmobilenet.geometry import PaddingSpec, Pads
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, mixed, stem
+from npmobilenet.kernels.blocked.depthwise import Tiling
 from npmobilenet.kernels.blocked.layout import (
     CLAMPS,
     COUNTERS,
     Fields,
+    Tile,
     aligned,
     k_unit,
     pack_channels,
@@ -79,7 +82,8 @@ class Walk:
         self._outputs: list[np.ndarray] = []
         self._late: list[tuple[np.ndarray, np.ndarray]] = []
         self._kept: list[object] = []
-        self._scratch = [aligned(scratch_bytes // 4) for _ in range(self._threads)]
+        self._scratch = [aligned(scratch_bytes // 4 + 16) for _ in range(self._threads)]
+        self._scratch_addresses = [scratch.ctypes.data for scratch in self._scratch]
 
     def add(self, *, out: np.ndarray, late: np.ndarray | None = None, **values: int | np.ndarray) -> None:
         """Add an image; arrays among the arguments stand for their addresses.
@@ -122,12 +126,12 @@ class Walk:
         if self._threads == 1:
             counters, address = self._counters
             counters[:] = 0
-            library.walker()(*self._where, address, self._scratch[0].ctypes.data)
+            library.walker()(*self._where, address, self._scratch_addresses[0])
         else:
             # New counters: a helper that comes late still looks at those of the walk it was asked for.
             counters = aligned(len(self._rows) * COUNTERS, np.int64)
             where = (*self._where, counters.ctypes.data)
-            mine, *theirs = ((*where, scratch.ctypes.data) for scratch in self._scratch)
+            mine, *theirs = ((*where, scratch) for scratch in self._scratch_addresses)
             helpers.ask(theirs, (self, counters))
             library.walker()(*mine)
         for out, late in self._late:
@@ -154,6 +158,7 @@ def conv2d(
     groups: int = 1,
     activation: str = "none",
     threads: int = 1,
+    tile: Tile | None = None,
 ) -> Walk:
     """Dense convolution, without groups and dilation: (N, H, W, C_in) * (K_h, K_w, C_in, C_out) -> (N, P, Q, C_out)."""
     g = checks.conv2d(
@@ -161,10 +166,11 @@ def conv2d(
     )
     if groups != 1 or g.dilation != (1, 1):
         raise ValueError(f"groups and dilation must be 1 in this kernel, got {groups} and {g.dilation}")
-    end, target, (_, rows, columns, c_out) = end_of(activation), host(), g.shape
-    kernel = library.stem_window(g.kernel, g.stride, target).address(stem.name(g.kernel, g.stride))
-    weights, sums = pack_stem(target, checks.float32(weight)), pack_channels(target, checks.bias(bias, c_out))
-    widths = panels(target, c_out)
+    end, target, (_, rows, columns, c_out) = _end(activation), host(), g.shape
+    kernel = library.stem_window(g.kernel, g.stride, target, tile).address(stem.name(g.kernel, g.stride))
+    widest = (tile or tiles(target)[0]).blocks
+    weights, sums = pack_stem(target, checks.float32(weight), widest), pack_channels(target, checks.bias(bias, c_out))
+    widths = panels(target, c_out, widest)
     walk = Walk(g.shape, threads, kernel, rows, stem.STEM)
     for image in checks.float32(x):
         planar = np.ascontiguousarray(np.pad(image, (*g.pads, (0, 0))).transpose(2, 0, 1))
@@ -173,7 +179,7 @@ def conv2d(
             weights=weights, bias=sums,
             out=aligned(sum(widths) * target.lanes * rows * columns),
             out_row=columns * target.bytes, out_plane=rows * columns * target.bytes, columns=columns,
-            **end, wide=widths.count(tiles(target)[0].blocks), blocks=sum(widths),
+            **end, wide=widths.count(widest), blocks=sum(widths),
         )  # fmt: skip
     return walk
 
@@ -189,13 +195,14 @@ def depthwise_conv2d(
     dilation: Size = 1,
     activation: str = "none",
     threads: int = 1,
+    tiling: Tiling | None = None,
 ) -> Walk:
     """Depthwise convolution, one vector of channels at a time: (N, H, W, C) * (K_h, K_w, C) -> (N, P, Q, C)."""
     g = checks.depthwise_conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    end, target = end_of(activation), host()
-    kernel = library.window(g.kernel, g.stride, target).address(depthwise.window_name(g.kernel, g.stride))
+    end, target = _end(activation), host()
+    kernel = library.window(g.kernel, g.stride, target, tiling).address(depthwise.window_name(g.kernel, g.stride))
     weights = pack_channels(target, checks.float32(weight))
     steps = {"tap_row": g.dilation[0], "tap_column": g.dilation[1] * target.bytes}
     return _slide(x, bias, g.shape, g.pads, threads, kernel, weights=weights, **end, **steps)
@@ -212,6 +219,7 @@ def mixed_depthwise_conv2d(
     dilation: Size | list[Size] = 1,
     activation: str = "none",
     threads: int = 1,
+    tiling: Tiling | None = None,
 ) -> Walk:
     """Mixed depthwise convolution in one pass of vectors: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C).
 
@@ -220,11 +228,11 @@ def mixed_depthwise_conv2d(
     g = checks.mixed_depthwise_conv2d(
         x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    end, target, pads = end_of(activation), host(), [group.pads for group in g.groups]
+    end, target, pads = _end(activation), host(), [group.pads for group in g.groups]
     runs = mixed.runs(target, [checks.float32(w) for w in weights], pads, [group.dilation for group in g.groups])
     packed = [run.packed(target) for run in runs]
     table = mixed.table([
-        run.row(library.blocks_function(run.kernel, g.groups[0].stride, target), weight.ctypes.data, target)
+        run.row(library.blocks_function(run.kernel, g.groups[0].stride, target, tiling), weight.ctypes.data, target)
         for run, weight in zip(runs, packed, strict=True)
     ])  # fmt: skip
     kernel, frame = library.common(target).address("mixed"), mixed.frame_pads(pads)
@@ -267,23 +275,25 @@ def pointwise_conv2d(
     residual: np.ndarray | None = None,
     activation: str = "none",
     threads: int = 1,
+    tile: Tile | None = None,
 ) -> Walk:
     """1x1 convolution in register tiles of explicit vectors: (N, H, W, C_in) -> (N, H, W, C_out).
 
     With groups, an infinity or NaN may make NaN of its pixel in the group beside its own, too.
     """
     g = checks.pointwise_conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation)
-    end, target, (_, rows, columns, c_out) = end_of(activation), host(), g.shape
-    weight = checks.float32(weight)
+    end, target, (_, rows, columns, c_out) = _end(activation), host(), g.shape
+    weight, widest = checks.float32(weight), (tile or tiles(target)[0]).blocks
     if groups == 1:
-        weights, inputs = pack_pointwise(target, weight), 0
+        weights, inputs = pack_pointwise(target, weight, widest), 0
     else:
-        weights, reads = pack_grouped(target, np.split(weight, groups, axis=1))
+        weights, reads = pack_grouped(target, np.split(weight, groups, axis=1), widest)
         inputs = np.array([panel.row() for panel in reads], np.int64)
-    sums, widths, plane = pack_channels(target, checks.bias(bias, c_out)), panels(target, c_out), rows * columns
+    sums, widths = pack_channels(target, checks.bias(bias, c_out)), panels(target, c_out, widest)
+    plane = rows * columns
     late = activation not in CLAMPS  # the kernel adds a residual before an activation that is a pass of its own
     residuals = [None] * len(x) if residual is None else checks.float32(residual)
-    walk = Walk(g.shape, threads, library.common(target).address("pointwise"), len(widths), POINTWISE)
+    walk = Walk(g.shape, threads, library.matrix(target, tile).address("pointwise"), len(widths), POINTWISE)
     for image, other in zip(checks.float32(x), residuals, strict=True):
         other = None if other is None else pack_tensor(target, other)
         walk.add(
@@ -291,7 +301,7 @@ def pointwise_conv2d(
             residual=0 if other is None or late else other, residual_plane=plane * target.bytes,
             out=aligned(sum(widths) * target.lanes * plane), out_plane=plane * target.bytes, offsets=0, pixels=plane,
             k_units=-(-x.shape[3] // k_unit(target)), inputs=inputs,
-            wide=widths.count(tiles(target)[0].blocks), **end, late=other if late else None,
+            wide=widths.count(widest), **end, late=other if late else None,
         )  # fmt: skip
     return walk
 
@@ -322,7 +332,7 @@ def linear(
 ) -> Walk:
     """Fully connected layer, a vector times a matrix for each row of the batch: (N, C_in) -> (N, C_out)."""
     g = checks.linear(x, weight, bias, activation=activation)
-    end, target, (c_in, c_out) = end_of(activation), host(), weight.shape
+    end, target, (c_in, c_out) = _end(activation), host(), weight.shape
     weights, sums = pack_linear(target, checks.float32(weight), checks.bias(bias, c_out))
     k, width = -(-c_in // UNROLL) * UNROLL, panel_blocks(target) * target.lanes
     walk = Walk(g.shape, threads, library.common(target).address("linear"), sums.size // width, LINEAR)
@@ -331,7 +341,7 @@ def linear(
     return walk
 
 
-def end_of(activation: str) -> dict[str, int | np.ndarray]:
+def _end(activation: str) -> dict[str, int | np.ndarray]:
     """How a kernel ends: with a clamp, or another activation after one that changes nothing."""
     known = (*CLAMPS, *activations.ZERO_PRESERVING)
     if activation not in known:

@@ -29,13 +29,14 @@ INPUTS_BYTES = 3 * 8  # of a row of `inputs`
 HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
 
 
-def define(library: Library) -> None:
-    """Add the kernels."""
+def define(library: Library, own: tuple[Tile, Tile] | None = None) -> None:
+    """Add the kernels; ``own`` are other tiles than `layout.tiles`."""
+    wide, narrow = own or tiles(library.target)
     for scattered in (False, True):
-        for tile in tiles(library.target):
+        for tile in dict.fromkeys((wide, narrow)):
             for shape in _shapes(tile):
                 library.add(_name(shape, scattered), _tile(library, shape, scattered))
-        library.add(f"pointwise_panels{'_scattered' * scattered}", _panels(library, scattered))
+        library.add(f"pointwise_panels{'_scattered' * scattered}", _panels(library, wide, narrow, scattered))
     library.add("pointwise", pointwise)
 
 
@@ -46,8 +47,8 @@ def _steps(pixels: int | Integer, tile: Tile) -> int | Integer:
 
 def _shapes(tile: Tile) -> list[Tile]:
     """The tile, and lower ones: the best for a plane of 7x7, and a single pixel. Each costs time to compile."""
-    lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)]
-    return [tile, min(lower, key=partial(_steps, 49)), Tile(1, tile.blocks)]
+    lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)] or [tile]
+    return list(dict.fromkeys([tile, min(lower, key=partial(_steps, 49)), Tile(1, tile.blocks)]))
 
 
 def _name(tile: Tile, scattered: bool) -> str:
@@ -123,10 +124,9 @@ def _tile(library: Library, tile: Tile, scattered: bool):
     return write
 
 
-def _panels(library: Library, scattered: bool):
+def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: bool):
     """Panels ``first`` up to ``last`` for a run of pixels; those from ``wide`` on have one block each."""
-    target, size = library.target, library.target.bytes
-    wide_tile = tiles(target)[0]
+    size = library.target.bytes
 
     def write(
         code: Code,
@@ -161,7 +161,7 @@ def _panels(library: Library, scattered: bool):
                 least = code.select(better, steps, least)
             return best
 
-        chosen = {tile: choose(_shapes(tile)) for tile in tiles(target)}
+        chosen = {tile: choose(_shapes(tile)) for tile in (wide_tile, narrow_tile)}
 
         begin = offsets.integer() if scattered else code.integer(0)
         vectors = (offsets.integer((pixels - 1) * 8) - begin) // size + 1 if scattered else pixels
@@ -198,9 +198,8 @@ def _panels(library: Library, scattered: bool):
             for v in range(tile.blocks):
                 activation.apply(code, activate, out + out_plane * (block + v) + begin, vectors)
 
-        wide_shape, narrow_shape = tiles(target)
-        code.loop(last.minimum(wide), lambda number: panel(number, wide_shape), start=first)
-        code.loop(last, lambda number: panel(number, narrow_shape), start=first.maximum(wide))
+        code.loop(last.minimum(wide), lambda number: panel(number, wide_tile), start=first)
+        code.loop(last, lambda number: panel(number, narrow_tile), start=first.maximum(wide))
 
     return write
 

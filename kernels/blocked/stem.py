@@ -21,13 +21,16 @@ def stem_tile(target: Target, kernel: tuple[int, int], blocks: int) -> Tile:
     return Tile(max(1, (target.registers - 1 - kernel[1] * blocks) // blocks), blocks)
 
 
-def define(library: Library, kernel: tuple[int, int], stride: tuple[int, int]) -> None:
-    """Add the kernels for one window."""
+def define(
+    library: Library, kernel: tuple[int, int], stride: tuple[int, int], tiling: tuple[Tile, Tile] | None = None
+) -> None:
+    """Add the kernels for one window; ``tiling`` are other tiles than the best, for the panels and for the rest."""
     own = name(kernel, stride)
-    for width in (tile.blocks for tile in tiles(library.target)):
-        for shape in {stem_tile(library.target, kernel, width), Tile(1, width)}:
+    wide, narrow = tiling or (stem_tile(library.target, kernel, tile.blocks) for tile in tiles(library.target))
+    for tile in dict.fromkeys((wide, narrow)):
+        for shape in {tile, Tile(1, tile.blocks)}:
             library.add(f"{own}_{shape.pixels}x{shape.blocks}", _row(library, kernel, stride, shape))
-    library.add(f"{own}_rows", _rows(library, kernel, stride))
+    library.add(f"{own}_rows", _rows(library, kernel, stride, wide, narrow))
     library.add(own, _whole(own, stride))
 
 
@@ -84,10 +87,9 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], til
     return write
 
 
-def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int]):
+def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int], wide_tile: Tile, narrow_tile: Tile):
     """All panels of a run of rows: ``x`` is where the first window begins, ``out`` its pixel."""
     size = library.target.bytes
-    wide_tile, narrow_tile = (stem_tile(library.target, kernel, tile.blocks) for tile in tiles(library.target))
     own = name(kernel, stride)
     taps = kernel[0] * kernel[1] * size
 

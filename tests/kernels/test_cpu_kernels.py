@@ -210,7 +210,8 @@ def test_nan_and_infinity_go_where_the_reference_sends_them(kernel, case, value)
     """A NaN reaches every output whose window holds it, and no other.
 
     Where a vector of channels lies in two groups, it may reach the other one's channels as well: there the window
-    is filled up with zeros, and zero times NaN is NaN.
+    is filled up with zeros, and zero times NaN is NaN. So may an infinity in a block whose expanded channels are
+    filled up to whole vectors, although a clamp makes it finite.
     """
     arrays = case.arrays()
     x = arrays["x"]
