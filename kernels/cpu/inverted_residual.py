@@ -6,6 +6,8 @@ takes the place of a row that no window needs any more. The ring and one filtere
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import prange
 
@@ -154,7 +156,12 @@ def _strips_of(shape: checks.Shape, threads: int) -> int:
     return max(1, min(rows, -(-threads // max(n, 1))))
 
 
-def between(shape: checks.Shape, width: int, kernel: Pair, expanded: int, threads: int) -> int:
-    """Bytes of what lies between the input and a result of this shape: every thread's ring and filtered row."""
-    working = min(threads, max(shape[0], 1) * _strips_of(shape, threads))
-    return 4 * working * expanded * (kernel[0] * width + shape[2])
+def between(*arguments: Any, threads: int = 1, **options: Any) -> int:
+    """Bytes that lie between input and result, every thread's ring and row: arguments as for the operation."""
+    g = checks.inverted_residual(*arguments, **options)
+    x, weight = arguments[0], arguments[3]
+    working = min(threads, len(x) * _strips_of(g.shape, threads))
+    return 4 * working * weight.shape[2] * (len(weight) * x.shape[2] + g.shape[2])
+
+
+inverted_residual.between = between
