@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from npmobilenet.bench import markers, readme
-from npmobilenet.bench.ladder import ladder_names
+from npmobilenet.bench.ladder import BLAS_THREADS, ENGINE, LAYERS, is_part, ladder_names, notes
 from npmobilenet.bench.machine import heading
 from npmobilenet.bench.noise import NOISY
 from npmobilenet.text import dimensions, plural
@@ -34,7 +34,7 @@ def write(runs: Sequence[dict], folder: Path = CHECKOUT) -> list[str]:
     ValueError
         If the folder is no checkout, or there is no region that the runs have anything for.
     """
-    files = [folder / "README.md", *sorted((folder / "docs").glob("*.md"))]
+    files = [folder / "README.md", *sorted((folder / "docs").rglob("*.md"))]
     if not files[0].is_file():
         raise ValueError(f"{folder} is no checkout of npmobilenet: there are no documents to write tables into")
     texts = dict(_texts(runs))
@@ -70,36 +70,78 @@ def _header(*names: str) -> Iterator[str]:
     yield _row(*["---"] * len(names))
 
 
-def _measured(run: dict, command: str) -> Iterator[str]:
+def _measured(run: dict, command: str, blas_threads: str | None = None) -> Iterator[str]:
+    setting = f"{BLAS_THREADS}={blas_threads} " if blas_threads else ""
     yield ""
-    yield f"`npmobilenet bench {command}` on {'; '.join(heading(run))}."
+    yield f"`{setting}npmobilenet bench {command}` on {'; '.join(heading(run))}."
     if run.get("warnings"):
         yield f"Noisy: {'; '.join(run['warnings'])}."
 
 
 def ladder(run: dict, operation: str) -> Iterator[str]:
-    """A ladder, its rungs from the lowest up, a table for each layer and number of threads."""
-    short = next(name for name, known in ladder_names().items() if known == operation)
+    """A ladder, its rungs from the lowest up, a table for each layer with all numbers of threads."""
+    layers: dict[tuple[str, str], list[dict]] = {}
     for found in run["ladders"]:
-        if found["operation"] != operation:
-            continue
-        yield f"{found['network']} {found['layer']}, {plural(found['threads'], 'thread')}:".lstrip()
+        if found["operation"] == operation:
+            layers.setdefault((found["network"], found["layer"]), []).append(found)
+    for (network, layer), founds in layers.items():
+        least, *more = sorted(founds, key=lambda found: found["threads"])
+        yield f"{network} {layer}, {plural(least['threads'], 'thread')}:".lstrip()
         yield ""
-        yield from _header("version", "ms", "speed-up", "GFLOP/s", "of peak", "largest error")
-        for row in found["rows"]:
-            part = row["channels_timed"] < found["channels"]
-            noise = " ~" if row["spread"] > NOISY else f" (from {row['channels_timed']} channels)" if part else ""
-            yield _row(
-                f"`{row['rung']}`" if row["error"] is not None else row["rung"],
-                f"{row['milliseconds']:.3g}{noise}"
-                if row["milliseconds"] < 100
-                else f"{row['milliseconds']:.0f}{noise}",
-                f"×{row['speedup']:,.{0 if row['speedup'] >= 100 else 1}f}",
-                f"{row['gflops']:.3g}",
-                f"{row['of_peak']:.1%}",
-                "" if row["error"] is None else f"{row['error']:.0e}",
-            )
-    yield from _measured(run, f"--ladder {short}")
+        yield from _ladder_table(least, more)
+        yield ""
+        yield from (f"{note[:1].upper()}{note[1:]}.  " for note in _ladder_notes(least, more))
+        yield from _measured(run, _ladder_command(least, more), least["blas_threads"])
+
+
+def _ladder_table(least: dict, more: Sequence[dict]) -> Iterator[str]:
+    """Numbers; where a rung takes no threads, there is nothing to be said of several."""
+    columns = [
+        name
+        for one in more
+        for name in (f"ms, {plural(one['threads'], 'thread')}", f"over {plural(least['threads'], 'thread')}")
+    ]
+    yield from _header("version", "ms", "speed-up", "GFLOP/s", "of peak", *columns)
+    others = [{row["rung"]: row for row in one["rows"]} for one in more]
+    for row in least["rows"]:
+        cells = []
+        for rows in others:
+            other = rows.get(row["rung"])
+            if other and row["threads"]:
+                cells += [_milliseconds(least, other), f"×{row['milliseconds'] / other['milliseconds']:.2f}"]
+            else:
+                cells += ["-", "-"]
+        yield _row(
+            f"`{row['rung']}`" if row["rung"] != ENGINE else row["rung"],
+            _milliseconds(least, row),
+            f"×{row['speedup']:,.{0 if row['speedup'] >= 100 else 1}f}",
+            f"{row['gflops']:.3g}",
+            f"{row['of_peak']:.1%}",
+            *cells,
+        )
+
+
+def _milliseconds(found: dict, row: dict) -> str:
+    time = row["milliseconds"]
+    mark = " \\*" if is_part(found, row) else " ~" * (row["spread"] > NOISY)
+    return (f"{time:.3g}" if time < 100 else f"{time:.0f}") + mark
+
+
+def _ladder_notes(least: dict, more: Sequence[dict]) -> Iterator[str]:
+    for note in notes(least, "`"):
+        yield note.replace("* ", "\\* ", 1) if note.startswith("* ") else note
+    if more:
+        yield "-: takes no threads"
+    if any(row["spread"] > NOISY for found in (least, *more) for row in found["rows"]):
+        yield "~: varies between rounds"
+
+
+def _ladder_command(least: dict, more: Sequence[dict]) -> str:
+    short = next(name for name, known in ladder_names().items() if known == least["operation"])
+    threads = ",".join(str(found["threads"]) for found in (least, *more))
+    layer = f"{least['network']}/{least['name']}" if least["network"] else ""
+    shape = f" --shape {layer}" if layer not in ("", LAYERS.get(least["operation"])) else ""
+    return f"--ladder {short}{f' --threads {threads}' * (threads != '1')}{shape}"
 
 
 def network(run: dict, name: str) -> Iterator[str]:

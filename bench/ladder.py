@@ -1,12 +1,13 @@
 """A ladder on one layer: every version of an operation, from the textbook's loops to the engine's kernel.
 
 Each is compared with the reference before it is timed. One that would take long, as Python loops do, is timed on a
-few of the layer's output channels and multiplied; its row says so. The last row is the same layer inside its
-network, where weights are packed once and nothing is copied between layers.
+few of the layer's output channels and multiplied; its row says so. Of one that can be prepared, packing is not counted
+(:mod:`npmobilenet.kernels.prepared`). The last row is the same layer inside its network.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -24,7 +25,6 @@ from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
 from npmobilenet.kernels.registry import Kernel
-from npmobilenet.machine import available_cpus
 from npmobilenet.profile import Seconds, in_turns, timed
 from npmobilenet.text import columns, megabytes, plural
 
@@ -42,10 +42,17 @@ PATIENCE = 0.3  # seconds of a call: a rung that needs more for the whole layer 
 SURE = 0.02  # seconds that a call for a part must take: below, what does not grow with the channels would count
 TRIES = 3  # calls for that part, of which the least counts
 TURN = 0.02  # seconds of a rung in each round
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+MATRIX_PRODUCTS = (
+    "conv2d",
+    "pointwise_conv2d",
+    "inverted_residual",
+)  # ladders whose NumPy rungs leave the work to a BLAS library
+UNPACKED = "a network packs its weights once and keeps its tensors in blocks of channels"
 ENGINE = "in the network"
 ENGINE_LESSON = (
-    "The kernel as the engine calls it: weights packed once and tensors in blocks of channels all along, so that "
-    "nothing is copied before or after."
+    "The same kernel between its neighbours, as the engine calls it: its input has just been written by the layer "
+    "before, its weights come from a cache farther away."
 )
 BLOCK_LESSON = (
     "The block as the engine calls it, by rows, by channels or in three calls, whichever it takes to be best for the "
@@ -135,6 +142,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     peaks = [one["gflops"] for one in found.pop("peak")]
     record.probe_again(threads)
     roof = record.raise_roof(threads, *peaks)
+    using_threads = {ENGINE, *(rung.name for rung in LADDERS[layer.operation] if rung.threads)}
     rows = []
     for name in [rung.variant for rung in rungs] + [ENGINE] * (engine is not None):
         seconds = [slow[name].seconds] if name in slow else [one["seconds"] for one in found[name]]
@@ -142,6 +150,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
             {
                 "rung": name,
                 "lesson": lessons[name],
+                "threads": name in using_threads,
                 "milliseconds": 1e3 * median(seconds),
                 "spread": spread(seconds),
                 "round_milliseconds": [1e3 * one for one in seconds],
@@ -157,6 +166,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     result = {
         "operation": layer.operation,
         "network": layer.network,
+        "name": layer.name,
         "layer": layer.title,
         "channels": layer.channels,
         "threads": threads,
@@ -165,6 +175,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
         "peak_gflops": roof.gflops,
         "peak_spread": spread(peaks),
         "round_peaks": peaks,
+        "blas_threads": os.environ.get(BLAS_THREADS),
         "possible_gflops": roof.possible(layer.macs, layer.bytes),
         "rows": rows,
     }
@@ -234,17 +245,29 @@ def table(found: dict) -> Iterator[str]:
         rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
     yield from columns(rows)
     yield ""
+    yield from notes(found)
+    yield "error: largest, of the largest value of the reference; ~: varies between rounds"
+
+
+def notes(found: dict, quote: str = "") -> Iterator[str]:
+    """What has to be said below a ladder's table; ``quote`` stands around the names of rungs."""
     for row in found["rows"]:
-        if row["channels_timed"] < found["channels"]:
-            yield (
-                f"* {row['rung']}: the least of {TRIES} calls on {row['channels_timed']} of {found['channels']} "
-                f"{_kind(found['operation'])} channels, multiplied"
-            )
-    if available_cpus() > 1:
-        yield "numpy's matrix products run on as many threads as its BLAS library takes (OPENBLAS_NUM_THREADS)"
+        if is_part(found, row):
+            part = f"{row['channels_timed']} of {found['channels']} {_kind(found['operation'])} channels"
+            yield f"* {quote}{row['rung']}{quote}: the least of {TRIES} calls on {part}, multiplied"
+    prepared = [f"{quote}{row['rung']}{quote}" for row in found["rows"] if row["prepared"]]
+    if prepared:
+        yield f"packing not counted in {', '.join(prepared)}: {UNPACKED}"
+    if found["operation"] in MATRIX_PRODUCTS:
+        threads = found["blas_threads"] or "as many as its BLAS library takes"
+        yield f"threads of numpy's matrix products: {threads} ({BLAS_THREADS})"
     if any(row.get("between") for row in found["rows"]):
         yield "between: memory of what a rung keeps between input and result, on all threads"
-    yield "error: largest, of the largest value of the reference; ~: varies between rounds"
+
+
+def is_part(found: dict, row: dict) -> bool:
+    """Whether a rung was timed on a part of the layer."""
+    return row["channels_timed"] < found["channels"]
 
 
 def _cells(row: dict) -> tuple[str, ...]:

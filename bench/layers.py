@@ -156,7 +156,8 @@ class Call:
         if prepare:
             ready = prepare(*arguments, **layer.options, threads=threads)
             ready.run()
-            return cls(ready.run, largest_error(ready.result(), expected), True, getattr(ready, "between", None))
+            packs = getattr(ready, "packs", True)
+            return cls(ready.run, largest_error(ready.result(), expected), packs, getattr(ready, "between", None))
         out = np.full(expected.shape, np.nan, np.float32)
         run = partial(kernel.function, *arguments, **layer.options, threads=threads, out=out)
         between = getattr(kernel.function, "between", None)

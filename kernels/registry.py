@@ -183,8 +183,14 @@ KERNELS: list[Kernel] = [
 ]
 
 
-# A rung that is a kernel of the engine supports what its row above says.
+# A rung that is a kernel of the engine supports what its row above says; so do explicit vectors in other tiles.
 _supports = {kernel.target: kernel.supports for kernel in KERNELS}
+_supports |= {
+    rung.target: kernel.supports
+    for kernel in KERNELS
+    for rung in LADDERS.get(kernel.operation, ())
+    if kernel.variant == "simd" and rung.name.startswith("simd_")
+}
 KERNELS += [
     Kernel(operation, "ladder", rung.name, rung.target, height, _supports.get(rung.target, _ungrouped))
     for operation, rungs in LADDERS.items()

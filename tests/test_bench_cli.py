@@ -80,7 +80,10 @@ def test_every_rung_of_a_ladder(saved, capsys):
     assert [row["rung"] for row in found["rows"]] == [rung.name for rung in LADDERS["depthwise_conv2d"]]
     assert found["rows"][0]["speedup"] == 1
     assert all(row["error"] <= TOLERANCE and row["lesson"] for row in found["rows"])
-    assert "\n".join(ladder.table(found)).count("python") == 1
+    assert [row["threads"] for row in found["rows"]] == [rung.threads for rung in LADDERS["depthwise_conv2d"]]
+    assert {row["rung"] for row in found["rows"] if row["prepared"]} == {"simd_pixel", "simd_row", "simd"}
+    text = "\n".join(ladder.table(found))
+    assert text.count("python") == 1 and "packing not counted in simd_pixel, simd_row, simd: a network" in text
 
 
 @compiled_only
@@ -135,7 +138,7 @@ def test_the_ladder_of_a_block(tmp_path, capsys):
         assert rows["python"]["between"] == rows["njit"]["between"] == whole == 2 * rows["njit_split"]["between"]
         assert rows["njit_fused"]["between"] == found["threads"] * 4 * 4 * 11 * 24
         assert rows["simd"]["between"] >= whole
-        assert {name for name, row in rows.items() if not row["prepared"]} == {"njit_fused"}
+        assert {name for name, row in rows.items() if row["prepared"]} == {"simd", "simd_split", "simd_ring"}
     with files[1].open() as stream:
         assert {line["between"] for line in csv.DictReader(stream) if line["rung"] == "njit"} == {str(whole)}
 
@@ -360,20 +363,48 @@ def test_a_marked_region_is_replaced(tmp_path):
 
 @compiled_only
 def test_tables_are_written_where_documents_want_them(saved, tmp_path):
-    (tmp_path / "docs").mkdir()
-    regions = {"README.md": "bench/network.py mobilenet_v2-0.35-32", "docs/a.md": "bench/ladder.py depthwise_conv2d"}
+    (tmp_path / "docs" / "a").mkdir(parents=True)
+    regions = {"README.md": "bench/network.py mobilenet_v2-0.35-32", "docs/a/b.md": "bench/ladder.py depthwise_conv2d"}
     for name, region in regions.items():
         text = f"before\n{markers.BEGIN.format(region)}\n{markers.END.format(region)}\nafter\n"
         (tmp_path / name).write_text(text)
     runs = [record.read(saved / name) for name in ("network.json", "ladder.json")]
     assert documents.write(runs, tmp_path) == [f"{name}: {region}" for name, region in regions.items()]
-    page = (tmp_path / "docs/a.md").read_text()
+    page = (tmp_path / "docs/a/b.md").read_text()
     assert "| `njit_loops` |" in page and "`npmobilenet bench --ladder depthwise" in page
     assert "| head |" in (tmp_path / "README.md").read_text()
     with pytest.raises(ValueError, match="no document has a region"):
         documents.write([{**runs[0], "networks": []}], tmp_path)
     with pytest.raises(ValueError, match="no checkout"):
         documents.write(runs, tmp_path / "docs")
+
+
+@compiled_only
+def test_a_ladder_in_a_document_has_columns_for_more_threads(saved, tmp_path):
+    run = record.read(saved / "ladder.json")
+    (least,) = run["ladders"]
+    more = copy.deepcopy(least) | {"threads": 2}
+    for row in more["rows"]:
+        row["milliseconds"] /= 2
+    least["rows"][0]["channels_timed"] -= 1
+    lines = list(documents.ladder({**run, "ladders": [more, least]}, "depthwise_conv2d"))
+    header, _, *rows = [line for line in lines if line.startswith("|")]
+    assert header == "| version | ms | speed-up | GFLOP/s | of peak | ms, 2 threads | over 1 thread |"
+    assert [row.split("|")[1].strip(" `") for row in rows] == [rung.name for rung in LADDERS["depthwise_conv2d"]]
+    for row, rung in zip(rows, LADDERS["depthwise_conv2d"], strict=True):
+        assert row.endswith("| ×2.00 |" if rung.threads else "| - | - |")
+    assert " \\* |" in rows[0] and any(line.startswith("\\* `python`: the least of 3 calls") for line in lines)
+    assert any("`npmobilenet bench --ladder depthwise --threads 1,2`" in line for line in lines)
+
+
+@compiled_only
+def test_a_ladder_in_a_document_names_its_layer(saved):
+    run = record.read(saved / "ladder.json")
+    (found,) = run["ladders"]
+    found |= {"network": "mobilenet_v2", "name": "block2.depthwise", "blas_threads": "1"}
+    text = "\n".join(documents.ladder(run, "depthwise_conv2d"))
+    command = "--ladder depthwise --shape mobilenet_v2/block2.depthwise"
+    assert f"`OPENBLAS_NUM_THREADS=1 npmobilenet bench {command}`" in text
 
 
 # The report.

@@ -9,7 +9,7 @@ from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array, Size
 from npmobilenet.kernels.cpu.activation import activate
-from npmobilenet.kernels.jit import inlined, parallel_loop
+from npmobilenet.kernels.jit import ParallelLoop, inlined, parallel_loop
 
 FIRST = np.uint64(0)
 
@@ -127,11 +127,27 @@ def depthwise_conv2d(
     threads: int = 1,
 ) -> np.ndarray:
     """Depthwise convolution: (N, H, W, C) * (K_h, K_w, C) -> (N, P, Q, C)."""
+    return slide(_depthwise, x, weight, bias, stride, padding, dilation, activation, out, threads)
+
+
+def slide(
+    loop: ParallelLoop,
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    stride: Size,
+    padding: PaddingSpec,
+    dilation: Size,
+    activation: str,
+    out: np.ndarray | None,
+    threads: int,
+) -> np.ndarray:
+    """Check and convert the arguments of a depthwise convolution, and call its loop over lines."""
     g = checks.depthwise_conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
     out = checks.output(out, g.shape)
-    _depthwise(
+    loop(
         threads,
         checks.float32(x),
         checks.float32(weight),

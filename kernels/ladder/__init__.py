@@ -1,8 +1,9 @@
 """Ladders: one operation, written again and again from the textbook's loops to the fastest kernel.
 
 Every rung can be run, is tested against the reference, and says what changed below it and why that helps. The
-uppermost rungs are the engine's own kernels. A new rung is a line here and, unless the function exists already,
-a function in the operation's file; the registry lists it under the backend "ladder".
+uppermost rungs are the engine's own kernels, and the rungs of explicit vectors below them are these kernels with
+other tiles. A new rung is a line here and, unless the function exists already, a function in the operation's file;
+the registry lists it under the backend "ladder".
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ class Rung:
         The function, ``"module:function"`` below ``npmobilenet.kernels``.
     lesson : str
         What changed from the rung below, and why it helps.
+    threads : bool
+        Whether it computes on as many threads as it is told; the lesson says what they share.
     """
 
     name: str
     target: str
     lesson: str
+    threads: bool = False
 
 
 LADDERS: dict[str, tuple[Rung, ...]] = {
@@ -40,8 +44,8 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "njit_loops",
             "ladder.convolution:njit_loops",
-            "The same loops, compiled: but each addition of a sum waits for the one before, there are no vectors, "
-            "and every tap is tested against the border.",
+            "The same loops, compiled: but each addition of a sum waits for the one before, there are no vectors, and "
+            "every tap is tested against the border.",
         ),
         Rung(
             "numpy",
@@ -52,20 +56,32 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "im2col",
             "ladder.convolution:im2col",
-            "The taps are copied beside each other first: a single matrix product, which writes each output once, "
-            "for K_h * K_w times the input in memory.",
+            "The taps are copied beside each other first: a single matrix product, which writes each output once, for "
+            "K_h * K_w times the input in memory.",
         ),
         Rung(
             "njit",
             "cpu.convolution:conv2d",
             "No copy: the input is read where it is; output channels are innermost and become vectors, four pixels "
-            "share each weight that is loaded, and the border is cut off before the loops.",
+            "share each weight that is loaded, and the border is cut off before the loops. Threads share the lines "
+            "(`prange`).",
+            threads=True,
+        ),
+        Rung(
+            "simd_vector",
+            "ladder.convolution:simd_vector",
+            "Explicit vectors, on an image inside its frame of zeros and weights packed in the order in which they "
+            "are read: a vector of output channels stays in a register over the whole window. But every addition "
+            "waits for the one before. Threads take lines as work items.",
+            threads=True,
         ),
         Rung(
             "simd",
             "blocked.operations:conv2d",
-            "Explicit vectors: a tile of sums stays in registers over the whole window. A call of its own, as here, "
-            "also pays for packing weights and image, which a network does once.",
+            "A tile of sums in registers, pixels times vectors of output channels: additions need not wait for one "
+            "another, a weight is loaded once for all the tile's pixels, and an input value once for all windows it "
+            "is in. Threads take lines as work items.",
+            threads=True,
         ),
     ),
     "depthwise_conv2d": (
@@ -78,8 +94,8 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "njit_loops",
             "ladder.depthwise:njit_loops",
-            "The same loops, compiled: but one channel is computed at a time, whose taps are far apart in memory, "
-            "and every tap is tested against the border.",
+            "The same loops, compiled: but one channel is computed at a time, whose taps are far apart in memory, and "
+            "every tap is tested against the border.",
         ),
         Rung(
             "numpy",
@@ -90,14 +106,41 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "njit",
             "cpu.depthwise:depthwise_conv2d",
-            "Pixel by pixel again with channels innermost: an output stays in the nearest cache until it is done, "
-            "and taps outside of the image are left out before the loops.",
+            "Pixel by pixel again with channels innermost: an output stays in the nearest cache until it is done, and "
+            "taps outside of the image are left out before the loops. Threads share the lines (`prange`).",
+            threads=True,
+        ),
+        Rung(
+            "njit_tiled",
+            "ladder.depthwise:njit_tiled",
+            "Four pixels of a row at once: each weight is loaded once for the four, each value once for all their "
+            "windows in its row, and the sums stay in registers until they are done. Threads share the lines "
+            "(`prange`).",
+            threads=True,
+        ),
+        Rung(
+            "simd_pixel",
+            "ladder.depthwise:simd_pixel",
+            "Explicit vectors, on a tensor in blocks of one vector of channels inside a frame of zeros, so that "
+            "nothing is tested or computed with indices. One pixel at a time all the same: each of its taps loads a "
+            "value and a weight, and each addition waits for the one before. Threads take channel blocks as work "
+            "items.",
+            threads=True,
+        ),
+        Rung(
+            "simd_row",
+            "ladder.depthwise:simd_row",
+            "Seven pixels of a row at a time, their sums in registers: a weight is loaded once for them, and seven "
+            "additions are under way at once instead of one. Threads take channel blocks as work items.",
+            threads=True,
         ),
         Rung(
             "simd",
             "blocked.operations:depthwise_conv2d",
-            "Explicit vectors: the sums of neighbouring pixels stay in registers, and a value is loaded once for all "
-            "their windows. A call of its own, as here, also pays for packing, which a network does once.",
+            "A row of the window's weights stays in registers, too, so that a value is loaded once for all the "
+            "windows it is in, and a tile is as wide as the registers allow. Threads take channel blocks as work "
+            "items.",
+            threads=True,
         ),
     ),
     "mixed_depthwise_conv2d": (
@@ -110,8 +153,8 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "numpy_split",
             "ladder.mixed:numpy_split",
-            "As frameworks run it: split, one convolution for each group, concatenate; whole arrays instead of "
-            "single values, but two copies besides, and every group goes through memory for each of its taps.",
+            "As frameworks run it: split, one convolution for each group, concatenate; whole arrays instead of single "
+            "values, but two copies besides, and every group goes through memory for each of its taps.",
         ),
         Rung(
             "njit_split",
@@ -123,13 +166,24 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             "njit",
             "cpu.mixed:mixed_depthwise_conv2d",
             "One pass: every group reads its channels where they are and writes them where they belong, so that "
-            "nothing is copied, and all groups of a line are computed while it is in the cache.",
+            "nothing is copied, and all groups of a line are computed while it is in the cache. Threads share the "
+            "lines (`prange`).",
+            threads=True,
+        ),
+        Rung(
+            "simd_pixel",
+            "ladder.mixed:simd_pixel",
+            "Explicit vectors, each vector of channels under the window of its group; one that two groups share takes "
+            "the larger window. One pixel at a time: each of its taps loads a value and a weight, and each addition "
+            "waits for the one before. Threads take channel blocks as work items.",
+            threads=True,
         ),
         Rung(
             "simd",
             "blocked.operations:mixed_depthwise_conv2d",
-            "Explicit vectors: each vector of channels under the window of its group, sums in registers; a vector "
-            "that two groups share takes the larger window. A call of its own, as here, also pays for packing.",
+            "Several pixels of a row at a time, their sums in registers: additions need not wait for one another, and "
+            "a weight is loaded once for all of them. Threads take channel blocks as work items.",
+            threads=True,
         ),
     ),
     "inverted_residual": (
@@ -142,45 +196,55 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "numpy",
             "ladder.inverted_residual:numpy_operations",
-            "Two matrix products by NumPy's BLAS library, and one product of whole images for each tap between: the "
-            "expanded image, the largest of all, goes through memory dozens of times.",
+            "Two matrix products by NumPy's BLAS library, and between them one product of whole images for each tap: "
+            "the expanded image, the largest of all, goes through memory dozens of times.",
         ),
         Rung(
             "njit",
             "ladder.inverted_residual:njit_operations",
-            "Three compiled kernels: the expanded image, and the filtered one, is written once and read once, but "
-            "each is larger than the caches.",
+            "Three compiled kernels: the expanded image is written once and read once, and so is the filtered one, but "
+            "they are larger than the nearer caches. Threads share the pixels and rows of one kernel after the other.",
+            threads=True,
         ),
         Rung(
             "njit_split",
             "ladder.inverted_residual:njit_split",
             "The same kernels on one half of the expanded channels, then on the other, as filtering looks at each by "
             "itself (the paper's t-way split): half the memory between, for shorter inner loops and a second pass over "
-            "the result, so that it need not be faster.",
+            "the result, so that it need not be faster. Threads share each kernel as before.",
+            threads=True,
         ),
         Rung(
             "njit_fused",
             "cpu.inverted_residual:inverted_residual",
-            "Row by row through all three: of the expanded image a ring of K_h rows is kept in the cache, all channels "
-            "at once, and the result is written once.",
+            "Row by row through all three: of the expanded image a ring of K_h rows is kept, which stays in the cache "
+            "with all its channels, and the result is written once. Threads take a strip of rows each, and expand anew "
+            "the rows that two strips share.",
+            threads=True,
         ),
         Rung(
             "simd",
             "blocked.blocks:one_after_another",
-            "Explicit vectors in blocks of channels, sums in registers, the engine's kernels one after another: the "
-            "arithmetic is fast enough now that reading and writing the expanded image is most of what can be saved.",
+            "Explicit vectors in blocks of channels, with sums in registers: the engine's three kernels one after "
+            "another, so fast that the way of the expanded image to a farther cache and back weighs again. Threads "
+            "share the channels of one kernel after the other.",
+            threads=True,
         ),
         Rung(
             "simd_split",
             "blocked.blocks:split",
-            "One kernel, a chunk of expanded channels at a time: each weight is read once, which is best for small "
-            "images with many channels; a large image goes through the projection's sums once for every chunk.",
+            "One kernel, a chunk of expanded channels at a time, which stays in the cache: each weight is read once, "
+            "which is best for small images with many channels, but every chunk goes once more through the sums of the "
+            "projection. Threads take a strip of rows each.",
+            threads=True,
         ),
         Rung(
             "simd_ring",
             "blocked.blocks:ring",
-            "One kernel, a strip of rows at a time, the rows that two strips share kept in a ring: all channels at "
-            "once, each sum finished in registers, which is best for large images whose weights stay in the cache.",
+            "One kernel, a strip of rows at a time with all channels, and the rows that two strips share kept in a "
+            "ring: every sum is finished in registers, which is best for large images whose weights stay in the cache. "
+            "Threads take several strips in a row.",
+            threads=True,
         ),
     ),
     "pointwise_conv2d": (
@@ -199,14 +263,16 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "njit",
             "cpu.pointwise:pointwise_conv2d_plain",
-            "Output channels innermost: multiples of rows of the weights are added to the pixel, all of which lie "
-            "in order and become vectors.",
+            "Output channels innermost: multiples of rows of the weights are added to the pixel, all of which lie in "
+            "order and become vectors. Threads share the pixels (`prange`).",
+            threads=True,
         ),
         Rung(
             "njit_tiled",
             "cpu.pointwise:pointwise_conv2d",
             "Tiles of four pixels and four input channels: a weight is loaded once for four pixels, and an output "
-            "once for four weights.",
+            "once for four weights. Threads share the tiles (`prange`).",
+            threads=True,
         ),
         Rung(
             "numpy",
@@ -215,10 +281,29 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             "assembly by others; bias and activation are further passes over the output.",
         ),
         Rung(
+            "simd_vector",
+            "ladder.pointwise:simd_vector",
+            "Explicit vectors in our own code, which ends a sum with bias, activation and residual before it is "
+            "stored. But only one vector of output channels of one pixel at a time: each addition waits for the one "
+            "before, some four cycles in which the CPU could make eight. Threads take vectors of output channels as "
+            "work items.",
+            threads=True,
+        ),
+        Rung(
+            "simd_pixels",
+            "ladder.pointwise:simd_pixels",
+            "As many pixels at a time as registers hold sums: additions need not wait for one another, and a vector "
+            "of weights is loaded once for all of them. An input value is still loaded for a single multiply-add. "
+            "Threads take vectors of output channels as work items.",
+            threads=True,
+        ),
+        Rung(
             "simd",
             "blocked.operations:pointwise_conv2d",
-            "Explicit vectors, such tiles in our own code: bias, activation and residual end a tile before it is "
-            "stored. A call of its own, as here, also pays for packing, which a network does once.",
+            "Tiles of pixels times vectors of output channels: an input value is loaded once for all the tile's "
+            "vectors, a vector of weights once for all its pixels, and the multiply-adds themselves are the limit. "
+            "Threads take panels of output channels as work items.",
+            threads=True,
         ),
     ),
 }

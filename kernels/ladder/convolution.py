@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from npmobilenet.geometry import Pair
+from npmobilenet.kernels.blocked import operations as blocked
+from npmobilenet.kernels.blocked.layout import Tile
 from npmobilenet.kernels.checks import Array, Geometry
 from npmobilenet.kernels.jit import jit
 from npmobilenet.kernels.ladder.rung import rung_of
+from npmobilenet.kernels.prepared import Prepared, prepared
 
 
 def _loops(x: Array, weight: Array, stride: Pair, start: Pair, dilation: Pair, out: Array) -> None:
@@ -58,3 +63,9 @@ def im2col(x: Array, weight: Array, g: Geometry, out: Array) -> None:
 def njit_loops(x: Array, weight: Array, g: Geometry, out: Array) -> None:
     """The seven nested loops, compiled: (N, H, W, C_in) * (K_h, K_w, C_in, C_out) -> (N, P, Q, C_out)."""
     _compiled(x, weight, g.stride, g.start, g.dilation, out)
+
+
+@prepared("conv2d")
+def simd_vector(*arguments: Any, **options: Any) -> Prepared:
+    """Explicit vectors, one sum at a time: (N, H, W, C_in) * (K_h, K_w, C_in, C_out) -> (N, P, Q, C_out)."""
+    return blocked.conv2d.prepare(*arguments, **options, tile=Tile(1, 1))

@@ -39,6 +39,8 @@ class _Parts:
         Bytes of what lies between the three operations.
     """
 
+    packs = False  # only memory is taken beforehand
+
     def __init__(self, pointwise_conv2d: Operation, depthwise_conv2d: Operation, parts: int, given: SimpleNamespace):
         self.pointwise_conv2d, self.depthwise_conv2d, self.given = pointwise_conv2d, depthwise_conv2d, given
         given.x = checks.float32(given.x)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from npmobilenet.kernels.blocked import operations as blocked
 from npmobilenet.kernels.checks import Array, Geometry
 from npmobilenet.kernels.cpu.depthwise import depthwise_conv2d
 from npmobilenet.kernels.ladder import depthwise
 from npmobilenet.kernels.ladder.rung import rung_of
+from npmobilenet.kernels.prepared import Prepared, prepared
 
 
 def _ends(weights: list[Array]) -> np.ndarray:
@@ -49,3 +52,9 @@ def njit_split(x: Array, weights: list[Array], g: Geometry, out: Array) -> None:
         depthwise_conv2d(part, weight, stride=group.stride, padding=group.pads, dilation=group.dilation, out=result)
 
     _split(x, weights, g, out, convolve)
+
+
+@prepared("mixed_depthwise_conv2d")
+def simd_pixel(*arguments: Any, **options: Any) -> Prepared:
+    """Explicit vectors in one pass, a pixel at a time: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C)."""
+    return blocked.mixed_depthwise_conv2d.prepare(*arguments, **options, tiling=depthwise.PIXEL)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from npmobilenet.kernels.blocked import operations as blocked
+from npmobilenet.kernels.blocked.layout import Tile
 from npmobilenet.kernels.checks import Array, Geometry
 from npmobilenet.kernels.jit import jit
 from npmobilenet.kernels.ladder.rung import rung_of
+from npmobilenet.kernels.prepared import Prepared, prepared
+from npmobilenet.kernels.simd import host
 
 
 def _loops(x: Array, weight: Array, out: Array) -> None:
@@ -41,3 +47,15 @@ def matmul(x: Array, weight: Array, g: Geometry, out: Array) -> None:
     """NumPy's matrix product: (N, H, W, C_in) @ (C_in, C_out) -> (N, H, W, C_out)."""
     pixels = x.reshape(-1, weight.shape[0])  # one large product instead of one for each line
     np.matmul(pixels, weight, out=out.reshape(-1, weight.shape[1]))
+
+
+@prepared("pointwise_conv2d")
+def simd_vector(*arguments: Any, **options: Any) -> Prepared:
+    """Explicit vectors, one sum at a time: (N, H, W, C_in) @ (C_in, C_out) -> (N, H, W, C_out)."""
+    return blocked.pointwise_conv2d.prepare(*arguments, **options, tile=Tile(1, 1))
+
+
+@prepared("pointwise_conv2d")
+def simd_pixels(*arguments: Any, **options: Any) -> Prepared:
+    """Explicit vectors, one for each of many pixels: (N, H, W, C_in) @ (C_in, C_out) -> (N, H, W, C_out)."""
+    return blocked.pointwise_conv2d.prepare(*arguments, **options, tile=Tile.of(host(), 1))

@@ -110,7 +110,9 @@ CASES = [case for case in TORCH_CASES + TAILS if case.operation in OPERATIONS an
 
 
 explicit_vectors = pytest.mark.skipif(INTERPRETED, reason="explicit vectors are machine code: Python cannot run them")
-NEEDS_COMPILER = defaultdict(tuple, dict.fromkeys(("simd", "simd_split", "simd_ring"), (explicit_vectors,)))
+NEEDS_COMPILER = defaultdict(
+    tuple, {kernel.variant: (explicit_vectors,) for kernel in registry.KERNELS if kernel.variant.startswith("simd")}
+)
 
 
 def matching(cases: list[Case]) -> list:
