@@ -39,7 +39,7 @@ LAYERS = {
 
 PART = 100_000  # multiply-adds of the part of a layer on which a rung is tried first
 PATIENCE = 0.3  # seconds of a call: a rung that needs more for the whole layer is timed on that part
-SURE = 0.02  # seconds that a call for a part must take: below, what does not grow with the channels would count
+SURE = 0.1  # seconds that a call for a part must take: below, what does not grow with the channels would count
 TRIES = 3  # calls for that part, of which the least counts
 TURN = 0.02  # seconds of a rung in each round
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
