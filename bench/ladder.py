@@ -246,6 +246,8 @@ def table(found: dict) -> Iterator[str]:
     yield from columns(rows)
     yield ""
     yield from notes(found)
+    if any(row.get("between") for row in found["rows"]):
+        yield "between: memory of what a rung keeps between input and result, on all threads"
     yield "error: largest, of the largest value of the reference; ~: varies between rounds"
 
 
@@ -261,8 +263,6 @@ def notes(found: dict, quote: str = "") -> Iterator[str]:
     if found["operation"] in MATRIX_PRODUCTS:
         threads = found["blas_threads"] or "as many as its BLAS library takes"
         yield f"threads of numpy's matrix products: {threads} ({BLAS_THREADS})"
-    if any(row.get("between") for row in found["rows"]):
-        yield "between: memory of what a rung keeps between input and result, on all threads"
 
 
 def is_part(found: dict, row: dict) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from npmobilenet.geometry import PaddingSpec
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import depthwise, library
-from npmobilenet.kernels.blocked.inverted_residual import BLOCK, Extent
+from npmobilenet.kernels.blocked.inverted_residual import BLOCK, SCRATCH_BYTES, Extent
 from npmobilenet.kernels.blocked.layout import (
     CLAMPS,
     Frame,
@@ -26,13 +26,11 @@ from npmobilenet.kernels.blocked.layout import (
     panels,
     tiles,
 )
-from npmobilenet.kernels.blocked.operations import Walk, _end
+from npmobilenet.kernels.blocked.operations import Walk, end_of
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.checks import Array, Geometry, Size
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.simd import host
-
-SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk, as in the engine: with its weights it fits a second-level cache
 
 
 class _Block:
@@ -71,7 +69,7 @@ class _Block:
         self.blocks = -(-self.expanded // self.target.lanes)
         self.images = checks.float32(x)
         self.residual = residual
-        self.ends = [_end(name) for name in (expand_activation, depthwise_activation, project_activation)]
+        self.ends = [end_of(name) for name in (expand_activation, depthwise_activation, project_activation)]
         self.expand = self._pack(pack_pointwise, expand_weight, expand_bias, self.expanded)
         self.filter = self._pack(pack_channels, weight, bias, self.expanded)
         self.project = self._pack(pack_pointwise, project_weight, project_bias, self.c_out)

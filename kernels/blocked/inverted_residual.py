@@ -26,6 +26,8 @@ from npmobilenet.kernels.blocked.depthwise import NO_RING
 from npmobilenet.kernels.blocked.layout import Arguments, Fields, k_unit, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target
 
+SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
+
 # The depthwise: output `rows` x `columns`, stride, K_h, zeros above, left and right, input `height` x `width`;
 # `depthwise` is the address of its "blocks" function. `chunk` of `blocks` are computed at a time; `strip` output
 # rows are one item, of a pair a chunk. `unlimited` is a clamp that changes nothing.

@@ -226,7 +226,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             "simd",
             "blocked.blocks:one_after_another",
             "Explicit vectors in blocks of channels, with sums in registers: the engine's three kernels one after "
-            "another, so fast that the way of the expanded image to a farther cache and back weighs again. Threads "
+            "another, so fast that the way of the expanded image to a farther cache and back begins to count. Threads "
             "share the channels of one kernel after the other.",
             threads=True,
         ),

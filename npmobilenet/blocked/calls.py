@@ -15,7 +15,7 @@ import numpy as np
 
 from npmobilenet.graph import Node
 from npmobilenet.kernels.blocked import activation, depthwise, library, linear, stem
-from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR, Extent, chunk_of
+from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR, SCRATCH_BYTES, Extent, chunk_of
 from npmobilenet.kernels.blocked.layout import CLAMPS, Fields, Frame, k_unit, panels, tiles
 from npmobilenet.kernels.blocked.padding import CLEAR, FRAME, PAD
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
@@ -24,7 +24,6 @@ from npmobilenet.kernels.blocked.pooling import POOL, SCALE
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
 
-SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
 SHARES = 4  # of each thread's part of a layer: small enough to even out, large enough to keep caches warm
 
 
