@@ -44,6 +44,8 @@ from npmobilenet.kernels.checks import Shape, Size
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.simd import host
 
+WALKS = 64  # for which counters are taken at once
+
 
 class Walk:
     """A prepared operation: a table with a row for each image, and the arrays that its rows point to.
@@ -82,6 +84,7 @@ class Walk:
         self._outputs: list[np.ndarray] = []
         self._late: list[tuple[np.ndarray, np.ndarray]] = []
         self._kept: list[object] = []
+        self._counters: list[tuple[np.ndarray, int]] = []
         self._scratch = [aligned(scratch_bytes // 4 + 16) for _ in range(self._threads)]
         self._scratch_addresses = [scratch.ctypes.data for scratch in self._scratch]
 
@@ -107,33 +110,30 @@ class Walk:
         self._kept.append(arrays)
 
     @cached_property
-    def _table(self) -> np.ndarray:
-        return np.array(self._rows, np.int64)
+    def _table(self) -> tuple[np.ndarray, int, int, int]:
+        """The table, and what a walk is told of it; asking NumPy for an address takes as long as a small layer."""
+        table = np.array(self._rows, np.int64)
+        return table, table.ctypes.data, table.strides[0], len(table)
 
-    @cached_property
-    def _where(self) -> tuple[int, int, int]:
-        return self._table.ctypes.data, self._table.strides[0], len(self._table)
-
-    @cached_property
-    def _counters(self) -> tuple[np.ndarray, int]:
-        counters = aligned(len(self._rows) * COUNTERS, np.int64)
-        return counters, counters.ctypes.data
+    def _new_counters(self) -> tuple[np.ndarray, int]:
+        """Zeros for a walk, and their address: a helper that comes late still looks at those of an earlier one."""
+        if not self._counters:
+            size = len(self._rows) * COUNTERS
+            counters = aligned(size * WALKS, np.int64)
+            start = counters.ctypes.data
+            self._counters = [(counters, start + number * size * counters.itemsize) for number in range(WALKS)]
+        return self._counters.pop()
 
     def run(self) -> None:
         """Compute all images."""
         if not self._rows:
             return
-        if self._threads == 1:
-            counters, address = self._counters
-            counters[:] = 0
-            library.walker()(*self._where, address, self._scratch_addresses[0])
-        else:
-            # New counters: a helper that comes late still looks at those of the walk it was asked for.
-            counters = aligned(len(self._rows) * COUNTERS, np.int64)
-            where = (*self._where, counters.ctypes.data)
-            mine, *theirs = ((*where, scratch) for scratch in self._scratch_addresses)
+        _, *about = self._table
+        counters, address = self._new_counters()
+        mine, *theirs = ((*about, address, scratch) for scratch in self._scratch_addresses)
+        if theirs:
             helpers.ask(theirs, (self, counters))
-            library.walker()(*mine)
+        library.walker()(*mine)
         for out, late in self._late:
             out += late
 

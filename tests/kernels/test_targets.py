@@ -15,8 +15,9 @@ from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.kernels import reference, registry
-from npmobilenet.kernels.blocked import library, operations
-from npmobilenet.kernels.blocked.layout import k_unit, tiles
+from npmobilenet.kernels.blocked import blocks, depthwise, library, operations, pointwise, stem
+from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
+from npmobilenet.kernels.ladder.depthwise import ROW
 from npmobilenet.kernels.simd import Library, Target, host
 from npmobilenet.study import machine_code
 from tests.kernels.test_cpu_kernels import CASES
@@ -53,7 +54,7 @@ def test_what_is_known_of_targets():
 def compare_kernels() -> int:
     """Compare every case of every kernel of explicit vectors with the reference; returns how many there are."""
     compared = 0
-    for kernel in (kernel for kernel in registry.kernels() if kernel.variant == "simd"):
+    for kernel in (kernel for kernel in registry.kernels(backend="cpu") if kernel.variant.startswith("simd")):
         for case in CASES:
             if case.operation == kernel.operation and kernel.supports(**case.options):
                 arrays = case.arrays()
@@ -97,7 +98,8 @@ def test_right_on_a_cpu_with_fewer_instructions(name, needs):
 def test_right_with_the_layouts_of_other_cpus(monkeypatch, name, lanes, registers):
     """LLVM splits vectors that are too wide: the tiles and tails of any CPU can be computed on this one."""
     target = replace(host(), lanes=lanes, registers=registers)
-    monkeypatch.setattr(operations, "host", lambda: target)
+    for module in (operations, blocks):
+        monkeypatch.setattr(module, "host", lambda: target)
     assert compare_kernels() > 100
     compare_network(target)
 
@@ -185,3 +187,41 @@ def test_neon_multiplies_by_lanes_of_registers(assembly, cpu):
     count, stack = busiest_loop(assembly(target)["depthwise_3x3_s1x1_row_14"], r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.4s")
     assert count == 9 * 14
     assert stack <= 3
+
+
+# The ladder's lower rungs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_lower_tiles_compile_for_every_cpu(target):
+    bodies = lower_tiles(target)
+    assert {"depthwise_3x3_s1x1_row_1", "pointwise_1x1", "stem_3x3_s2x2_1x1"} <= bodies.keys()
+    assert foreign_calls(bodies) <= {"memset"}
+
+
+def test_lower_tiles_compute_in_registers_too():
+    """They are slow for the reasons that their lessons give, and not because sums stand in memory."""
+    bodies = lower_tiles(TARGETS["AVX2"])
+    multiply_adds = {
+        "depthwise_3x3_s1x1_row_1": 9,
+        "depthwise_3x3_s1x1_row_7": 9 * 7,
+        "pointwise_1x1": k_unit(TARGETS["AVX2"]),
+        "pointwise_12x1": k_unit(TARGETS["AVX2"]) * 12,
+        "stem_3x3_s2x2_1x1": 9,  # of each input channel
+    }
+    for name, count in multiply_adds.items():
+        found, stack = busiest_loop(bodies[name], r"vfmadd\w+ps\s.*%ymm")
+        assert found == count, name
+        assert stack <= 2, name  # twelve sums leave LLVM no room for a constant or two
+
+
+def lower_tiles(target: Target) -> dict[str, list[str]]:
+    """The machine code of the tiles below the engine's, by function."""
+    one, many = Tile(1, 1), Tile.of(target, 1)
+
+    def define(kernels: Library) -> None:
+        depthwise.define(kernels, (3, 3), (1, 1), ROW)
+        stem.define(kernels, (3, 3), (2, 2), (one, one))
+        pointwise.define(kernels, (many, many))
+
+    return machine_code.functions(Library("lower", target, define, None).assembly())
