@@ -128,7 +128,7 @@ def _milliseconds(found: dict, row: dict) -> str:
 
 
 def _ladder_notes(least: dict, more: Sequence[dict]) -> Iterator[str]:
-    for note in notes(least, "`"):
+    for note in dict.fromkeys(note for found in (least, *more) for note in notes(found, "`")):
         yield note.replace("* ", "\\* ", 1) if note.startswith("* ") else note
     if more:
         yield "-: takes no threads"
