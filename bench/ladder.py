@@ -16,7 +16,7 @@ import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import machine_limits
-from npmobilenet.bench.layers import Call, Layer
+from npmobilenet.bench.layers import BLOCK, Call, Layer
 from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.peers.runtimes import burst
 from npmobilenet.bench.progress import progress, say
@@ -26,33 +26,44 @@ from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.profile import Seconds, in_turns, timed
-from npmobilenet.text import columns, plural
+from npmobilenet.text import columns, megabytes, plural
 
 LAYERS = {
     "conv2d": "mobilenet_v2/stem",
     "depthwise_conv2d": "mobilenet_v2/block3.depthwise",
     "mixed_depthwise_conv2d": "mixnet_s/block12.depthwise",
     "pointwise_conv2d": "mobilenet_v2/block5.project",
+    "inverted_residual": "mobilenet_v2/block2",
 }
 """What a ladder is measured on if nothing else is asked for."""
 
 PART = 100_000  # multiply-adds of the part of a layer on which a rung is tried first
 PATIENCE = 0.3  # seconds of a call: a rung that needs more for the whole layer is timed on that part
+SURE = 0.1  # seconds that a call for a part must take: below, what does not grow with the channels would count
 TRIES = 3  # calls for that part, of which the least counts
 TURN = 0.02  # seconds of a rung in each round
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
-MATRIX_PRODUCTS = ("conv2d", "pointwise_conv2d")  # ladders whose NumPy rungs leave the work to a BLAS library
+MATRIX_PRODUCTS = (
+    "conv2d",
+    "pointwise_conv2d",
+    "inverted_residual",
+)  # ladders whose NumPy rungs leave the work to a BLAS library
 UNPACKED = "a network packs its weights once and keeps its tensors in blocks of channels"
 ENGINE = "in the network"
 ENGINE_LESSON = (
     "The same kernel between its neighbours, as the engine calls it: its input has just been written by the layer "
     "before, its weights come from a cache farther away."
 )
+BLOCK_LESSON = (
+    "The block as the engine calls it, by rows, by channels or in three calls, whichever it takes to be best for the "
+    "shape and the number of threads, on tensors that the blocks before and after share."
+)
 
 
 def ladder_names() -> dict[str, str]:
     """What the ladders are called for short, and their operations."""
-    return {operation.removesuffix("_conv2d").removesuffix("_depthwise"): operation for operation in LADDERS}
+    short = {operation: operation.removesuffix("_conv2d").removesuffix("_depthwise") for operation in LADDERS}
+    return {name: operation for operation, name in {**short, BLOCK: "fused"}.items()}
 
 
 def find_ladder(name: str) -> str:
@@ -79,6 +90,8 @@ class Part:
     """Of the whole layer, by the multiply-adds."""
     channels: int
     macs: int
+    between: int | None
+    """Bytes that the whole layer's rung keeps between input and result, if it tells."""
 
 
 def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
@@ -102,20 +115,23 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
         If a rung computes something else than the reference does.
     """
     rungs = [kernel for kernel in registry.kernels(layer.operation, "ladder") if kernel.supports(**layer.options)]
-    lessons = {rung.name: rung.lesson for rung in LADDERS[layer.operation]} | {ENGINE: ENGINE_LESSON}
+    lessons = {rung.name: rung.lesson for rung in LADDERS[layer.operation]}
+    lessons[ENGINE] = BLOCK_LESSON if layer.operation == BLOCK else ENGINE_LESSON
     runs: dict[str, Callable[[], Seconds]] = {}
     slow: dict[str, Part] = {}
     errors: dict[str, float] = {}
     prepared: set[str] = set()
+    between: dict[str, int | None] = {}
     expected = layer.reference()
     for rung in rungs:
         part = try_part(layer, rung, threads)
+        between[rung.variant] = part.between
         if part.seconds > PATIENCE and part.channels < layer.channels:
-            say(f"{rung.variant}: timed on {part.channels} of {layer.channels} output channels")
+            say(f"{rung.variant}: timed on {part.channels} of {layer.channels} {_kind(layer.operation)} channels")
             slow[rung.variant], errors[rung.variant] = part, part.error
             continue
         call = Call.of(rung, layer, threads, expected)
-        errors[rung.variant] = call.error
+        errors[rung.variant], between[rung.variant] = call.error, call.between
         prepared |= {rung.variant} if call.prepared else set()
         runs[rung.variant] = lambda run=call.run: {"seconds": burst(run, TURN)["median"]}
     engine = in_network(layer, threads)
@@ -141,6 +157,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
                 "channels_timed": slow[name].channels if name in slow else layer.channels,
                 "error": errors.get(name),
                 "prepared": name in prepared,
+                "between": between.get(name),
                 **roof.place(layer.macs, layer.bytes, median(seconds)),
             }
         )
@@ -167,16 +184,26 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
 
 
 def try_part(layer: Layer, rung: Kernel, threads: int) -> Part:
-    """Run a rung on a part of a layer: what it computes is compared with the reference."""
-    narrow = layer.narrowed(PART)
-    call = Call.of(rung, narrow, threads)  # its first run compiles
-    # The least of a few calls: a lowest rung that was disturbed would flatter all that stand above it.
-    seconds = min(timed(call.run)()["seconds"] for _ in range(TRIES))
-    return Part(call.error, seconds * layer.macs / narrow.macs, narrow.channels, narrow.macs)
+    """Run a rung on a part of a layer: what it computes is compared with the reference.
+
+    The part grows until it is fast enough for the whole layer, or slow enough that its time can be multiplied.
+    """
+    macs, seconds = PART, 0.0
+    while True:
+        narrow = layer.narrowed(macs)
+        call = Call.of(rung, narrow, threads)  # its first run compiles
+        # The least of a few calls: a lowest rung that was disturbed would flatter all that stand above it.
+        seconds = min(timed(call.run)()["seconds"] for _ in range(TRIES))
+        known = seconds * layer.macs / narrow.macs <= PATIENCE or seconds >= SURE
+        if known or narrow.channels == layer.channels:
+            break
+        macs = 4 * narrow.macs
+    between = call.between and call.between * layer.channels // narrow.channels
+    return Part(call.error, seconds * layer.macs / narrow.macs, narrow.channels, narrow.macs, between)
 
 
 def in_network(layer: Layer, threads: int) -> Callable[[], Seconds] | None:
-    """A measurement of a layer inside its network, unfused; None of a layer that is of none."""
+    """A measurement of a layer inside its network, unfused, or of a block; None of a layer that is of none."""
     if not layer.network:
         return None
     graph = get_architecture(layer.network).graph()
@@ -184,9 +211,21 @@ def in_network(layer: Layer, threads: int) -> Callable[[], Seconds] | None:
         program = BlockedProgram(graph, random_weights(graph))
     except UnsupportedGraphError:
         return None
-    plan = program.plan((224, 224), threads=threads, fused=False)
+    plan = program.plan((224, 224), threads=threads, fused=layer.operation == BLOCK)
     plan.run(np.random.default_rng(0).standard_normal((graph.in_channels, 224, 224), np.float32))
-    return lambda: {"seconds": plan.time_groups()[layer.name]}
+
+    def measured() -> Seconds:
+        times = plan.time_groups()
+        if layer.operation == BLOCK:  # one call, or three
+            return {"seconds": sum(seconds for name, seconds in times.items() if name.startswith(f"{layer.name}."))}
+        return {"seconds": times[layer.name]}
+
+    return measured
+
+
+def _kind(operation: str) -> str:
+    """The channels of which there may be fewer while the others stay."""
+    return "expanded" if operation == BLOCK else "output"
 
 
 HEADER = ("rung", "ms", "speed-up", "GFLOP/s", "peak", "GB/s", "memory", "possible", "error")
@@ -200,9 +239,15 @@ def table(found: dict) -> Iterator[str]:
     )
     yield f"possible here: {found['possible_gflops']:.0f} GFLOP/s of a peak of {found['peak_gflops']:.0f}"
     yield ""
-    yield from columns([HEADER, *map(_cells, found["rows"])])
+    rows = [HEADER, *map(_cells, found["rows"])]
+    if any(row.get("between") for row in found["rows"]):
+        cells = ("between", *(megabytes(row["between"]) for row in found["rows"]))
+        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]
+    yield from columns(rows)
     yield ""
     yield from notes(found)
+    if any(row.get("between") for row in found["rows"]):
+        yield "between: memory of what a rung keeps between input and result, on all threads"
     yield "error: largest, of the largest value of the reference; ~: varies between rounds"
 
 
@@ -210,7 +255,7 @@ def notes(found: dict, quote: str = "") -> Iterator[str]:
     """What has to be said below a ladder's table; ``quote`` stands around the names of rungs."""
     for row in found["rows"]:
         if is_part(found, row):
-            part = f"{row['channels_timed']} of {found['channels']} output channels"
+            part = f"{row['channels_timed']} of {found['channels']} {_kind(found['operation'])} channels"
             yield f"* {quote}{row['rung']}{quote}: the least of {TRIES} calls on {part}, multiplied"
     prepared = [f"{quote}{row['rung']}{quote}" for row in found["rows"] if row["prepared"]]
     if prepared:

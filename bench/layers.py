@@ -17,6 +17,7 @@ from npmobilenet.kernels.prepared import prepare_of
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.plan import Program
 
+BLOCK = "inverted_residual"
 TOLERANCE = 2e-5  # of the largest value: what rounding may do in float32
 
 
@@ -50,6 +51,8 @@ class Layer:
     @property
     def variation(self) -> str:
         """What asks for a kernel of its own: ``k3``, ``mixed-k3.5.7``, ``2groups``; empty for most operations."""
+        if self.operation == BLOCK:
+            return f"k{len(self.weights[2])}"
         if "depthwise" in self.operation:
             mixed = isinstance(self.weights[0], list)
             sizes = [str(len(kernel)) for kernel in (self.weights[0] if mixed else self.weights[:1])]
@@ -59,18 +62,19 @@ class Layer:
 
     @property
     def title(self) -> str:
-        """Such as ``block2.depthwise-k3-1x112x112x96-s2``."""
+        """Such as ``block2.depthwise-k3-1x112x112x96-s2``; of a block with its expanded and output channels."""
         stride = self.options.get("stride", (1, 1))[0]
-        shape = "x".join(map(str, self.shape))
+        inner = self.weights[4].shape if self.operation == BLOCK else ()
+        shape = "x".join(map(str, (*self.shape, *inner)))
         return "-".join(filter(None, (self.name, self.variation, shape, f"s{stride}" * (stride > 1))))
 
     @property
     def channels(self) -> int:
-        """Of the output."""
+        """Of the output; of a block the expanded ones."""
         return len(self.weights[1])
 
     def narrowed(self, macs: int) -> Layer:
-        """The same with only so many output channels that there are about so many multiply-adds, of a convolution.
+        """The same with only so many :attr:`channels` that there are about so many multiply-adds, of a convolution.
 
         Every channel costs the same, at the border too: what a narrow layer takes tells what the whole one takes.
         """
@@ -79,6 +83,11 @@ class Layer:
         def kept(channels: int) -> int:
             return max(1, int(channels * part))
 
+        if self.operation == BLOCK:
+            *inner, project_weight, project_bias = self.weights
+            first = kept(self.channels)
+            parts = [np.ascontiguousarray(array[..., :first]) for array in inner]
+            return replace(self, weights=(*parts, project_weight[:first], project_bias))
         weight, bias, *others = self.weights
         if isinstance(weight, list):
             weight = [np.ascontiguousarray(one[..., : kept(one.shape[-1])]) for one in weight]
@@ -124,11 +133,14 @@ class Call:
         The largest, as a part of the largest value.
     prepared : bool
         Whether packing is left out.
+    between : int or None
+        Bytes of what it keeps between input and result, if it tells.
     """
 
     run: Callable[[], object]
     error: float
     prepared: bool
+    between: int | None = None
 
     @classmethod
     def of(cls, kernel: Kernel, layer: Layer, threads: int, expected: np.ndarray | None = None) -> Call:
@@ -144,10 +156,13 @@ class Call:
         if prepare:
             ready = prepare(*arguments, **layer.options, threads=threads)
             ready.run()
-            return cls(ready.run, largest_error(ready.result(), expected), True)
+            packs = getattr(ready, "packs", True)
+            return cls(ready.run, largest_error(ready.result(), expected), packs, getattr(ready, "between", None))
         out = np.full(expected.shape, np.nan, np.float32)
         run = partial(kernel.function, *arguments, **layer.options, threads=threads, out=out)
-        return cls(run, largest_error(run(), expected), False)
+        between = getattr(kernel.function, "between", None)
+        kept = between(*arguments, **layer.options, threads=threads) if between else None
+        return cls(run, largest_error(run(), expected), False, kept)
 
 
 @cache
@@ -170,12 +185,40 @@ def _layers(network: str, size: int) -> Iterator[Layer]:
             yield layer
 
 
+@cache
+def blocks(network: str, size: int = 224) -> list[Layer]:
+    """Return the inverted residuals of a network, those that are nothing but three convolutions."""
+    graph = get_architecture(network).graph()
+    plan = Program(graph, random_weights(graph), "cpu").plan((size, size))
+    found = []
+    for steps in zip(plan.steps, plan.steps[1:], plan.steps[2:], strict=False):
+        expand, middle, project = nodes = [step.node for step in steps]
+        kinds = ["pointwise_conv2d", "depthwise_conv2d", "pointwise_conv2d"]
+        if [node.operation for node in nodes] != kinds or len({node.block for node in nodes}) > 1:
+            continue
+        plain = expand["groups"] == project["groups"] == 1 and middle["dilation"] == (1, 1)
+        if not plain or project.inputs[1:] not in ((), expand.inputs[:1]):
+            continue
+        options = {
+            "stride": middle["stride"],
+            "padding": middle["padding"],
+            "residual": len(project.inputs) > 1,
+            "expand_activation": expand.attributes.get("activation", "none"),
+            "depthwise_activation": middle.attributes.get("activation", "none"),
+            "project_activation": project.attributes.get("activation", "none"),
+        }
+        weights = tuple(array for step in steps for array in step.weights)
+        found.append(Layer(network, expand.block, BLOCK, plan.shapes[expand.inputs[0]], weights, options))
+    return found
+
+
 def find_layer(operation: str, text: str) -> Layer:
     """Return a layer of a network (``mobilenet_v2/block3.depthwise``), or one of a shape (``3-56x56x144-s2``).
 
     A shape is written as kernel size, height x width x channels, and stride where it is not 1. A mixed convolution
     has several kernel sizes (``3.5.7-28x28x240``), a dense one output channels too (``3-224x224x3x32-s2``), and a
-    pointwise one no kernel size (``28x28x192x32``).
+    pointwise one no kernel size (``28x28x192x32``). An inverted residual is a block of a network
+    (``mobilenet_v2/block2``), or is written with its input, expanded and output channels (``3-112x112x16x96x24-s2``).
 
     Raises
     ------
@@ -184,12 +227,15 @@ def find_layer(operation: str, text: str) -> Layer:
     """
     if "/" in text:
         network, name = text.split("/", 1)
-        found = {layer.name: layer for layer in layers(network) if layer.operation == operation}
+        candidates = blocks(network) if operation == BLOCK else layers(network)
+        found = {layer.name: layer for layer in candidates if layer.operation == operation}
         if name not in found:
             raise ValueError(
                 f"{network} has no {operation} layer {name!r} unlike others; there are: {', '.join(found)}"
             )
         return found[name]
+    if operation == BLOCK:
+        return _written_block(text)
     pattern = r"(?:(\d+(?:\.\d+)*)-)?(\d+)x(\d+)x(\d+)(?:x(\d+))?(?:-s(\d+))?"
     match = re.fullmatch(pattern, text)
     kernels, *numbers, c_out, stride = match.groups() if match else [None] * 6
@@ -219,3 +265,20 @@ def find_layer(operation: str, text: str) -> Layer:
         options |= {"stride": (int(stride or 1),) * 2, "padding": "symmetric"}
     bias = random.standard_normal(outputs, np.float32)
     return Layer("", "", operation, (1, height, width, channels), (weights, bias), options)
+
+
+def _written_block(text: str) -> Layer:
+    match = re.fullmatch(r"(\d+)-(\d+)x(\d+)x(\d+)x(\d+)x(\d+)(?:-s(\d+))?", text)
+    numbers = [int(number or 1) for number in match.groups()] if match else [0]
+    if 0 in numbers:
+        raise ValueError(f"a {BLOCK} is written as 3-112x112x16x96x24-s2, or as a network's block, got {text!r}")
+    kernel, height, width, c_in, expanded, c_out, stride = numbers
+    random = np.random.default_rng(1)
+    shapes = (c_in, expanded), (expanded,), (kernel, kernel, expanded), (expanded,), (expanded, c_out), (c_out,)
+    options = {"stride": (stride, stride), "padding": "symmetric", "residual": False}
+    layer = Layer(
+        "", "", BLOCK, (1, height, width, c_in), tuple(random.standard_normal(s, np.float32) for s in shapes), options
+    )
+    # As in MobileNetV2: where the result has the shape of the input, the input is added (1801.04381, figure 4d).
+    residual = registry.output_shape(BLOCK, *layer.arguments(), **options) == layer.shape
+    return replace(layer, options={**options, "residual": residual})

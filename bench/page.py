@@ -14,7 +14,7 @@ from npmobilenet.bench.noise import NOISY
 from npmobilenet.bench.peers.measure import OURS
 from npmobilenet.bench.peers.report import fastest_variants
 from npmobilenet.bench.roofline import Roofline
-from npmobilenet.text import binary_size, dimensions, plural
+from npmobilenet.text import binary_size, dimensions, megabytes, plural
 
 SECTIONS = {
     "machine": "The machine",
@@ -209,8 +209,9 @@ def _ladders(run: dict) -> Iterator[str]:
 
 def _ladder_table(found: dict) -> str:
     header = ("", "ms", "speed-up", "GFLOP/s", "peak", "possible", "largest error", "timed on")
+    between = any(row.get("between") for row in found["rows"])
     return _table(
-        header,
+        (*header, "memory between") if between else header,
         (
             (
                 row["rung"],
@@ -221,6 +222,7 @@ def _ladder_table(found: dict) -> str:
                 f"{row['of_possible']:.1%}",
                 "" if row["error"] is None else f"{row['error']:.0e}",
                 f"{row['channels_timed']} of {found['channels']} channels",
+                *([megabytes(row["between"])] if between else []),
             )
             for row in found["rows"]
         ),

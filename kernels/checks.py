@@ -269,6 +269,43 @@ def squeeze_excite(
     return Geometry(x.shape)
 
 
+def inverted_residual(
+    x: np.ndarray,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray | None,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    project_weight: np.ndarray,
+    project_bias: np.ndarray | None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    residual: bool = False,
+    expand_activation: str = "relu6",
+    depthwise_activation: str = "relu6",
+    project_activation: str = "none",
+) -> Geometry:
+    """Check an inverted residual; see :func:`npmobilenet.kernels.reference.inverted_residual`."""
+    array("x", x, "N H W C_in")
+    array("expand_weight", expand_weight, "C_in E", C_in=x.shape[3])
+    expanded = expand_weight.shape[1]
+    array("weight", weight, "K_h K_w E", E=expanded)
+    array("project_weight", project_weight, "E C_out", E=expanded)
+    c_out = project_weight.shape[1]
+    for name, value in {"expand_bias": expand_bias, "bias": bias}.items():
+        if value is not None:
+            array(name, value, "E", E=expanded)
+    if project_bias is not None:
+        array("project_bias", project_bias, "C_out", C_out=c_out)
+    code(expand_activation, "expand_activation")
+    code(depthwise_activation, "depthwise_activation")
+    code(project_activation, "project_activation")
+    geometry = slide(x, weight.shape[:2], stride, padding, 1, c_out)
+    if residual and geometry.shape != x.shape:
+        raise ValueError(f"a residual must have the shape of the result, {geometry.shape}, got {x.shape}")
+    return geometry
+
+
 def batch_norm(
     x: np.ndarray,
     weight: np.ndarray,

@@ -210,6 +210,52 @@ def squeeze_excite(
     return _finish(_float64(x) * scale[:, None, None], out=out)
 
 
+def inverted_residual(
+    x: np.ndarray,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray | None,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    project_weight: np.ndarray,
+    project_bias: np.ndarray | None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    residual: bool = False,
+    expand_activation: str = "relu6",
+    depthwise_activation: str = "relu6",
+    project_activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Inverted residual, (C_in, E), (K_h, K_w, E) and (E, C_out): (N, H, W, C_in) -> (N, P, Q, C_out).
+
+    A 1x1 convolution expands the C_in channels to E, a depthwise convolution filters them, and a 1x1 convolution
+    projects them to C_out; only the first two end with an activation: MobileNetV2, Sandler et al. 2018, arXiv
+    1801.04381, section 3.3 and table 1. How little memory it needs between: section 5.1.
+
+    Parameters
+    ----------
+    expand_bias, bias : (E,), or None
+    project_bias : (C_out,), or None
+    stride, padding
+        Of the depthwise convolution.
+    residual : bool
+        Whether ``x`` is added to the result, which must then have its shape.
+    expand_activation, depthwise_activation, project_activation : str
+        As the ``activation`` of :func:`conv2d`.
+    """
+    checks.inverted_residual(
+        x, expand_weight, expand_bias, weight, bias, project_weight, project_bias, stride=stride, padding=padding,
+        residual=residual, expand_activation=expand_activation, depthwise_activation=depthwise_activation,
+        project_activation=project_activation,
+    )  # fmt: skip
+    y = pointwise_conv2d(x, expand_weight, expand_bias, activation=expand_activation)
+    y = depthwise_conv2d(y, weight, bias, stride=stride, padding=padding, activation=depthwise_activation)
+    shortcut = x if residual else None
+    return pointwise_conv2d(y, project_weight, project_bias, residual=shortcut, activation=project_activation, out=out)
+
+
 def batch_norm(
     x: np.ndarray,
     weight: np.ndarray,

@@ -78,6 +78,18 @@ def _vectorised(activation: str = "none", **others: Any) -> bool:
     return activation in ("none", "relu", "relu6", "hard_swish", "swish")
 
 
+def _vectorised_block(
+    expand_activation: str = "relu6",
+    depthwise_activation: str = "relu6",
+    project_activation: str = "none",
+    stride: int | Sequence[int] = 1,
+    **others: Any,
+) -> bool:
+    projected = project_activation in ("none", "relu", "relu6")
+    ends = _vectorised(expand_activation) and _vectorised(depthwise_activation)
+    return projected and ends and len(set(pair(stride))) == 1
+
+
 def _ungrouped(groups: int = 1, **others: Any) -> bool:
     return groups == 1
 
@@ -105,6 +117,7 @@ OPERATIONS = (
     "pointwise_conv2d",
     "linear",
     "squeeze_excite",
+    "inverted_residual",
     "batch_norm",
     "global_average_pool",
     "max_pool2d",
@@ -128,6 +141,7 @@ KERNELS: list[Kernel] = [
     _row("pointwise_conv2d", "cpu", "njit_tiled", "cpu.pointwise", rank=1),
     _row("linear", "cpu", "njit", "cpu.linear"),
     _row("squeeze_excite", "cpu", "njit", "cpu.squeeze_excite"),
+    _row("inverted_residual", "cpu", "njit", "cpu.inverted_residual"),
     _row("softmax", "cpu", "njit", "cpu.linear"),
     _row("global_average_pool", "cpu", "njit", "cpu.pooling"),
     _row("max_pool2d", "cpu", "njit", "cpu.pooling"),
@@ -147,12 +161,17 @@ KERNELS: list[Kernel] = [
     _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
     _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
     _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
+    *(
+        _row("inverted_residual", "cpu", variant, "blocked.blocks", -1, name, _vectorised_block)
+        for variant, name in (("simd", "one_after_another"), ("simd_split", "split"), ("simd_ring", "ring"))
+    ),
     _row("conv2d", "cuda", "numba_cuda", "cuda.convolution"),
     _row("depthwise_conv2d", "cuda", "numba_cuda", "cuda.depthwise"),
     _row("mixed_depthwise_conv2d", "cuda", "numba_cuda", "cuda.mixed"),
     _row("pointwise_conv2d", "cuda", "numba_cuda", "cuda.pointwise"),
     _row("linear", "cuda", "numba_cuda", "cuda.linear"),
     _row("squeeze_excite", "cuda", "numba_cuda", "cuda.squeeze_excite"),
+    _row("inverted_residual", "cuda", "numba_cuda", "cuda.inverted_residual"),
     _row("softmax", "cuda", "numba_cuda", "cuda.linear"),
     _row("global_average_pool", "cuda", "numba_cuda", "cuda.pooling"),
     _row("max_pool2d", "cuda", "numba_cuda", "cuda.pooling"),
@@ -225,11 +244,17 @@ def macs(operation: str, *arguments: Any, **geometry: Any) -> int:
         return prod(shape[:3]) * sum(weight.size for weight in weights)
     if operation == "squeeze_excite":
         return shape[0] * (bound["reduce_weight"].size + bound["expand_weight"].size)
+    if operation == "inverted_residual":
+        filtered = prod(shape[:3]) * (bound["weight"].size + bound["project_weight"].size)
+        return prod(bound["x"].shape[:3]) * bound["expand_weight"].size + filtered
     return 0
 
 
 def bytes_moved(operation: str, *arguments: Any, **geometry: Any) -> int:
-    """Return the least traffic of an operation in float32: every input read once, the result written once."""
+    """Return the least traffic of an operation in float32: every input read once, the result written once.
+
+    What a block computes in between counts for nothing: it need not leave the cache.
+    """
     values = prod(output_shape(operation, *arguments, **geometry))
     for value in _bind(operation, arguments, geometry).values():
         arrays = value if isinstance(value, list) else [value]
@@ -239,7 +264,7 @@ def bytes_moved(operation: str, *arguments: Any, **geometry: Any) -> int:
 
 _ARRAYS = {
     *("x", "y", "residual", "weight", "weights", "bias", "mean", "variance"),
-    *("reduce_weight", "reduce_bias", "expand_weight", "expand_bias"),
+    *("reduce_weight", "reduce_bias", "expand_weight", "expand_bias", "project_weight", "project_bias"),
 }
 
 
@@ -253,6 +278,6 @@ def _bind(operation: str, arguments: tuple, geometry: dict[str, Any]) -> dict[st
     for name in _ARRAYS & bound.keys():
         if name == "weights":
             bound[name] = [stand_in(weight) for weight in bound[name]]
-        elif bound[name] is not None:
+        elif not isinstance(bound[name], (bool, type(None))):  # the residual of a block is said by a flag
             bound[name] = stand_in(bound[name])
     return bound

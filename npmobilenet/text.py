@@ -27,6 +27,11 @@ def plural(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
+def megabytes(size: int | None) -> str:
+    """Such as ``6.02 MB``; nothing of nothing."""
+    return f"{size / 1e6:.2f} MB" if size else ""
+
+
 def binary_size(size: int) -> str:
     """Such as ``64 KB``, ``16 MB``, of a power of two."""
     return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"

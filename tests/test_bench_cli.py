@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from npmobilenet.bench import compare, documents, ladder, machine_limits, markers, noise, papers, record
-from npmobilenet.bench.layers import TOLERANCE, find_layer, largest_error, layers
+from npmobilenet.bench.layers import TOLERANCE, blocks, find_layer, largest_error, layers
 from npmobilenet.bench.progress import progress
 from npmobilenet.bench.roofline import Roofline
 from npmobilenet.cli import main
@@ -90,6 +90,7 @@ def test_every_rung_of_a_ladder(saved, capsys):
 def test_a_slow_rung_is_timed_on_a_part_and_says_so(monkeypatch, capsys):
     monkeypatch.setattr(ladder, "PART", 2000)
     monkeypatch.setattr(ladder, "PATIENCE", 0.0)
+    monkeypatch.setattr(ladder, "SURE", 0.0)
     assert main(["bench", "--ladder", "mixed", "--shape", "3.5-9x9x20-s2", "--rounds", "1"]) == 0
     output = capsys.readouterr().out
     assert "* python: the least of 3 calls on 4 of 20 output channels, multiplied" in output
@@ -123,6 +124,54 @@ def test_shapes(operation, text, shape, weights):
     assert out.shape[3] == part.channels == part.narrowed(part.macs).channels
 
 
+@compiled_only
+def test_the_ladder_of_a_block(tmp_path, capsys):
+    files = tmp_path / "run.json", tmp_path / "run.csv"
+    options = ["--ladder", "fused", "--shape", "3-12x11x4x24x4", "--rounds", "2", "--threads", "1,2"]
+    assert main(["bench", *options, "--json", str(files[0]), "--csv", str(files[1])]) == 0
+    output = capsys.readouterr().out
+    assert "inverted_residual: layer k3-1x12x11x4x24x4, 0.05 million" in output and "0.03 MB" in output
+    for found in json.loads(files[0].read_text())["ladders"]:
+        rows = {row["rung"]: row for row in found["rows"]}
+        assert [*rows] == [rung.name for rung in LADDERS["inverted_residual"]]
+        whole = 4 * 2 * 12 * 11 * 24
+        assert rows["python"]["between"] == rows["njit"]["between"] == whole == 2 * rows["njit_split"]["between"]
+        assert rows["njit_fused"]["between"] == found["threads"] * 4 * 4 * 11 * 24
+        assert rows["simd"]["between"] >= whole
+        assert {name for name, row in rows.items() if row["prepared"]} == {"simd", "simd_split", "simd_ring"}
+    with files[1].open() as stream:
+        assert {line["between"] for line in csv.DictReader(stream) if line["rung"] == "njit"} == {str(whole)}
+
+
+@compiled_only
+def test_a_block_of_a_network_has_a_row_inside_it(monkeypatch):
+    layer = find_layer("inverted_residual", "mobilenet_v2/block5")
+    assert layer.title == "block5-k3-1x28x28x32x192x32" and layer.options["residual"]
+    assert layer.macs == 28 * 28 * 192 * (32 + 9 + 32)
+    for threads in (1, 100):  # one call; three, since a strip would be too low for so many threads
+        assert ladder.in_network(layer, threads)()["seconds"] > 0
+    assert ladder.in_network(find_layer("inverted_residual", "3-9x9x4x8x4"), 1) is None
+
+
+def test_blocks_and_their_shapes():
+    names = [layer.name for layer in blocks("mobilenet_v2")]
+    assert names == [f"block{number}" for number in range(2, 18)]  # the first one has no expansion
+    assert blocks("mobilenet_v1") == []
+    assert {layer.name for layer in blocks("mobilenet_v3_large")} == {
+        "block2",
+        "block3",
+        *map("block{}".format, range(7, 11)),
+    }
+    first = blocks("mobilenet_v2")[0]
+    assert first.title == "block2-k3-1x112x112x16x96x24-s2" and not first.options["residual"]
+    layer = find_layer("inverted_residual", "5-9x8x3x10x4-s2")
+    assert layer.shape == (1, 9, 8, 3) and layer.title == "k5-1x9x8x3x10x4-s2" and not layer.options["residual"]
+    assert find_layer("inverted_residual", "3-9x8x3x10x3").options["residual"]
+    part = layer.narrowed(layer.macs // 2)
+    assert part.channels == 5 and part.macs == layer.macs // 2
+    assert part.reference().shape == layer.reference().shape == (1, 5, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -132,6 +181,9 @@ def test_shapes(operation, text, shape, weights):
         (["--ladder", "depthwise", "--shape", "0-9x9x4"], "is written as"),
         (["--ladder", "depthwise", "--shape", "mobilenet_v2/stem"], "there are: block1.depthwise"),
         (["--ladder", "depthwise", "--shape", "nonet/stem"], "no architecture 'nonet'"),
+        (["--ladder", "fused", "--shape", "3-9x9x4x4"], "is written as 3-112x112x16x96x24-s2, or as a network's block"),
+        (["--ladder", "fused", "--shape", "3-9x9x4x0x4"], "is written as 3-112x112x16x96x24-s2"),
+        (["--ladder", "fused", "--shape", "mobilenet_v2/block1"], "there are: block2, block3"),
         (["--ladder", "depthwise", "mobilenet_v2"], "takes a --shape, no network"),
         (["--shape", "3-9x9x4"], "--ladder"),
         (["no_such_network"], "no_such_network"),

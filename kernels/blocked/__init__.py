@@ -16,6 +16,7 @@ depthwise kernel reads is stored *padded*, with its frame of zeros, so that no k
 ``padding``            the frame of zeros around a padded tensor
 ``inverted_residual``  expand, depthwise, project over strips of rows, the expanded strip in the cache
 ``operations``         single operations on NHWC arrays, as the reference defines them
+``blocks``             whole blocks likewise, fused and not
 ``library``            all of them compiled together
 ``walker``             runs a table of kernel calls on one or several threads
 ``mailbox``            how a thread that waits in compiled code is told what to do

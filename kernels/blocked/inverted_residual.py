@@ -19,10 +19,14 @@ the strips and chunks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from npmobilenet.kernels.blocked import stem
 from npmobilenet.kernels.blocked.depthwise import NO_RING
 from npmobilenet.kernels.blocked.layout import Arguments, Fields, k_unit, tiles
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer
+from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target
+
+SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
 
 # The depthwise: output `rows` x `columns`, stride, K_h, zeros above, left and right, input `height` x `width`;
 # `depthwise` is the address of its "blocks" function. `chunk` of `blocks` are computed at a time; `strip` output
@@ -40,6 +44,81 @@ BLOCK = Fields(
     "residual residual_plane out_offsets scratch_depthwise"
 )
 PAIR = Fields(f"{_BOTH} mean reciprocal")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a block is cut, so that what is computed in between stays in the cache.
+
+    Attributes
+    ----------
+    strip : int
+        Output rows of one item.
+    chunk : int
+        Channel blocks that are computed at a time.
+    held : int
+        Expanded rows that the scratch has room for.
+    expanded, filtered : int
+        Bytes of a channel block's expanded rows, and of its filtered ones.
+    """
+
+    strip: int
+    chunk: int
+    held: int
+    expanded: int
+    filtered: int
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Of every thread."""
+        return self.chunk * (self.expanded + self.filtered)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What decides how a block is cut: output rows and columns, vectors of an expanded row inside its frame.
+
+    ``blocks`` are the channel blocks of the expansion; ``window`` is the height of the depthwise window.
+    """
+
+    target: Target
+    rows: int
+    columns: int
+    row_vectors: int
+    stride: int
+    window: int
+    blocks: int
+
+    def by_rows(self, budget: int) -> Cut:
+        """For the ring: strips as high as ``budget`` bytes of scratch allow, the same number of them, evenly."""
+        least = -(-(self.window - self.stride) // self.stride)  # a strip is at least as high as what it shares
+
+        def cut(strip: int) -> Cut:
+            return self._cut(strip, self.blocks, 2 * strip * self.stride)
+
+        fitting = [strip for strip in range(1, self.rows + 1) if cut(strip).scratch_bytes <= budget]
+        highest = max([1, least, *fitting])
+        return cut(max(least, -(-self.rows // (-(-self.rows // highest)))))
+
+    def by_channels(self, threads: int, budget: int, parts: int | None = None) -> Cut:
+        """For the split: a strip for each thread, and so many channels at a time as fit, or 1 / ``parts`` of them."""
+        strip = -(-self.rows // threads)
+        whole = self._cut(strip, 1, (strip - 1) * self.stride + self.window)
+        chunk = chunk_of(self.target, whole.scratch_bytes, budget)
+        if parts:
+            wide = tiles(self.target)[0].blocks
+            chunk = -(-self.blocks // (wide * parts)) * wide
+        return self._cut(strip, min(self.blocks, chunk), whole.held)
+
+    def _cut(self, strip: int, chunk: int, held: int) -> Cut:
+        size = self.target.bytes
+        return Cut(strip, chunk, held, held * self.row_vectors * size, strip * self.columns * size)
+
+
+def chunk_of(target: Target, block_bytes: int, budget: int) -> int:
+    """How many channel blocks of so many bytes fit: whole panels, one at least."""
+    wide = tiles(target)[0].blocks
+    return max(wide, budget // block_bytes // wide * wide)
 
 
 def define(library: Library, stem_window: tuple) -> None:

@@ -62,16 +62,31 @@ class Walk:
         Work items of an image.
     fields : Fields
         The kernel's arguments.
+    shares : int
+        How often a thread takes items: of an image as many at a time as make so many shares of its part.
+    scratch_bytes : int
+        Memory that the kernel needs for each thread.
     """
 
-    def __init__(self, shape: Shape, threads: int, kernel: int, items: int, fields: Fields) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        threads: int,
+        kernel: int,
+        items: int,
+        fields: Fields,
+        shares: int = 4,
+        scratch_bytes: int = 0,
+    ) -> None:
         self._shape, self._threads, self._fields = shape, min(threads, items), fields
-        self._start = [kernel, items, max(1, items // (4 * self._threads))]
+        self._start = [kernel, items, max(1, items // (shares * self._threads))]
         self._rows: list[list[int]] = []
         self._outputs: list[np.ndarray] = []
         self._late: list[tuple[np.ndarray, np.ndarray]] = []
         self._kept: list[object] = []
         self._counters: list[tuple[np.ndarray, int]] = []
+        self._scratch = [aligned(scratch_bytes // 4 + 16) for _ in range(self._threads)]
+        self._scratch_addresses = [scratch.ctypes.data for scratch in self._scratch]
 
     def add(self, *, out: np.ndarray, late: np.ndarray | None = None, **values: int | np.ndarray) -> None:
         """Add an image; arrays among the arguments stand for their addresses.
@@ -115,10 +130,10 @@ class Walk:
             return
         _, *about = self._table
         counters, address = self._new_counters()
-        walk = (*about, address, 0)  # these kernels need no scratch
-        if self._threads > 1:
-            helpers.ask([walk] * (self._threads - 1), (self, counters))
-        library.walker()(*walk)
+        mine, *theirs = ((*about, address, scratch) for scratch in self._scratch_addresses)
+        if theirs:
+            helpers.ask(theirs, (self, counters))
+        library.walker()(*mine)
         for out, late in self._late:
             out += late
 
@@ -151,7 +166,7 @@ def conv2d(
     )
     if groups != 1 or g.dilation != (1, 1):
         raise ValueError(f"groups and dilation must be 1 in this kernel, got {groups} and {g.dilation}")
-    end, target, (_, rows, columns, c_out) = _end(activation), host(), g.shape
+    end, target, (_, rows, columns, c_out) = end_of(activation), host(), g.shape
     kernel = library.stem_window(g.kernel, g.stride, target, tile).address(stem.name(g.kernel, g.stride))
     widest = (tile or tiles(target)[0]).blocks
     weights, sums = pack_stem(target, checks.float32(weight), widest), pack_channels(target, checks.bias(bias, c_out))
@@ -186,7 +201,7 @@ def depthwise_conv2d(
     g = checks.depthwise_conv2d(
         x, weight, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    end, target = _end(activation), host()
+    end, target = end_of(activation), host()
     kernel = library.window(g.kernel, g.stride, target, tiling).address(depthwise.window_name(g.kernel, g.stride))
     weights = pack_channels(target, checks.float32(weight))
     steps = {"tap_row": g.dilation[0], "tap_column": g.dilation[1] * target.bytes}
@@ -213,7 +228,7 @@ def mixed_depthwise_conv2d(
     g = checks.mixed_depthwise_conv2d(
         x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
     )
-    end, target, pads = _end(activation), host(), [group.pads for group in g.groups]
+    end, target, pads = end_of(activation), host(), [group.pads for group in g.groups]
     runs = mixed.runs(target, [checks.float32(w) for w in weights], pads, [group.dilation for group in g.groups])
     packed = [run.packed(target) for run in runs]
     table = mixed.table([
@@ -267,7 +282,7 @@ def pointwise_conv2d(
     With groups, an infinity or NaN may make NaN of its pixel in the group beside its own, too.
     """
     g = checks.pointwise_conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation)
-    end, target, (_, rows, columns, c_out) = _end(activation), host(), g.shape
+    end, target, (_, rows, columns, c_out) = end_of(activation), host(), g.shape
     weight, widest = checks.float32(weight), (tile or tiles(target)[0]).blocks
     if groups == 1:
         weights, inputs = pack_pointwise(target, weight, widest), 0
@@ -317,7 +332,7 @@ def linear(
 ) -> Walk:
     """Fully connected layer, a vector times a matrix for each row of the batch: (N, C_in) -> (N, C_out)."""
     g = checks.linear(x, weight, bias, activation=activation)
-    end, target, (c_in, c_out) = _end(activation), host(), weight.shape
+    end, target, (c_in, c_out) = end_of(activation), host(), weight.shape
     weights, sums = pack_linear(target, checks.float32(weight), checks.bias(bias, c_out))
     k, width = -(-c_in // UNROLL) * UNROLL, panel_blocks(target) * target.lanes
     walk = Walk(g.shape, threads, library.common(target).address("linear"), sums.size // width, LINEAR)
@@ -326,7 +341,7 @@ def linear(
     return walk
 
 
-def _end(activation: str) -> dict[str, int | np.ndarray]:
+def end_of(activation: str) -> dict[str, int | np.ndarray]:
     """How a kernel ends: with a clamp, or another activation after one that changes nothing."""
     known = (*CLAMPS, *activations.ZERO_PRESERVING)
     if activation not in known:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Size
 from npmobilenet.kernels.cuda import device, launch
+from npmobilenet.kernels.cuda.depthwise import prepare_depthwise_conv2d
 from npmobilenet.kernels.cuda.device import cuda
-from npmobilenet.kernels.cuda.launch import Launch, divided, stand_in
+from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
+from npmobilenet.kernels.cuda.pointwise import prepare_pointwise_conv2d
 from npmobilenet.kernels.cuda.registers import QUAD, activate, add, fill, mask, multiply, read, slide, write
 
 SHARED_BYTES = 48 * 1024  # what every device gives to a block without being asked
@@ -210,8 +213,8 @@ def prepare_inverted_residual(
     *,
     stride: Size = 1,
     padding: PaddingSpec = 0,
-    expand_activation: str = "none",
-    depthwise_activation: str = "none",
+    expand_activation: str = "relu6",
+    depthwise_activation: str = "relu6",
     project_activation: str = "none",
     residual: bool = False,
     dtype: Any = np.float32,
@@ -251,3 +254,52 @@ def prepare_inverted_residual(
         tuple(range(8)),
         launch.storage(dtype),
     )
+
+
+def inverted_residual(
+    x: np.ndarray,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray | None,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    project_weight: np.ndarray,
+    project_bias: np.ndarray | None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    residual: bool = False,
+    expand_activation: str = "relu6",
+    depthwise_activation: str = "relu6",
+    project_activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Inverted residual in tiles of pixels, or where that does not pay in three kernels: -> (N, P, Q, C_out)."""
+    call = Call(x)
+    weights = (expand_weight, expand_bias, weight, bias, project_weight, project_bias)
+    window = {"stride": stride, "padding": padding}
+    activations = {
+        "expand_activation": expand_activation,
+        "depthwise_activation": depthwise_activation,
+        "project_activation": project_activation,
+    }
+    checks.inverted_residual(call.see(x), *map(call.see, weights), **window, residual=residual, **activations)
+    (_, expanded), c_out = expand_weight.shape, project_weight.shape[1]
+    x_shape, x = tuple(x.shape), call.flat(x)
+    biases = call.bias(expand_bias, expanded), call.bias(bias, expanded), call.bias(project_bias, c_out)
+    one = prepare_inverted_residual(
+        x_shape, expanded, weight.shape[:2], c_out, **window, **activations, residual=residual, dtype=call.dtype
+    )
+    if one:
+        return call(one, out, x, expand_weight, biases[0], weight, biases[1], project_weight, biases[2])
+    expand = prepare_pointwise_conv2d(x_shape, expand_weight.shape, activation=expand_activation, dtype=call.dtype)
+    middle = prepare_depthwise_conv2d(
+        expand.shape, weight.shape, **window, activation=depthwise_activation, dtype=call.dtype
+    )
+    project = prepare_pointwise_conv2d(
+        middle.shape, project_weight.shape, activation=project_activation, residual=residual, dtype=call.dtype
+    )
+    between = [cuda.device_array(prod(each.shape), call.dtype) for each in (expand, middle)]
+    expand(0, x, call.flat(expand_weight), call.flat(biases[0]), between[0])
+    middle(0, between[0], call.flat(weight), call.flat(biases[1]), between[1])
+    return call(project, out, between[1], project_weight, biases[2], extras=(x,) if residual else ())

@@ -84,7 +84,7 @@ def choose(pixels: int, c_in: int, c_out: int, batch: int, multiprocessors: int)
     """
 
     def time(tile: Tile) -> float:
-        blocks = divided(pixels, tile.pixels) * divided(c_out, tile.channels) * batch
+        blocks = max(1, divided(pixels, tile.pixels) * divided(c_out, tile.channels) * batch)
         steps = divided(c_in, tile.depth * tile.slices)
         beside = min(2 if tile.rows * tile.columns > 32 else 3, divided(blocks, multiprocessors))
         sums = tile.depth * (tile.rows * tile.columns + (tile.rows + tile.columns) / 2)

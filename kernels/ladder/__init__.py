@@ -186,6 +186,67 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             threads=True,
         ),
     ),
+    "inverted_residual": (
+        Rung(
+            "python",
+            "ladder.inverted_residual:python",
+            "The three formulas as they stand, one operation after the other: the interpreter spends hundreds of "
+            "instructions on every multiply-add.",
+        ),
+        Rung(
+            "numpy",
+            "ladder.inverted_residual:numpy_operations",
+            "Two matrix products by NumPy's BLAS library, and between them one product of whole images for each tap: "
+            "the expanded image, the largest of all, goes through memory dozens of times.",
+        ),
+        Rung(
+            "njit",
+            "ladder.inverted_residual:njit_operations",
+            "Three compiled kernels: the expanded image is written once and read once, and so is the filtered one, but "
+            "they are larger than the nearer caches. Threads share the pixels and rows of one kernel after the other.",
+            threads=True,
+        ),
+        Rung(
+            "njit_split",
+            "ladder.inverted_residual:njit_split",
+            "The same kernels on one half of the expanded channels, then on the other, as filtering looks at each by "
+            "itself (the paper's t-way split): half the memory between, for shorter inner loops and a second pass over "
+            "the result, so that it need not be faster. Threads share each kernel as before.",
+            threads=True,
+        ),
+        Rung(
+            "njit_fused",
+            "cpu.inverted_residual:inverted_residual",
+            "Row by row through all three: of the expanded image a ring of K_h rows is kept, which stays in the cache "
+            "with all its channels, and the result is written once. Threads take a strip of rows each, and expand anew "
+            "the rows that two strips share.",
+            threads=True,
+        ),
+        Rung(
+            "simd",
+            "blocked.blocks:one_after_another",
+            "Explicit vectors in blocks of channels, with sums in registers: the engine's three kernels one after "
+            "another, so fast that the way of the expanded image to a farther cache and back begins to count. Threads "
+            "share the channels of one kernel after the other.",
+            threads=True,
+        ),
+        Rung(
+            "simd_split",
+            "blocked.blocks:split",
+            "One kernel, a chunk of expanded channels at a time, which stays in the cache: each weight is read once, "
+            "which is best for small images with many channels, but every chunk goes once more through the sums of the "
+            "projection. Threads take a strip of rows each.",
+            threads=True,
+        ),
+        Rung(
+            "simd_ring",
+            "blocked.blocks:ring",
+            "One kernel, a strip of rows at a time with all channels, and the rows that two strips share kept in a "
+            "ring: every sum is finished in registers, which is best for large images whose weights stay in the cache. "
+            "Threads take several strips in a row.",
+            threads=True,
+        ),
+    ),
     "pointwise_conv2d": (
         Rung(
             "python",

@@ -15,7 +15,7 @@ import numpy as np
 
 from npmobilenet.graph import Node
 from npmobilenet.kernels.blocked import activation, depthwise, library, linear, stem
-from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR
+from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR, SCRATCH_BYTES, Extent, chunk_of
 from npmobilenet.kernels.blocked.layout import CLAMPS, Fields, Frame, k_unit, panels, tiles
 from npmobilenet.kernels.blocked.padding import CLEAR, FRAME, PAD
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
@@ -24,7 +24,6 @@ from npmobilenet.kernels.blocked.pooling import POOL, SCALE
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
 
-SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
 SHARES = 4  # of each thread's part of a layer: small enough to even out, large enough to keep caches warm
 
 
@@ -252,45 +251,30 @@ class Calls:
         """A fused block: by strips of rows in a ring, or by chunks of channels (`inverted_residual`)."""
         expand, middle, project = group
         is_stem = expand.operation == "conv2d"
-        size = self.target.bytes
         _, (left, right) = self.plan.pads(middle)
         width, (_, rows, columns) = self.plan.shapes[expand.name][2], self.plan.shapes[middle.name]
+        stride, window = middle["stride"][0], self.plan.reach(middle)
         blocks = self.plan.blocks(expand.name)
-        stride, kernel_height = middle["stride"][0], self.plan.reach(middle)
+        extent = Extent(self.target, rows, columns, left + width + right, stride, window, blocks)
         split = self.plan.is_split(expand, project)
-
-        def held(strip: int) -> int:
-            """Expanded rows."""
-            return (strip - 1) * stride + kernel_height if split else 2 * strip * stride
-
-        def scratch(strip: int) -> tuple[int, int]:
-            """Bytes of a block's expanded rows and of its filtered ones."""
-            return held(strip) * (left + width + right) * size, strip * columns * size
-
         if split:
-            strip = -(-rows // self.plan.threads)
-            chunk = min(blocks, self._split_chunk(blocks) or self._chunk(sum(scratch(strip))))
+            cut = extent.by_channels(self.plan.threads, SCRATCH_BYTES, self.plan.split)
         else:
-            least = -(-(kernel_height - stride) // stride)  # a strip is at least as high as what it shares
-            fitting = [n for n in range(1, rows + 1) if blocks * sum(scratch(n)) <= SCRATCH_BYTES]
-            strip = max([1, least, *fitting])
-            strip = max(least, -(-rows // (-(-rows // strip))))  # the same number of strips, evenly
-            chunk = blocks
-        scratch_plane, _ = scratch(strip)
-        self.plan.scratch_bytes = max(self.plan.scratch_bytes, chunk * sum(scratch(strip)))
+            cut = extent.by_rows(SCRATCH_BYTES)
+        self.plan.scratch_bytes = max(self.plan.scratch_bytes, cut.scratch_bytes)
         weights, bias = self.plan.program.addresses[project.name]
         widths = panels(self.target, project["channels"])
         residual = project.inputs[1] if project.attributes.get("residual") else None
         frame = self.plan.frames[project.name]
         return self._row(
             "stem_residual_ring" if is_stem else f"inverted_residual_{'split' if split else 'ring'}",
-            -(-rows // strip),
+            -(-rows // cut.strip),
             BLOCK,
             shares=1,
-            **self._expand_and_filter(expand, middle, max(held(strip), (strip - 1) * stride + kernel_height)),
+            **self._expand_and_filter(expand, middle, cut.held),
             **self._out(project.name),
-            strip=strip,
-            chunk=chunk,
+            strip=cut.strip,
+            chunk=cut.chunk,
             project_weights=weights,
             project_bias=bias,
             project_units=-(-self.plan.shapes[middle.name][0] // k_unit(self.target)),
@@ -301,9 +285,9 @@ class Calls:
             unlimited=self.plan.program.clamps["none"].ctypes.data,
             residual=self.at[residual] if residual else 0,
             residual_plane=self.plan.plane(residual) if residual else 0,
-            out_offsets=self.plan.constant(frame.offsets(size)) if frame.padded else 0,
-            scratch_plane=scratch_plane,
-            scratch_depthwise=chunk * scratch_plane,
+            out_offsets=self.plan.constant(frame.offsets(self.target.bytes)) if frame.padded else 0,
+            scratch_plane=cut.expanded,
+            scratch_depthwise=cut.chunk * cut.expanded,
         )
 
     def _pair(self, group: tuple[Node, ...]) -> list[int]:
@@ -312,7 +296,7 @@ class Calls:
         plane = self.plan.expanded_bytes(expand, middle)
         _, (left, right) = self.plan.pads(middle)
         row_bytes = (left + self.plan.shapes[expand.name][2] + right) * self.target.bytes
-        chunk = self._chunk(plane)
+        chunk = chunk_of(self.target, plane, SCRATCH_BYTES)
         self.plan.scratch_bytes = max(self.plan.scratch_bytes, chunk * plane)
         (mean, *_) = self.plan.squeeze_vectors(squeeze)
         return self._row(
@@ -327,16 +311,6 @@ class Calls:
             mean=self.at[mean],
             reciprocal=self._reciprocal(prod(self.plan.shapes[middle.name][1:])),
         )
-
-    def _chunk(self, block_bytes: int) -> int:
-        """How many channel blocks of so many bytes are computed at a time: whole panels."""
-        wide = tiles(self.target)[0].blocks
-        return max(wide, SCRATCH_BYTES // block_bytes // wide * wide)
-
-    def _split_chunk(self, blocks: int) -> int | None:
-        """How many channel blocks a part has if the plan is to split them so many times: whole panels."""
-        wide = tiles(self.target)[0].blocks
-        return -(-blocks // (wide * self.plan.split)) * wide if self.plan.split else None
 
     def _expand_and_filter(self, expand: Node, middle: Node, held: int) -> dict[str, int]:
         """What the kernels of `inverted_residual` know of expansion and depthwise; ``held`` rows are in the scratch."""

@@ -27,7 +27,9 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("instead of a network's layers").add_mutually_exclusive_group()
     what.add_argument(
-        "--ladder", metavar="OPERATION", help="every version of an operation: depthwise, pointwise, mixed, conv2d"
+        "--ladder",
+        metavar="OPERATION",
+        help="every version of an operation: depthwise, pointwise, mixed, conv2d; fused: of a block",
     )
     what.add_argument("--peers", action="store_true", help="the network in every other runtime that is installed")
     what.add_argument(
@@ -41,7 +43,11 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--rounds", type=positive, metavar="N", help=f"turns of everything (default: {ROUNDS}; 9 with --peers)"
     )
     how.add_argument("--unfused", action="store_true", help="show every layer as a call of its own, too")
-    how.add_argument("--shape", metavar="SHAPE", help="of --ladder: 3-56x56x144-s2, or mobilenet_v2/block3.depthwise")
+    how.add_argument(
+        "--shape",
+        metavar="SHAPE",
+        help="of --ladder: 3-56x56x144-s2, or mobilenet_v2/block3.depthwise; of fused mobilenet_v2/block5",
+    )
     how.add_argument("--across-machines", action="store_true", help="--compare runs of different machines all the same")
     out = parser.add_argument_group("where to")
     out.add_argument("--json", type=Path, metavar="FILE", help="save the run")

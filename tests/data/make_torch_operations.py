@@ -16,7 +16,7 @@ stored = {"versions": np.array(f"torch {torch.__version__}, numpy {np.__version_
 for case in TORCH_CASES:
     arrays = case.arrays()
     for name, array in arrays.items():
-        for i, part in enumerate(array if isinstance(array, list) else [array]):
+        for i, part in enumerate(array if isinstance(array, list) else [] if array is None else [array]):
             stored[f"{case}/{name}{i if isinstance(array, list) else ''}"] = part
     stored[f"{case}/result"] = torch_result(case, arrays)
 path = Path(__file__).parent / "torch_operations.npz"

@@ -31,7 +31,9 @@ class Case:
         """Float32 inputs that depend on nothing but the case, spread over both sides of 0 and of 6."""
         rng = np.random.default_rng(zlib.crc32(str(self).encode()))
 
-        def make(name: str, shape: Sequence) -> np.ndarray | list[np.ndarray]:
+        def make(name: str, shape: Sequence | None) -> np.ndarray | list[np.ndarray] | None:
+            if shape is None:
+                return None
             if name == "weights":
                 return [make("weight", each) for each in shape]
             values = rng.standard_normal(shape).astype(np.float32)
@@ -79,6 +81,19 @@ def squeeze(n, h, w, c, r, **options):
     return Case("squeeze_excite", {"x": (n, h, w, c), **reduce, **expand}, options)
 
 
+def block(n, h, w, c_in, expanded, c_out, k=(3, 3), bias=True, **options):
+    shapes = {
+        "x": (n, h, w, c_in),
+        "expand_weight": (c_in, expanded),
+        "expand_bias": (expanded,) if bias else None,
+        "weight": (*k, expanded),
+        "bias": (expanded,) if bias else None,
+        "project_weight": (expanded, c_out),
+        "project_bias": (c_out,) if bias else None,
+    }
+    return Case("inverted_residual", shapes, options)
+
+
 def linear(n, c_in, c_out, bias=True, **options):
     shapes = {"x": (n, c_in), "weight": (c_in, c_out)}
     if bias:
@@ -112,6 +127,10 @@ TORCH_CASES = [
     pointwise(2, 3, 2, 6, 9, groups=3, residual=True, activation="relu"),
     squeeze(2, 4, 3, 7, 3),
     squeeze(1, 3, 3, 5, 2, activation="swish", gate="hard_sigmoid"),
+    block(2, 5, 4, 3, 8, 3, padding=1, residual=True),
+    block(1, 6, 7, 2, 5, 4, stride=2, padding="same", bias=False),
+    block(1, 5, 6, 3, 4, 2, k=(5, 3), stride=(2, 1), padding=((2, 1), (0, 2)), project_activation="relu"),
+    block(1, 4, 4, 2, 3, 2, padding="symmetric", expand_activation="swish", depthwise_activation="hard_swish"),
     Case(
         "mixed_depthwise_conv2d",
         {"x": (1, 7, 9, 8), "weights": [(3, 3, 3), (5, 5, 3), (7, 7, 2)], "bias": (8,)},
@@ -181,6 +200,36 @@ GROUPED_POINTWISE_TAILS = [
     pointwise(2, 3, 3, 15, 15, groups=15),
     pointwise(2, 3, 3, 6, 8, groups=2, residual=True, activation="relu6"),
     pointwise(1, 3, 3, 6, 8, groups=2, bias=False, activation="swish"),
+    pointwise(0, 3, 3, 4, 6),
+]
+BLOCK_TAILS = [
+    # channels, of which few are whole vectors; residual and stride as in MobileNetV2
+    *(
+        block(n, 6, 5, c, e, c, padding=1, residual=True)
+        for n, c, e in zip((1, 3) * 5, WIDTHS, (1, 6, 18, 20, 33, 16, 34, 40, 48, 90), strict=False)
+    ),
+    *(block(1, 7, 6, c, e, d, padding=1, stride=2) for c, e, d in ((5, 30, 7), (16, 96, 24), (24, 90, 17), (3, 3, 3))),
+    # sizes: a single pixel, few rows for many threads, several strips
+    *(
+        block(1, h, w, 3, 10, 3, stride=stride, padding=padding)
+        for h, w in (*SIZES, (2, 33), (29, 3))
+        for stride in (1, 2)
+        for padding in ("symmetric", "same")
+    ),
+    # windows and padding
+    *(block(1, 12, 9, 2, 9, 4, k=(k, k), stride=s, padding=k // 2) for k in (1, 2, 4, 5, 7) for s in (1, 2) if s <= k),
+    block(1, 9, 8, 4, 12, 5, k=(5, 3), padding=((0, 1), (2, 0)), stride=2),
+    block(1, 8, 9, 4, 12, 5, k=(3, 5), padding="same"),
+    block(2, 9, 8, 4, 12, 5, padding=((0, 1), (0, 1)), stride=2),
+    block(1, 5, 6, 3, 10, 4),  # without any
+    block(1, 3, 3, 2, 9, 3, padding=5),  # windows that lie in the padding altogether
+    *(block(1, 9, 7, 4, 10, 3, k=(5, 5), padding=pads, stride=s) for pads in (((7, 8), (9, 10)), 6) for s in (1, 3)),
+    # activations, bias
+    *(block(1, 4, 5, 3, 9, 4, padding=1, expand_activation=a) for a in ACTIVATIONS),
+    *(block(1, 4, 5, 3, 9, 4, padding=1, depthwise_activation=a) for a in ACTIVATIONS),
+    *(block(1, 4, 5, 4, 9, 4, padding=1, residual=True, project_activation=a) for a in ACTIVATIONS),
+    block(1, 4, 5, 4, 9, 4, padding=1, residual=True, bias=False),
+    block(0, 4, 4, 2, 6, 3, padding=1),  # an empty batch
 ]
 SQUEEZE_TAILS = [
     *(squeeze(n, 5, 3, c, r) for n, c, r in zip((1, 3) * 6, WIDTHS, WIDTHS[::-1], strict=True)),
@@ -253,6 +302,25 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
         return (x * activations[options.get("gate", "sigmoid")](scale)).permute(0, 2, 3, 1).contiguous().numpy()
     elif operation == "depthwise_conv2d":
         y = convolve(x, arrays["weight"][:, :, None], bias, x.shape[1], dilation)
+    elif operation == "inverted_residual":
+        first, second, third = (
+            activations[options.get(f"{part}_activation", default)]
+            for part, default in (("expand", "relu6"), ("depthwise", "relu6"), ("project", "none"))
+        )
+        stride, padding = pair(options.get("stride", 1)), options.get("padding", 0)
+        kernel = arrays["weight"].shape[:2]
+        (top, bottom), (left, right) = resolve_padding(padding, tuple(x.shape[2:]), kernel, stride)
+        biases = [
+            None if arrays[f"{name}bias"] is None else tensor(arrays[f"{name}bias"])
+            for name in ("expand_", "", "project_")
+        ]
+        y = first(F.conv2d(x, tensor(arrays["expand_weight"]).T[..., None, None], biases[0]))
+        y = F.pad(y, (left, right, top, bottom))
+        middle = tensor(arrays["weight"]).permute(2, 0, 1)[:, None]
+        y = second(F.conv2d(y, middle, biases[1], stride=stride, groups=y.shape[1]))
+        y = third(F.conv2d(y, tensor(arrays["project_weight"]).T[..., None, None], biases[2]))
+        y = y + x if options.get("residual") else y
+        return y.permute(0, 2, 3, 1).contiguous().numpy()
     elif operation == "mixed_depthwise_conv2d":
         parts = torch.split(x, [w.shape[2] for w in arrays["weights"]], dim=1)
         dilations = dilation if isinstance(dilation, list) else [dilation] * len(parts)

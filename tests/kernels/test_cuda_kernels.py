@@ -94,6 +94,8 @@ LARGE = [
     cases.pointwise(3, 23, 19, 60, 90, groups=2, residual=True, activation="relu6"),
     *(cases.linear(n, 1280, 1000) for n in (1, 8, 130)),
     cases.squeeze(3, 14, 14, 240, 20, activation="swish"),
+    cases.block(2, 56, 53, 24, 144, 24, padding=1, residual=True),
+    cases.block(2, 14, 14, 64, 384, 96, padding=1),  # three kernels
     Case("global_average_pool", {"x": (3, 14, 14, 200)}),
     Case("softmax", {"x": (3, 1000)}),
     Case("swish", {"x": (3, 100_003)}),
@@ -326,7 +328,9 @@ def test_an_inverted_residual_is_its_three_parts(monkeypatch, tile, size, c_in, 
         )
     )  # fmt: skip
     names = ("expand_activation", "depthwise_activation", "project_activation")
-    first, second, third = (options.get(name, "none") for name in names)
+    first, second, third = (
+        options.get(name, default) for name, default in zip(names, ("relu6", "relu6", "none"), strict=True)
+    )
     y = reference.pointwise_conv2d(x, expand, expand_bias, activation=first)
     geometry = {"stride": options.get("stride", 1), "padding": options["padding"]}
     y = reference.depthwise_conv2d(y, weight, bias, **geometry, activation=second)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from npmobilenet.kernels import reference, registry
+from npmobilenet.kernels.blocked import blocks
 from npmobilenet.kernels.ladder import LADDERS
-from tests.kernels.cases import MIXED_TAILS, TORCH_CASES, depthwise, pointwise
-from tests.kernels.test_cpu_kernels import NEEDS_COMPILER, small
+from tests.kernels.cases import BLOCK_TAILS, MIXED_TAILS, TORCH_CASES, block, depthwise, pointwise
+from tests.kernels.test_cpu_kernels import NEEDS_COMPILER, explicit_vectors, small
 from tests.kernels.tolerance import assert_close, tolerance
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
@@ -16,7 +17,15 @@ TAILS = [
     *(depthwise(2, 5, w, 9, padding=((0, 1), (left, 1))) for w, left in ((6, 0), (7, 1), (11, 2), (16, 1))),
     depthwise(1, 7, 16, 9, padding=1, stride=(2, 1), activation="swish"),
 ]
-CASES = [case for case in [*TORCH_CASES, *MIXED_TAILS, *TAILS] if case.operation in LADDERS and small(case)]
+BLOCKS = [
+    block(2, 23, 19, 5, 70, 5, padding=1, residual=True),
+    block(1, 22, 17, 7, 33, 20, k=(5, 5), padding="same", stride=2, depthwise_activation="swish"),
+    block(1, 9, 31, 17, 90, 3, k=(3, 7), padding=((0, 2), (5, 1))),
+    block(1, 13, 8, 3, 40, 4, k=(7, 2), padding=((4, 3), (0, 1)), stride=2),
+]
+CASES = [
+    case for case in [*TORCH_CASES, *MIXED_TAILS, *BLOCK_TAILS, *TAILS] if case.operation in LADDERS and small(case)
+]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +61,29 @@ def test_other_tiles_add_up_in_the_same_order(rung, case):
     assert np.array_equal(
         rung.function(**arrays, **case.options), engine.function(**arrays, **case.options), equal_nan=True
     )
+
+
+@explicit_vectors
+@pytest.mark.parametrize("case", BLOCKS, ids=str)
+def test_a_block_has_the_same_bits_however_it_is_cut(monkeypatch, case):
+    arrays = case.arrays()
+    expected = blocks.one_after_another(**arrays, **case.options)
+    for scratch_bytes in (1, 20_000, 1 << 40):
+        monkeypatch.setattr(blocks, "SCRATCH_BYTES", scratch_bytes)
+        for threads in (1, 2, 3):
+            for kernel in (blocks.split, blocks.ring):
+                assert np.array_equal(kernel(**arrays, **case.options, threads=threads), expected)
+
+
+def test_what_the_vector_kernels_of_a_block_refuse():
+    arrays = block(1, 5, 6, 3, 10, 3, padding=1).arrays()
+    for kernel in (blocks.one_after_another, blocks.split, blocks.ring):
+        with pytest.raises(ValueError, match="project_activation must be one of none, relu, relu6 in this kernel"):
+            kernel(**arrays, project_activation="swish")
+    for kernel in (blocks.split, blocks.ring):
+        for stride in ((1, 2), 4):
+            with pytest.raises(ValueError, match="stride must be square and at most 3, as the window, in this kernel"):
+                kernel(**arrays, padding=1, stride=stride)
 
 
 def test_rungs_are_rows_of_the_registry_in_order():

@@ -5,7 +5,7 @@ import pytest
 
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.prepared import prepare_of
-from tests.kernels.cases import Case, conv, depthwise, linear, mixed, pointwise
+from tests.kernels.cases import Case, block, conv, depthwise, linear, mixed, pointwise
 from tests.kernels.test_cpu_kernels import explicit_vectors
 
 PREPARED = [kernel for kernel in registry.KERNELS if kernel.backend != "cuda" and prepare_of(kernel.function)]
@@ -15,6 +15,7 @@ CASES = [
     mixed(2, 9, 8, (11, 10), (3, 5)),
     pointwise(2, 5, 3, 21, 19, residual=True, activation="relu"),
     pointwise(2, 5, 3, 21, 19, residual=True, activation="swish"),
+    block(2, 9, 8, 3, 21, 3, padding=1, residual=True),
     linear(2, 21, 19),
     Case("global_average_pool", {"x": (2, 5, 3, 21)}),
 ]

@@ -20,6 +20,8 @@ def stored():
 
 def stored_arrays(stored: dict, case: Case) -> dict:
     def load(name, shape):
+        if shape is None:
+            return None
         if name == "weights":
             return [stored[f"{case}/{name}{i}"] for i in range(len(shape))]
         return stored[f"{case}/{name}"]

@@ -94,6 +94,18 @@ def test_work_of_mobilenets_first_convolution():
         ("pointwise_conv2d", [(3, 5, 5, 4), (4, 6), None], {"residual": (3, 5, 5, 6)}, 3 * 25 * 24),
         ("pointwise_conv2d", [(3, 5, 5, 4), (2, 6)], {"groups": 2}, 3 * 25 * 12),
         ("squeeze_excite", [(3, 5, 5, 4), (4, 2), (2,), (2, 4), None], {"gate": "hard_sigmoid"}, 3 * 16),
+        (
+            "inverted_residual",
+            [(3, 5, 5, 4), (4, 8), (8,), (3, 3, 8), None, (8, 4), (4,)],
+            {"padding": 1, "stride": 2},
+            3 * (25 * 4 * 8 + 9 * (9 * 8 + 8 * 4)),
+        ),
+        (
+            "inverted_residual",
+            [(1, 5, 5, 4), (4, 8), None, (3, 3, 8), None, (8, 4), None],
+            {"padding": 1, "residual": True},
+            25 * 8 * (4 + 9 + 4),
+        ),
         ("linear", [(3, 4), (4, 6)], {"activation": "relu"}, 72),
         ("global_average_pool", [(3, 4, 4, 6)], {}, 0),
     ],
@@ -101,7 +113,9 @@ def test_work_of_mobilenets_first_convolution():
 def test_macs(operation, arguments, geometry, macs):
     assert registry.macs(operation, *arguments, **geometry) == macs
     count = sum(np.prod(s) for a in arguments if a for s in (a if isinstance(a, list) else [a]))
-    count += np.prod(geometry.get("residual", 0)) + np.prod(registry.output_shape(operation, *arguments, **geometry))
+    count += np.prod(geometry.get("residual", 0)) * (operation != "inverted_residual") + np.prod(
+        registry.output_shape(operation, *arguments, **geometry)
+    )
     assert registry.bytes_moved(operation, *arguments, **geometry) == 4 * count
 
 

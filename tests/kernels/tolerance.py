@@ -19,8 +19,11 @@ def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], e
     roundings go up as often as down, by about sqrt(K) instead of K (Higham, Accuracy and Stability of
     Numerical Algorithms, 2nd edition, sections 3.1 and 2.8). Allowed are four times that. The activations
     multiply an error by at most 1.5 (hard-swish at x = 3) and add a few roundings of the result. In a
-    squeeze-and-excitation three sums follow each other, and their errors add up.
+    squeeze-and-excitation three sums follow each other, and their errors add up. So they do in an inverted residual,
+    where each is that of its operation, and the later ones carry on what the earlier ones had.
     """
+    if operation == "inverted_residual":
+        return _block_tolerance(arrays, options, expected)
     if operation == "max_pool2d":
         return np.zeros(expected.shape)
     if operation == "softmax":  # exp(x - max) is off by a rounding of x - max, the sum as above
@@ -37,6 +40,26 @@ def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], e
         magnitude = getattr(reference, operation)(**positive, **linear)
         terms = _terms(operation, arrays, options)
     return 1.5 * 4 * np.sqrt(terms + 2) * UNIT * magnitude + 8 * UNIT * np.abs(expected)
+
+
+def _block_tolerance(arrays: dict[str, Any], options: dict[str, Any], expected: np.ndarray) -> np.ndarray:
+    window = {name: options[name] for name in ("stride", "padding") if name in options}
+    shortcut = {"residual": arrays["x"]} if options.get("residual") else {}
+    y, error = arrays["x"], np.zeros(arrays["x"].shape)
+    for operation, prefix, function, extra, others in (
+        ("pointwise_conv2d", "expand_", "relu6", {}, {}),
+        ("depthwise_conv2d", "", "relu6", {}, window),
+        ("pointwise_conv2d", "project_", "none", shortcut, {}),
+    ):
+        compute, weight = getattr(reference, operation), arrays[f"{prefix}weight"]
+        inputs = {"x": y, "weight": weight, **extra}
+        if arrays[f"{prefix}bias"] is not None:
+            inputs["bias"] = arrays[f"{prefix}bias"]
+        geometry = {**others, "activation": options.get(f"{prefix or 'depthwise_'}activation", function)}
+        y = compute(**inputs, **geometry)
+        carried = 1.5 * compute(error, np.abs(weight), **others)
+        error = carried + tolerance(operation, inputs, geometry, y)
+    return error
 
 
 def _terms(operation: str, arrays: dict[str, Any], options: dict[str, Any]) -> int:
