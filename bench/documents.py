@@ -17,7 +17,7 @@ from npmobilenet.bench import markers, readme
 from npmobilenet.bench.ladder import BLAS_THREADS, ENGINE, LAYERS, is_part, ladder_names, notes
 from npmobilenet.bench.machine import heading
 from npmobilenet.bench.noise import NOISY
-from npmobilenet.text import dimensions, plural
+from npmobilenet.text import dimensions, megabytes, plural
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -109,7 +109,8 @@ def _ladder_table(least: dict, more: Sequence[dict]) -> Iterator[str]:
         for one in more
         for name in (f"ms, {plural(one['threads'], 'thread')}", f"over {plural(least['threads'], 'thread')}")
     ]
-    yield from _header("version", "ms", "speed-up", "GFLOP/s", "of peak", *columns)
+    keeps = any(row.get("between") for row in least["rows"])
+    yield from _header("version", "ms", "speed-up", "GFLOP/s", "of peak", *["between"] * keeps, *columns)
     others = [{row["rung"]: row for row in one["rows"]} for one in more]
     for row in least["rows"]:
         cells = []
@@ -125,6 +126,7 @@ def _ladder_table(least: dict, more: Sequence[dict]) -> Iterator[str]:
             f"×{row['speedup']:,.{0 if row['speedup'] >= 100 else 1}f}",
             f"{row['gflops']:.3g}",
             f"{row['of_peak']:.1%}",
+            *[megabytes(row["between"])] * keeps,
             *cells,
         )
 
