@@ -140,6 +140,8 @@ class Machine:
             mix: dict[str, int] = {}
             for instruction in (*block.body, *([block.end] if block.end else ())):
                 kind = arithmetic.kind_of(instruction.op)
+                if instruction.op.startswith("mov") and isinstance(instruction.operands[1], Number):
+                    kind = "constant"  # other moves need no instruction of the hardware's
                 mix[kind] = mix.get(kind, 0) + 1
             mixes.append(mix)
         return mixes

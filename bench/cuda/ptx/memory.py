@@ -51,6 +51,7 @@ class Traffic:
     least: int = 0  # sectors that hold what is asked for, or passes without conflicts
     lines: int = 0
     bytes: int = 0  # that are asked for, those that several threads ask for at once counted once
+    asked: int = 0  # bytes by all threads
 
 
 @dataclass
@@ -161,6 +162,7 @@ class Device:
         asked = asked[asked[:, -1] >= 0]
         traffic.requests += len(asked)
         traffic.threads += int(np.count_nonzero(active))
+        traffic.asked += int(np.count_nonzero(active)) * size
         useful = int(_changes(asked).sum()) * size
         traffic.bytes += useful
         traffic.sectors += int(_changes(asked >> 5).sum())

@@ -105,8 +105,9 @@ def parse(text: str) -> Program:
         types += [kind] * int(count)
     for kind, names in re.findall(r"\.reg\s+\.(\w+)\s+([^<;]+);", body):
         for each in re.split(r"\s*,\s*", names.strip()):
-            registers[each] = len(types)
-            types.append(kind)
+            if each not in registers:
+                registers[each] = len(types)
+                types.append(kind)
     return Program(name, places, types, shared, shared_bytes, local_bytes, _blocks(body, registers))
 
 
@@ -131,7 +132,7 @@ def _blocks(body: str, registers: dict[str, int]) -> list[Block]:
             if blocks[-1].body or blocks[-1].end:
                 blocks.append(Block())
             labels[text[:-1]] = len(blocks) - 1
-        elif text.strip("{};") and not text.startswith((".reg", ".shared", ".local", *_IGNORED)):
+        elif text.strip("{};") and not text.startswith((".reg", "{.reg", "{ .reg", ".shared", ".local", *_IGNORED)):
             instruction = _instruction(text.rstrip(";"), registers)
             if blocks[-1].end:
                 blocks.append(Block())
@@ -146,7 +147,7 @@ def _blocks(body: str, registers: dict[str, int]) -> list[Block]:
 
 
 def _instruction(text: str, registers: dict[str, int]) -> Instruction:
-    match = re.fullmatch(r"(?:@(!?)(%\w+)\s+)?([a-z][\w.:]*)\s*(.*)", text)
+    match = re.fullmatch(r"(?:@(!?)(%?\w+)\s+)?([a-z][\w.:]*)\s*(.*)", text)
     if match is None:
         raise PtxError(f"not an instruction: {text}")
     negated, guard, op, rest = match.groups()
