@@ -158,7 +158,7 @@ class Memory:
         elif lanes == 1:
             kind, letter, count, name = SHORT, "h", 1, "b16"
         else:
-            kind, letter, count, name = INT, "r", lanes // 2, "b32"
+            kind, letter, count, name = INT, "r", lanes // 2, "u32"
         vector = f".v{count}" if count > 1 else ""
         targets = ", ".join(f"${v}" for v in range(count))
         zeros = "".join(f"mov.{name} ${v}, {'0f00000000' if kind == FLOAT else 0}; " for v in range(count))
