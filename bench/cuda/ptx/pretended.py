@@ -38,7 +38,7 @@ class WrongKernel(AssertionError):
 def compiler_missing() -> str | None:
     """Return why kernels cannot be compiled here, or None if they can."""
     if device.cuda is None:
-        return "numba-cuda is not there"
+        return f"CUDA is {device.problem()}"
     if device.SIMULATED:
         return "the simulator is switched on"
     try:
