@@ -7,6 +7,6 @@
 
 One call on a machine with a GPU and nothing else: what is not installed is left out, and what fails is a line in the
 report. `timing` measures, `correctness` compares, `layers` and `networks` have what is measured, `torch_networks` and
-`onnx_networks` the same networks in other runtimes, `report` writes. `counts` needs the compiler alone, and `ptx`, which
-executes what it makes.
+`onnx_networks` the same networks in other runtimes, `report` writes. `counts` needs the compiler
+alone, and `ptx`, which executes what it makes.
 """
