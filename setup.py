@@ -34,8 +34,10 @@ EXTRAS = {
     "report": ["matplotlib>=3.7"],
     "cuda": ["numba-cuda[cu12]>=0.20"],  # with CUDA's compiler; a driver of that version or a later one is needed
 }
+# What executes the compiled CUDA kernels without a GPU: the compiler (170 MB), and less than what "cuda" installs.
+EXTRAS["test-cuda"] = ["numba-cuda>=0.22", "nvidia-nvvm==13.*", "nvidia-cuda-nvrtc==13.*", "cuda-bindings==13.*"]
 # Not in "all": the CUDA compiler is large, and of use only where there is a device.
-EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if name != "cuda" for requirement in extra})
+EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if "cuda" not in name for requirement in extra})
 # What `npmobilenet.bench.peers` compares with; frameworks, so not part of "all".
 EXTRAS["peers"] = ["onnx>=1.15", "onnxruntime>=1.17", "openvino>=2024.0", "ai-edge-litert>=1.2", "torch>=2.1"]
 

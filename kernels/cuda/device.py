@@ -15,7 +15,7 @@ from npmobilenet.kernels.cache import kernel_cache
 
 try:
     from numba import cuda
-except ImportError as error:
+except Exception as error:  # a numba-cuda that is older than this Numba fails in ways of its own, AttributeError too
     cuda, _import_error = None, error
 
 INSTALL = 'pip install "npmobilenet[cuda]"'

@@ -137,7 +137,8 @@ def _kernel(plan: _Plan, expanded: int, activations: tuple[int, int, int], resid
         p, q = cuda.blockIdx.y * TILE_ROWS, cuda.blockIdx.x * TILE_COLUMNS
         h0, w0 = p * STRIDE_H - top, q * STRIDE_W - left
 
-        for task in range(thread, SEEN * X_ACROSS, THREADS):
+        # All that is expanded together is set, be there one pixel more than the tile sees.
+        for task in range(thread, (SEEN + PIXELS - 1) // PIXELS * PIXELS * X_ACROSS, THREADS):
             pixel, k = task // X_ACROSS, task % X_ACROSS * IN
             h, w = h0 + pixel // SEEN_COLUMNS, w0 + pixel % SEEN_COLUMNS
             read(inputs, x, ((n * height + h) * width + w) * C_IN + k, 1, 0, h, height, 1, 0, w, 0, width, IN)

@@ -21,6 +21,7 @@ CONFIGURATION = {
     "lanes": 4,  # neighbouring channels of a thread, at most: 16 bytes
     "segment": 32,  # neighbouring channels of a block, at least: 128 bytes, one line of the cache
 }
+LARGEST_GRID = 65535  # blocks along y and z
 DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
 
 
@@ -52,6 +53,14 @@ class Launch:
     dtype: np.dtype
     # By stream: Numba itself remembers only the last few of the many launchers of a network.
     _configured: dict = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what no device takes, such as 70,000 images of a kernel with a grid row for each."""
+        if max(self.grid[1:]) > LARGEST_GRID:
+            raise ValueError(
+                f"{self.name}: at most {LARGEST_GRID} images (or rows of tiles of an image) at once, got a grid of "
+                f"{self.grid}; compute them in several parts"
+            )
 
     def __call__(self, stream: Any, *arrays: Any) -> None:
         """Start the kernel on flat device arrays and return at once; nothing is checked."""

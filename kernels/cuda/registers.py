@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from npmobilenet.kernels.cuda.device import types
 
 QUAD = types.complex128
 FLOAT, HALF, LONG, INT = ir.FloatType(), ir.HalfType(), ir.IntType(64), ir.IntType(32)
-SHARED = 3  # the address space
+SHORT = ir.IntType(16)
+GLOBAL, SHARED = 1, 3  # the address spaces
 LOG2_E = 1.4426950408889634
 LOG2_E_HIGH = float(np.float32(LOG2_E))
 LOG2_E_LOW = LOG2_E - LOG2_E_HIGH
@@ -66,9 +68,17 @@ class Emitter:
         step = self.long(step)
         return self.builder.add(self.long(value), self.builder.mul(self.long(times), step)) if times else value
 
-    def within(self, value: Any, limit: Any) -> ir.Value:
-        """Whether ``0 <= value < limit``, in one comparison."""
+    def within(self, value: Any, limit: Any) -> ir.Value | bool:
+        """Whether ``0 <= value < limit``, in one comparison, or in none if both are constants."""
+        if isinstance(value, int) and isinstance(limit, int):
+            return 0 <= value < limit
         return self.builder.icmp_unsigned("<", self.long(value), self.long(limit))
+
+    def both(self, a: ir.Value | bool, b: ir.Value | bool) -> ir.Value | bool:
+        """``a and b``, of constants or not."""
+        if isinstance(a, bool) or isinstance(b, bool):
+            return (b if a else False) if isinstance(a, bool) else (a if b else False)
+        return self.builder.and_(a, b)
 
     def negative(self, x: ir.Value) -> ir.Value:
         """``-x``, without the instruction that older versions of NVVM do not know."""
@@ -107,6 +117,11 @@ class Emitter:
         return self.builder.select(infinite, self.number(np.inf), result)
 
 
+def _elements(builder: ir.IRBuilder, vector: ir.Value, count: int) -> list[ir.Value]:
+    """The elements of a vector, or of what is none as it has but one."""
+    return [vector] if count == 1 else [builder.extract_element(vector, ir.Constant(INT, v)) for v in range(count)]
+
+
 class Memory:
     """An array as a pointer to its first element."""
 
@@ -123,18 +138,50 @@ class Memory:
         """The float32 values of ``lanes`` elements that follow each other."""
         builder = self.emit.builder
 
-        def elements(vector: ir.Value, count: int) -> list[ir.Value]:
-            if count == 1:
-                return [vector]
-            return [builder.extract_element(vector, ir.Constant(INT, v)) for v in range(count)]
-
         if self.element == FLOAT or lanes == 1:
             loaded = builder.load(self._place(index, self.element, lanes), align=self._bytes * lanes)
-            values = elements(loaded, lanes)
-        else:  # as integers, two in one: NVVM cuts loads of float16 vectors into pieces
-            loaded = builder.load(self._place(index, INT, lanes // 2), align=self._bytes * lanes)
-            pairs = (builder.bitcast(each, ir.VectorType(HALF, 2)) for each in elements(loaded, lanes // 2))
-            values = [value for each in pairs for value in elements(each, 2)]
+            return self._values(_elements(builder, loaded, lanes))
+        # As integers, two in one: NVVM cuts loads of float16 vectors into pieces.
+        loaded = builder.load(self._place(index, INT, lanes // 2), align=self._bytes * lanes)
+        return self._values(_elements(builder, loaded, lanes // 2))
+
+    def load_where(self, inside: ir.Value, index: Any, lanes: int = 1) -> list[ir.Value]:
+        """The same where ``inside``, and zeros without any access elsewhere.
+
+        One instruction with a condition, which the compiler itself makes neither of a branch nor of a selection: it
+        would choose an address and then each value, three times the instructions. As many can be under way as one
+        likes. Not for what the kernel also writes: the compiler sees no access to memory here.
+        """
+        builder = self.emit.builder
+        if self.element == FLOAT:
+            kind, letter, count, name = FLOAT, "f", lanes, "f32"
+        elif lanes == 1:
+            kind, letter, count, name = SHORT, "h", 1, "b16"
+        else:
+            kind, letter, count, name = INT, "r", lanes // 2, "u32"
+        vector = f".v{count}" if count > 1 else ""
+        targets = ", ".join(f"${v}" for v in range(count))
+        zeros = "".join(f"mov.{name} ${v}, {'0f00000000' if kind == FLOAT else 0}; " for v in range(count))
+        brackets = f"{{{targets}}}" if count > 1 else targets
+        test = f"{{.reg .pred inside; setp.ne.s32 inside, ${count}, 0; "  # conditions cannot be handed over
+        text = f"{test}{zeros}@inside ld.global{vector}.{name} {brackets}, [${count + 1}];}}"
+        result = ir.LiteralStructType([kind] * count) if count > 1 else kind
+        place = builder.gep(self.pointer, [self.emit.long(index)])
+        place = builder.addrspacecast(place, self.pointer.type.pointee.as_pointer(GLOBAL))
+        address = builder.ptrtoint(place, LONG)
+        code = ir.InlineAsm(ir.FunctionType(result, [INT, LONG]), text, ",".join([f"={letter}"] * count + ["r", "l"]))
+        loaded = builder.call(code, [builder.zext(inside, INT), address])
+        parts = [builder.extract_value(loaded, v) for v in range(count)] if count > 1 else [loaded]
+        return self._values(parts)
+
+    def _values(self, loaded: list[ir.Value]) -> list[ir.Value]:
+        """As float32, what was loaded as it is stored, or as integers of two halves or one."""
+        builder, values = self.emit.builder, []
+        for each in loaded:
+            if each.type == INT:
+                values += _elements(builder, builder.bitcast(each, ir.VectorType(HALF, 2)), 2)
+            else:
+                values.append(builder.bitcast(each, HALF) if each.type == SHORT else each)
         return values if self.element == FLOAT else [builder.fpext(value, FLOAT) for value in values]
 
     def store(self, index: Any, values: list[ir.Value]) -> None:
@@ -148,6 +195,11 @@ class Memory:
             for v, value in enumerate(values):
                 stored = builder.insert_element(stored, value, ir.Constant(INT, v))
         builder.store(stored, self._place(index, self.element, lanes), align=self._bytes * lanes)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is shared memory."""
+        return self.pointer.type.addrspace == SHARED
 
     @property
     def _bytes(self) -> int:
@@ -243,12 +295,19 @@ def _emit_read(
     for r in range(rows):
         start, present = emit.plus(index, r, row_step), emit.within(emit.plus(row, r, 1), row_limit)
         for t in range(count):
-            inside = emit.builder.and_(present, emit.within(emit.plus(first, t * advance, 1), limit))
-            # The load itself is unconditional, so that many can be under way: outside, the first element is read.
-            place = emit.builder.select(inside, emit.long(emit.plus(start, t, step)), emit.long(0))
-            for v, value in enumerate(x.load(place, lanes)):
-                value = emit.builder.select(inside, value, ir.Constant(FLOAT, 0.0))
-                values.store((r * count + t) * lanes + v, [value])
+            inside = emit.both(present, emit.within(emit.plus(first, t * advance, 1), limit))
+            place, at = emit.plus(start, t, step), (r * count + t) * lanes
+            if inside is True:
+                loaded = x.load(place, lanes)
+            elif inside is False:
+                loaded = [emit.number(0)] * lanes
+            elif x.shared:  # the load itself is unconditional, so that many can be under way
+                inner = x.load(emit.builder.select(inside, emit.long(place), emit.long(0)), lanes)
+                loaded = [emit.builder.select(inside, value, emit.number(0)) for value in inner]
+            else:
+                loaded = x.load_where(inside, place, lanes)
+            for v, value in enumerate(loaded):
+                values.store(at + v, [value])
 
 
 @_emitted(_emit_read)
@@ -275,9 +334,11 @@ def _emit_write(
     for r in range(rows):
         start, present = emit.plus(index, r, row_step), emit.within(emit.plus(row, r, 1), row_limit)
         for t in range(count):
-            inside = emit.builder.and_(present, emit.within(emit.plus(first, t * advance, 1), limit))
+            inside = emit.both(present, emit.within(emit.plus(first, t * advance, 1), limit))
             at, place = (r * count + t) * lanes, emit.plus(start, t, step)
-            with emit.builder.if_then(inside):
+            if inside is False:
+                continue
+            with nullcontext() if inside is True else emit.builder.if_then(inside):
                 loaded = [values.load(at + v)[0] for v in range(lanes)]
                 if isinstance(lane_step, int) and lane_step == 1:
                     x.store(place, loaded)

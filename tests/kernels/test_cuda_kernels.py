@@ -447,6 +447,22 @@ def test_without_the_package_the_functions_exist_and_say_what_to_install():
     assert len(run.stdout.splitlines()) == 2
 
 
+def test_a_numba_cuda_that_does_not_fit_this_numba_is_told():
+    """Older ones fail with an AttributeError as they are imported, which must not take the package with them."""
+    program = (
+        "import sys\n"
+        "class Broken:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numba.cuda': raise AttributeError('no NPDatetime')\n"
+        "sys.meta_path.insert(0, Broken())\n"
+        "from npmobilenet.kernels.cuda import device, linear\n"
+        "print(device.problem())\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert run.stdout == 'not available: no NPDatetime; pip install "npmobilenet[cuda]"\n', run.stderr
+
+
 @pytest.mark.skipif(MISSING is None, reason="the simulator runs here, or there is a device")
 def test_one_case_of_each_operation_in_the_simulator():
     """The rest runs where the whole suite is run in the simulator."""

@@ -1,7 +1,8 @@
 """What the CUDA kernels' vocabulary emits does what its NumPy meaning says.
 
-No device is needed: the LLVM IR of an operation is compiled for the CPU and compared with its meaning. Only the two
-approximate instructions of a device have stand-ins.
+No device is needed: the LLVM IR of an operation is compiled for the CPU and compared with its meaning. Only the
+instructions of a device that are written out have stand-ins: two approximate ones, and the load with a condition.
+What the compiler makes of those is executed in test_cuda_compiled.py.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ def stand_ins(monkeypatch):
             return self.builder.fdiv(self.number(1), x)
         return self.builder.call(self.builder.module.declare_intrinsic("llvm.exp2", [ir.FloatType()]), [x])
 
+    def load_where(self, inside, index, lanes=1):
+        select, zero = self.emit.builder.select, self.emit.number(0)
+        index = select(inside, self.emit.long(index), self.emit.long(0))
+        return [select(inside, value, zero) for value in self.load(index, lanes)]
+
     monkeypatch.setattr(registers.Emitter, "approximate", approximate)
+    monkeypatch.setattr(registers.Memory, "load_where", load_where)
 
 
 @cache
