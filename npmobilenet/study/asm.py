@@ -207,7 +207,8 @@ def study(kernel: str | None, target: str, ir: bool, whole: bool) -> Machine:
     lib = _library(kernel, chosen)
     names = _names(lib)
     if kernel is not None and kernel not in names:
-        near = get_close_matches(kernel, names, 3, 0.5) or [name for name in names if kernel in name][:3]
+        every = [*plain_loops.names(), *names]
+        near = [name for name in every if kernel in name][:3] or get_close_matches(kernel, every, 3, 0.5)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise ValueError(f"no kernel {kernel!r}{hint} (npmobilenet study asm lists all)")
     try:
@@ -284,12 +285,18 @@ def _numbers(counts: Counts) -> dict[str, Any]:
 def _notes(loop: Counts | None) -> list[str]:
     if loop is None:
         return ["no loop of its own: it calls other kernels"]
-    part = loop.kinds["multiply-add"] / loop.instructions
-    return [
-        f"vector: on whole registers, not on single values; loads: vectors and values from memory, also as operands of "
-        f"arithmetic; spills: vectors on the stack; "
-        f"{part:.0%} of the loop's instructions are multiply-adds"
+    notes = [
+        "vector: on whole registers, not on single values; loads: vectors and values from memory, also as operands of "
+        "arithmetic; spills: vectors on the stack"
     ]
+    multiply_adds = loop.kinds["multiply-add"]
+    if multiply_adds:
+        notes.append(f"{multiply_adds / loop.instructions:.0%} of the loop's instructions are multiply-adds")
+    elif loop.products:
+        notes.append(f"without multiply-adds: {loop.products} products of vectors, and a sum for each")
+    elif not loop.vector:
+        notes.append("the loop computes nothing itself: it calls other kernels, or moves single values")
+    return notes
 
 
 def _colours() -> dict[str, str]:

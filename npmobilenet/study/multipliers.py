@@ -115,7 +115,7 @@ class Multipliers:
 
         from npmobilenet.study.pictures import GREY, SERIES
 
-        figure.set_size_inches(11, 4.8)
+        figure.set_size_inches(figure.get_size_inches()[0], 4.6)
         left, right = figure.subplots(1, 2)
         for colour, width in zip(SERIES, dict.fromkeys(row.width for row in self.networks), strict=False):
             rows = [row for row in self.networks if row.width == width]
@@ -129,7 +129,7 @@ class Multipliers:
         right.plot(*zip(*phone, strict=True), "x", color=GREY, label="Pixel 1 (published)") if phone else None
         left.set_xlabel("ms, this machine, 1 thread" if self.measured else "million multiply-adds")
         left.set_ylabel("published top-1 accuracy in %")
-        left.set_title("Accuracy for time; along a line: images of 224 to 96 pixels")
+        left.set_title("Accuracy for time; along a line: image sizes")
         right.set_xlabel("million multiply-adds")
         right.set_ylabel("ms for one image")
         right.set_title("Time for multiply-adds")
