@@ -82,6 +82,18 @@ def test_every_topic_prints_tables_and_draws_a_picture(topic, tiny, tmp_path, ca
         assert ("not measured" in output.out) == bool(numba.config.DISABLE_JIT)
 
 
+def test_the_gallery_shows_every_topic():
+    gallery = Path(npmobilenet.__file__).parents[1] / "docs/study.md"
+    if not gallery.is_file():
+        pytest.skip("no checkout")
+    text = gallery.read_text(encoding="utf-8")
+    for topic in TOPICS:
+        assert f"\nnpmobilenet study {topic}" in text and f"](pictures/{topic}.png)" in text
+    pictures = list((gallery.parent / "pictures").iterdir())
+    assert {picture.stem for picture in pictures} == set(TOPICS)
+    assert sum(picture.stat().st_size for picture in pictures) < 1.5e6
+
+
 @pytest.mark.parametrize("topic", TOPICS)
 def test_every_topic_has_json(topic, tiny, capsys):
     pytest.importorskip("PIL")

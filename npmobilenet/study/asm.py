@@ -132,7 +132,6 @@ class Machine:
         from npmobilenet.study.pictures import BLACK
 
         (function,) = self.functions
-        figure.set_size_inches(10, 4.6)
         above, below = figure.subplots(2, 1, height_ratios=(1, 2.2))
         kinds = [machine_code.kind_of(line) if machine_code.is_instruction(line) else None for line in function.lines]
         for kind, colour in _colours().items():
@@ -159,7 +158,7 @@ class Machine:
 
     def _draw_all(self, figure: Figure) -> None:
         found = [function for function in self.functions if function.loop_counts and function.loop_counts.vector]
-        figure.set_size_inches(10, 1.2 + 0.24 * len(found))
+        figure.set_size_inches(figure.get_size_inches()[0], 1.2 + 0.24 * len(found))
         axes = figure.subplots()
         names = [function.name for function in found][::-1]
         left = [0.0] * len(found)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from npmobilenet.study.study import Study
 
 SUFFIXES = (".png", ".svg", ".pdf")
-DOTS_PER_INCH = 150
+DOTS_PER_INCH = 120
 WIDTH = 9.0  # inches of every picture: its letters are as large as a page's where a README shows it
 FOOT = 0.3  # inches below it, where its source is named
 
