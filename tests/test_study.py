@@ -590,6 +590,7 @@ def test_machine_code_of_plain_loops(kernel, capsys):
     assert "for this CPU only" in capsys.readouterr().err
 
 
+@compiled_only
 def test_every_plain_kernel_has_an_example():
     from npmobilenet.study import plain_loops
 

@@ -70,8 +70,9 @@ def _compiled(function: Callable) -> object | None:
 
 
 def _python(compiled: object) -> Callable | None:
-    """What was compiled by Numba, if it was."""
-    return getattr(getattr(compiled, "serial", compiled), "py_func", None)
+    """What is compiled by Numba, if it is; where that is switched off, only loops that run on threads are known."""
+    serial = getattr(compiled, "serial", None)
+    return getattr(serial or compiled, "py_func", serial)
 
 
 def _chosen(functions: dict[str, list[str]], name: str) -> list[str]:
