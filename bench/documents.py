@@ -165,7 +165,7 @@ def network(run: dict, name: str) -> Iterator[str]:
         )
         yield ""
         yield from _header("as it runs", "output", "MMACs", "µs", "share", "GFLOP/s", "of peak", "of possible")
-        for row in found["blocks"]:
+        for row in found["blocks"] or found["layers"]:
             yield _row(
                 row["name"].replace("+", " + "),
                 dimensions((*row["output"][1:], row["output"][0])),

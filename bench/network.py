@@ -1,12 +1,13 @@
 """A network layer by layer: how long each takes, how fast that is, and what would be possible.
 
 The times are taken inside the network's own walk (`BlockedPlan.time_groups`), with the blocks fused as a model runs
-them, and again with each layer as a call of its own. Weights are random: the time does not depend on them.
+them, and again with each layer as a call of its own. A network that the vector kernels cannot run has no fused blocks:
+its layers are plain Numba loops. Weights are random: the time does not depend on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 
@@ -23,7 +24,8 @@ from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.geometry import Pair
-from npmobilenet.graph import Graph, Node
+from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.plan import Plan
 from npmobilenet.profile import Seconds, in_turns, settled, timed
 from npmobilenet.text import columns, dimensions, plural
 
@@ -60,14 +62,14 @@ def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, round
     Raises
     ------
     ValueError
-        If the vector kernels cannot run it, or it computes something else than the reference does.
+        If it computes something else than the reference does.
     """
     weights = random_weights(graph)
     engine = Engine(graph, weights)
     program = engine.program
-    if not isinstance(program, BlockedProgram):
-        raise ValueError(f"the vector kernels cannot run {name}, so its layers cannot be seen")
-    plans = {"blocks": program.plan(size, threads=threads), "layers": program.plan(size, threads=threads, fused=False)}
+    plans: dict[str, BlockedPlan | Plan] = {"layers": program.plan(size, threads=threads)}
+    if isinstance(program, BlockedProgram):
+        plans = {"blocks": plans["layers"], "layers": program.plan(size, threads=threads, fused=False)}
     x = np.random.default_rng(0).standard_normal((batch, graph.in_channels, *size), np.float32)
     expected = Engine(graph, weights, "reference").run(x[:1])
     outputs = [engine.run(x[:1], threads), *(plan.run(x[0])[None] for plan in plans.values())]
@@ -81,7 +83,8 @@ def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, round
     peaks = [one["gflops"] for one in found["peak"]]
     record.probe_again(threads)
     roof = record.raise_roof(threads, *peaks)
-    parts = {part: list(_rows(plan, found[part], roof)) for part, plan in plans.items()}
+    shapes = program.graph.shapes(size)
+    parts = {"blocks": [], **{part: list(_rows(plan, shapes, found[part], roof)) for part, plan in plans.items()}}
     macs = sum(row["macs"] for row in parts["layers"])
     seconds = [one["seconds"] for one in found["network"]]
     gflops = 2 * macs * batch / median(seconds) / 1e9
@@ -91,7 +94,8 @@ def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, round
         "batch": batch,
         "threads": threads,
         "macs": macs,
-        "memory": plans["blocks"].memory,
+        "kernels": "vector" if parts["blocks"] else "plain",
+        "memory": next(iter(plans.values())).memory,
         "error": error,
         **_times(seconds),
         "images_per_second": batch / median(seconds),
@@ -115,21 +119,23 @@ def _times(seconds: Sequence[float]) -> dict:
     }
 
 
-def _rows(plan: BlockedPlan, found: Sequence[Seconds], roof: Roofline) -> Iterator[dict]:
+def _rows(
+    plan: BlockedPlan | Plan, shapes: Mapping[str, Shape], found: Sequence[Seconds], roof: Roofline
+) -> Iterator[dict]:
     whole = sum(median(one[group[-1].name] for one in found) for group in plan.groups)
     every = sum(_weight_values(node) for group in plan.groups for node in group)
     for group in plan.groups:
         seconds = [one[group[-1].name] for one in found]
-        macs = sum(node.macs(plan.shapes[node.name]) for node in group)
+        macs = sum(node.macs(shapes[node.name]) for node in group)
         inside = {node.name for node in group}
         outer = {name for node in group for name in node.inputs} - inside
-        values = sum(int(np.prod(plan.shapes[name])) for name in (*outer, group[-1].name))
+        values = sum(int(np.prod(shapes[name])) for name in (*outer, group[-1].name))
         weights = sum(map(_weight_values, group))
         yield {
             "name": _title(group),
             "operations": [node.operation for node in group],
-            "input": list(plan.shapes[group[0].inputs[0]]),
-            "output": list(plan.shapes[group[-1].name]),
+            "input": list(shapes[group[0].inputs[0]]),
+            "output": list(shapes[group[-1].name]),
             **_times(seconds),
             "share": median(seconds) / whole,
             **roof.place(macs, 4 * (values + weights), median(seconds), 4 * weights, 4 * every),
@@ -160,14 +166,17 @@ def table(found: dict, parts: Sequence[str] = ("blocks",)) -> Iterator[str]:
         f"{found['peak_gflops']:.0f}, probed in the same rounds"
     )
     yield f"  memory       {found['memory'] / 1e6:.2f} MB of activations; largest error {found['error']:.0e}"
+    if not found["blocks"]:
+        yield "  kernels      plain Numba loops: the vector kernels cannot run this network"
+        parts = ("layers",)
     for part in parts:
         rows = found[part]
         milliseconds = sum(row["milliseconds"] for row in rows)
         least = sum(row["milliseconds"] * row["of_possible"] for row in rows)
         yield ""
-        yield {"blocks": "As it runs, blocks fused", "layers": "Layer by layer, unfused"}[part] + (
-            f" (one image): {milliseconds:.2f} ms in all; at what is possible for each: {least:.2f} ms"
-        )
+        yield {"blocks": "As it runs, blocks fused", "layers": "Layer by layer" + ", unfused" * bool(found["blocks"])}[
+            part
+        ] + (f" (one image): {milliseconds:.2f} ms in all; at what is possible for each: {least:.2f} ms")
         yield ""
         yield from columns([HEADER, *map(_cells, rows)], texts=2)
     yield ""

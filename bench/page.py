@@ -27,6 +27,9 @@ SECTIONS = {
 }
 
 
+PARTS = {"blocks": "As it runs, blocks fused", "layers": "Every layer by itself"}
+
+
 def page(run: dict) -> str:
     """Return a run as HTML.
 
@@ -87,11 +90,10 @@ def _warnings(run: dict) -> Iterator[str]:
         yield "</ul></div>"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> str:
     """A table of numbers; the first column, and those without a name, are text. One that is too wide is scrolled."""
-    lines = ['<div class="scroll"><table>']
-    if caption:
-        lines.append(f"<caption>{escape(caption)}</caption>")
+    lines = [f"<h3>{escape(title)}</h3>"] if title else []  # a caption would be scrolled with the table
+    lines += ['<div class="scroll"><table>']
     lines.append("<thead><tr>" + "".join(f"<th>{escape(name)}</th>" for name in header) + "</tr></thead><tbody>")
     kinds = ["", *(' class="text"' if not name else "" for name in header[1:])]
     for row in rows:
@@ -141,15 +143,16 @@ def _machine(run: dict) -> Iterator[str]:
 
 def _layers(run: dict) -> Iterator[str]:
     yield (
-        "<p>The times are taken inside the network's own run. At the top the network as a model runs it, with whole "
-        "blocks as one call; then each layer as a call of its own, which takes longer in all, but shows each.</p>"
+        "<p>The times are taken inside the network's own run: first as a model runs it, with whole blocks as one call; "
+        "then each layer as a call of its own, which takes longer in all, but shows each.</p>"
     )
-    for part, title in (("blocks", "As it runs, blocks fused"), ("layers", "Every layer by itself")):
-        yield f'<h3>{title}</h3>\n<div class="grid">'
-        for found in run["networks"]:
+    for found in run["networks"]:
+        yield f'<h3>{escape(found["network"])}, {plural(found["threads"], "thread")}</h3>\n<div class="grid">'
+        for part, title in PARTS.items():
+            if not found[part]:  # the plain kernels fuse nothing
+                continue
             total = sum(row["milliseconds"] for row in found[part])
-            about = f"{found['network']}, {plural(found['threads'], 'thread')}: {total:.2f} ms in all, one image."
-            yield f"<div>{_figure(plots.layers(found, part), about)}"
+            yield f"<div>{_figure(plots.layers(found, part), f'{title}: {total:.2f} ms in all, one image.')}"
             yield _details("the numbers", [_layer_table(found[part])]) + "</div>"
         yield "</div>"
 
@@ -177,7 +180,7 @@ def _layer_table(rows: Sequence[dict]) -> str:
 
 
 def _roofline(run: dict) -> Iterator[str]:
-    yield (
+    why = (
         "<p>A layer can run no faster than the CPU multiplies (the flat line), nor than the memory hands over what it "
         "reads and writes (the slopes: buffers of three sizes). Pointwise convolutions do many operations for each "
         "byte and meet the flat line; depthwise ones do few, and meet a slope. That is why a block is computed as "
@@ -188,7 +191,7 @@ def _roofline(run: dict) -> Iterator[str]:
     for found in run["networks"]:
         about = f"{found['network']}, {plural(found['threads'], 'thread')}; each point is a layer or a fused block."
         yield _figure(plots.roofline(roofs[found["threads"]], found), about)
-    yield "</div>"
+    yield f"{why}</div>"
 
 
 def _ladders(run: dict) -> Iterator[str]:
@@ -197,14 +200,18 @@ def _ladders(run: dict) -> Iterator[str]:
         "engine's kernel inside its network.</p>"
     )
     short = {operation: name for name, operation in ladder_names().items()}
+    told = set()
     for found in run["ladders"]:
         where = f"{found['network']} {found['layer']}, {plural(found['threads'], 'thread')}"
-        yield f"<h3>{escape(short[found['operation']].capitalize())}</h3>\n<div class='grid'>"
-        yield _figure(plots.ladder(found), f"{where}; {found['macs'] / 1e6:.2f} million multiply-adds.") + "<div>"
-        yield '<ol class="lessons">'
-        yield from (f"<li><b>{escape(row['rung'])}</b>: {escape(row['lesson'])}</li>" for row in found["rows"])
-        yield "</ol></div></div>"
-        yield _details("the numbers", [_ladder_table(found)])
+        title = short.get(found["operation"], found["operation"]).replace("_", " ").capitalize()
+        yield f"<h3>{escape(title)}</h3>\n<div class='grid'>"
+        yield _figure(plots.ladder(found), f"{where}; {found['macs'] / 1e6:.2f} million multiply-adds.")
+        if found["operation"] not in told:  # on other layers and threads the lessons are the same
+            yield '<ol class="lessons">'
+            yield from (f"<li><b>{escape(row['rung'])}</b>: {escape(row['lesson'])}</li>" for row in found["rows"])
+            yield "</ol>"
+        told.add(found["operation"])
+        yield "</div>" + _details("the numbers", [_ladder_table(found)])
 
 
 def _ladder_table(found: dict) -> str:

@@ -18,6 +18,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 except ImportError:
     raise MissingDependencyError('pictures need matplotlib: pip install "npmobilenet[report]"') from None
 
@@ -85,7 +86,7 @@ def _bars(
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="y", length=0)
     for place, value, word in zip(places, values, words, strict=True):
-        axes.annotate(word, (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7.5)
+        axes.annotate(word, (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def _kind_legend(axes: Axes, kinds: Sequence[str]) -> None:
@@ -100,7 +101,9 @@ def _legend(axes: Axes) -> None:
 
 
 def _plain(axis: Axis) -> None:
-    """Numbers on a logarithmic axis as one writes them."""
+    """Numbers on a logarithmic axis as one writes them; of many decades every other one."""
+    low, high = np.log10(axis.get_view_interval())
+    axis.set_major_locator(LogLocator(base=100 if high - low > 4 else 10))
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
 
@@ -145,10 +148,10 @@ def roofline(roof: Roofline, found: dict) -> str:
             at = 1.1 * low
             axes.text(
                 *(at, 1.08 * at * rate, f"{binary_size(size)}: {rate:.0f} GB/s"),
-                **{"fontsize": 6.5, "rotation": np.degrees(np.arctan(rate)), "rotation_mode": "anchor"},
+                **{"fontsize": 7.5, "rotation": np.degrees(np.arctan(rate)), "rotation_mode": "anchor"},
                 transform_rotates_text=True,
             )
-        axes.text(high, 1.06 * roof.gflops, f"peak {roof.gflops:.0f} GFLOP/s", ha="right", fontsize=7)
+        axes.text(high, 1.06 * roof.gflops, f"peak {roof.gflops:.0f} GFLOP/s", ha="right", fontsize=8)
         for name in (name for name in KINDS if name in points):
             axes.scatter(*zip(*points[name], strict=True), s=16, color=KINDS[name], label=name, zorder=3, alpha=0.85)
         axes.set_xscale("log")
@@ -172,7 +175,8 @@ def ladder(found: dict) -> str:
         colors = [KINDS["fused block"] if row["error"] is None else KINDS["pointwise"] for row in rows]
         _bars(axes, [row["rung"] for row in rows], [row["speedup"] for row in rows], colors, words)
         axes.set_xscale("log")
-        axes.set_xlim(0.8, 30 * max(row["speedup"] for row in rows))
+        room = 30 * 10 ** (max(0, max(len(row["rung"]) for row in rows) - 12) / 10)  # long names leave bars less
+        axes.set_xlim(0.8, room * max(row["speedup"] for row in rows))
         _plain(axes.xaxis)
         axes.set_xlabel("speed-up over the lowest rung, logarithmic")
         return _svg(figure, f"ladder of {found['operation']} on {plural(found['threads'], 'thread')}")

@@ -52,7 +52,7 @@ class Record:
     ) -> None:
         self.files = {json: self._write_json, csv: self._write_csv}
         for file in filter(None, self.files):
-            _check(file)
+            check_writable(file)
         self.settings = settings
         self.load = noise.load()
         self.about = machine(machine_limits.limits(threads))
@@ -94,7 +94,9 @@ class Record:
         found = [*self.found.get("networks", ()), *self.found.get("ladders", ())]
         spreads = [one["spread"] for one in found if "spread" in one]
         spreads += [median(row["spread"] for row in one["rows"]) for one in self.found.get("ladders", ())]
-        return list(noise.warnings(spreads, max((one["peak_spread"] for one in found), default=1), self.load))
+        more = [row["threads"] for row in self.about["limits"] if row["threads"] > self.about["cpus"]]
+        crowded = [f"{max(more)} threads on {self.about['cpus']} CPUs wait for each other"] if more else []
+        return crowded + list(noise.warnings(spreads, max((one["peak_spread"] for one in found), default=1), self.load))
 
     @property
     def run(self) -> dict:
@@ -117,11 +119,20 @@ class Record:
                 write(file)
 
 
-def _check(file: Path) -> None:
-    """Find out before minutes of measuring whether a file can be written."""
+def check_writable(file: Path) -> None:
+    """Find out before minutes of measuring whether a file can be written; leave none behind that was not there.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+    """
+    there = file.exists()
     try:
         with file.open("a"):
             pass
+        if not there:
+            file.unlink()
     except OSError as error:
         raise ValueError(f"{file}: cannot be written: {error.strerror}") from None
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -153,21 +155,41 @@ class Plan:
             tensors = self._new_arena()
         tensors["input"][0] = image.transpose(1, 2, 0)
         for step in self.steps:
-            source, *residual = (tensors[name] for name in step.node.inputs)
-            also = {"residual": residual[0]} if step.node.attributes.get("residual") else {}
-            operands = (source,) if also else (source, *residual)
-            step.kernel.function(
-                *operands,
-                *step.weights,
-                **also,
-                **step.options,
-                out=tensors[step.node.name],
-                threads=self.threads,
-            )
+            self._compute(step, tensors)
         result = tensors[self.steps[-1].node.name][0]
         result = (result.transpose(2, 0, 1) if result.ndim == 3 else result).copy()
         self._idle.append(tensors)
         return result
+
+    @property
+    def groups(self) -> list[tuple[Node, ...]]:
+        """The nodes of every call: one each."""
+        return [(step.node,) for step in self.steps]
+
+    def time_groups(self) -> dict[str, float]:
+        """Compute the last image once more and return the seconds of each call, by its node's name."""
+        tensors = self._idle.pop() if self._idle else self._new_arena()
+        times = [perf_counter()]
+        for step in self.steps:
+            self._compute(step, tensors)
+            times.append(perf_counter())
+        self._idle.append(tensors)
+        return {
+            step.node.name: after - before for step, (before, after) in zip(self.steps, pairwise(times), strict=True)
+        }
+
+    def _compute(self, step: Operation, tensors: Mapping[str, np.ndarray]) -> None:
+        source, *residual = (tensors[name] for name in step.node.inputs)
+        also = {"residual": residual[0]} if step.node.attributes.get("residual") else {}
+        operands = (source,) if also else (source, *residual)
+        step.kernel.function(
+            *operands,
+            *step.weights,
+            **also,
+            **step.options,
+            out=tensors[step.node.name],
+            threads=self.threads,
+        )
 
     def _new_arena(self) -> dict[str, np.ndarray]:
         arena = np.empty(self.arena_values, self.dtype)

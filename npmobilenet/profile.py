@@ -127,18 +127,18 @@ class Timing:
         The shortest round: what other processes add, they add to the others.
     typical : float
         The median.
-    waiting : float
-        Part of all rounds in which the calling thread did not run.
+    waiting : float or None
+        Part of all rounds in which the calling thread did not run, if known.
     """
 
     best: float
     typical: float
-    waiting: float = 0.0
+    waiting: float | None = None
 
     @classmethod
     def of(cls, seconds: Sequence[float], running: float | None = None) -> Timing:
         """Sum up rounds; ``running`` is how long the thread had a CPU in them, if known."""
-        waiting = 0.0 if running is None else max(0.0, 1 - running / sum(seconds))
+        waiting = None if running is None else max(0.0, 1 - running / sum(seconds))
         return cls(min(seconds), median(seconds), waiting)
 
 
@@ -160,15 +160,18 @@ def time_in_turns(calls: Sequence[Callable[[], object]], rounds: int = ROUNDS) -
 
 def time_layers(plan: BlockedPlan, rounds: int = ROUNDS) -> dict[str, Timing]:
     """Measure the calls of a plan, on one thread, by the name of the last layer of each."""
+    began, ran = perf_counter(), thread_time()
     (found,) = in_turns({"layers": plan.time_groups}, range(rounds)).values()
-    return {name: Timing.of([seconds[name] for seconds in found]) for name in found[0]}
+    running = (thread_time() - ran) / (perf_counter() - began)
+    times = {name: [seconds[name] for seconds in found] for name in found[0]}
+    return {name: Timing.of(seconds, running * sum(seconds)) for name, seconds in times.items()}
 
 
 def noise(timings: Sequence[Timing]) -> str | None:
     """Return a warning if other processes disturbed the measurement so much that times say little."""
     if not timings:
         return None
-    waiting = median(timing.waiting for timing in timings)
+    waiting = median([timing.waiting for timing in timings if timing.waiting is not None] or [0.0])
     excess = median(timing.typical / timing.best - 1 for timing in timings)
     if waiting >= WAITING:
         problem = f"other processes had the CPU for {100 * waiting:.0f} % of the time"

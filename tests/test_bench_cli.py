@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import importlib.util
 import json
 import re
 import shutil
@@ -71,6 +72,39 @@ def test_a_network_block_by_block_and_layer_by_layer(tmp_path, capsys):
         lines = list(csv.DictReader(stream))
     assert len(lines) == sum(1 + len(found["blocks"]) + len(found["layers"]) for found in run["networks"])
     assert {line["part"] for line in lines} == {"", "blocks", "layers"}
+
+
+@compiled_only
+def test_a_network_on_plain_kernels(saved, tmp_path, capsys):
+    """One that the vector kernels cannot run: layer by layer, nothing fused."""
+    file = tmp_path / "run.json"
+    dense = ["mobilenet_v1_dense", "--width", "0.25", "--resolution", "32"]
+    assert main(["bench", *dense, "--rounds", "2", "--json", str(file)]) == 0
+    output = capsys.readouterr().out
+    assert "kernels      plain Numba loops" in output and "\nLayer by layer (one image)" in output
+    (found,) = json.loads(file.read_text())["networks"]
+    assert found["kernels"] == "plain" and not found["blocks"] and found["error"] <= TOLERANCE
+    assert [row["name"] for row in found["layers"]] == [
+        "stem",
+        *(f"block{n}" for n in range(1, 14)),
+        "pool",
+        "classifier",
+    ]
+    assert sum(row["macs"] for row in found["layers"]) == found["macs"]
+    assert main(["bench", "--compare", str(file), str(file)]) == 0
+    assert "0 faster, 0 slower, 17 no difference" in capsys.readouterr().out
+    assert any("block13" in line for line in documents.network(json.loads(file.read_text()), found["network"]))
+    if importlib.util.find_spec("matplotlib"):
+        page = tmp_path / "report.html"
+        assert main(["report", str(page), "--from", str(file), str(saved / "ladder.json")]) == 0
+        assert page.read_text().count("<svg") == 3
+
+
+@compiled_only
+def test_more_threads_than_cpus_are_warned_of(saved, monkeypatch):
+    run = record.Record((1,), ("networks",), {})
+    run.about["cpus"] = 0
+    assert run.warnings[0] == "1 threads on 0 CPUs wait for each other"
 
 
 @compiled_only
@@ -187,7 +221,7 @@ def test_blocks_and_their_shapes():
         (["--ladder", "depthwise", "mobilenet_v2"], "takes a --shape, no network"),
         (["--shape", "3-9x9x4"], "--ladder"),
         (["no_such_network"], "no_such_network"),
-        (["mobilenet_v1_dense", "--resolution", "32"], "the vector kernels cannot run mobilenet_v1_dense"),
+        (["alexnet"], "alexnet: does not exist; architectures: mobilenet_v2, mobilenet_v1,"),
         (["mobilenet_v2", "--resolution", "32", "--json", "no/such/folder/file.json"], "cannot be written"),
         (["--peers", "--resolution", "32x64"], "square"),
         (["--compare", "no.json", "such.json"], "no.json: not a saved run"),
@@ -460,7 +494,12 @@ def test_a_report_measures_what_no_run_has(saved, tmp_path, monkeypatch):
     assert len(run["ladders"]) == 1 and "networks" not in run
     other = edited(file, tmp_path / "other.json", lambda run: run.update(cpu="another CPU"))
     assert main(["report", str(page), "--from", str(saved / "network.json"), other]) == 1
-    assert main(["report", str(tmp_path), "--from", str(saved / "network.json"), str(file)]) == 1
+    measured = []
+    monkeypatch.setattr("npmobilenet.cli.report.measure", lambda *_: measured.append(1))
+    assert (
+        main(["report", str(tmp_path), "--from", str(saved / "network.json")]) == 1
+    )  # found before anything is measured
+    assert not measured
 
 
 def test_a_report_without_matplotlib_is_one_line(tmp_path, monkeypatch, capsys):

@@ -117,7 +117,7 @@ def test_only_bad_images(capsys):
     [
         (["classify", "x.png", "--top", "0"], "expected an integer >= 1, got '0'"),
         (["classify", "x.png", "--threads", "two"], "expected an integer >= 1, got 'two'"),
-        (["inspect", "mobilenet_v2", "--resolution", "big"], "expected an integer >= 1, got 'big'"),
+        (["inspect", "mobilenet_v2", "--resolution", "big"], "expected a size such as 224 or 193x225, got 'big'"),
         (["inspect", "mobilenet_v2", "--mixed", "3,x"], "expected an integer >= 1, got 'x'"),
         (["inspect", "mobilenet_v2", "--mixed", "9", "--partition", "odd"], "invalid choice: 'odd'"),
         (["nonsense"], "invalid choice"),

@@ -75,7 +75,8 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
 def test_without_a_topic_all_are_listed(capsys):
     assert main(["study"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[: len(TOPICS)]] == list(TOPICS)
+    assert [line.split()[0] for line in lines[: 2 * len(TOPICS) : 2]] == list(TOPICS)
+    assert max(map(len, lines)) <= 110 and all(topic.paper in "".join(lines) for topic in TOPICS.values())
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -94,6 +95,18 @@ def test_every_topic_prints_tables_and_draws_a_picture(topic, tiny, tmp_path, ca
         assert min(pixels.shape[:2]) > 300 and pixels.std() > 10
     if topic in ("cost", "memory", "multipliers", "mixed"):
         assert ("not measured" in output.out) == bool(numba.config.DISABLE_JIT)
+
+
+def test_the_gallery_shows_every_topic():
+    gallery = Path(npmobilenet.__file__).parents[1] / "docs/study.md"
+    if not gallery.is_file():
+        pytest.skip("no checkout")
+    text = gallery.read_text(encoding="utf-8")
+    for topic in TOPICS:
+        assert f"\nnpmobilenet study {topic}" in text and f"](pictures/{topic}.png)" in text
+    pictures = list((gallery.parent / "pictures").iterdir())
+    assert {picture.stem for picture in pictures} == set(TOPICS)
+    assert sum(picture.stat().st_size for picture in pictures) < 1.5e6
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -130,7 +143,7 @@ def test_without_matplotlib_the_numbers_remain(monkeypatch, tmp_path, capsys):
         (["features", "nowhere.png", "--model", "TINY"], "nowhere.png"),
         (["occlusion", "nowhere.png", "--model", "TINY"], "nowhere.png"),
         (["occlusion", "PHOTO", "--model", "TINY", "--patch", "49"], "must fit the network's input, 48x48"),
-        (["occlusion", "PHOTO", "--model", "TINY", "--label", "dog"], "no class 'dog'"),
+        (["occlusion", "PHOTO", "--model", "TINY", "--label", "dog"], "no class 'dog'; give a name"),
         (["linear-bottleneck", "--images", "nowhere.png"], "nowhere.png"),
         (["linear-bottleneck", "--images", "PHOTO", "--views", "3"], "there are 1 or 10 views"),
         (["linear-bottleneck", "--images", "FOLDER"], "no image files in this folder"),
@@ -139,6 +152,7 @@ def test_without_matplotlib_the_numbers_remain(monkeypatch, tmp_path, capsys):
         (["multipliers", "--resolutions", "100"], "nothing was published for images of 100"),
         (["relu-manifold", "--dimensions", "1"], "a spiral needs 2 dimensions"),
         (["asm", "pointwise_6x3"], "no kernel 'pointwise_6x3'; near: pointwise_6x2"),
+        (["asm", "mixed_depthwise"], "no kernel 'mixed_depthwise'; near: mixed_depthwise_conv2d/cpu/njit"),
         (["asm", "--target", "z80"], "no target 'z80'; there are: host, sse2"),
         (["cost", "--out", "picture.txt"], "picture.txt: a picture's name must end in .png, .svg, .pdf"),
         (["cost", "--out", "no/such/folder.png"], "there is no folder no/such"),
@@ -160,7 +174,7 @@ def test_photographs_are_the_projects_own_or_must_be_named(monkeypatch, tmp_path
     assert {"coffee.png", "rocket.jpg"} <= {Path(name).name for name in found}
     monkeypatch.setattr(npmobilenet, "__file__", str(tmp_path / "site-packages/npmobilenet/__init__.py"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="name some with --images"):
+    with pytest.raises(ValueError, match="name some of yours with --images"):
         study_command._photographs(None)
 
 
@@ -431,6 +445,15 @@ def test_espresso_rests_on_the_coffee():
     assert named.probability == found.probability
 
 
+# Noise -----------------------------------------------------------------------------------------------------------
+
+
+def test_layers_whose_waiting_is_unknown_do_not_hide_that_of_others():
+    busy, unknown = Timing(1.0, 1.0, 0.4), Timing(1.0, 1.0)
+    assert "40 % of the time" in noise([busy, *[unknown] * 20])
+    assert noise([unknown] * 3) is None
+
+
 # asm -------------------------------------------------------------------------------------------------------------
 
 AXPY = """\
@@ -523,6 +546,53 @@ def test_ir_and_other_windows(capsys):
     assert "no loop of its own" in capsys.readouterr().out
 
 
+def test_the_loop_of_the_sums_is_marked():
+    """Not what is left beside whole vectors, unrolled, nor an exponential; a loop ends with its last branch back."""
+    sums = [".L1:", "vfmadd231ps\t(%rax), %ymm0, %ymm1", "jne\t.L2", "incq\t%rcx", "jne\t.L1"]
+    single = [".L3:", *["vfmadd231ss\t(%rax), %xmm0, %xmm1"] * 2, "jne\t.L3"]
+    swish = [".L4:", *["vfmadd213ps\t%ymm2, %ymm0, %ymm1"] * 9, "vdivps\t%ymm1, %ymm0, %ymm0", "jne\t.L4"]
+    early = [".L5:", "incq\t%rax", "je\t.L5", "vfmadd231ps\t(%rax), %ymm0, %ymm1", "jne\t.L5"]
+    lines = [*single, *swish, *sums]
+    assert machine_code.busiest_loop(lines) == machine_code.Loop(len(lines) - len(sums), len(lines) - 1)
+    assert machine_code.busiest_loop(lines[:-5]) == machine_code.Loop(0, len(single) - 1)
+    assert machine_code.loops(early) == [machine_code.Loop(0, 4)]
+
+
+def test_the_loop_of_optimised_ir_is_found():
+    """Its labels and branches have remarks behind them, and a product is a multiplication."""
+    lines = """\
+define i32 @f(ptr %x) {
+entry:
+  br label %scalar
+scalar:                                  ; preds = %entry, %scalar
+  %a = fmul contract float %b, %c
+  br i1 %d, label %vector.body, label %scalar, !llvm.loop !1
+vector.body:                             ; preds = %scalar, %vector.body
+  %e = fmul contract <8 x float> %f, %g
+  br i1 %h, label %end, label %vector.body, !llvm.loop !2
+end:                                     ; preds = %vector.body
+  ret i32 0
+}""".splitlines()
+    assert machine_code.busiest_loop(lines) == machine_code.Loop(6, 8)
+
+
+def test_without_multiply_adds_products_are_counted(capsys):
+    assert main(["study", "asm", "pointwise_6x2", "--target", "sse2", "--no-picture"]) == 0
+    assert "without multiply-adds: 48 products of vectors" in capsys.readouterr().out
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    "kernel", ["depthwise_conv2d/cpu/njit", "mixed_depthwise_conv2d/cpu/njit", "linear/cpu/njit", "conv2d/cpu/njit"]
+)
+def test_the_marked_loop_of_a_plain_kernel_is_made_of_vectors(kernel):
+    from npmobilenet.study import asm
+
+    (function,) = asm.study(kernel, "host", False, False).functions
+    loop = function.loop_counts
+    assert loop.products >= 4 and loop.single == 0 and loop.products / loop.instructions > 0.2
+
+
 @compiled_only
 @pytest.mark.parametrize("kernel", ["depthwise_conv2d/cpu/njit", "pointwise_conv2d/ladder/njit_loops"])
 def test_machine_code_of_plain_loops(kernel, capsys):
@@ -530,15 +600,19 @@ def test_machine_code_of_plain_loops(kernel, capsys):
     output = capsys.readouterr().out
     assert kernel in output and "machine code: the inner loop" in output
     assert main(["study", "asm", kernel, "--no-picture", "--ir"]) == 0
-    assert "LLVM IR" in capsys.readouterr().out
+    assert "LLVM IR: the inner loop" in capsys.readouterr().out
     assert main(["study", "asm", kernel, "--no-picture", "--target", "neon"]) == 1
     assert "for this CPU only" in capsys.readouterr().err
 
 
+@compiled_only
 def test_every_plain_kernel_has_an_example():
     from npmobilenet.study import plain_loops
 
-    assert {"conv2d/cpu/njit", "linear/cpu/njit", "conv2d/ladder/njit_loops"} <= set(plain_loops.names())
+    names = set(plain_loops.names())
+    assert {"conv2d/cpu/njit", "linear/cpu/njit", "conv2d/ladder/njit_loops"} <= names
+    assert {"mixed_depthwise_conv2d/cpu/njit", "depthwise_conv2d/ladder/njit"} <= names
+    assert not any(part in name for name in names for part in ("simd", "numpy", "python"))
 
 
 def test_a_target_that_llvm_lacks_is_one_line(monkeypatch, capsys):

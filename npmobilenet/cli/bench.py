@@ -145,9 +145,12 @@ def peers(options: argparse.Namespace) -> int:
         code = main([*arguments, "--json", str(file)])
         if code:
             return code
+        run = read(file)
         if options.csv:
-            write_csv(read(file), options.csv)
-        return finish(options, read(file))
+            write_csv(run, options.csv)
+        if any("not installed" in line for line in run["left_out"]):
+            print('\nwhat is not installed can be: pip install "npmobilenet[peers]"')
+        return finish(options, run)
 
 
 def compare(old: Path, new: Path, across_machines: bool) -> int:

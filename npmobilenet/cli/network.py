@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npmobilenet.text import dimensions
@@ -39,6 +40,7 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
     """Return the network of this name, with the options of `options.add_network_options`."""
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.model import load
+    from npmobilenet.weights import CATALOGUE
 
     architecture = ARCHITECTURES.get(name)
     if architecture:
@@ -50,6 +52,11 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
             options.padding or "symmetric",
             f"{architecture.name}, width {width:g} ({architecture.paper})",
             (architecture.resolution, architecture.resolution),
+        )
+    if not Path(name).exists() and name not in CATALOGUE:
+        raise ValueError(
+            f"{name}: does not exist; architectures: {', '.join(ARCHITECTURES)}; weights known by name: "
+            f"{', '.join(CATALOGUE)}; or the path of a checkpoint"
         )
     model = load(
         name,

@@ -16,10 +16,20 @@ def positive(text: str) -> int:
     return value
 
 
+def natural(text: str) -> int:
+    """An integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected an integer >= 0, got {text!r}")
+    return int(text)
+
+
 def size(text: str) -> tuple[int, int]:
     """A height and width: ``224`` or ``193x225``."""
     height, x, width = text.partition("x")
-    return positive(height), positive(width if x else height)
+    try:
+        return positive(height), positive(width if x else height)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected a size such as 224 or 193x225, got {text!r}") from None
 
 
 def kernel_sizes(text: str) -> tuple[int, ...]:

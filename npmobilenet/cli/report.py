@@ -41,16 +41,14 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Measure what no saved run has, and write the page."""
     from npmobilenet.bench import page  # the first thing that may be missing is matplotlib
-    from npmobilenet.bench.record import merged, read
+    from npmobilenet.bench.record import check_writable, merged, read
 
+    check_writable(options.page)
     runs = [read(file) for file in options.runs]
     missing = [kind for kind in ("networks", "ladders") if not any(run.get(kind) for run in runs)]
     if missing:
         runs.append(measure(options, missing))
-    try:
-        options.page.write_text(page.page(merged(runs)), encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"{options.page}: cannot be written: {error.strerror}") from None
+    options.page.write_text(page.page(merged(runs)), encoding="utf-8")
     print(f"written: {options.page}")
     return 0
 

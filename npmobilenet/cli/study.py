@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import kernel_sizes, positive
+from npmobilenet.cli.options import kernel_sizes, natural, positive
 from npmobilenet.errors import MissingDependencyError
 from npmobilenet.text import columns
 
@@ -66,7 +66,9 @@ def _model(parser: Parser) -> None:
 
 
 def _seed(parser: Parser) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of the random numbers (default %(default)s)"
+    )
 
 
 def _cost(parser: Parser) -> None:
@@ -141,7 +143,7 @@ def _occlusion(parser: Parser) -> None:
         "--patch", type=positive, default=48, metavar="PIXELS", help="side of the grey patch (default %(default)s)"
     )
     parser.add_argument(
-        "--step", type=positive, default=12, metavar="PIXELS", help="by which it slides (default %(default)s)"
+        "--step", type=positive, default=8, metavar="PIXELS", help="by which it slides (default %(default)s)"
     )
     parser.add_argument("--label", metavar="NAME|INDEX", help="of the class to look at (default: the most probable)")
     _model(parser)
@@ -184,7 +186,7 @@ TOPICS = {
     ),
     "multipliers": Topic(
         "width and resolution: multiply-adds, parameters, time, beside the published accuracy",
-        "1704.04861, sections 3.3 and 3.4; 1801.04381, section 6.1",
+        "MobileNetV1, 1704.04861, sections 3.3 and 3.4; MobileNetV2, 1801.04381, section 6.1",
         _multipliers,
     ),
     "mixed": Topic(
@@ -192,7 +194,11 @@ TOPICS = {
         "MixNet, 1907.09595, section 3",
         _mixed,
     ),
-    "features": Topic("the feature maps of a photograph at any block", "1801.04381, section 3", _features),
+    "features": Topic(
+        "the feature maps of a photograph at any block",
+        "MobileNetV2, 1801.04381, section 3",
+        _features,
+    ),
     "occlusion": Topic(
         "which part of a photograph its label rests on", "Zeiler and Fergus, 1311.2901, section 4.2", _occlusion
     ),
@@ -223,7 +229,9 @@ def add_parser(commands: argparse._SubParsersAction) -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Print what a topic found and save its picture; without a topic, list all."""
     if options.topic is None:
-        print("\n".join(columns([(name, topic.summary, topic.paper) for name, topic in TOPICS.items()], texts=3)))
+        width = max(map(len, TOPICS))
+        for name, topic in TOPICS.items():
+            print(f"{name:<{width}}  {topic.summary}\n{'':<{width}}  ({topic.paper})")
         print("\nnpmobilenet study TOPIC --help    says what can be chosen")
         return 0
     from npmobilenet.study import pictures
@@ -241,7 +249,7 @@ def run(options: argparse.Namespace) -> int:
         from npmobilenet.bench import documents
 
         print("\n".join(f"written: {where}" for where in documents.fill(study.documents())), file=sys.stderr)
-    return _save(study, out, options.out is not None) if out else 0
+    return _save(study, out, options) if out else 0
 
 
 def _print_study(study: Study, name: str) -> None:
@@ -260,15 +268,15 @@ def _print_table(table: Table) -> None:
         print(fill(note, NOTE_COLUMNS))
 
 
-def _save(study: Study, path: Path, wanted: bool) -> int:
+def _save(study: Study, path: Path, options: argparse.Namespace) -> int:
     """Save the picture; that it cannot be drawn is a failure only if it was asked for by name."""
     from npmobilenet.study import pictures
 
     try:
-        pictures.save(study, path)
+        pictures.save(study, path, f"npmobilenet study {options.topic}: {TOPICS[options.topic].paper}")
     except MissingDependencyError as error:
         print(f"npmobilenet: {error}", file=sys.stderr)
-        return 1 if wanted else 0
+        return 1 if options.out else 0
     sys.stdout.flush()
     print(f"\npicture: {path}", file=sys.stderr)
     return 0
@@ -283,7 +291,10 @@ def _photographs(arguments: Sequence[str] | None) -> list[str]:
         roots = (Path(npmobilenet.__file__).parents[1], Path())  # a checkout, or where an installation is used
         root = next((root for root in roots if (root / "examples/coffee.png").is_file()), None)
         if root is None:
-            raise ValueError("there are no photographs to look at; name some with --images IMAGE ...")
+            raise ValueError(
+                "there are no photographs to look at: the project's own are in its checkout alone; name some of "
+                "yours with --images IMAGE ..."
+            )
         arguments = [str(folder) for folder in (root / "examples", root / "tests/data/images") if folder.is_dir()]
     files, failures = find_images(arguments)
     if failures:

@@ -132,7 +132,6 @@ class Machine:
         from npmobilenet.study.pictures import BLACK
 
         (function,) = self.functions
-        figure.set_size_inches(10, 4.6)
         above, below = figure.subplots(2, 1, height_ratios=(1, 2.2))
         kinds = [machine_code.kind_of(line) if machine_code.is_instruction(line) else None for line in function.lines]
         for kind, colour in _colours().items():
@@ -159,7 +158,7 @@ class Machine:
 
     def _draw_all(self, figure: Figure) -> None:
         found = [function for function in self.functions if function.loop_counts and function.loop_counts.vector]
-        figure.set_size_inches(10, 1.2 + 0.24 * len(found))
+        figure.set_size_inches(figure.get_size_inches()[0], 1.2 + 0.24 * len(found))
         axes = figure.subplots()
         names = [function.name for function in found][::-1]
         left = [0.0] * len(found)
@@ -207,7 +206,8 @@ def study(kernel: str | None, target: str, ir: bool, whole: bool) -> Machine:
     lib = _library(kernel, chosen)
     names = _names(lib)
     if kernel is not None and kernel not in names:
-        near = get_close_matches(kernel, names, 3, 0.5) or [name for name in names if kernel in name][:3]
+        every = [*plain_loops.names(), *names]
+        near = [name for name in every if kernel in name][:3] or get_close_matches(kernel, every, 3, 0.5)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise ValueError(f"no kernel {kernel!r}{hint} (npmobilenet study asm lists all)")
     try:
@@ -284,12 +284,18 @@ def _numbers(counts: Counts) -> dict[str, Any]:
 def _notes(loop: Counts | None) -> list[str]:
     if loop is None:
         return ["no loop of its own: it calls other kernels"]
-    part = loop.kinds["multiply-add"] / loop.instructions
-    return [
-        f"vector: on whole registers, not on single values; loads: vectors and values from memory, also as operands of "
-        f"arithmetic; spills: vectors on the stack; "
-        f"{part:.0%} of the loop's instructions are multiply-adds"
+    notes = [
+        "vector: on whole registers, not on single values; loads: vectors and values from memory, also as operands of "
+        "arithmetic; spills: vectors on the stack"
     ]
+    multiply_adds = loop.kinds["multiply-add"]
+    if multiply_adds:
+        notes.append(f"{multiply_adds / loop.instructions:.0%} of the loop's instructions are multiply-adds")
+    elif loop.products:
+        notes.append(f"without multiply-adds: {loop.products} products of vectors, and a sum for each")
+    elif not loop.vector:
+        notes.append("the loop computes nothing itself: it calls other kernels, or moves single values")
+    return notes
 
 
 def _colours() -> dict[str, str]:

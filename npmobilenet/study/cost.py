@@ -54,6 +54,11 @@ class Layer:
     seconds: dict[str, tuple[float, float]]
 
     @property
+    def name(self) -> str:
+        """Its block, and how often there is one like it."""
+        return self.block + (f" (x{self.times})" if self.times > 1 else "")
+
+    @property
     def macs_ratio(self) -> float:
         """Dense multiply-adds per separable one."""
         return self.macs[0] / self.macs[1]
@@ -110,21 +115,18 @@ class Cost:
                 for name, macs, weights in zip(("dense", "separable"), *example.values(), strict=True)
             ],
         )
-        header = ["layer", "input", "out", "stride", "MACs dense", "separable", "ratio", "1/(1/N+1/9)", "weights ratio"]
+        macs, weights = self.total(lambda layer: layer.macs), self.total(lambda layer: layer.weights)
+        ratios = ratio(macs[0] / macs[1]), "", ratio(weights[0] / weights[1])
+        title = f"Layers of MobileNetV1, width {self.width:g}, {self.resolution}x{self.resolution}"
+        counted = Table(
+            f"{title}: millions of multiply-adds",
+            ("layer", "input", "out", "stride", "dense", "separable", "ratio", "1/(1/N+1/9)", "weights ratio"),
+            [*map(self._counted, self.layers), ("all layers", "", "", "", *_millions(macs), *ratios)],
+            texts=2,
+        )
+        header, last, notes = ["layer", "MACs ratio"], ["all layers", ratios[0]], []
         for name in self.measured:
             header += [f"{name}: dense ms", "separable ms", "ratio"]
-        macs, weights = self.total(lambda layer: layer.macs), self.total(lambda layer: layer.weights)
-        last = [
-            "all layers",
-            "",
-            "",
-            "",
-            *_millions(macs),
-            ratio(macs[0] / macs[1]),
-            "",
-            ratio(weights[0] / weights[1]),
-        ]
-        notes = []
         for name in self.measured:
             seconds = self.seconds(name)
             last += _times(seconds)
@@ -133,34 +135,34 @@ class Cost:
         if self.measured:
             notes.append("1 thread, the shortest of rounds in turns; time falls by more where dense kernels are slower")
         notes += measurement_notes(self.warning, bool(self.measured))
-        title = f"Layers of MobileNetV1, width {self.width:g}, {self.resolution}x{self.resolution}; millions of MACs"
-        rows = [*map(self._cells, self.layers), last]
-        return [paper, Table(title, header, rows, texts=2, notes=notes)]
+        rows = [*map(self._timed, self.layers), last] if self.measured else []
+        return [paper, counted, Table(f"{title}: time", header, rows, notes=notes)]
 
-    def _cells(self, layer: Layer) -> list[str]:
-        name = layer.block + (f" (x{layer.times})" if layer.times > 1 else "")
-        cells = [name, "x".join(map(str, layer.input)), str(layer.c_out), str(layer.stride), *_millions(layer.macs)]
-        cells += [ratio(layer.macs_ratio), ratio(1 / separable_part(layer.c_out, 3))]
-        cells += [ratio(layer.weights[0] / layer.weights[1])]
-        for kernels in self.measured:
-            cells += _times(layer.seconds[kernels])
-        return cells
+    def _counted(self, layer: Layer) -> list[str]:
+        cells = [layer.name, "x".join(map(str, layer.input)), str(layer.c_out), str(layer.stride)]
+        cells += [*_millions(layer.macs), ratio(layer.macs_ratio), ratio(1 / separable_part(layer.c_out, 3))]
+        return [*cells, ratio(layer.weights[0] / layer.weights[1])]
+
+    def _timed(self, layer: Layer) -> list[str]:
+        times = [cell for kernels in self.measured for cell in _times(layer.seconds[kernels])]
+        return [layer.name, ratio(layer.macs_ratio), *times]
 
     def draw(self, figure: Figure) -> None:
         """Ratios of multiply-adds and of times, layer by layer."""
         from npmobilenet.study.pictures import BLACK, grouped_bars
 
-        figure.set_size_inches(10, 4.8)
         axes = figure.subplots()
-        labels = [f"{layer.input[0]} → {layer.c_out}\n{layer.input[1]}², s{layer.stride}" for layer in self.layers]
+        labels = [f"{layer.input[0]}→{layer.c_out}\n{layer.input[1]}², s{layer.stride}" for layer in self.layers]
         groups = {"multiply-adds": [layer.macs_ratio for layer in self.layers]}
         for kernels in self.measured:
             groups[f"time, {kernels} kernels"] = [layer.time_ratio(kernels) for layer in self.layers]
         grouped_bars(axes, labels, groups)
         axes.axhspan(8, 9, color=BLACK, alpha=0.12, linewidth=0, zorder=0, label="the paper's 8 to 9 times")
-        axes.set_xlabel("channels in → out, image size, stride")
-        axes.set_ylabel("dense / depthwise separable")
-        axes.set_title(f"What a depthwise separable convolution saves: MobileNetV1, width {self.width:g}")
+        axes.set_xlabel("layers of MobileNetV1: channels in→out, image size, stride")
+        axes.set_ylabel("times as much for a dense convolution")
+        axes.set_title("What a depthwise separable convolution saves")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(axis="x", labelsize=9)
         axes.set_ylim(0, 1.25 * max(map(max, groups.values())))
         axes.legend(loc="upper left", ncols=4)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LISTED = 10  # channels in the table
+PHOTOGRAPH = 2.4  # inches
+COLUMNS = (8, 14)  # of the picture: for few channels, at most
 
 
 def visible(x: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -84,8 +86,10 @@ class Features:
 
         shown = self.order[: self.shown]
         rows, columns = _grid(len(shown))
-        figure.set_size_inches(4.2 + 1.1 * columns, max(3.4, 1.28 * rows + 0.5))
-        left, right = figure.subfigures(1, 2, width_ratios=(3.2, 1 + 1.1 * columns))
+        width, height = figure.get_size_inches()[0], self.maps.shape[1] / self.maps.shape[2]
+        tile = min((width - PHOTOGRAPH - 1.5) / columns, PHOTOGRAPH)
+        figure.set_size_inches(width, max(PHOTOGRAPH + 0.4, rows * (height * tile + 0.22)) + 0.35)
+        left, right = figure.subfigures(1, 2, width_ratios=(PHOTOGRAPH, width - PHOTOGRAPH))
         axes = left.subplots()
         axes.imshow(self.picture)
         axes.set_title("what the network sees")
@@ -98,11 +102,12 @@ class Features:
             as_photograph(axes)
         for axes, index in zip(grid.flat, shown, strict=False):
             image = axes.imshow(self.maps[index], **colours)
-            axes.set_title(str(index), fontsize=8, pad=2)
+            axes.set_title(str(index), fontsize=8 if columns <= COLUMNS[0] else 6, pad=2)
         right.colorbar(image, ax=grid, label="activation", shrink=0.8, extend="both" if signed else "max")
         channels, height, width = self.maps.shape
         what = "all" if len(shown) == channels else f"the strongest {len(shown)} of"
         right.suptitle(f"{self.block} of {self.network}: {what} {channels} channels, {height}×{width}", fontsize=11)
+        right.get_layout_engine().set(hspace=0.02, wspace=0.02)
 
 
 def study(photo: str, block: str, channels: int, model: str) -> Features:
@@ -140,9 +145,12 @@ def study(photo: str, block: str, channels: int, model: str) -> Features:
 
 
 def _grid(number: int) -> tuple[int, int]:
-    """Rows and columns for so many pictures, nearly twice as wide as high, with as few places empty as can be."""
-    widest = max(1, round(np.sqrt(2.4 * number)))
-    columns = min(range(max(1, widest // 2), widest + 1), key=lambda columns: (-number % columns, -columns))
+    """Rows and columns for so many pictures, wider than high, with as few places empty as can be."""
+    few, most = COLUMNS
+    widest = few if number <= few * few else min(most, round(np.sqrt(1.5 * number)))
+    if number <= widest:
+        return 1, number
+    columns = min(range(3 * widest // 4, widest + 1), key=lambda columns: (-number % columns, -columns))
     return -(-number // columns), columns
 
 

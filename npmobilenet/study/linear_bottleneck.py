@@ -166,9 +166,9 @@ class LinearBottleneck:
 
     def draw(self, figure: Figure) -> None:
         """Figure 7, and what each block's ReLU6 would do."""
-        from npmobilenet.study.pictures import BLACK, BLUE, ORANGE, RED
+        from npmobilenet.study.pictures import BLUE, ORANGE, PURPLE, RED
 
-        figure.set_size_inches(10, 8)
+        figure.set_size_inches(figure.get_size_inches()[0], 7.6)
         above, below = figure.subplots(2, 1)
         at = np.arange(len(self.active))
         least, mean, most = np.array([(row.least, row.mean, row.most) for row in self.active]).T
@@ -178,17 +178,24 @@ class LinearBottleneck:
         above.set_xticks(at, [row.layer.replace("block", "") for row in self.active], rotation=90, fontsize=8)
         above.set_ylim(0, 1.15)
         above.set_ylabel("part of the channels that is positive")
-        above.set_title(f"Behind every ReLU6 of the trained {self.network} (1801.04381, Figure 7)")
-        above.legend(loc="upper right", ncols=3)
+        above.set_title(f"Positive channels behind every ReLU6 of the trained {self.network} (Figure 7)")
+        above.legend(loc="upper right", ncols=3, fontsize=9)
         at = np.arange(len(self.changes))
         below.bar(at - 0.2, [row.logits for row in self.changes], 0.4, color=ORANGE, label="change of the logits")
-        below.bar(at + 0.2, [1 - row.agreement for row in self.changes], 0.4, color=BLACK, label="top-1 changes")
+        below.bar(
+            at + 0.2,
+            [1 - row.agreement for row in self.changes],
+            0.4,
+            color=PURPLE,
+            label="inputs with another top-1 class",
+        )
         marks = [row.blocks.replace("block", "") + ("\n+ x" if row.shortcut else "") for row in self.changes]
         below.set_xticks(at, marks)
         below.set_xlabel("block whose projection is given a ReLU6 (+ x: the block has a shortcut)")
-        below.set_ylabel("part")
-        below.set_title("ReLU6 behind the projections of the network trained without (section 3.2)")
-        below.legend(loc="upper left")
+        below.set_ylabel("part of the logits' size, or of the inputs")
+        below.set_title("What ReLU6 behind one projection does to the network trained without (section 3.2)")
+        below.set_ylim(0, 1.2 * max(max(row.logits, 1 - row.agreement) for row in self.changes))
+        below.legend(loc="upper left", ncols=2)
         for axes in (above, below):
             axes.grid(axis="x", visible=False)
 

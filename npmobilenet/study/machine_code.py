@@ -1,7 +1,7 @@
 """Reading what a compiler wrote: functions, inner loops and kinds of instructions, in assembly or LLVM IR.
 
-Assembly is x86-64's (AT&T syntax) or AArch64's. A loop is what lies between a label and a branch back to it; one that
-holds no other is an inner loop.
+Assembly is x86-64's (AT&T syntax) or AArch64's. A loop is what lies between a label and the last branch back to it; one
+that holds no other is an inner loop.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ _BRANCH = re.compile(r"(?:j\w+|b|b\.\w+|cbn?z|tbn?z)\s+(?:.*[\s,])?(\.?L\w+)$")
 _IR_FUNCTION = re.compile(r"^define .*?@\"?([\w.]+)\"?\(.*?^}", re.MULTILINE | re.DOTALL)
 _IR_LABEL = re.compile(r"\"?([\w.]+)\"?:$")
 _IR_TARGETS = re.compile(r"label %\"?([\w.]+)\"?")
+_IR_PRODUCT = re.compile(r"@llvm\.fma\.|@llvm\.fmuladd\.|= fmul ")
+_IR_VECTOR = re.compile(r"<\d+ x float>")
 
 _VECTOR = r"(?:%[xyz]mm\d+|\bv\d+\.\d*[bhsd]|\b[qsd]\d+\b)"
 _ADDRESS = r"(?:\S*\(.*\)|\[.*\])"
 _STACK = re.compile(r"\(%rsp|\[sp\b")  # frames are addressed by the stack pointer alone
 _USES_VECTOR, _USES_MEMORY = re.compile(_VECTOR), re.compile(_ADDRESS)
+_OF_ACTIVATIONS = re.compile(
+    r"\s*(?:%\S+ = )?(?:v?div[ps]|v?cvt|v?round|fdiv|fcvt|frint|fptosi|sitofp)"
+)  # swish needs them
+_PRODUCT = re.compile(r"v?mulps\s|fmul\s+v")  # of vectors, where a CPU has no multiply-add
 _SINGLE = re.compile(r"(?!vbroadcast)[a-z]\w*s[sd]\s|\w+\s+[sd]\d+\b")  # of vector registers but the lowest lane
 KINDS: dict[str, re.Pattern] = {  # of instructions: the first that fits
     "multiply-add": re.compile(r"vfn?m(?:add|sub)\w+\s|fml[as]\s|fn?madd\s"),
@@ -62,6 +68,8 @@ class Counts:
         Accesses to the stack.
     spills : int
         Those of them that move a vector: registers were too few.
+    products : int
+        Multiplications of whole vectors, in multiply-adds or by themselves.
     """
 
     kinds: dict[str, int]
@@ -69,6 +77,7 @@ class Counts:
     loads: int
     stack: int
     spills: int
+    products: int
 
     @property
     def instructions(self) -> int:
@@ -104,16 +113,16 @@ def is_instruction(line: str) -> bool:
 
 def loops(lines: Sequence[str]) -> list[Loop]:
     """Return the loops of a function, in assembly or IR."""
-    labels, found = {}, []
+    labels, ends = {}, {}
     for at, line in enumerate(lines):
-        line = line.strip()
+        line = re.split("[#;]", line)[0].strip()
         label = _LABEL.match(line) or _IR_LABEL.match(line)
         if label:
             labels[label[1]] = at
-        branch = _BRANCH.match(line.split("#")[0].strip())
+        branch = _BRANCH.match(line)
         targets = [branch[1]] if branch else _IR_TARGETS.findall(line) if line.startswith("br ") else []
-        found += [Loop(labels[target], at) for target in targets if target in labels]
-    return found
+        ends.update({labels[target]: at for target in targets if target in labels})
+    return [Loop(start, end) for start, end in ends.items()]
 
 
 def inner_loops(lines: Sequence[str]) -> list[Loop]:
@@ -123,17 +132,25 @@ def inner_loops(lines: Sequence[str]) -> list[Loop]:
 
 
 def busiest_loop(lines: Sequence[str]) -> Loop | None:
-    """Return the inner loop with the most multiply-adds; among equals the one with the most vector instructions."""
+    """Return the inner loop that computes the sums of products: of all that with the most products of vectors.
+
+    What is left of a row beside whole vectors is computed by a loop over single values, unrolled, and an activation's
+    exponential is a polynomial: either may have more multiply-adds in its text, but does less.
+    """
     found = inner_loops(lines)
     if not found:
         return None
+    is_ir = lines[0].startswith("define ")
 
-    def work(loop: Loop) -> tuple[int, int]:
+    def work(loop: Loop) -> tuple[bool, int, int, int]:
         body = lines[loop.start : loop.end + 1]
-        if ir := sum("llvm.fma" in line for line in body):
-            return ir, len(body)
+        sums = not any(map(_OF_ACTIVATIONS.match, body))
+        if is_ir:
+            products = [line for line in body if _IR_PRODUCT.search(line)]
+            return sums, sum(_IR_VECTOR.search(line) is not None for line in products), len(products), len(body)
         counts = count(body)
-        return counts.kinds["multiply-add"], counts.vector
+        sums &= counts.kinds["multiply-add"] + counts.products > 0
+        return sums, counts.products, counts.kinds["multiply-add"], counts.vector
 
     return max(found, key=work)
 
@@ -143,12 +160,17 @@ def count(lines: Sequence[str]) -> Counts:
     instructions = list(filter(is_instruction, map(str.strip, lines)))
     kinds = Counter(map(kind_of, instructions))
     stack = [line for line in instructions if _STACK.search(line)]
+    single = {line for line in instructions if _SINGLE.match(line) and _USES_VECTOR.search(line)}
     return Counts(
         {kind: kinds[kind] for kind in KINDS},
-        single=sum(_SINGLE.match(line) is not None and _USES_VECTOR.search(line) is not None for line in instructions),
+        single=sum(line in single for line in instructions),
         loads=sum(_is_load(line) for line in instructions),
         stack=len(stack),
         spills=sum(_USES_VECTOR.search(line) is not None for line in stack),
+        products=sum(
+            line not in single and (kind_of(line) == "multiply-add" or _PRODUCT.match(line) is not None)
+            for line in instructions
+        ),
     )
 
 

@@ -108,7 +108,10 @@ class Memory:
                 (peak.name, _megabytes(peak.planned), _megabytes(peak.measured) if peak.measured else "-")
                 for peak in self.peaks
             ],
-            notes=["VmHWM of a new process, less what it held when its weights were packed (with the plan's tables)"]
+            notes=[
+                "process grew by: VmHWM of a new process, less what it held when its weights were packed (with the "
+                "plan's tables); Linux counts pages in lots, so that it is true to about 0.3 MB"
+            ]
             if measured
             else ["the growth of a process: not measured (needs Linux, and Numba switched on)"],
         )
@@ -133,13 +136,12 @@ class Memory:
             if self.splits
             else measurement_notes(None, False),
         )
-        return [paper, peaks, splits]
+        return [paper, peaks, splits] if self.splits or not numba_is_on() else [paper, peaks]
 
     def draw(self, figure: Figure) -> None:
         """Peaks as bars; the splits' time and memory."""
         from npmobilenet.study.pictures import BLUE, ORANGE, RED
 
-        figure.set_size_inches(11, 4.6)
         left, *right = figure.subplots(1, 3 if self.splits else 1, width_ratios=(1.6, 1, 1) if self.splits else (1,),
                                        squeeze=False)[0]  # fmt: skip
         at = np.arange(len(self.peaks))[::-1]
@@ -149,7 +151,7 @@ class Memory:
             left.barh([y - 0.2 for y, _ in found], [mb for _, mb in found], 0.4, color=ORANGE, label="process grew by")
         left.set_yticks(at, [peak.name.replace(", ", ",\n") for peak in self.peaks])
         left.set_xlabel("MB at the peak")
-        left.set_title(f"{self.network}, width {self.width:g}, {self.resolution}²")
+        left.set_title(f"Activations: {self.network}, width {self.width:g}, {self.resolution}²")
         left.set_xlim(0, 1.35 * max(peak.planned for peak in self.peaks) / 1e6)
         left.legend(loc="lower right")
         left.grid(axis="y", visible=False)
@@ -157,17 +159,17 @@ class Memory:
         engine = next((split for split in self.splits if not split.parts), None)
         for axes, title, value in zip(
             right,
-            ("time in ms", "memory in MB"),
+            ("Split: time in ms", "Split: memory in MB"),
             (lambda split: 1e3 * split.seconds, lambda split: split.memory / 1e6),
             strict=False,
         ):
             axes.plot([split.parts for split in parts], list(map(value, parts)), "o-", color=BLUE, label="t parts")
-            axes.axhline(value(engine), color=RED, linestyle="--", label="engine's own choice")
-            axes.set_ylim(0, 1.25 * max(map(value, self.splits)))
-            axes.set_xticks([split.parts for split in parts])
+            axes.axhline(value(engine), color=RED, linestyle="--", label="engine's choice")
+            axes.set_ylim(0, 1.4 * max(map(value, self.splits)))
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_xlabel("t, parts of the expansion")
             axes.set_title(title)
-            axes.legend(loc="upper right")
+            axes.legend(loc="upper right", fontsize=9)
 
 
 def study(network: str, width: float, resolution: int, splits: int, rounds: int) -> Memory:

@@ -107,7 +107,10 @@ class Mixed:
                     *(ratio(each.depthwise_macs / first.depthwise_macs), f"{each.receptive_field} pixels", *times),
                 )
             )
-        notes = [f"x: times as much as with {first.name}; receptive field: of the last feature map"]
+        notes = [
+            f"x: times as much as with {first.name}; receptive field: of the last feature map, if the image went on "
+            f"beyond its {self.resolution} pixels"
+        ]
         if measured:
             notes.append(
                 "depthwise: as calls of their own, with the frames of zeros they need; network: as a model runs, "
@@ -122,9 +125,8 @@ class Mixed:
 
     def draw(self, figure: Figure) -> None:
         """Multiply-adds and time over the largest kernel; the receptive field."""
-        from npmobilenet.study.pictures import BLUE, RED
+        from npmobilenet.study.pictures import BLACK, BLUE, RED
 
-        figure.set_size_inches(11, 4.6)
         left, right = figure.subplots(1, 2)
         first = self.variants[0]
         plain = [each for each in self.variants if len(each.kernels) == 1]
@@ -146,6 +148,7 @@ class Mixed:
         left.set_xlabel("largest kernel")
         left.set_ylabel(f"times as much as with {first.name}")
         left.set_title(f"Depthwise convolutions of {self.network}")
+        right.axhline(self.resolution, color=BLACK, linestyle=":", linewidth=1, label="the image")
         right.set_xlabel("million multiply-adds of the network")
         right.set_ylabel("receptive field in pixels")
         right.set_title("What the last feature map sees")

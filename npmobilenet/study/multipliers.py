@@ -115,7 +115,7 @@ class Multipliers:
 
         from npmobilenet.study.pictures import GREY, SERIES
 
-        figure.set_size_inches(11, 4.8)
+        figure.set_size_inches(figure.get_size_inches()[0], 4.6)
         left, right = figure.subplots(1, 2)
         for colour, width in zip(SERIES, dict.fromkeys(row.width for row in self.networks), strict=False):
             rows = [row for row in self.networks if row.width == width]
@@ -124,23 +124,26 @@ class Multipliers:
                       label=f"width {width:g}")  # fmt: skip
             if self.measured:
                 macs = [row.macs / 1e6 for row in rows]
-                right.plot(macs, [1e3 * row.seconds for row in rows], "o-", color=colour, label=f"width {width:g}")
+                right.plot(macs, [1e3 * row.seconds for row in rows], "o-", color=colour)
         phone = sorted((row.macs / 1e6, row.published.pixel) for row in self.networks if row.published)
         right.plot(*zip(*phone, strict=True), "x", color=GREY, label="Pixel 1 (published)") if phone else None
         left.set_xlabel("ms, this machine, 1 thread" if self.measured else "million multiply-adds")
         left.set_ylabel("published top-1 accuracy in %")
-        left.set_title("Accuracy for time; along a line: images of 224 to 96 pixels")
+        left.set_title("Accuracy for time; along a line: image sizes")
         right.set_xlabel("million multiply-adds")
         right.set_ylabel("ms for one image")
-        right.set_title("Time for multiply-adds")
+        right.set_title("Time for multiply-adds; colours as on the left")
         right.set_yscale("log")
-        for axes, logarithmic in ((left, [left.xaxis]), (right, [right.xaxis, right.yaxis])):
+        for axes, logarithmic, place in (
+            (left, [left.xaxis], "lower right"),
+            (right, [right.xaxis, right.yaxis], "upper left"),
+        ):
             axes.set_xscale("log")
             for axis in logarithmic:
                 axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_major_formatter(StrMethodFormatter("{x:g}"))
                 axis.set_minor_formatter(NullFormatter())
-            axes.legend(loc="lower right", fontsize=9) if axes.get_legend_handles_labels()[0] else None
+            axes.legend(loc=place, fontsize=9) if axes.get_legend_handles_labels()[0] else None
 
 
 def _time(row: Network) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 LISTED = 5  # patches in the table
+GAINS = 0.2  # part of the largest loss: if covering some place gains as much, the picture shows gains, too
 GREY = 0.0  # the mean colour, in a normalised image
 
 
@@ -99,24 +101,29 @@ class Occlusion:
         """The photograph with the worst place; the heat map over the photograph."""
         from matplotlib.patches import Rectangle
 
-        from npmobilenet.study.pictures import BLACK, as_photograph
+        from npmobilenet.study.pictures import BLACK, DIVERGING, as_photograph
 
-        figure.set_size_inches(9.5, 4.6)
         left, right = figure.subplots(1, 2)
         worst = self.worst[0]
         left.imshow(self.picture)
         for colour, width in ((BLACK, 4), ("white", 2)):
             corner = (worst.column - 0.5, worst.row - 0.5)
             left.add_patch(Rectangle(corner, self.patch, self.patch, fill=False, edgecolor=colour, linewidth=width))
-        left.set_title(f"{self.label}: {self.probability:.1%}\nwith the square grey: {worst.probability:.1%}")
+        left.set_title(
+            f"{self.label}: {_per_cent(self.probability)}\nwith the square grey: {_per_cent(worst.probability)}"
+        )
         grey = self.picture.mean(axis=2)
         right.imshow(grey, cmap="gray", vmin=0, vmax=255)
         heat = self.heat
         limit = max(float(np.abs(heat).max()), 1e-6)
+        gains = float(-heat.min()) > GAINS * limit
+        colours = {"cmap": DIVERGING, "vmin": -limit} if gains else {"cmap": "inferno", "vmin": 0}
         # Transparent where nothing changes, so that the photograph shows through.
-        image = right.imshow(heat, cmap="inferno", vmin=0, vmax=limit, alpha=0.15 + 0.75 * np.clip(heat / limit, 0, 1))
-        right.set_title("where it looks")
-        image_bar = figure.colorbar(image, ax=right, label="probability lost where covered", shrink=0.85)
+        alpha = 0.15 + 0.75 * np.clip((np.abs(heat) if gains else heat) / limit, 0, 1)
+        image = right.imshow(heat, vmax=limit, alpha=alpha, **colours)
+        right.set_title(f"what {self.label} rests on\n(a square of {self.patch} pixels slid over all of it)")
+        label = "probability lost where covered" + (" (below 0: gained)" if gains else "")
+        image_bar = figure.colorbar(image, ax=right, label=label, shrink=0.85)
         image_bar.solids.set_alpha(1)
         for axes in (left, right):
             as_photograph(axes)
@@ -164,6 +171,11 @@ def study(photo: str, patch: int, step: int, label: str | None, model: str) -> O
     return Occlusion(photo, network.architecture, name, probability, patch, size, places, picture)
 
 
+def _per_cent(probability: float) -> str:
+    """With as many digits as tell it from nothing."""
+    return f"{probability:.1%}" if probability >= 0.01 else f"{100 * probability:.2g}%"
+
+
 def _starts(size: int, patch: int, step: int) -> list[int]:
     """Where the patch begins along one axis: every step, and at the end."""
     return sorted({*range(0, size - patch + 1, step), size - patch})
@@ -181,5 +193,8 @@ def _class(classes: Sequence[str], label: str) -> int:
         return classes.index(label)
     if label.isdigit() and int(label) < len(classes):
         return int(label)
-    near = [name for name in classes if label.lower() in name.lower()][:5]
-    raise ValueError(f"no class {label!r}{'; there are: ' + ', '.join(near) if near else ''}")
+    near = [name for name in classes if label.lower() in name.lower()][:5] or get_close_matches(label, classes, 5)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    raise ValueError(
+        f"no class {label!r}{hint}; give a name (npmobilenet classify prints them) or 0 to {len(classes) - 1}"
+    )

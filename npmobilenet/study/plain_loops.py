@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from inspect import getclosurevars
+from collections.abc import Callable
+from inspect import getclosurevars, isfunction
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from npmobilenet.study import machine_code
 _EXAMPLES = {
     "conv2d": ((1, 9, 9, 16), (3, 3, 16, 16)),
     "depthwise_conv2d": ((1, 9, 9, 16), (3, 3, 16)),
+    "mixed_depthwise_conv2d": ((1, 9, 9, 16), [(3, 3, 8), (5, 5, 8)]),
     "pointwise_conv2d": ((1, 9, 9, 16), (16, 16)),
     "linear": ((1, 16), (16, 16)),
 }
@@ -26,11 +28,11 @@ def names() -> list[str]:
         for operation in _EXAMPLES
         for backend in ("cpu", "ladder")
         for kernel in registry.kernels(operation, backend)
-        if kernel.variant.startswith("njit")
+        if not kernel.target.startswith("blocked.") and _compiled(kernel.function) is not None
     ]
 
 
-def texts(name: str) -> tuple[list[str], list[str]]:
+def texts(kernel_name: str) -> tuple[list[str], list[str]]:
     """Return the lines of a kernel's machine code, and of its LLVM IR as optimised.
 
     Raises
@@ -41,21 +43,39 @@ def texts(name: str) -> tuple[list[str], list[str]]:
     from npmobilenet.kernels import jit
 
     if not numba_is_on():
-        raise ValueError(f"{name} is Python while Numba is switched off (NUMBA_DISABLE_JIT)")
-    kernel = next(kernel for kernel in registry.KERNELS if kernel.name == name)
-    shapes = _EXAMPLES[kernel.operation]
-    kernel.function(*(np.zeros(shape, np.float32) for shape in shapes))
+        raise ValueError(f"{kernel_name} is Python while Numba is switched off (NUMBA_DISABLE_JIT)")
+    kernel = next(kernel for kernel in registry.KERNELS if kernel.name == kernel_name)
+    kernel.function(*map(_zeros, _EXAMPLES[kernel.operation]))
     compiled = _compiled(kernel.function)
     assembly, intermediate = jit.texts(compiled, jit.signatures(compiled)[0])
-    return _longest(machine_code.functions(assembly)), _longest(machine_code.ir_functions(intermediate))
+    name = _python(compiled).__name__
+    return _chosen(machine_code.functions(assembly), name), _chosen(machine_code.ir_functions(intermediate), name)
 
 
-def _compiled(function: object) -> object:
-    """The compiled function that a kernel calls; a ladder's kernel holds its loops in a closure."""
+def _zeros(shape: tuple[int, ...] | list) -> np.ndarray | list:
+    return list(map(_zeros, shape)) if isinstance(shape, list) else np.zeros(shape, np.float32)
+
+
+def _compiled(function: Callable) -> object | None:
+    """The compiled function that a kernel calls, itself or through a function beside it, if there is one."""
+    # A ladder's kernel holds its loops in a closure; around them it calls what is the same in all.
     loops = getclosurevars(function).nonlocals.get("loops", function)
-    found = getclosurevars(loops).globals.values()
-    return next(value for value in found if hasattr(value, "serial") or hasattr(value, "py_func"))
+    if not isfunction(loops):
+        return None
+    found = list(getclosurevars(loops).globals.values())
+    for value in tuple(found):
+        if isfunction(value) and value.__module__ == loops.__module__:
+            found += getclosurevars(value).globals.values()
+    return next((value for value in found if getattr(_python(value), "__module__", "") == loops.__module__), None)
 
 
-def _longest(functions: dict[str, list[str]]) -> list[str]:
-    return max(functions.values(), key=len)
+def _python(compiled: object) -> Callable | None:
+    """What is compiled by Numba, if it is; where that is switched off, only loops that run on threads are known."""
+    serial = getattr(compiled, "serial", None)
+    return getattr(serial or compiled, "py_func", serial)
+
+
+def _chosen(functions: dict[str, list[str]], name: str) -> list[str]:
+    """The lines of a function, by its name in Python: what it calls may stand beside it, and be longer."""
+    marked = f"{len(name)}{name}B"  # in the name that Numba makes, an ABI tag follows
+    return max((lines for symbol, lines in functions.items() if marked in symbol), key=len)

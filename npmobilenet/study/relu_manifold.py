@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS, TURNS = 800, 2.25
+SPIRALS = 6  # in a row of the picture
 EMBEDDINGS = 200  # random matrices over which a dimension's numbers are averaged
 THEOREM_CASES = (
     *((2, m) for m in (2, 3, 5, 15, 30)),
@@ -117,8 +118,8 @@ class Manifold:
     def tables(self) -> list[Table]:
         """Return the spiral's losses, and the theorem's numbers."""
         spirals = Table(
-            "A spiral through n random dimensions, ReLU, and back (Figure 1)",
-            ("n", "error of what comes back", "points collapsed", "Theorem 1"),
+            "A spiral through random dimensions, ReLU, and back (Figure 1)",
+            ("dimensions", "error of what comes back", "points collapsed", "Theorem 1"),
             [
                 (str(row.dimension), f"{row.error:.1%}", f"{row.collapsed:.2%}", f"{row.expected:.2%}")
                 for row in self.embeddings
@@ -149,21 +150,24 @@ class Manifold:
 
     def draw(self, figure: Figure) -> None:
         """The paper's row of spirals; below it the theorem."""
-        from npmobilenet.study.pictures import BLACK, SEQUENTIAL, SERIES
+        from npmobilenet.study.pictures import BLACK, GREY, SEQUENTIAL, SERIES, as_photograph
 
-        columns = len(self.pictures)
-        figure.set_size_inches(max(8, 2 * columns), 6)
-        rows = figure.subfigures(2, 1, height_ratios=(1, 1.35))
-        titles = ["input", *(f"n = {row.dimension}" for row in self.embeddings)]
-        for axes, title, points in zip(rows[0].subplots(1, columns), titles, self.pictures, strict=True):
+        columns = min(len(self.pictures), SPIRALS)
+        lines = -(-len(self.pictures) // columns)
+        above = 1.95 * lines + 0.3
+        figure.set_size_inches(figure.get_size_inches()[0], above + 3.6)
+        rows = figure.subfigures(2, 1, height_ratios=(above, 3.6))
+        titles = ["the spiral", *(f"{row.dimension} dimensions" for row in self.embeddings)]
+        losses = ["", *(f"{row.collapsed:.0%} collapsed" for row in self.embeddings)]
+        grid = rows[0].subplots(lines, columns, squeeze=False)
+        for axes in grid.flat:
+            as_photograph(axes)
+        for axes, title, loss, points in zip(grid.flat, titles, losses, self.pictures, strict=False):
             axes.scatter(*points, c=np.arange(points.shape[1]), s=5, cmap=SEQUENTIAL, linewidths=0)
-            axes.set_title(title)
+            axes.set_title(title, fontsize=10)
             axes.set_aspect("equal", adjustable="datalim")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.grid(visible=False)
-            axes.spines[:].set_visible(False)
-        rows[0].suptitle("A spiral through n random dimensions, ReLU, and back; colour: the way along it", fontsize=11)
+            axes.text(0.5, -0.08, loss, transform=axes.transAxes, ha="center", va="top", fontsize=9, color=GREY)
+        rows[0].suptitle("A spiral through random dimensions, ReLU, and back (Figure 1)", fontsize=11)
         axes = rows[1].subplots()
         for colour, n in zip(SERIES, dict.fromkeys(row.n for row in self.theorem), strict=False):
             sizes = range(n, 6 * n + 1)
@@ -183,9 +187,9 @@ class Manifold:
         axes.annotate("MobileNetV2", (6, 0.06), xytext=(-4, 0), textcoords="offset points", ha="right")
         axes.set_xlabel("expansion m / n")
         axes.set_ylabel("part of the volume kept")
-        axes.set_title("Theorem 1: how much of n dimensions survives ReLU in m")
+        axes.set_title("How much of a volume in n dimensions survives ReLU in m (Theorem 1)")
         axes.set_ylim(0, 1.05)
-        axes.legend(loc="lower right", bbox_to_anchor=(0.97, 0.12))
+        axes.legend(loc="lower right", bbox_to_anchor=(0.93, 0.12))
 
 
 def study(dimensions: Sequence[int], samples: int, seed: int) -> Manifold:
