@@ -158,15 +158,14 @@ class Tiles:
         """The sums as a curve, the tiles as a map."""
         from npmobilenet.study.pictures import BLUE, RED, SEQUENTIAL
 
-        figure.set_size_inches(11, 5)
-        left, right = figure.subplots(1, 2)
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.9))
         left.plot(list(self.sums), list(self.sums.values()), "o-", color=BLUE)
         left.axhline(self.peak, color=RED, linewidth=1, linestyle="--")
         left.annotate("peak", (1, self.peak), xytext=(0, -12), textcoords="offset points", color=RED)
         left.set_xlabel("independent sums")
         left.set_ylabel("GFLOP/s of one core")
         left.set_ylim(0, 1.1 * self.peak)
-        left.set_title("Sums that hide the latency of adding")
+        left.set_title("Sums without loads")
         pixels, blocks = (max(getattr(size, axis) for size in self.sizes) for axis in ("pixels", "blocks"))
         rates = np.full((blocks, pixels), np.nan)
         for size in self.sizes:
@@ -177,7 +176,7 @@ class Tiles:
         for size in self.sizes:
             share = size.gflops / self.peak
             right.text(
-                size.pixels, size.blocks, f"{share:.0%}".rstrip("%") + "*" * (size.spills > 0), fontsize=7.5,
+                size.pixels, size.blocks, f"{share:.0%}".rstrip("%") + "*" * (size.spills > 0), fontsize=7,
                 ha="center", va="center", color="white" if share < 0.6 else "black",
                 fontweight="bold" if self._is_ours(size) else "normal",
             )  # fmt: skip
@@ -186,8 +185,8 @@ class Tiles:
         right.grid(visible=False)
         right.set_xlabel("pixels   (bold: the engine's tile; *: registers do not suffice)")
         right.set_ylabel("vectors of output channels")
-        right.set_title("Tiles of sums in a matrix product: % of the peak")
-        figure.colorbar(image, ax=right, label="of the peak", shrink=0.8)
+        right.set_title("Tiles of a matrix product: % of the peak")
+        figure.colorbar(image, ax=right, shrink=0.8)
 
 
 def study(rounds: int) -> Tiles:
