@@ -28,12 +28,14 @@ NOTE_COLUMNS = 110
 class Topic:
     """One subject: what it shows, where the papers speak of it, and its options.
 
-    Its module below ``npmobilenet.study`` has the topic's name, and a function ``study`` that takes the options.
+    Its module below ``npmobilenet.study`` has the topic's name, and a function ``study`` that takes the options. Of
+    ``documented`` ones the study's ``documents`` are tables for docs/.
     """
 
     summary: str
     paper: str
     add_options: Callable[[Parser], None]
+    documented: bool = False
 
     @staticmethod
     def module(name: str) -> str:
@@ -151,7 +153,6 @@ def _occlusion(parser: Parser) -> None:
 
 def _tiles(parser: Parser) -> None:
     _rounds(parser, 15)
-    parser.add_argument("--write-docs", action="store_true", help="write the tables of a checkout's docs/")
 
 
 def _asm(parser: Parser) -> None:
@@ -206,6 +207,7 @@ TOPICS = {
         "why a kernel keeps a tile of sums in registers, and how large: every size measured",
         "docs/kernels/README.md",
         _tiles,
+        documented=True,
     ),
     "asm": Topic(
         "machine code of a kernel: its inner loop, vector instructions, loads, spills", "kernels/simd.py", _asm
@@ -220,6 +222,8 @@ def add_parser(commands: argparse._SubParsersAction) -> Parser:
     for name, topic in TOPICS.items():
         one = topics.add_parser(name, help=topic.summary, description=f"{topic.summary} ({topic.paper})")
         topic.add_options(one)
+        if topic.documented:
+            one.add_argument("--write-docs", action="store_true", help="write the tables of a checkout's docs/")
         one.add_argument("--json", action="store_true", help="print the numbers as JSON")
         one.add_argument("--out", type=Path, metavar="FILE", help=f"the picture: .png, .svg, .pdf (study-{name}.png)")
         one.add_argument("--no-picture", dest="picture", action="store_false", help="print the numbers only")
