@@ -25,7 +25,7 @@ from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
 from npmobilenet.kernels.registry import Kernel
-from npmobilenet.profile import Seconds, in_turns, timed
+from npmobilenet.profile import Seconds, in_turns, medians, timed
 from npmobilenet.text import columns, megabytes, plural
 
 LAYERS = {
@@ -42,6 +42,7 @@ PATIENCE = 0.3  # seconds of a call: a rung that needs more for the whole layer 
 SURE = 0.1  # seconds that a call for a part must take: below, what does not grow with the channels would count
 TRIES = 3  # calls for that part, of which the least counts
 TURN = 0.02  # seconds of a rung in each round
+IMAGES = 3  # that its network computes instead: helper threads may come late to the first
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 MATRIX_PRODUCTS = (
     "conv2d",
@@ -215,7 +216,7 @@ def in_network(layer: Layer, threads: int) -> Callable[[], Seconds] | None:
     plan.run(np.random.default_rng(0).standard_normal((graph.in_channels, 224, 224), np.float32))
 
     def measured() -> Seconds:
-        times = plan.time_groups()
+        times = medians([plan.time_groups() for _ in range(IMAGES)])
         if layer.operation == BLOCK:  # one call, or three
             return {"seconds": sum(seconds for name, seconds in times.items() if name.startswith(f"{layer.name}."))}
         return {"seconds": times[layer.name]}
