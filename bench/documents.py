@@ -177,4 +177,5 @@ def network(run: dict, name: str) -> Iterator[str]:
                 f"{row['of_possible']:.0%}",
             )
         yield ""
-    yield from _measured(run, name.split("-")[0])
+    threads = ",".join(str(found["threads"]) for found in run["networks"] if found["network"] == name)
+    yield from _measured(run, name.split("-")[0] + f" --threads {threads}" * (threads != "1"))

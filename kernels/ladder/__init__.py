@@ -38,7 +38,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "python",
             "ladder.convolution:python",
-            "The formula as it stands, seven nested loops: the interpreter spends hundreds of instructions on every "
+            "The formula as it stands, seven nested loops: the interpreter spends thousands of instructions on every "
             "multiply-add.",
         ),
         Rung(
@@ -88,7 +88,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "python",
             "ladder.depthwise:python",
-            "The formula as it stands, six nested loops: the interpreter spends hundreds of instructions on every "
+            "The formula as it stands, six nested loops: the interpreter spends thousands of instructions on every "
             "multiply-add.",
         ),
         Rung(
@@ -147,7 +147,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "python",
             "ladder.mixed:python",
-            "The formula as it stands, group by group: the interpreter spends hundreds of instructions on every "
+            "The formula as it stands, group by group: the interpreter spends thousands of instructions on every "
             "multiply-add.",
         ),
         Rung(
@@ -190,7 +190,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         Rung(
             "python",
             "ladder.inverted_residual:python",
-            "The three formulas as they stand, one operation after the other: the interpreter spends hundreds of "
+            "The three formulas as they stand, one operation after the other: the interpreter spends thousands of "
             "instructions on every multiply-add.",
         ),
         Rung(
@@ -252,7 +252,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             "python",
             "ladder.pointwise:python",
             "The formula as it stands, a sum over input channels for each pixel and output channel: the interpreter "
-            "spends hundreds of instructions on every multiply-add.",
+            "spends thousands of instructions on every multiply-add.",
         ),
         Rung(
             "njit_loops",
