@@ -6,6 +6,8 @@ installed serves. With ``NUMBA_ENABLE_CUDASIM=1`` it is a simulator that runs ke
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +24,22 @@ INSTALL = 'pip install "npmobilenet[cuda]"'
 SIMULATED = cuda is not None and "simulator" in cuda.jit.__module__
 
 if SIMULATED:
-    from numba.cuda.simulator.kernelapi import FakeCUDALocal
+    from numba.cuda.simulator import kernelapi
 
     # The simulator puts the inside of `cuda` only into the module of the kernel, not into those of device functions.
-    cuda.local = FakeCUDALocal()
+    cuda.local = kernelapi.FakeCUDALocal()
+    _one_at_a_time = threading.Lock()
+
+    def _shared_array(self: Any, shape: int, dtype: Any) -> Any:
+        """Return the block's array of this line, as the simulator does, whose threads may get one each if they race."""
+        frame = sys._getframe(1)
+        line = frame.f_code.co_filename, frame.f_lineno
+        with _one_at_a_time:
+            if line not in self._allocations:
+                self._allocations[line] = cuda.local.array(shape, dtype)
+            return self._allocations[line]
+
+    kernelapi.FakeCUDAShared.array = _shared_array
 if cuda is None or SIMULATED:
     types = numba.types
 else:

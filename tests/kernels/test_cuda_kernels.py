@@ -472,3 +472,19 @@ def test_one_case_of_each_operation_in_the_simulator():
     run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
     assert run.returncode == 0, run.stdout[-3000:]
     assert f"{len(PLAIN_CASES)} passed" in run.stdout
+
+
+@pytest.mark.skipif(not device.SIMULATED, reason="about the simulator")
+def test_threads_of_the_simulator_share_one_array():
+    """Its own way to hand them out gives two threads that come at once an array each, once in thousands of blocks."""
+    threads = 8
+
+    def own_numbers(out):
+        numbers = cuda.shared.array(threads, np.float32)
+        numbers[cuda.threadIdx.x] = cuda.threadIdx.x
+        cuda.syncthreads()
+        out[cuda.blockIdx.x, cuda.threadIdx.x] = numbers[threads - 1 - cuda.threadIdx.x]
+
+    out = np.zeros((100, threads), np.float32)
+    cuda.jit(own_numbers)[len(out), threads](out)
+    np.testing.assert_array_equal(out, np.tile(np.arange(threads)[::-1], (len(out), 1)))
