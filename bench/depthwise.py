@@ -222,12 +222,21 @@ def line(found: dict, packages: Sequence[str]) -> str:
     """One case as a line of the table."""
     rows = {RUNTIMES[row["runtime"]].package: row for row in fastest_variants(found["rows"])}
     ours = rows[RUNTIMES[OURS].package]
-    parts = f"{found['over_parts']:.2f}" if "over_parts" in found else ""
-    cells = [f"{found['case']:<18}{ours['gflops']:>7.1f}{_mark(ours)}{ours['of_peak']:>7.0%}{parts:>6}"]
+    parts = _number(found["over_parts"], 1000, ".2f") if "over_parts" in found else ""
+    cells = [f"{found['case']:<18}{_rate(ours):>7}{_mark(ours)}{_number(ours['of_peak'], 10, '.0%'):>7}{parts:>6}"]
     for package in packages:
         row = rows.get(package)
-        cells.append(f"{row['gflops']:>8.1f}{_mark(row)}{row['over_ours']:>6.2f}" if row else " " * 15)
+        cells.append(f"{_rate(row):>8}{_mark(row)}{_number(row['over_ours'], 1000, '.2f'):>6}" if row else " " * 15)
     return "".join(cells)
+
+
+def _rate(row: dict) -> str:
+    return _number(row["gflops"], 10_000, ".1f")
+
+
+def _number(value: float, limit: float, form: str) -> str:
+    """A number, unless nothing but noise explains it: the difference of two disturbed times may be less than none."""
+    return format(value, form) if 0 < value < limit else "?"
 
 
 def _mark(row: dict) -> str:
