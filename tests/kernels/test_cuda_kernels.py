@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -475,16 +476,21 @@ def test_one_case_of_each_operation_in_the_simulator():
 
 
 @pytest.mark.skipif(not device.SIMULATED, reason="about the simulator")
-def test_threads_of_the_simulator_share_one_array():
-    """Its own way to hand them out gives two threads that come at once an array each, once in thousands of blocks."""
-    threads = 8
+def test_threads_of_the_simulator_share_one_array(monkeypatch):
+    """Its own way to hand them out gives an array each to two threads that come at once."""
+    threads, empty = 8, np.empty
+
+    def slow(*arguments, **options):
+        time.sleep(0.01)  # the others come meanwhile
+        return empty(*arguments, **options)
 
     def own_numbers(out):
         numbers = cuda.shared.array(threads, np.float32)
         numbers[cuda.threadIdx.x] = cuda.threadIdx.x
         cuda.syncthreads()
-        out[cuda.blockIdx.x, cuda.threadIdx.x] = numbers[threads - 1 - cuda.threadIdx.x]
+        out[cuda.threadIdx.x] = numbers[threads - 1 - cuda.threadIdx.x]
 
-    out = np.zeros((100, threads), np.float32)
-    cuda.jit(own_numbers)[len(out), threads](out)
-    np.testing.assert_array_equal(out, np.tile(np.arange(threads)[::-1], (len(out), 1)))
+    out = np.zeros(threads, np.float32)
+    monkeypatch.setattr(np, "empty", slow)
+    cuda.jit(own_numbers)[1, threads](out)
+    np.testing.assert_array_equal(out, np.arange(threads)[::-1])
