@@ -24,6 +24,7 @@ from npmobilenet.kernels.cuda import depthwise, mixed, pointwise
 from npmobilenet.kernels.cuda.launch import Launch
 
 REGION = "bench/cuda/counts.py"
+OUTPUTS = 1024  # those of a full warp in a 3x3 convolution
 BLOCKS = 12  # of threads of a pointwise layer that are run: all do the same, but those at the ends
 WINDOWS = ((5, 28, 120, 1), (7, 28, 240, 1), (9, 28, 240, 1))  # kernel, height and width, channels, stride
 
@@ -38,10 +39,15 @@ class Row:
     outputs: int
 
     @property
-    def fma_share(self) -> float:
-        """Fused multiply-adds as a part of all instructions; a 64-bit integer one takes two of the hardware's."""
+    def instructions(self) -> int:
+        """Of all warps; a 64-bit integer one takes two of the hardware's."""
         count = self.launched.counts.instructions
-        return count["fma"] / (sum(count.values()) - count["move"] + count["wide integer"])
+        return sum(count.values()) - count["move"] + count["wide integer"]
+
+    @property
+    def fma_share(self) -> float:
+        """Fused multiply-adds as a part of all instructions."""
+        return self.launched.counts.instructions["fma"] / self.instructions
 
     def cells(self) -> Iterator[str]:
         """The table's columns."""
@@ -55,6 +61,7 @@ class Row:
         yield f"{SECTOR * counts.block_sectors / counts.distinct['loads']:.2f}"
         yield f"{counts.loads.asked / item / self.outputs:.2f}"
         yield f"{self.fma_share:.0%}"
+        yield f"{self.instructions * OUTPUTS / self.outputs:.0f}"
         shared = counts.shared
         yield f"{shared.sectors / shared.least:.2f}" if shared.least else ""
 
@@ -67,6 +74,7 @@ HEADING = (
     "reads by blocks / least",
     "values loaded per output",
     "fma share",
+    f"instructions of warps for {OUTPUTS} outputs",
     "passes over shared memory / least",
 )
 
