@@ -30,7 +30,6 @@ import hashlib
 import inspect
 import os
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -41,10 +40,14 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
+from npmobilenet.kernels.sharing import MAKING
+
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
 MANTISSA_BITS = 23  # of a float32
 CHECKSUM_BYTES = hashlib.sha256().digest_size
+
+_loaded: list[llvm.ExecutionEngine] = []  # for ever: plans and threads hold bare addresses of machine code
 
 
 @dataclass(frozen=True)
@@ -401,7 +404,6 @@ class Library:
         self.functions: dict[str, ir.Function] = {}
         self._define = define
         self._engine: llvm.ExecutionEngine | None = None
-        self._lock = threading.Lock()
         stamp = repr((target, llvm.llvm_version_info))
         digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
         self.file = folder / f"{name}-{digest}.o" if folder else None
@@ -468,9 +470,10 @@ class Library:
 
     def address(self, name: str) -> int:
         """Return the address of a kernel, compiled or loaded when the first is asked for."""
-        with self._lock:
-            if self._engine is None:
-                self._load()
+        if self._engine is None:
+            with MAKING:
+                if self._engine is None:
+                    self._load()
         return self._engine.get_function_address(name)
 
     def callable(self, name: str, arguments: int) -> Callable[..., None]:
@@ -484,7 +487,7 @@ class Library:
         nowhere = ctypes.create_string_buffer(16)
         where = ctypes.addressof(nowhere)
 
-        def run(*integers: int, _keep: tuple = (self, nowhere)) -> None:  # the code lives as long as its library
+        def run(*integers: int, _keep: object = nowhere) -> None:
             function(where, where + 8, *integers)
 
         return run
@@ -499,6 +502,7 @@ class Library:
         engine = llvm.create_mcjit_compiler(backing, self.machine())
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
+        _loaded.append(engine)
         self._engine = engine
 
     def _kept(self) -> bytes | None:
