@@ -11,6 +11,8 @@ while another of its threads holds a lock would leave it closed for ever in the 
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - see the end of this file
+import logging  # noqa: F401
 import os
 import sys
 import threading
@@ -25,6 +27,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 MAKING = threading.RLock()
 """Held while machine code is made or loaded. Nothing may take it while a module is imported: a thread that holds it
 may be importing that module."""
+
+LONGEST_WAIT = 120.0  # seconds that a fork waits for machine code; compiling all of it takes a tenth of that
 
 _owners: WeakKeyDictionary[object, str] = WeakKeyDictionary()
 _held = threading.local()  # the locks that a thread took to fork
@@ -67,7 +71,9 @@ def _compilers_locks() -> list[Any]:
 
 def _before_fork() -> None:
     _held.locks = []
-    for lock in (MAKING, *_compilers_locks()):
+    if MAKING.acquire(timeout=LONGEST_WAIT):
+        _held.locks.append(MAKING)
+    for lock in _compilers_locks():
         _held.locks.append(lock)
         lock.__enter__()
 
@@ -84,5 +90,7 @@ def _after_fork_in_child() -> None:
     _after_fork()
 
 
+# What was registered last is called first: the modules above take locks before a fork too, which a thread that compiles
+# may wait for, so that theirs must be taken after ours.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

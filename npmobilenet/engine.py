@@ -105,7 +105,7 @@ class Engine:
         """
         size = tuple(x.shape[2:])
         result = (self._run_on_device if self.on_device else self._run_on_host)(x, size, threads, output)
-        let_go((plan.idle for plan in list(self._plans.values())), self.keep_bytes)
+        let_go((plan._idle for plan in list(self._plans.values())), self.keep_bytes)
         return result
 
     def _run_on_host(self, x: np.ndarray, size: Pair, threads: int, output: str | None) -> np.ndarray:

@@ -133,7 +133,7 @@ class Plan:
     threads: int
 
     def __post_init__(self) -> None:
-        self.idle = Idle(self.memory)
+        self._idle = Idle(self.memory)
 
     @property
     def output_shape(self) -> Shape:
@@ -151,13 +151,13 @@ class Plan:
 
         May be called from several Python threads at once: each takes an arena of its own.
         """
-        tensors = self.idle.take() or self._new_arena()
+        tensors = self._idle.take() or self._new_arena()
         tensors["input"][0] = image.transpose(1, 2, 0)
         for step in self.steps:
             self._compute(step, tensors)
         result = tensors[self.steps[-1].node.name][0]
         result = (result.transpose(2, 0, 1) if result.ndim == 3 else result).copy()
-        self.idle.append(tensors)
+        self._idle.append(tensors)
         return result
 
     @property
@@ -167,12 +167,12 @@ class Plan:
 
     def time_groups(self) -> dict[str, float]:
         """Compute the last image once more and return the seconds of each call, by its node's name."""
-        tensors = self.idle.take() or self._new_arena()
+        tensors = self._idle.take() or self._new_arena()
         times = [perf_counter()]
         for step in self.steps:
             self._compute(step, tensors)
             times.append(perf_counter())
-        self.idle.append(tensors)
+        self._idle.append(tensors)
         return {
             step.node.name: after - before for step, (before, after) in zip(self.steps, pairwise(times), strict=True)
         }

@@ -110,8 +110,8 @@ class BlockedPlan:
         self.image_pads = self.pads(stem_node)
         self._walk = library.walker()
         workspace = self._new_workspace()
-        self.idle = Idle(workspace.bytes)
-        self.idle.append(workspace)
+        self._idle = Idle(workspace.bytes)
+        self._idle.append(workspace)
         self.memory = workspace.arena.nbytes + workspace.image.nbytes + threads * self.scratch_bytes
 
     # Grouping ----------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class BlockedPlan:
 
         May be called from several Python threads at once: each takes a workspace of its own.
         """
-        work = self.idle.take() or self._new_workspace()
+        work = self._idle.take() or self._new_workspace()
         (top, _), (left, _) = self.image_pads
         _, height, width = self.shapes["input"]
         work.image[:, top : top + height, left : left + width] = image
@@ -279,7 +279,7 @@ class BlockedPlan:
             counters = aligned(work.counters.size, np.int64)
             self._walk_together(work, (*work.walk, counters.ctypes.data), counters)
         result = self._result(work)
-        self.idle.append(work)  # not after an exception: helpers may be at work in it
+        self._idle.append(work)  # not after an exception: helpers may be at work in it
         return result
 
     def time_groups(self) -> dict[str, float]:
@@ -287,7 +287,7 @@ class BlockedPlan:
 
         All in one walk, on all threads, as always; but a row before each group asks for the time.
         """
-        work = self.idle.take() or self._new_workspace()
+        work = self._idle.take() or self._new_workspace()
         times: list[float] = []
         ask = _CLOCK(lambda *_: times.append(perf_counter()))
         clock = np.zeros((1, work.table.shape[1]), np.int64)
@@ -297,7 +297,7 @@ class BlockedPlan:
         counters = aligned(len(table) * COUNTERS, np.int64)
         walk = (table.ctypes.data, table.strides[0], len(table), counters.ctypes.data)
         self._walk_together(work, walk, ask, table, counters)
-        self.idle.append(work)
+        self._idle.append(work)
         return dict(zip((group[-1].name for group in self.groups), np.diff(times).tolist(), strict=True))
 
     def _walk_together(self, work: Workspace, arguments: tuple[int, ...], *keep: object) -> None:
