@@ -104,11 +104,8 @@ class Engine:
             On the device if ``x`` is, and then of the dtype in which the network is stored.
         """
         size = tuple(x.shape[2:])
-        result = (self._run_on_device if self.on_device else self._run_on_host)(x, size, threads, output)
-        let_go((plan._idle for plan in list(self._plans.values())), self.keep_bytes)
-        return result
-
-    def _run_on_host(self, x: np.ndarray, size: Pair, threads: int, output: str | None) -> np.ndarray:
+        if self.on_device:
+            return self._run_on_device(x, size, output)
         rounds = len(x) // threads * threads if threads > 1 else 0  # in which each thread has an image of its own
         alone = self.plan(size, output, 1) if rounds else None
         together = self.plan(size, output, threads) if rounds < len(x) or not rounds else None
@@ -121,19 +118,25 @@ class Engine:
             share(compute, rounds, threads)
         for index in range(rounds, len(x)):
             compute(index)
+        self._let_go(alone, together)
         return result
 
-    def _run_on_device(
-        self, x: np.ndarray | DeviceArray, size: Pair, threads: int, output: str | None
-    ) -> np.ndarray | DeviceArray:
+    def _let_go(self, *used: Plan | BlockedPlan | CudaPlan | None) -> None:
+        """Keep no more working memory than is allowed, after a call that used these plans."""
+        if any(plan is not None and plan._idle.grown for plan in used):
+            let_go((plan._idle for plan in list(self._plans.values())), self.keep_bytes)
+
+    def _run_on_device(self, x: np.ndarray | DeviceArray, size: Pair, output: str | None) -> np.ndarray | DeviceArray:
         """All images at once, or as many at a time as kernels can count the values of."""
         most = self.program.largest_batch(size)
         result = self.plan(size, output, min(max(len(x), 1), most)).empty_result(x)
         for start in range(0, len(x), most):
             part = slice(start, start + most)
-            stream = self.plan(size, output, len(x[part])).run(x[part], result[part])
+            plan = self.plan(size, output, len(x[part]))
+            stream = plan.run(x[part], result[part])
             if not isinstance(result, np.ndarray):
                 result.follow(stream)
+            self._let_go(plan)
         return result
 
 
