@@ -271,7 +271,7 @@ class Model:
         threads = _checked_threads(threads)
         if threads > self._cpus:
             self._cpus = available_cpus()  # asked again: they may be more by now, or another machine's
-            if threads > self._cpus:
+            if threads > 2 * self._cpus:
                 there_are = "1 CPU" if self._cpus == 1 else f"{self._cpus} CPUs"
                 warnings.warn(
                     f"threads={threads}, but this process may use {there_are}: so many are used", stacklevel=4

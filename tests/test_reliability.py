@@ -408,8 +408,9 @@ def test_more_threads_than_cpus_are_not_started(monkeypatch):
     with pytest.warns(UserWarning, match="threads=5000, but this process may use 2 CPUs"):
         assert np.array_equal(model(image(64), threads=5000), expected)
     assert threading.active_count() <= before + 2
-    with pytest.warns(UserWarning, match="threads=3, but this process may use 2 CPUs"):
-        assert small_model(threads=3).threads == 2
+    with pytest.warns(UserWarning, match="threads=7, but this process may use 2 CPUs"):
+        assert small_model(threads=7).threads == 2
+    assert small_model(threads=3).threads == 2  # a few more are no mistake
 
 
 @compiled_only

@@ -129,9 +129,12 @@ def aligned(values: int, dtype: type = np.float32) -> np.ndarray:
 
 def _mapped(size: int) -> np.ndarray:
     """Return so many bytes in pages of their own: freed, they leave the process; malloc would often keep them."""
-    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
-        return np.frombuffer(mmap.mmap(-1, size + ALIGNMENT), np.uint8)
-    pages = mmap.mmap(-1, size + ALIGNMENT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # a child writes to a copy
+    # Private, so that a forked child writes to a copy; Windows has neither forks nor these flags.
+    flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    try:
+        pages = mmap.mmap(-1, size + ALIGNMENT, **flags)
+    except (OSError, OverflowError):
+        raise MemoryError(f"the system has no {size / 2**20:,.0f} MiB of memory left for a network's tensors") from None
     if size >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             pages.madvise(mmap.MADV_HUGEPAGE)
