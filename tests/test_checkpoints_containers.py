@@ -11,7 +11,10 @@ import zipfile
 import numpy as np
 import pytest
 
+import npmobilenet
+from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.checkpoints import allowance, compressed, read_checkpoint
+from npmobilenet.checkpoints.key_maps import Naming
 from npmobilenet.errors import CheckpointError
 from tests.checkpoint_files import (
     Call,
@@ -23,6 +26,7 @@ from tests.checkpoint_files import (
     torch_zip,
     zip_bytes,
 )
+from tests.conftest import compiled_only
 from tests.test_checkpoints import F32, FILES, assert_identical, expected, message
 
 RAW = F32.tobytes()
@@ -285,6 +289,29 @@ def test_the_raw_weights_of_a_real_file():
         found = read_checkpoint(FILES / f"averaged_{kind}.pth", ema=False)
         assert_identical(found.tensors, expected("averaged_raw"))
         assert (found.read_from, found.others) == ("model", ("model_ema",))
+
+
+@compiled_only
+def test_load_takes_and_tells_which_weights(tmp_path):
+    graph = get_architecture("mobilenet_v2").graph(0.1, 3)
+    keys = Naming(get_architecture("mobilenet_v2"), "torchvision").keys(graph)
+    both = {}
+    for seed, name in enumerate(("state_dict", "state_dict_ema")):
+        weights = random_weights(graph, seed)
+        both[name] = {keys[key]: array for key, array in weights.items()}
+    path = tmp_path / "both.pkl"
+    path.write_bytes(pickle.dumps(both))
+    x = np.ones((1, 3, 32, 32), "f4")
+    alone = []
+    for name, ema in (("state_dict", False), ("state_dict_ema", True)):
+        (tmp_path / "one.pkl").write_bytes(pickle.dumps(both[name]))
+        one, model = npmobilenet.load(tmp_path / "one.pkl"), npmobilenet.load(path, ema=ema)
+        assert np.array_equal(model(x), one(x))
+        assert (one.read_from, model.read_from) == ("", name)
+        assert repr(model).endswith(f"both.pkl' ({name})>") and repr(one).endswith("one.pkl'>")
+        alone.append(one(x))
+    assert not np.allclose(*alone)
+    assert np.array_equal(npmobilenet.load(path)(x), alone[1])
 
 
 def test_several_networks(tmp_path):

@@ -3,9 +3,9 @@
 The dict
     A checkpoint may *be* a state dict or hold some, at any level, beside epochs, arguments and optimizers. A whole
     pickled module stands for its state dict. From the outermost dict inwards: if one of ``WRAPPERS`` leads to tensors,
-    the first of them in the order below is followed; otherwise, if the dict itself has tensors, that is it (single
-    numbers alone do not count); otherwise the entry that leads to the most tensors is followed, the first of equals. So
-    ``{"state_dict": …, "best_accuracy": tensor(71.9)}`` is not mistaken for a state dict.
+    the first of them in the order below is followed; otherwise the entry that leads to the most tensors, the first of
+    equals, unless the dict has as many itself, single numbers aside. So ``{"state_dict": …, "rng_state": tensor}``
+    is not mistaken for a state dict. Optimizers are left alone.
 
 The averaged copy
     Training often keeps a moving average of the weights (EMA) beside them, under a name of which ``ema`` or one of the
@@ -42,6 +42,7 @@ WRAPPERS = (
     "weights", "params", "parameters", "backbone", "student", "generator", "teacher",
 )  # fmt: skip
 AVERAGES = {"ema", "swa", "averaged"}
+OPTIMIZERS = {"optim", "optimizer", "optimizers"}
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 BOOKKEEPING = ("num_batches_tracked", "n_averaged")
 
@@ -107,12 +108,16 @@ def raw_tensors(checkpoint: object, allowance: Allowance) -> dict[str, Tensor]:
 
 def is_average(name: str) -> bool:
     """Whether an entry of this name is an averaged copy of weights."""
-    words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name[:100]).lower())
-    return not AVERAGES.isdisjoint(words) and not _is_optimizer(name)
+    return not AVERAGES.isdisjoint(_words(name)) and not _is_optimizer(name)
 
 
 def _is_optimizer(name: str) -> bool:
-    return "optim" in name[:100].lower()
+    return not OPTIMIZERS.isdisjoint(_words(name))
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name such as ``model_ema``, ``net.EMA``, ``modelEma``."""
+    return re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name[:MAX_KEY]).lower())
 
 
 class _Search:
@@ -142,13 +147,14 @@ class _Search:
         inner = {
             key: self.weights(value, depth - 1)
             for key, value in entries.items()
-            if self.entries(value) and not is_average(key)
+            if self.entries(value) and not is_average(key) and not _is_optimizer(key)
         }
         own = _tensors(entries)
         preferred = next((key for key in WRAPPERS if key in inner and inner[key].tensors), None)
         key = preferred or max(inner, key=lambda key: len(inner[key].tensors), default=None)
         inside = replace(inner[key], path=(key, *inner[key].path)) if key is not None else Found({})
-        if own and not preferred and not (inside.tensors and all(map(_is_number, own.values()))):
+        numbers = sum(map(_is_number, own.values()))
+        if own and not preferred and len(own) - numbers >= len(inside.tensors):
             result = Found(own)
         else:
             result = inside
