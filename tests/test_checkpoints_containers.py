@@ -541,6 +541,14 @@ def test_an_index_is_not_believed(tmp_path, places, text):
     assert text in message(folder / "i.index.json")
 
 
+def test_an_index_that_leads_to_itself(tmp_path):
+    index = json.dumps({"weight_map": {"a": "index.gz"}}).encode()
+    folder = model_folder(tmp_path / "hub", **{"i.index.json": index, "index.gz": gzip.compress(index)})
+    assert "its file 'index.gz' is an index compressed with gzip; decompress it first" in message(
+        folder / "i.index.json"
+    )
+
+
 def test_shards_share_an_allowance(tmp_path):
     item = {"a": tensor(storage(6), (2**21,), (0,))}  # 8 MiB of one number
     files = {f"{i}.bin": torch_zip({f"{i}": item["a"]}, {"0": RAW}) for i in range(3)}

@@ -185,16 +185,16 @@ def _read(path: Path, ema: bool | None) -> Checkpoint:
     if strange:
         notes = (f"refers to Python objects, none of them imported or run: {', '.join(listed(strange, 5))}", *notes)
     return Checkpoint(
-        arrays,
-        content.metadata,
-        path,
-        name_of(found.path),
-        found.others,
-        config,
-        preprocessor,
-        quantisation,
-        (*notes, *more),
-        content.container,
+        tensors=arrays,
+        metadata=content.metadata,
+        path=path,
+        read_from=name_of(found.path),
+        others=found.others,
+        config=config,
+        preprocessor=preprocessor,
+        quantisation=quantisation,
+        notes=(*notes, *more),
+        container=content.container,
     )
 
 
@@ -206,6 +206,8 @@ def _parse(data: bytes, path: Path, allowance: Allowance, inside: str = "") -> _
         content = _parse(decompress(data, kind, allowance), path, allowance, kind)
         return replace(content, container=f"{content.container}, compressed with {kind}")
     if kind == "index":
+        if inside:
+            raise CheckpointError(f"is an index compressed with {inside}; decompress it first")
         return _parse_shards(data, path, allowance)
     if kind == "pickle":
         found = read_pickle(data, allowance)
