@@ -544,9 +544,8 @@ def test_an_index_is_not_believed(tmp_path, places, text):
 def test_an_index_that_leads_to_itself(tmp_path):
     index = json.dumps({"weight_map": {"a": "index.gz"}}).encode()
     folder = model_folder(tmp_path / "hub", **{"i.index.json": index, "index.gz": gzip.compress(index)})
-    assert "its file 'index.gz' is an index compressed with gzip; decompress it first" in message(
-        folder / "i.index.json"
-    )
+    text = message(folder / "i.index.json")
+    assert "its file 'index.gz' is an index compressed with gzip; decompress it first" in text
 
 
 def test_shards_share_an_allowance(tmp_path):
