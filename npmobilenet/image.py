@@ -20,12 +20,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from npmobilenet.errors import CheckpointError, ImageError, MissingDependencyError
+from npmobilenet.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Box = tuple[float, float, float, float]
 ImageSource = "str | os.PathLike | bytes | BinaryIO | Image | np.ndarray"
+
+
+# What metadata of a checkpoint may ask for: it is as untrusted as a checkpoint's tensors.
+MAX_SIDE = 16384
+MAX_PIXELS = 4096 * 4096  # of a network's input: 200 MB
+MIN_STD, MAX_SCALE = 1e-6, 1e6
+_SIZE = f"an integer from 1 to {MAX_SIDE}"
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,15 @@ class Preprocessing:
     Parameters
     ----------
     resize : int or None
-        Length the shorter side is resized to before ``crop`` is cut out of the centre (torchvision's
+        Length, up to 16384, that the shorter side is resized to before ``crop`` is cut out of the centre (torchvision's
         ``Resize(int)`` and ``CenterCrop``). None: the picture is resized to ``crop`` itself.
     crop : (height, width)
-        Size of the network's input.
+        Size of the network's input, up to 4096 x 4096 pixels.
     crop_fraction : float or None
         Side of the centre square that is used, as a fraction of the shorter side (TensorFlow's
         ``central_fraction``). None: the whole picture. Not together with ``resize``.
     mean, std : (red, green, blue)
-        What ``value / 255`` is reduced and divided by.
+        What ``value / 255`` is reduced and divided by; up to 1e6, and ``std`` at least 1e-6.
 
     Examples
     --------
@@ -64,26 +72,27 @@ class Preprocessing:
         for name in ("crop", "mean", "std"):  # JSON has lists, and a frozen class must be hashable
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._require("resize", self.resize is None or _is_size(self.resize), "a positive integer or None")
-        self._require("crop", _is_tuple_of(self.crop, 2, _is_size), "(height, width), two positive integers")
+        self._require("resize", self.resize is None or _is_size(self.resize), f"None or {_SIZE}")
+        self._require("crop", _is_tuple_of(self.crop, 2, _is_size), f"(height, width), each {_SIZE}")
+        self._require("crop", math.prod(self.crop) <= MAX_PIXELS, f"of at most {MAX_PIXELS} pixels")
         fraction = self.crop_fraction
         self._require(
             "crop_fraction",
-            fraction is None or (_is_finite(fraction) and 0 < fraction <= 1),
+            fraction is None or (_is_number(fraction) and 0 < fraction <= 1),
             "a number above 0 and up to 1, or None",
         )
-        self._require("mean", _is_tuple_of(self.mean, 3, _is_finite), "three finite numbers")
         self._require(
-            "std",
-            _is_tuple_of(self.std, 3, _is_finite) and all(s > 0 for s in self.std),
-            "three positive numbers",
+            "mean", _is_tuple_of(self.mean, 3, _is_mean), f"three numbers from {-MAX_SCALE:g} to {MAX_SCALE:g}"
         )
+        self._require("std", _is_tuple_of(self.std, 3, _is_std), f"three numbers from {MIN_STD:g} to {MAX_SCALE:g}")
         if self.resize is not None and fraction is not None:
             raise ValueError("preprocessing: resize and crop_fraction exclude each other, one must be None")
 
     def _require(self, name: str, condition: bool, expected: str) -> None:
         if not condition:
-            raise ValueError(f"preprocessing: {name} must be {expected}, got {getattr(self, name)!r}")
+            raise ValueError(
+                f"preprocessing: {name} must be {expected}, got {printable(repr(getattr(self, name)), 80)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them (lists for tuples)."""
@@ -100,7 +109,7 @@ class Preprocessing:
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping) or set(values) != set(names):
-            got = ", ".join(map(str, values)) if isinstance(values, Mapping) else repr(values)
+            got = printable(", ".join(map(str, values)) if isinstance(values, Mapping) else repr(values), 80)
             raise CheckpointError(f"preprocessing must have exactly the fields {', '.join(names)}, got {got}")
         try:
             return cls(**values)
@@ -109,11 +118,20 @@ class Preprocessing:
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < value <= MAX_SIDE
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+# Comparing, unlike math.isfinite, takes integers of any length; of NaN nothing is true.
+def _is_mean(value: object) -> bool:
+    return _is_number(value) and -MAX_SCALE <= value <= MAX_SCALE
+
+
+def _is_std(value: object) -> bool:
+    return _is_number(value) and MIN_STD <= value <= MAX_SCALE
 
 
 def _is_tuple_of(values: object, length: int, check: Callable[[object], bool]) -> bool:

@@ -22,6 +22,7 @@ from npmobilenet.graph import Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
+from npmobilenet.text import printable, quote
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def load(
     bn_eps: float | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    ema: bool | None = None,
     threads: int | None = None,
     backend: str = "cpu",
     dtype: str = "float32",
@@ -80,6 +82,10 @@ def load(
     preprocessing : Preprocessing, optional
         How a photograph becomes an input: what the metadata says, else torchvision's for ImageNet at the
         architecture's resolution.
+    ema : bool, optional
+        Of a checkpoint that holds a moving average of the weights beside them: the average (True; an error if there is
+        none), the weights themselves (False), or what the training's own tools would take: the average if it is
+        complete. ``repr(model)`` says what was read.
     threads : int, optional
         Default of every call; all CPUs that this process may use if None.
     backend : {"cpu", "cuda", "njit", "reference"}
@@ -112,12 +118,12 @@ def load(
         get_architecture(architecture)
     entry = CATALOGUE.get(source) if isinstance(source, str) else None
     try:
-        checkpoint = read_checkpoint(entry.require() if entry else source)
+        checkpoint = read_checkpoint(entry.require() if entry else source, ema=ema)
     except CheckpointError as error:
         if entry or Path(source).exists() or Path(source).name != str(source):
             raise
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
-    info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, str(source))
+    info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
     fitted = fit(
         checkpoint.tensors,
         architecture=architecture,
@@ -125,7 +131,7 @@ def load(
         num_classes=num_classes,
         padding=_first(padding, info.padding),
         bn_eps=_first(bn_eps, info.bn_eps),
-        where=str(source),
+        where=printable(source),
     )
     outputs = fitted.graph.nodes[-1]["channels"]
     return Model(
@@ -140,6 +146,7 @@ def load(
         dtype=dtype,
         keep_bytes=keep_bytes,
         source=str(source),
+        read_from=checkpoint.read_from if checkpoint.others else "",
     )
 
 
@@ -163,6 +170,8 @@ class Model:
         Default number of threads.
     source : str
         Where the weights came from.
+    read_from : str
+        Which of several state dicts in that file they are, such as "state_dict_ema"; empty if there was only one.
     """
 
     def __init__(
@@ -179,6 +188,7 @@ class Model:
         dtype: str = "float32",
         keep_bytes: int | None = None,
         source: str = "",
+        read_from: str = "",
     ) -> None:
         self.graph = graph
         self.architecture = architecture
@@ -188,15 +198,16 @@ class Model:
         self._cpus = available_cpus()
         self.threads = self._cpus if threads is None else self._thread_count(threads)
         self.backend, self.dtype, self.keep_bytes = backend, dtype, keep_bytes
-        self.source = source
+        self.source, self.read_from = source, read_from
         self._weights = dict(weights)
         self._engine = Engine(graph, self._weights, backend, dtype, keep_bytes)
 
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
+        which = f" ({printable(self.read_from)})" if self.read_from else ""
         return (
             f"<npmobilenet.Model {self.architecture} width={self.width:g} classes={len(self.classes)} "
-            f"backend={self.backend!r} {stored}threads={self.threads} from {self.source!r}>"
+            f"backend={self.backend!r} {stored}threads={self.threads} from {quote(self.source, 500)}{which}>"
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -264,7 +264,7 @@ def test_preprocessing_survives_json():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"resize": 0}, "resize must be a positive integer or None, got 0"),
+        ({"resize": 0}, "resize must be None or an integer from 1 to 16384, got 0"),
         ({"resize": True}, "resize must be"),
         ({"resize": "256"}, "resize must be"),
         ({"crop": [224]}, "crop must be .height, width."),
@@ -273,9 +273,9 @@ def test_preprocessing_survives_json():
         ({"crop_fraction": 0}, "crop_fraction must be a number above 0"),
         ({"crop_fraction": 1.5}, "crop_fraction must be"),
         ({"crop_fraction": 0.5}, "exclude each other"),
-        ({"mean": [0.5, 0.5]}, "mean must be three finite numbers"),
+        ({"mean": [0.5, 0.5]}, "mean must be three numbers from -1e.06 to 1e.06"),
         ({"mean": [0, 0, float("nan")]}, "mean must be"),
-        ({"std": [0.5, 0, 0.5]}, "std must be three positive numbers"),
+        ({"std": [0.5, 0, 0.5]}, "std must be three numbers from 1e-06 to 1e.06"),
         ({"colour": "BGR"}, "exactly the fields resize, crop, crop_fraction, mean, std"),
     ],
 )
