@@ -39,14 +39,15 @@ def horizontal(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: n
     """
     columns, taps = weights.shape
     for y in range(image.shape[0]):
+        line = image[y]
         for x in range(columns):
-            pixels, factors = image[y, first[x] :], weights[x]
+            start, factors = first[x], weights[x]
             red = green = blue = np.int32(HALF)
             for k in range(taps):
                 weight = factors[k]
-                red = np.int32(red + weight * pixels[k, 0])
-                green = np.int32(green + weight * pixels[k, 1])
-                blue = np.int32(blue + weight * pixels[k, 2])
+                red = np.int32(red + weight * line[start + k, 0])
+                green = np.int32(green + weight * line[start + k, 1])
+                blue = np.int32(blue + weight * line[start + k, 2])
             red, green, blue = red >> PRECISION_BITS, green >> PRECISION_BITS, blue >> PRECISION_BITS
             # Rounded weights of very many taps can add up to a little more than 1, and some filters have negative ones.
             if (red | green | blue) & ~255:
