@@ -44,14 +44,13 @@ def read_preprocessing(path: str | os.PathLike) -> Preprocessing:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            raise CheckpointError(f"{path}: more than {LARGEST_FILE >> 20} MB, which no preprocessing needs")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > LARGEST_FILE:
+        raise CheckpointError(f"{path}: more than {LARGEST_FILE >> 20} MB, which no preprocessing needs")
+    try:
         values = json.loads(content)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # ValueError: of JSON, of UTF-8, or a number of thousands of digits
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{path}: not JSON ({error})") from None
     try:
         if isinstance(values, Mapping) and isinstance(values.get("preprocessing"), Mapping):  # our metadata
