@@ -22,7 +22,6 @@ from contextlib import suppress
 
 import numpy as np
 
-from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.mailbox import ACCEPTED, LENGTH
 
 PATIENCE = 5000  # pauses, of some 20 to 40 ns each
@@ -34,6 +33,8 @@ class _Helper:
     """One thread."""
 
     def __init__(self, requests: queue.SimpleQueue) -> None:
+        from npmobilenet.kernels.blocked import library  # here, for it loads LLVM
+
         self.requests = requests
         self.mailbox = np.zeros(LENGTH, np.int64)
         self.address = self.mailbox.ctypes.data

@@ -8,11 +8,9 @@ import json
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 import types
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
@@ -936,27 +934,6 @@ def test_two_threads_read_their_first_photographs_at_once(tmp_path, file_format)
     command = [sys.executable, "-c", FIRST_OF_TWO_THREADS, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[(1, 2, 3), (1, 2, 3)]", done.stdout + done.stderr
-
-
-@compiled
-def test_threads_load_the_compiled_loops_once(monkeypatch):
-    from npmobilenet.kernels.cpu import resize as loops
-
-    made = []
-
-    class Slow(loops.Library):
-        def __init__(self, *arguments):
-            made.append(1)
-            time.sleep(0.1)
-            super().__init__(*arguments)
-
-    monkeypatch.setattr(loops, "Library", Slow)
-    for cached in (loops._callable, loops._library):
-        cached.cache_clear()
-    image = noise(20, 20)
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: resize(image, (7, 9)), range(4)))
-    assert len(made) == 1 and all((result == results[0]).all() for result in results)
 
 
 # --- Without the optional parts ----------------------------------------------------------------------------

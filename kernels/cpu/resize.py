@@ -9,13 +9,12 @@ so the loops are linked into a library of their own, which Numba is needed to co
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 
 from npmobilenet.kernels.cache import kernel_cache
+from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.simd import Library, host, numba_array
 from npmobilenet.machine import numba_is_on
 
@@ -101,20 +100,12 @@ def run(name: str, *arrays: np.ndarray) -> None:
     _compiled(name, len(numbers))(*numbers)
 
 
-_LOADING = threading.RLock()  # `cache` alone lets two threads load the library twice, and one load be freed
-
-
+@once
 def _compiled(name: str, integers: int) -> Callable[..., None]:
-    with _LOADING:
-        return _callable(name, integers)
-
-
-@cache
-def _callable(name: str, integers: int) -> Callable[..., None]:
     return _library().callable(name, integers)
 
 
-@cache
+@once
 def _library() -> Library:
     return Library("resize", host(), _define, kernel_cache())
 
