@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from pathlib import Path
 
 from npmobilenet.errors import CacheError
@@ -42,6 +41,8 @@ def cache_directory() -> Path:
 def _expanded(path: str) -> Path:
     try:
         return Path(path).expanduser().absolute()
+    except OSError:
+        raise CacheError(f"{path}: the current folder, in which it should be, is no more") from None
     except RuntimeError:
         whose = Path(path).parts[0][1:]
         user = f"the user {whose!r}" if whose else "this user"
@@ -57,6 +58,8 @@ def temporary_directory() -> Path | None:
     """
     if not hasattr(os, "getuid"):
         return None
+    import tempfile  # here, for few need it
+
     user = os.getuid()
     prefix = f"npmobilenet-{user}-"
     try:
