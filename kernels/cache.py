@@ -71,7 +71,7 @@ def place() -> Place:
         if os.access(folder, os.W_OK | os.X_OK):
             return Place(folder)
         if any(folder.glob("*.o")):
-            return Place(folder, "cannot be written")
+            return Place(folder, "read-only")
         why = f"{folder} cannot be written"
     except CacheError as error:
         why = str(error)

@@ -29,7 +29,6 @@ import ctypes
 import hashlib
 import inspect
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,10 +40,13 @@ import numpy as np
 from llvmlite import ir
 
 from npmobilenet.kernels import cache
+from npmobilenet.kernels.sharing import MAKING
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
 MANTISSA_BITS = 23  # of a float32
+
+_loaded: list[llvm.ExecutionEngine] = []  # for ever: plans and threads hold bare addresses of machine code
 
 
 @dataclass(frozen=True)
@@ -400,9 +402,8 @@ class Library:
         self.name, self.target = name, target
         self.functions: dict[str, ir.Function] = {}
         self._define = define
-        self._engines: list[llvm.ExecutionEngine] = []  # the last one serves; of the others addresses may be in use
+        self._engine: llvm.ExecutionEngine | None = None
         self._compiled = False
-        self._lock = threading.Lock()
         self._stamp = repr((name, target, llvm.llvm_version_info))
         digest = hashlib.sha256(self._stamp.encode()).hexdigest()[:16]
         self.file = folder / f"{name}-{digest}.o" if folder else None
@@ -475,13 +476,16 @@ class Library:
         LookupError
             If the library has no such kernel.
         """
-        with self._lock:
-            if not self._engines:
-                self._load(self._kept() or self._compile_and_keep())
-            address = self._engines[-1].get_function_address(name)
-            if not address and not self._compiled:  # kept by another library of this name
-                self._load(self._compile_and_keep())
-                address = self._engines[-1].get_function_address(name)
+        if self._engine is None:
+            with MAKING:
+                if self._engine is None:
+                    self._load(self._kept() or self._compile_and_keep())
+        address = self._engine.get_function_address(name)
+        if not address:
+            with MAKING:
+                if not self._compiled:  # what was kept is of another library of this name
+                    self._load(self._compile_and_keep())
+                address = self._engine.get_function_address(name)
         if not address:
             raise LookupError(f"the library {self.name!r} has no kernel {name!r}")
         return address
@@ -497,7 +501,7 @@ class Library:
         nowhere = ctypes.create_string_buffer(16)
         where = ctypes.addressof(nowhere)
 
-        def run(*integers: int, _keep: tuple = (self, nowhere)) -> None:  # the code lives as long as its library
+        def run(*integers: int, _keep: object = nowhere) -> None:
             function(where, where + 8, *integers)
 
         return run
@@ -508,7 +512,8 @@ class Library:
         engine = llvm.create_mcjit_compiler(backing, self.machine())
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
-        self._engines.append(engine)
+        _loaded.append(engine)
+        self._engine = engine
 
     def _kept(self) -> bytes | None:
         """Read the object code if it is there and this library's: LLVM would run or trip over whatever it is given."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
+from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
+from npmobilenet.kernels.sharing import MAKING, give_lock
 from npmobilenet.plan import Plan, Program
+from npmobilenet.threads import share
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
@@ -31,6 +33,14 @@ class Engine:
     Results are the same bit for bit whatever the number of threads and the batch an image is part of; on a GPU in
     every run of one batch size. Any number of Python threads may call :meth:`run` at once.
 
+    Parameters
+    ----------
+    graph, weights, backend, dtype
+        As for :class:`~npmobilenet.model.Model`.
+    keep_bytes : int, optional
+        How many bytes of working memory are kept between calls; `idle.KEEP_BYTES` if None, on a GPU all that is not
+        needed otherwise.
+
     Raises
     ------
     ValueError
@@ -38,16 +48,25 @@ class Engine:
     """
 
     def __init__(
-        self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str = "cpu", dtype: str = "float32"
+        self,
+        graph: Graph,
+        weights: Mapping[str, np.ndarray],
+        backend: str = "cpu",
+        dtype: str = "float32",
+        keep_bytes: int | None = None,
     ) -> None:
         if dtype not in (DTYPES if backend == "cuda" else DTYPES[:1]):
             raise ValueError(
                 f"dtype must be float32, or float16 with the backend 'cuda'; got {dtype!r} with {backend!r}"
             )
         self.on_device = backend == "cuda"
-        self.program = _program(graph, weights, backend, dtype)
+        self.keep_bytes = checked_keep_bytes(keep_bytes)
+        if self.keep_bytes is None:
+            self.keep_bytes = sys.maxsize if self.on_device else KEEP_BYTES
+        with MAKING:  # imports the compilers
+            self.program = _program(graph, weights, backend, dtype)
         self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
-        self._lock = threading.Lock()
+        give_lock(self)
 
     def plan(self, size: Pair, output: str | None = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
         """Return the plan for images of ``(H, W)``, made when it is first asked for.
@@ -61,6 +80,11 @@ class Engine:
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return plan
+
+    def release(self) -> None:
+        """Let all working memory go; the next call takes it anew. A call that is under way keeps its own."""
+        with self._lock:
+            self._plans.clear()
 
     def run(self, x: np.ndarray | DeviceArray, threads: int = 1, output: str | None = None) -> np.ndarray | DeviceArray:
         """Compute a batch.
@@ -80,8 +104,11 @@ class Engine:
             On the device if ``x`` is, and then of the dtype in which the network is stored.
         """
         size = tuple(x.shape[2:])
-        if self.on_device:
-            return self._run_on_device(x, size, output)
+        result = (self._run_on_device if self.on_device else self._run_on_host)(x, size, threads, output)
+        let_go((plan.idle for plan in list(self._plans.values())), self.keep_bytes)
+        return result
+
+    def _run_on_host(self, x: np.ndarray, size: Pair, threads: int, output: str | None) -> np.ndarray:
         rounds = len(x) // threads * threads if threads > 1 else 0  # in which each thread has an image of its own
         alone = self.plan(size, output, 1) if rounds else None
         together = self.plan(size, output, threads) if rounds < len(x) or not rounds else None
@@ -91,13 +118,14 @@ class Engine:
             result[index] = (alone if index < rounds else together).run(x[index])
 
         if rounds:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(compute, range(rounds)))
+            share(compute, rounds, threads)
         for index in range(rounds, len(x)):
             compute(index)
         return result
 
-    def _run_on_device(self, x: np.ndarray | DeviceArray, size: Pair, output: str | None) -> np.ndarray | DeviceArray:
+    def _run_on_device(
+        self, x: np.ndarray | DeviceArray, size: Pair, threads: int, output: str | None
+    ) -> np.ndarray | DeviceArray:
         """All images at once, or as many at a time as kernels can count the values of."""
         most = self.program.largest_batch(size)
         result = self.plan(size, output, min(max(len(x), 1), most)).empty_result(x)

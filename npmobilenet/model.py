@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,7 @@ def load(
     threads: int | None = None,
     backend: str = "cpu",
     dtype: str = "float32",
+    keep_bytes: int | None = None,
 ) -> Model:
     """Load a network with its weights.
 
@@ -85,6 +87,11 @@ def load(
     dtype : {"float32", "float16"}
         In which weights and activations are stored; float16 on a GPU only, where it halves the memory traffic. Sums
         are float32 either way.
+    keep_bytes : int, optional
+        How many bytes of working memory the model keeps between calls at most: the environment variable
+        ``NPMOBILENET_KEEP_BYTES`` if None, else 64 MiB (enough for one image of 1200x1200 in MobileNetV2, or sixteen of
+        224x224 at once); with the backend "cuda" all that the GPU has free. A call takes what it needs beyond that,
+        and gives it back. :meth:`Model.release` lets all of it go.
 
     Returns
     -------
@@ -131,6 +138,7 @@ def load(
         threads=threads,
         backend=backend,
         dtype=dtype,
+        keep_bytes=keep_bytes,
         source=str(source),
     )
 
@@ -169,6 +177,7 @@ class Model:
         threads: int | None = None,
         backend: str = "cpu",
         dtype: str = "float32",
+        keep_bytes: int | None = None,
         source: str = "",
     ) -> None:
         self.graph = graph
@@ -176,11 +185,12 @@ class Model:
         self.width = width
         self.classes = class_names(graph.nodes[-1]["channels"], classes)
         self.preprocessing = preprocessing or IMAGENET
-        self.threads = _checked_threads(available_cpus() if threads is None else threads)
-        self.backend, self.dtype = backend, dtype
+        self._cpus = available_cpus()
+        self.threads = self._cpus if threads is None else self._thread_count(threads)
+        self.backend, self.dtype, self.keep_bytes = backend, dtype, keep_bytes
         self.source = source
         self._weights = dict(weights)
-        self._engine = Engine(graph, self._weights, backend, dtype)
+        self._engine = Engine(graph, self._weights, backend, dtype, keep_bytes)
 
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
@@ -194,7 +204,8 @@ class Model:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._engine = Engine(self.graph, self._weights, self.backend, self.dtype)
+        self._cpus = 1  # of this machine: looked at when more threads are asked for
+        self._engine = Engine(self.graph, self._weights, self.backend, self.dtype, self.keep_bytes)
 
     @property
     def blocks(self) -> list[str]:
@@ -253,7 +264,23 @@ class Model:
 
     def _run(self, x: np.ndarray | Any, output: str | None, threads: int | None) -> np.ndarray | DeviceArray:
         x = _checked_input(x, self.graph.in_channels, self.backend)
-        return self._engine.run(x, _checked_threads(self.threads if threads is None else threads), output)
+        return self._engine.run(x, self._thread_count(self.threads if threads is None else threads), output)
+
+    def _thread_count(self, threads: int) -> int:
+        """As many as were asked for, but no more than there are CPUs: others would only get in each other's way."""
+        threads = _checked_threads(threads)
+        if threads > self._cpus:
+            self._cpus = available_cpus()  # asked again: they may be more by now, or another machine's
+            if threads > self._cpus:
+                there_are = "1 CPU" if self._cpus == 1 else f"{self._cpus} CPUs"
+                warnings.warn(
+                    f"threads={threads}, but this process may use {there_are}: so many are used", stacklevel=4
+                )
+        return min(threads, self._cpus)
+
+    def release(self) -> None:
+        """Let go of the working memory that is kept between calls (`keep_bytes`); the next call takes it anew."""
+        self._engine.release()
 
     def preprocess(self, image: ImageSource) -> np.ndarray:
         """Turn a photograph into an input.

@@ -7,9 +7,8 @@ one arena, at offsets planned so that tensors which are never needed at the same
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from time import perf_counter
@@ -19,6 +18,7 @@ import numpy as np
 
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.idle import Idle
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.passes import folded_parameters, fuse
@@ -131,7 +131,9 @@ class Plan:
     arena_values: int
     dtype: type
     threads: int
-    _idle: deque[dict[str, np.ndarray]] = field(default_factory=deque, repr=False)
+
+    def __post_init__(self) -> None:
+        self.idle = Idle(self.memory)
 
     @property
     def output_shape(self) -> Shape:
@@ -149,16 +151,13 @@ class Plan:
 
         May be called from several Python threads at once: each takes an arena of its own.
         """
-        try:
-            tensors = self._idle.pop()
-        except IndexError:
-            tensors = self._new_arena()
+        tensors = self.idle.take() or self._new_arena()
         tensors["input"][0] = image.transpose(1, 2, 0)
         for step in self.steps:
             self._compute(step, tensors)
         result = tensors[self.steps[-1].node.name][0]
         result = (result.transpose(2, 0, 1) if result.ndim == 3 else result).copy()
-        self._idle.append(tensors)
+        self.idle.append(tensors)
         return result
 
     @property
@@ -168,12 +167,12 @@ class Plan:
 
     def time_groups(self) -> dict[str, float]:
         """Compute the last image once more and return the seconds of each call, by its node's name."""
-        tensors = self._idle.pop() if self._idle else self._new_arena()
+        tensors = self.idle.take() or self._new_arena()
         times = [perf_counter()]
         for step in self.steps:
             self._compute(step, tensors)
             times.append(perf_counter())
-        self._idle.append(tensors)
+        self.idle.append(tensors)
         return {
             step.node.name: after - before for step, (before, after) in zip(self.steps, pairwise(times), strict=True)
         }

@@ -42,7 +42,7 @@ FUSED = ("stem_residual_ring", "inverted_residual_ring", "inverted_residual_spli
 def fused_calls(plan: BlockedPlan) -> list[str]:
     """The kernels of whole blocks in a plan's table, in order."""
     names = {library.common(plan.target).address(name): name for name in FUSED}
-    return [names[kernel] for kernel in plan._idle[0].table[:, KERNEL].tolist() if kernel in names]
+    return [names[kernel] for kernel in plan.idle[0].table[:, KERNEL].tolist() if kernel in names]
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_memory_of_activations():
     """At 224 less than half of the 6.02 MB that the largest step takes op by op (1801.04381, section 5.1)."""
     program = BlockedProgram(*network(width=1.0))
     plan = program.plan((224, 224))
-    work = plan._idle[0]
+    work = plan.idle[0]
     assert plan.memory >= work.arena.nbytes + work.image.nbytes + work.scratch[0].nbytes - 64
     assert plan.memory < 2.5e6
     assert program.plan((224, 224), threads=2).memory < 5e6

@@ -298,7 +298,7 @@ def test_from_the_second_call_on_launches_are_recorded(monkeypatch):
     monkeypatch.setattr(cuda_memory, "external_stream", lambda number: cuda_memory.stream())
     model, x = tiny_model(), images(1, 3, 8, 8)
     (expected, *others) = [model(x) for _ in range(3)]
-    (work,) = model._engine.plan((8, 8))._idle
+    (work,) = model._engine.plan((8, 8)).idle
     assert work.graph.launched == 2
     monkeypatch.setenv(cuda_graphs.SWITCH, "0")
     others.append(model(x))
@@ -353,8 +353,8 @@ def test_too_little_memory(monkeypatch):
     asked = []
 
     def free():
-        asked.append(len(plan._idle))
-        return 1000 if plan._idle else 1 << 40
+        asked.append(len(plan.idle))
+        return 1000 if plan.idle else 1 << 40
 
     monkeypatch.setattr(cuda_memory, "free_memory", free)
     model(images(2, 3, 8, 8))
@@ -440,7 +440,7 @@ class TestOnAGpu:
         expected = model(x)
         for _ in range(3):
             assert np.array_equal(model(x), expected)
-        (work,) = model._engine.plan((96, 96), None, 4)._idle
+        (work,) = model._engine.plan((96, 96), None, 4).idle
         assert work.graph is not None and work.graph.nodes == len(work.launches) - 1
         monkeypatch.setenv("NPMOBILENET_CUDA_GRAPHS", "0")
         assert np.array_equal(model(x), expected)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,8 @@ from npmobilenet.geometry import Pads, Pair
 from npmobilenet.kernels.simd import Integer, Pointer, Target
 
 ALIGNMENT = 64  # bytes: a cache line
+MAPPED_FROM = 1 << 20  # bytes: from here on memory is taken from the system itself
+HUGE_FROM = 1 << 22  # bytes: from here on in huge pages, as NumPy does
 KERNEL, ITEMS, SHARE, ARGUMENTS = 0, 1, 2, 3  # columns of the walker's table
 COUNTERS = 16  # int64 per row of the table: items taken, and, a cache line further, items done
 UNLIMITED = (-np.inf, np.inf)
@@ -115,11 +119,23 @@ def k_unit(target: Target) -> int:
 
 
 def aligned(values: int, dtype: type = np.float32) -> np.ndarray:
-    """Return zeros whose address is a multiple of `ALIGNMENT`."""
+    """Return zeros whose address is a multiple of `ALIGNMENT`; much memory goes back to the system when it is freed."""
     item = np.dtype(dtype).itemsize
-    raw = np.zeros(values * item + ALIGNMENT, np.uint8)
+    size = values * item
+    raw = _mapped(size) if size >= MAPPED_FROM else np.zeros(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + values * item].view(dtype)
+
+
+def _mapped(size: int) -> np.ndarray:
+    """Return so many bytes in pages of their own: freed, they leave the process; malloc would often keep them."""
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return np.frombuffer(mmap.mmap(-1, size + ALIGNMENT), np.uint8)
+    pages = mmap.mmap(-1, size + ALIGNMENT, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # a child writes to a copy
+    if size >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
 
 
 def pack_pointwise(target: Target, weight: np.ndarray, widest: int = 0) -> np.ndarray:

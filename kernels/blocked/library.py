@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 from npmobilenet.kernels.blocked import (
     activation,
@@ -18,6 +17,7 @@ from npmobilenet.kernels.blocked import (
 )
 from npmobilenet.kernels.blocked.layout import Tile
 from npmobilenet.kernels.cache import kernel_cache
+from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.simd import Library, Target, host
 
 STEM_WINDOW = ((3, 3), (2, 2))
@@ -39,13 +39,13 @@ def define_common(library: Library) -> None:
     linear.define(library)
 
 
-@cache
+@once
 def walker(name: str = "walk") -> Callable[..., None]:
     """Return a compiled function of `walker`: ``walk`` runs a table of kernel calls."""
     return _walkers().callable(name, WALKERS[name])
 
 
-@cache
+@once
 def _walkers() -> Library:
     return Library("walker", host(), _define_walkers, kernel_cache())
 
@@ -58,13 +58,13 @@ def _define_walkers(library: Library) -> None:
         library.add_numba(name, getattr(functions, name), ["int64"] * arguments)
 
 
-@cache
+@once
 def common(target: Target | None = None) -> Library:
     """Return the library of a MobileNet's kernels."""
     return Library("common", target or host(), define_common, kernel_cache())
 
 
-@cache
+@once
 def window(
     kernel: tuple[int, int],
     stride: tuple[int, int],
@@ -87,7 +87,7 @@ def blocks_function(
     return window(kernel, stride, target, tiling).address(f"{depthwise.window_name(kernel, stride)}_blocks")
 
 
-@cache
+@once
 def stem_window(
     kernel: tuple[int, int], stride: tuple[int, int], target: Target | None = None, tile: Tile | None = None
 ) -> Library:
@@ -98,7 +98,7 @@ def stem_window(
     return _other(name + _in(tile), target, lambda library: stem.define(library, kernel, stride, own))
 
 
-@cache
+@once
 def matrix(target: Target | None = None, tile: Tile | None = None) -> Library:
     """Return the library that has the pointwise convolution, in a tile of one block if so told."""
     if tile is None:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -18,9 +17,10 @@ from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided
 from npmobilenet.kernels.cuda.registers import activate, read, write
 from npmobilenet.kernels.cuda.registers import add as add_to
+from npmobilenet.kernels.sharing import once
 
 
-@cache
+@once
 def _kernel(lanes: int, activation: int, two: bool) -> Any:
     LANES, ACTIVATION, TWO = lanes, activation, two
 

@@ -10,7 +10,6 @@ of the thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,12 @@ from npmobilenet.kernels.cuda import device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import activate, fill, multiply_outer, quotient, read, write
+from npmobilenet.kernels.sharing import once
 
 COLUMNS = 8  # output pixels of a thread
 
 
-@cache
+@once
 def _kernel(kernel: Pair, stride: Pair, dilation: Pair, columns: int, lanes: int, activation: int) -> Any:
     KERNEL_H, KERNEL_W = kernel
     STRIDE_H, STRIDE_W = stride

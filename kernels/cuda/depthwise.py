@@ -11,7 +11,6 @@ find it in the cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from npmobilenet.kernels.cuda import device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import activate, fill, quotient, read, slide, write
+from npmobilenet.kernels.sharing import once
 
 # Rows and columns of a thread's tile, and its channels at most, by the width of the window.
 TILES = {3: (2, 4, 4), 5: (2, 4, 4), 7: (2, 8, 2), 99: (2, 8, 2)}
@@ -42,7 +42,7 @@ def values(kernel: Pair, stride: Pair, dilation: Pair, tile: Pair, lanes: int) -
     return (rows * columns + (columns - 1) * stride[1] + (kernel[1] - 1) * dilation[1]) * lanes
 
 
-@cache
+@once
 def window_tile(
     kernel: Pair, stride: Pair, dilation: Pair, tile: Pair, lanes: int, activation: int
 ) -> Callable[..., None]:
@@ -88,7 +88,7 @@ def window_tile(
     return device.device_function(compute, kernel, stride, dilation, tile, lanes, activation)
 
 
-@cache
+@once
 def _kernel(kernel: Pair, stride: Pair, dilation: Pair, tile: Pair, lanes: int, activation: int) -> Any:
     ROWS, COLUMNS = tile
     LANES = lanes

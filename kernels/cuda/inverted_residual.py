@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -29,6 +28,7 @@ from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.pointwise import prepare_pointwise_conv2d
 from npmobilenet.kernels.cuda.registers import QUAD, activate, add, fill, mask, multiply, read, slide, write
+from npmobilenet.kernels.sharing import once
 
 SHARED_BYTES = 48 * 1024  # what every device gives to a block without being asked
 VECTOR = 4  # expanded channels of a thread
@@ -98,7 +98,7 @@ class _Plan:
         ]
 
 
-@cache
+@once
 def _kernel(plan: _Plan, expanded: int, activations: tuple[int, int, int], residual: bool) -> Any:
     tile = plan.tile
     TILE_ROWS, TILE_COLUMNS, CHUNK = tile.rows, tile.columns, tile.chunk

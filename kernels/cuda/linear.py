@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, stand_in
 from npmobilenet.kernels.cuda.pointwise import prepare_pointwise_conv2d
 from npmobilenet.kernels.cuda.registers import exp, load, store
+from npmobilenet.kernels.sharing import once
 
 
 def prepare_linear(
@@ -46,7 +46,7 @@ def linear(
     return call(prepared, out, x, weight, call.bias(bias, weight.shape[1]))
 
 
-@cache
+@once
 def _softmax(threads: int) -> Any:
     THREADS = threads
 

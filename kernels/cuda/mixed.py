@@ -10,7 +10,6 @@ block of many multiply-adds is left for the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from itertools import accumulate
 from math import prod
 from typing import Any
@@ -24,6 +23,7 @@ from npmobilenet.kernels.cuda import depthwise, device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import quotient
+from npmobilenet.kernels.sharing import once
 
 
 def _group(
@@ -59,7 +59,7 @@ def _either(head: Callable, tail: Callable, blocks: int, key: tuple) -> Callable
     return device.device_function(run, key)
 
 
-@cache
+@once
 def _kernel(groups: tuple, stride: tuple, tile: tuple, lanes: int, activation: int) -> Any:
     ROWS, COLUMNS = tile
     run, key = None, (groups, stride, tile, lanes, activation)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from npmobilenet.kernels.cuda import device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import QUAD, activate, add, fill, multiply, quotient, read, scale, write, zero
+from npmobilenet.kernels.sharing import once
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def choose(pixels: int, c_in: int, c_out: int, batch: int, multiprocessors: int)
     return min(TILES, key=time)
 
 
-@cache
+@once
 def _kernel(tile: Tile, lanes_in: int, lanes_out: int, activation: int, residual: bool, scaled: bool) -> Any:
     PIXELS, CHANNELS, DEPTH, ROWS, COLUMNS = tile.pixels, tile.channels, tile.depth, tile.rows, tile.columns
     SLICES, THREADS, ACTIVATION = tile.slices, tile.threads, activation

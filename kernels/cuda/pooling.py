@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ from npmobilenet.kernels.cuda import device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import QUAD, add, load, quotient, read, scale, store, write, zero
+from npmobilenet.kernels.sharing import once
 
 
-@cache
+@once
 def _global_average(width: int, slices: int, lanes: int) -> Any:
     SLICES, LANES = slices, lanes
     SHARED = divided(width * slices * lanes, 4)
@@ -82,7 +82,7 @@ def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads
 MAXIMUM, AVERAGE, AVERAGE_INSIDE = 0, 1, 2
 
 
-@cache
+@once
 def _pool(kernel: Pair, stride: Pair, kind: int) -> Any:
     KERNEL_H, KERNEL_W = kernel
     STRIDE_H, STRIDE_W = stride

@@ -9,7 +9,6 @@ the image. An engine leaves the last one to the 1x1 convolution that follows, wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,10 @@ from npmobilenet.kernels.cuda.launch import Call, Launch, divided
 from npmobilenet.kernels.cuda.pooling import prepare_global_average_pool
 from npmobilenet.kernels.cuda.registers import activate, load, read, store, write
 from npmobilenet.kernels.cuda.registers import scale as multiply_by
+from npmobilenet.kernels.sharing import once
 
 
-@cache
+@once
 def _gate(squeezed: int, threads: int, activation: int, gate: int) -> Any:
     THREADS, SQUEEZED, ACTIVATION, GATE = threads, squeezed, activation, gate
     WIDTH = min(squeezed, threads)  # squeezed values that are summed up at a time...
@@ -79,7 +79,7 @@ def prepare_gate(
     )
 
 
-@cache
+@once
 def _scale(lanes: int) -> Any:
     LANES = lanes
 

@@ -6,7 +6,6 @@ A plan becomes a table of kernel calls (`calls`) that one walk runs (`kernels.bl
 from __future__ import annotations
 
 import ctypes
-from collections import deque
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from npmobilenet import threads
 from npmobilenet.blocked.calls import Calls
 from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import library, linear, mixed
 from npmobilenet.kernels.blocked.layout import ARGUMENTS, CLAMPS, COUNTERS, ITEMS, KERNEL, SHARE, Frame, aligned, tiles
 from npmobilenet.plan import arrange
@@ -46,6 +46,8 @@ class Workspace:
     def __post_init__(self) -> None:
         # Asking NumPy for an address takes as long as a small layer.
         self.walk = (self.table.ctypes.data, self.table.strides[0], len(self.table))
+        arrays = (self.image, self.arena, self.table, self.counters, *self.scratch)
+        self.bytes = sum(array.nbytes for array in arrays)
         self.counters_address = self.counters.ctypes.data
         self.scratch_addresses = [scratch.ctypes.data for scratch in self.scratch]
 
@@ -106,9 +108,10 @@ class BlockedPlan:
         self._constants: list[np.ndarray] = []
         stem_node = graph.nodes[0]
         self.image_pads = self.pads(stem_node)
-        self._idle: deque[Workspace] = deque()
+        self._walk = library.walker()
         workspace = self._new_workspace()
-        self._idle.append(workspace)
+        self.idle = Idle(workspace.bytes)
+        self.idle.append(workspace)
         self.memory = workspace.arena.nbytes + workspace.image.nbytes + threads * self.scratch_bytes
 
     # Grouping ----------------------------------------------------------------------------------------------
@@ -265,21 +268,18 @@ class BlockedPlan:
 
         May be called from several Python threads at once: each takes a workspace of its own.
         """
-        try:
-            work = self._idle.pop()
-        except IndexError:
-            work = self._new_workspace()
+        work = self.idle.take() or self._new_workspace()
         (top, _), (left, _) = self.image_pads
         _, height, width = self.shapes["input"]
         work.image[:, top : top + height, left : left + width] = image
         if self.threads == 1:
             work.counters.fill(0)
-            library.walker()(*work.walk, work.counters_address, work.scratch_addresses[0])
+            self._walk(*work.walk, work.counters_address, work.scratch_addresses[0])
         else:
             counters = aligned(work.counters.size, np.int64)
-            self._walk_together(work, (*work.walk, counters.ctypes.data), work.table, counters)
+            self._walk_together(work, (*work.walk, counters.ctypes.data), counters)
         result = self._result(work)
-        self._idle.append(work)
+        self.idle.append(work)  # not after an exception: helpers may be at work in it
         return result
 
     def time_groups(self) -> dict[str, float]:
@@ -287,7 +287,7 @@ class BlockedPlan:
 
         All in one walk, on all threads, as always; but a row before each group asks for the time.
         """
-        work = self._idle.pop() if self._idle else self._new_workspace()
+        work = self.idle.take() or self._new_workspace()
         times: list[float] = []
         ask = _CLOCK(lambda *_: times.append(perf_counter()))
         clock = np.zeros((1, work.table.shape[1]), np.int64)
@@ -297,14 +297,18 @@ class BlockedPlan:
         counters = aligned(len(table) * COUNTERS, np.int64)
         walk = (table.ctypes.data, table.strides[0], len(table), counters.ctypes.data)
         self._walk_together(work, walk, ask, table, counters)
-        self._idle.append(work)
+        self.idle.append(work)
         return dict(zip((group[-1].name for group in self.groups), np.diff(times).tolist(), strict=True))
 
     def _walk_together(self, work: Workspace, arguments: tuple[int, ...], *keep: object) -> None:
-        """Walk a table on all threads; a helper that comes when all is done still looks at what ``keep`` holds."""
+        """Walk a table on all threads; ``keep`` is what it leads to beside the plan and the workspace.
+
+        Helpers keep all of it as long as they may look at it. They may come when all is done, or go on alone when an
+        interrupt has ended this call.
+        """
         mine, *theirs = ((*arguments, scratch) for scratch in work.scratch_addresses)
-        threads.ask(theirs, keep)
-        library.walker()(*mine)
+        threads.ask(theirs, (self, work, *keep))
+        self._walk(*mine)
 
     def _result(self, work: Workspace) -> np.ndarray:
         name = self.groups[-1][-1].name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from numba import float32
@@ -12,6 +11,7 @@ from npmobilenet.cuda.arrays import DeviceArray
 from npmobilenet.graph import Shape
 from npmobilenet.kernels.cuda.device import SIMULATED, cuda, kernel
 from npmobilenet.kernels.cuda.registers import quotient
+from npmobilenet.kernels.sharing import once
 
 THREADS = 8 if SIMULATED else 256  # the simulator runs each as a thread of Python
 
@@ -27,7 +27,7 @@ def _copy_pixels(x, images, channels, rows, columns, width, pixels, depth, out):
             out[place + channel] = float32(x[start + channel * channels])
 
 
-@cache
+@once
 def _kernel() -> Any:
     return kernel(_copy_pixels)
 

@@ -6,7 +6,6 @@ are prepared once, put on a stream one after the other, and from the second call
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from itertools import pairwise
 from math import prod
@@ -23,6 +22,7 @@ from npmobilenet.cuda.lowering import Step, lower, packed_weights
 from npmobilenet.errors import MissingDependencyError, NpmobilenetError
 from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
+from npmobilenet.idle import Idle
 from npmobilenet.kernels.cuda import device
 from npmobilenet.passes import fuse
 from npmobilenet.plan import ARENA_ALIGNMENT, arrange
@@ -125,7 +125,7 @@ class CudaPlan:
         offsets, units = arrange(lifetimes, {name: -(-self._bytes(name) // UNIT) for name in lifetimes})
         self.offsets = {name: UNIT * offset for name, offset in offsets.items()}
         self.memory = UNIT * units
-        self._idle: deque[Workspace] = deque()
+        self.idle = Idle(self.memory)
         _PLANS.add(self)
 
     def dtype(self, name: str) -> np.dtype:
@@ -164,7 +164,7 @@ class CudaPlan:
             On which it is computed. On the host the result is complete now; on the device when that stream is done.
         """
         with cuda_memory.LAUNCHING:
-            return self._run(self._workspace(), x, out)
+            return self._run(self.idle.take() or Workspace(self), x, out)
 
     def _run(self, work: Workspace, x: np.ndarray | DeviceArray, out: np.ndarray | DeviceArray) -> Any:
         if isinstance(x, np.ndarray):
@@ -177,23 +177,17 @@ class CudaPlan:
             out[...] = result.transpose(0, 3, 1, 2) if result.ndim == 4 else result
         else:
             work.run(x, out.flat)
-        self._idle.append(work)
+        self.idle.append(work)
         return work.stream
 
     def time_steps(self, repeats: int = 10) -> dict[str, float]:
         """Return the seconds of each launch, the median of some, by the tensor it writes. The input is not set."""
-        work = self._workspace()
+        work = self.idle.take() or Workspace(self)
         work.time_launches()  # compiles
         work.graph = work.graph or work.recorded()
         times = [work.time_launches() for _ in range(repeats)]
-        self._idle.append(work)
+        self.idle.append(work)
         return dict(zip((step.output for step in self.steps), np.median(times, axis=0).tolist(), strict=True))
-
-    def _workspace(self) -> Workspace:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return Workspace(self)
 
 
 class Workspace:
@@ -280,7 +274,7 @@ def allocate(size: int, what: str, ask: bool = True) -> Any:
             except cuda_memory.OutOfMemory:  # in no one piece
                 pass
         for plan in list(_PLANS):
-            plan._idle.clear()
+            plan.idle.clear()
     needed, free = size / 2**20, cuda_memory.free_memory() / 2**20
     raise DeviceMemoryError(
         f"too little memory on the GPU for {what}: {needed:,.1f} MiB needed, {free:,.1f} MiB free; take smaller "

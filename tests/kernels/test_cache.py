@@ -191,7 +191,7 @@ def test_a_folder_with_kernels_serves_though_it_cannot_be_written(settings):
         place()  # there is nothing in it
     folder = cache_directory() / f"kernels-{cache.sources()[:16]}"
     cache.keep(folder / "a.o", "stamp", b"code")
-    assert place() == cache.Place(folder, "cannot be written")
+    assert place() == cache.Place(folder, "read-only")
 
 
 def test_folders_of_earlier_versions_go_in_time(settings, tmp_path):

@@ -1,0 +1,88 @@
+"""What threads share and what a forked process must not inherit: things made once, and locks.
+
+Two threads that ask at the same time for what is made lazily get the same one (:func:`once`). A process that forks
+while another of its threads holds a lock would leave it closed for ever in the child, and what it guards half made:
+
+- Machine code is made and loaded under one lock, `MAKING`. Whoever forks takes it first, together with the locks of
+  the compilers, and so waits until none of them is in the middle of something.
+- Any other lock is replaced in the child by an open one (:func:`give_lock`); what it guards is to be whole at every
+  step.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+MAKING = threading.RLock()
+"""Held while machine code is made or loaded. Nothing may take it while a module is imported: a thread that holds it
+may be importing that module."""
+
+_owners: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+_held = threading.local()  # the locks that a thread took to fork
+
+
+def once(function: Function) -> Function:
+    """Decorate what makes something of its (hashable) arguments: made once, then kept as long as the process lives."""
+    made: dict[tuple, Any] = {}
+
+    @wraps(function)
+    def get(*arguments: Any, **options: Any) -> Any:
+        key = (arguments, tuple(sorted(options.items())))
+        try:
+            return made[key]
+        except KeyError:
+            pass
+        with MAKING:
+            if key not in made:
+                made[key] = function(*arguments, **options)
+            return made[key]
+
+    return get
+
+
+def give_lock(owner: object, name: str = "_lock") -> None:
+    """Give an object a lock as an attribute: one that in a forked process is a new one, open."""
+    setattr(owner, name, threading.Lock())
+    _owners[owner] = name
+
+
+def _compilers_locks() -> list[Any]:
+    """The locks of Numba and llvmlite, where they are loaded, in the order in which they take them."""
+    locks = []
+    if (numba := sys.modules.get("numba.core.compiler_lock")) is not None:
+        locks.append(getattr(numba, "global_compiler_lock", None))
+    if (ffi := sys.modules.get("llvmlite.binding.ffi")) is not None:
+        locks.append(getattr(getattr(ffi, "lib", None), "_lock", None))
+    return [lock for lock in locks if hasattr(lock, "__enter__")]
+
+
+def _before_fork() -> None:
+    _held.locks = []
+    for lock in (MAKING, *_compilers_locks()):
+        _held.locks.append(lock)
+        lock.__enter__()
+
+
+def _after_fork() -> None:
+    while _held.locks:
+        with suppress(RuntimeError):  # an interrupt came before the last one was taken
+            _held.locks.pop().__exit__(None, None, None)
+
+
+def _after_fork_in_child() -> None:
+    for owner, name in list(_owners.items()):
+        setattr(owner, name, threading.Lock())
+    _after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
