@@ -28,7 +28,7 @@ from types import CodeType
 
 from npmobilenet import __version__
 from npmobilenet.errors import CacheError
-from npmobilenet.paths import SETTING, cache_directory, temporary_directory
+from npmobilenet.paths import REMEDY, SETTING, cache_directory, expanded, temporary_directory
 
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 FOLDER = re.compile("kernels-[0-9a-f]{16}")
@@ -65,18 +65,18 @@ def place() -> Place:
     """
     numba_folder = os.environ.get("NUMBA_CACHE_DIR")
     try:
-        base = Path(numba_folder).absolute() / "npmobilenet" if numba_folder else cache_directory()
+        base = expanded(numba_folder) / "npmobilenet" if numba_folder else cache_directory()
         folder = base / f"kernels-{sources()[:16]}"
         _make(folder)
         if os.access(folder, os.W_OK | os.X_OK):
             return Place(folder)
         if any(folder.glob("*.o")):
             return Place(folder, "read-only")
-        why = f"{folder} cannot be written"
+        why = f"{folder} cannot be written; {REMEDY}"
     except CacheError as error:
         why = str(error)
     except OSError as error:
-        why = f"{error.filename or folder} cannot be made: {error.strerror}"
+        why = f"{error.filename} cannot be made: {error.strerror}; {REMEDY}"
     temporary = None if numba_folder or os.environ.get(SETTING) else temporary_directory()
     if temporary:
         with suppress(OSError):

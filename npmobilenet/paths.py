@@ -10,6 +10,7 @@ from pathlib import Path
 from npmobilenet.errors import CacheError
 
 SETTING = "NPMOBILENET_CACHE_DIR"
+REMEDY = f"set {SETTING} to a folder that can be written"
 
 
 def cache_directory() -> Path:
@@ -26,7 +27,7 @@ def cache_directory() -> Path:
     """
     chosen = os.environ.get(SETTING)
     if chosen:
-        return _expanded(chosen)
+        return expanded(chosen)
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
@@ -35,18 +36,25 @@ def cache_directory() -> Path:
         base = os.environ.get("XDG_CACHE_HOME", "")
         if not Path(base).is_absolute():  # which is to be ignored, says the XDG specification
             base = "~/.cache"
-    return _expanded(base) / "npmobilenet"
+    return expanded(base) / "npmobilenet"
 
 
-def _expanded(path: str) -> Path:
+def expanded(path: str) -> Path:
+    """Return an absolute path, without ``~``.
+
+    Raises
+    ------
+    CacheError
+        If that is not known.
+    """
     try:
         return Path(path).expanduser().absolute()
     except OSError:
-        raise CacheError(f"{path}: the current folder, in which it should be, is no more") from None
+        raise CacheError(f"{path}: the current folder, in which it should be, is no more; {REMEDY}") from None
     except RuntimeError:
         whose = Path(path).parts[0][1:]
         user = f"the user {whose!r}" if whose else "this user"
-        raise CacheError(f"no home folder is known for {user}; set {SETTING} to a folder that can be written") from None
+        raise CacheError(f"no home folder is known for {user}; {REMEDY}") from None
 
 
 def temporary_directory() -> Path | None:

@@ -142,7 +142,9 @@ def test_the_folder_that_is_chosen(settings, tmp_path, variables, folder):
 def test_a_chosen_folder_that_cannot_be_is_not_replaced(settings, tmp_path, variable, value):
     (tmp_path / "file").touch()
     settings.setenv(variable, value.format(tmp_path))
-    with pytest.warns(RuntimeWarning, match="every process compiles its kernels anew, since .* cannot be made") as said:
+    with pytest.warns(
+        RuntimeWarning, match="every process compiles its kernels anew, since .* cannot be made: .*; set NPM"
+    ) as said:
         assert place().folder is None
     assert len(said) == 1
     assert not list((tmp_path / "tmp").iterdir())
@@ -175,6 +177,16 @@ def test_an_unknown_user(settings):
         cache_directory()
     with pytest.warns(RuntimeWarning, match="'nosuchuser'"):
         assert place().folder is None
+
+
+def test_a_current_folder_that_is_no_more(settings, tmp_path):
+    (tmp_path / "gone").mkdir()
+    settings.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for name in ("NPMOBILENET_CACHE_DIR", "NUMBA_CACHE_DIR"):
+        settings.setenv(name, "relative")
+        with pytest.warns(RuntimeWarning, match="anew, since relative: the current folder"):
+            assert place().folder is None
 
 
 def test_a_home_that_cannot_be_written(settings, tmp_path):
