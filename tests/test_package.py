@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet import machine
+from npmobilenet import machine, weights
 from npmobilenet.checkpoints import read_checkpoint
+from npmobilenet.cli import main
+from npmobilenet.errors import CheckpointError
 from npmobilenet.labels import class_names, imagenet_classes
 from npmobilenet.machine import _cgroup_quota, available_cpus
 from npmobilenet.weights import CATALOGUE
@@ -85,6 +87,27 @@ def test_shipped_files_are_what_the_catalogue_says(name):
     licences = (ROOT / "npmobilenet/weights/LICENSES.md").read_text(encoding="utf-8")
     assert f"## {entry.file}\n" in licences and info.licence.rpartition(", ")[2] in licences
     assert len(info.classes) == {"mobilenet_v2": 1000, "mobilenet_v1": 1001}[name]
+
+
+def test_without_a_cache_folder_downloads_are_not_there_and_cannot_be_made(monkeypatch, capsys):
+    monkeypatch.setenv("NPMOBILENET_CACHE_DIR", "~nosuchuser/x")
+    name = "mobilenet_v2_imagenet1k_v2"
+    with pytest.raises(CheckpointError, match=f"not on this machine; run: npmobilenet weights download {name}"):
+        npmobilenet.load(name)
+    assert main(["weights"]) == 0
+    assert "not downloaded" in capsys.readouterr().out
+    assert main(["weights", "download", name]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "npmobilenet: no home folder is known for the user 'nosuchuser'; "
+        "set NPMOBILENET_CACHE_DIR to a folder that can be written"
+    )
+
+
+def test_shipped_weights_that_are_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "HERE", tmp_path)
+    with pytest.raises(CheckpointError, match="'mobilenet_v1' are not on this machine; reinstall npmobilenet"):
+        npmobilenet.load("mobilenet_v1")
 
 
 def test_shipped_files_together_fit_a_wheel():
