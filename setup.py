@@ -49,7 +49,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE", "npmobilenet/weights/LICENSES.md"],
-    python_requires=">=3.10,<3.14",
+    python_requires=">=3.10",  # what is too new Numba knows itself
     install_requires=["numpy", "numba>=0.63"],
     extras_require=EXTRAS,
     packages=sorted(packages()),
@@ -65,6 +65,7 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -53,7 +53,7 @@ def page(run: dict) -> str:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>npmobilenet: {escape(best['network'])}</title>",
-            f"<style>\n{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>",
+            f"<style>\n{_style()}</style>\n</head>\n<body>\n<main>",
             "<h1>How fast npmobilenet is, and how fast it could be</h1>",
             f'<p class="soft">{escape(" · ".join(heading(run)))}</p>',
             *_cards(run["networks"]),
@@ -108,6 +108,11 @@ def _figure(svg: str, caption: str) -> str:
 
 def _details(summary: str, lines: Iterable[str]) -> str:
     return "\n".join([f"<details><summary>{escape(summary)}</summary>", *lines, "</details>"])
+
+
+def _style() -> str:
+    """The style sheet beside this file, be it in a folder or in an archive."""
+    return __spec__.loader.get_data(str(Path(__file__).with_name("page.css"))).decode()
 
 
 def _machine(run: dict) -> Iterator[str]:

@@ -7,5 +7,5 @@
 ``cuda``       the CUDA device
 ``registry``   the table of all kernels: dispatch, tests and benchmarks iterate it
 ``prepared``   an operation in two steps: packed once, run as often as one likes
-``jit``        how Numba compiles functions; ``cache``: where machine code is kept
+``jit``        how Numba compiles functions; ``cache``, ``numba_cache``: where machine code is kept
 """

@@ -14,8 +14,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache
 
 from npmobilenet.kernels.cache import kernel_cache
+from npmobilenet.kernels.numba_cache import keep_code
 
 # `contract` lets a * b + c become one fused instruction. No other fast-math flag: NaN and infinity must pass
 # through, and the order of additions must not depend on anything but the source.
@@ -24,18 +26,12 @@ FLAGS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy", "bound
 
 def jit(function: Callable, *, parallel: bool = False) -> Callable:
     """Compile ``function`` with the project's flags; machine code is cached in :func:`kernel_cache`."""
+    dispatcher = numba.njit(function, parallel=parallel, **FLAGS)
     folder = kernel_cache()
-    if folder is None:
-        return numba.njit(function, parallel=parallel, **FLAGS)
-    # Numba's cache key does not hold `parallel`: both versions of one function need a folder of their own.
-    previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder / ("parallel" if parallel else "serial"))
-    try:
-        return numba.njit(function, parallel=parallel, cache=True, **FLAGS)
-    except (RuntimeError, OSError):  # the folder vanished or cannot hold a file: compile without a cache
-        return numba.njit(function, parallel=parallel, **FLAGS)
-    finally:
-        numba.config.CACHE_DIR = previous
+    if folder and not numba.config.DISABLE_JIT:
+        # Numba's cache key does not hold `parallel`: both versions of one function need a folder of their own.
+        keep_code(dispatcher, FunctionCache, folder / ("parallel" if parallel else "serial"))
+    return dispatcher
 
 
 def inlined(function: Callable) -> Callable:

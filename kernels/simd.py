@@ -29,9 +29,8 @@ import ctypes
 import hashlib
 import inspect
 import os
-import secrets
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,12 +39,12 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
+from npmobilenet.kernels import cache
 from npmobilenet.kernels.sharing import MAKING
 
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
 MANTISSA_BITS = 23  # of a float32
-CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 _loaded: list[llvm.ExecutionEngine] = []  # for ever: plans and threads hold bare addresses of machine code
 
@@ -400,12 +399,13 @@ class Library:
     """
 
     def __init__(self, name: str, target: Target, define: Callable[[Library], None], folder: Path | None) -> None:
-        self.target = target
+        self.name, self.target = name, target
         self.functions: dict[str, ir.Function] = {}
         self._define = define
         self._engine: llvm.ExecutionEngine | None = None
-        stamp = repr((target, llvm.llvm_version_info))
-        digest = hashlib.sha256(stamp.encode()).hexdigest()[:16]
+        self._compiled = False
+        self._stamp = repr((name, target, llvm.llvm_version_info))
+        digest = hashlib.sha256(self._stamp.encode()).hexdigest()[:16]
         self.file = folder / f"{name}-{digest}.o" if folder else None
 
     def add(self, name: str, write: Kernel) -> None:
@@ -469,12 +469,26 @@ class Library:
         return module
 
     def address(self, name: str) -> int:
-        """Return the address of a kernel, compiled or loaded when the first is asked for."""
+        """Return the address of a kernel, compiled or loaded when the first is asked for.
+
+        Raises
+        ------
+        LookupError
+            If the library has no such kernel.
+        """
         if self._engine is None:
             with MAKING:
                 if self._engine is None:
-                    self._load()
-        return self._engine.get_function_address(name)
+                    self._load(self._kept() or self._compile_and_keep())
+        address = self._engine.get_function_address(name)
+        if not address:
+            with MAKING:
+                if not self._compiled:  # what was kept is of another library of this name
+                    self._load(self._compile_and_keep())
+                address = self._engine.get_function_address(name)
+        if not address:
+            raise LookupError(f"the library {self.name!r} has no kernel {name!r}")
+        return address
 
     def callable(self, name: str, arguments: int) -> Callable[..., None]:
         """Return a function that Numba compiled, for Python; other Python threads run while it does.
@@ -492,11 +506,7 @@ class Library:
 
         return run
 
-    def _load(self) -> None:
-        code = self._kept()
-        if code is None:
-            code = self.compile()
-            self._keep(code)
+    def _load(self, code: bytes) -> None:
         backing = llvm.parse_assembly("")
         backing.triple = self.target.triple
         engine = llvm.create_mcjit_compiler(backing, self.machine())
@@ -506,21 +516,12 @@ class Library:
         self._engine = engine
 
     def _kept(self) -> bytes | None:
-        """Read the object code if it is there and whole: LLVM would run or trip over whatever it is given."""
-        if self.file is None:
-            return None
-        try:
-            content = self.file.read_bytes()
-        except OSError:
-            return None
-        checksum, code = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
-        return code if hashlib.sha256(code).digest() == checksum else None
+        """Read the object code if it is there and this library's: LLVM would run or trip over whatever it is given."""
+        return cache.read(self.file, self._stamp) if self.file else None
 
-    def _keep(self, code: bytes) -> None:
-        """Write checksum and object code under their name in one step, so that no process reads half of it."""
-        if self.file is None:
-            return
-        temporary = self.file.with_name(f"{self.file.name}.{secrets.token_hex(4)}")
-        with suppress(OSError):
-            temporary.write_bytes(hashlib.sha256(code).digest() + code)
-            os.replace(temporary, self.file)  # noqa: PTH105
+    def _compile_and_keep(self) -> bytes:
+        code = self.compile()
+        self._compiled = True
+        if self.file:
+            cache.keep(self.file, self._stamp, code)
+        return code

@@ -17,5 +17,9 @@ class DownloadError(NpmobilenetError, OSError):
     """A download failed or did not arrive intact."""
 
 
+class CacheError(NpmobilenetError, OSError):
+    """There is no folder to keep files in."""
+
+
 class MissingDependencyError(NpmobilenetError, ImportError):
     """An optional library is needed for what was asked; the text says which extra installs it."""

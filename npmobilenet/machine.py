@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -16,13 +18,51 @@ def available_cpus() -> int:
     return max(1, min(cpus, _cgroup_quota() or cpus))
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+def _cgroup_quota(process: Path = Path("/proc/self")) -> int | None:
+    """Return the smallest quota of the process's control group and of those it lies in; None if there is none."""
+    quotas = []
+    for folder, top in _cgroups(process):
+        for group in (folder, *folder.parents):
+            quotas.append(_quota(group))
+            if group == top:
+                break
+    return min((quota for quota in quotas if quota), default=None)
+
+
+def _cgroups(process: Path) -> Iterator[tuple[Path, Path]]:
+    """The folders of the groups that may limit the process's CPUs, of both versions; where each hierarchy begins."""
     try:
-        quota, period = (root / "cpu.max").read_text().split()  # version 2
+        groups = [line.split(":", 2) for line in _lines(process / "cgroup")]
+        mounts = [line.split() for line in _lines(process / "mountinfo")]
+    except OSError:  # no Linux
+        return
+    paths = {
+        "cgroup2": next((path for _, controllers, path in groups if not controllers), None),
+        "cgroup": next((path for _, controllers, path in groups if "cpu" in controllers.split(",")), None),
+    }
+    for mount in mounts:
+        kind = mount[mount.index("-") + 1]
+        path = paths.get(kind)
+        if path is None or (kind == "cgroup" and "cpu" not in mount[-1].split(",")):
+            continue
+        root, top = (Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), text)) for text in mount[3:5])
+        # A container may not see the groups around it: the hierarchy then begins with its own.
+        visible = Path(path).is_relative_to(root) and ".." not in Path(path).parts
+        yield (top / Path(path).relative_to(root) if visible else top), top
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(errors="surrogateescape").splitlines()
+
+
+def _quota(group: Path) -> int | None:
+    """Return a control group's own quota in CPUs, rounded down but at least one."""
+    try:
+        quota, period = (group / "cpu.max").read_text().split()  # version 2
     except (OSError, ValueError):
         try:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()  # version 1
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
+            quota = (group / "cpu.cfs_quota_us").read_text()  # version 1
+            period = (group / "cpu.cfs_period_us").read_text()
         except OSError:
             return None
     try:

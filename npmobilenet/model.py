@@ -119,7 +119,7 @@ def load(
         get_architecture(architecture)
     entry = CATALOGUE.get(source) if isinstance(source, str) else None
     try:
-        checkpoint = read_checkpoint(entry.require() if entry else source, ema=ema)
+        checkpoint = entry.read(ema=ema) if entry else read_checkpoint(source, ema=ema)
     except CheckpointError as error:
         if entry or Path(source).exists() or Path(source).name != str(source):
             raise

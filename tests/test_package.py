@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import npmobilenet
+from npmobilenet import machine, weights
 from npmobilenet.checkpoints import read_checkpoint
+from npmobilenet.cli import main
+from npmobilenet.errors import CheckpointError
 from npmobilenet.labels import class_names, imagenet_classes
 from npmobilenet.machine import _cgroup_quota, available_cpus
 from npmobilenet.weights import CATALOGUE
@@ -86,6 +89,27 @@ def test_shipped_files_are_what_the_catalogue_says(name):
     assert len(info.classes) == {"mobilenet_v2": 1000, "mobilenet_v1": 1001}[name]
 
 
+def test_without_a_cache_folder_downloads_are_not_there_and_cannot_be_made(monkeypatch, capsys):
+    monkeypatch.setenv("NPMOBILENET_CACHE_DIR", "~nosuchuser/x")
+    name = "mobilenet_v2_imagenet1k_v2"
+    with pytest.raises(CheckpointError, match=f"not on this machine; run: npmobilenet weights download {name}"):
+        npmobilenet.load(name)
+    assert main(["weights"]) == 0
+    assert "not downloaded" in capsys.readouterr().out
+    assert main(["weights", "download", name]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "npmobilenet: no home folder is known for the user 'nosuchuser'; "
+        "set NPMOBILENET_CACHE_DIR to a folder that can be written"
+    )
+
+
+def test_shipped_weights_that_are_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(weights, "HERE", tmp_path)
+    with pytest.raises(CheckpointError, match="'mobilenet_v1' are not on this machine; reinstall npmobilenet"):
+        npmobilenet.load("mobilenet_v1")
+
+
 def test_shipped_files_together_fit_a_wheel():
     assert sum(path.stat().st_size for path in (ROOT / "npmobilenet/weights").glob("*.safetensors")) < 35e6
 
@@ -96,18 +120,91 @@ def test_class_names():
     assert class_names(1001)[1] == "tench"
 
 
-def test_available_cpus_respects_quotas(tmp_path):
+# CPUs ------------------------------------------------------------------------------------------------------------
+
+V2, V1 = "cgroup2 cgroup2 rw", "cgroup cgroup rw,cpu,cpuacct"
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("cpu_", "cpu.")).write_text(text)
+
+
+def quota(tmp_path: Path, groups: str, *mounts: tuple[str, str, str]) -> int | None:
+    """What is found with such files; mounts are the root in the file system, the folder and what is mounted there."""
+    lines = ["22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/sda1 rw"]
+    for number, (root, folder, kind) in enumerate(mounts):
+        place = str(tmp_path / folder).replace(" ", r"\040")
+        lines.append(f"{30 + number} 22 0:{number} {root} {place} rw,nosuid shared:9 master:2 - {kind}")
+    write(tmp_path / "self", cgroup=groups, mountinfo="\n".join(lines) + "\n")
+    return _cgroup_quota(tmp_path / "self")
+
+
+def test_available_cpus_respects_quotas(monkeypatch):
     assert 1 <= available_cpus() <= 4096
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert _cgroup_quota(tmp_path) == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert _cgroup_quota(tmp_path) is None
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("400000\n")
-    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
-    assert _cgroup_quota(tmp_path) == 4
-    assert _cgroup_quota(tmp_path / "nothing") is None
+    monkeypatch.setattr(machine, "_cgroup_quota", lambda: 1)
+    assert available_cpus() == 1
+    monkeypatch.setattr(machine, "_cgroup_quota", lambda: 10**6)
+    assert available_cpus() <= 4096
+    monkeypatch.undo()
+    assert _cgroup_quota(Path("nothing")) is None
+
+
+@pytest.mark.parametrize("text", ["max 100000\n", "", "-1 100000", "100000 0", "nonsense 1"])
+def test_a_group_without_a_quota(tmp_path, text):
+    write(tmp_path / "fs", cpu_max=text)
+    assert quota(tmp_path, "0::/\n", ("/", "fs", V2)) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "top", "expected"),
+    [
+        ("max 100000", "max 100000", "max 100000", None),
+        ("200000 100000", "max 100000", "max 100000", 2),
+        ("max 100000", "300000 100000", "max 100000", 3),  # systemd: CPUQuota= of a slice around the service
+        ("800000 100000", "150000 100000", "400000 100000", 1),  # the smallest counts, rounded down
+        ("50000 100000", "max 100000", None, 1),  # at least one
+    ],
+)
+def test_the_smallest_quota_of_all_groups_around_the_process(tmp_path, own, above, top, expected):
+    """Version 2; beside a hierarchy of version 1 without CPUs, and mounted at a place with a space in its name."""
+    write(tmp_path / "some where/a.slice/b.service", cpu_max=own)
+    write(tmp_path / "some where/a.slice", cpu_max=above)
+    if top:
+        write(tmp_path / "some where", cpu_max=top)
+    write(tmp_path, cpu_max="100000 100000")  # above the mount: no group
+    groups = "4:memory:/elsewhere\n1:name=systemd:/x\n0::/a.slice/b.service\n"
+    mounts = ("/", "memory", "cgroup cgroup rw,memory"), ("/", "some where", V2)
+    assert quota(tmp_path, groups, *mounts) == expected
+
+
+def test_quotas_of_version_1(tmp_path):
+    """Slurm's groups, in a hierarchy that has a name of its own; one without a quota says -1."""
+    job = tmp_path / "cpu,cpuacct/slurm/uid_7/job_9"
+    write(job, cpu_cfs_quota_us="-1\n", cpu_cfs_period_us="100000\n")
+    groups = "3:cpuset:/other\n2:cpu,cpuacct:/slurm/uid_7/job_9\n0::/\n"
+    mounts = ("/", "unified", V2), ("/", "cpuset", "cgroup cgroup rw,cpuset"), ("/", "cpu,cpuacct", V1)
+    assert quota(tmp_path, groups, *mounts) is None
+    write(job.parent, cpu_cfs_quota_us="400000\n", cpu_cfs_period_us="100000\n")
+    assert quota(tmp_path, groups, *mounts) == 4
+    write(tmp_path / "unified", cpu_max="300000 100000")  # both versions at once: the smaller
+    assert quota(tmp_path, groups, *mounts) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "below"),
+    [
+        ("/docker/abc", "/docker/abc", ""),  # the host's names, of which the container's group is mounted
+        ("/docker/abc/inner", "/docker/abc", "inner"),
+        ("/", "/", ""),  # a namespace of groups
+        ("/../xyz", "/", ""),  # a process that came from outside of the namespace
+        ("/docker/abc", "/docker/other", ""),
+    ],
+)
+def test_groups_in_a_container(tmp_path, path, root, below):
+    write(tmp_path / "fs" / below, cpu_max="200000 100000")
+    assert quota(tmp_path, f"0::{path}\n", (root, "fs", V2)) == 2
 
 
 def test_type_checkers_are_told_of_the_annotations():

@@ -16,7 +16,6 @@ from npmobilenet.architectures import Architecture, get_architecture, random_wei
 from npmobilenet.bench.cuda import onnx_networks, timing, torch_networks
 from npmobilenet.bench.cuda.correctness import NETWORK, TINY, error
 from npmobilenet.bench.peers.folded import folded_layers
-from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.fit import fit
 from npmobilenet.counts import count
 from npmobilenet.cuda.arrays import DeviceArray
@@ -86,7 +85,7 @@ def _weights(architecture: Architecture) -> tuple[Graph, Mapping[str, np.ndarray
         graph = architecture.graph(num_classes=10 if architecture is TINY else 1000)
         return graph, random_weights(graph)
     info = entry.info()
-    fitted = fit(read_checkpoint(entry.require()).tensors, padding=info.padding, bn_eps=info.bn_eps)
+    fitted = fit(entry.read().tensors, padding=info.padding, bn_eps=info.bn_eps)
     return fitted.graph, fitted.weights
 
 

@@ -7,8 +7,13 @@ import json
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from npmobilenet.kernels.cache import Place
 
 REQUIRED = ("numpy", "numba", "llvmlite")
 OPTIONAL = {
@@ -42,11 +47,10 @@ def examine() -> dict[str, str]:
     """Return the report, one line per subject."""
     from npmobilenet import __version__
     from npmobilenet.kernels import simd
-    from npmobilenet.kernels.cache import kernel_cache
+    from npmobilenet.kernels.cache import place
     from npmobilenet.kernels.cuda import device
     from npmobilenet.machine import available_cpus, cpu_name, vector_set
 
-    cache = kernel_cache()
     report = {
         "npmobilenet": f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
         "packages": ", ".join(f"{name} {_version(name)}" for name in REQUIRED),
@@ -57,7 +61,7 @@ def examine() -> dict[str, str]:
         "CUDA": device.status(),
         "self-test": _self_test(),
         "CUDA test": _cuda_test(),
-        "cache": f"{cache} ({_megabytes(cache)})" if cache else "no folder can be written; every process compiles anew",
+        "cache": _cache(place()),
     }
     return report
 
@@ -112,5 +116,15 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+def _cache(place: Place) -> str:
+    if place.folder is None:
+        return f"none; every process compiles anew, since {place.why}"
+    return f"{place.folder} ({_megabytes(place.folder)}{'; ' * bool(place.why)}{place.why})"
+
+
 def _megabytes(folder: Path) -> str:
-    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB"
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # another process may just be writing it
+            total += file.stat().st_size * file.is_file()
+    return f"{total / 1e6:.1f} MB"

@@ -21,14 +21,14 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.architectures import get_architecture, random_weights
     from npmobilenet.engine import Engine
     from npmobilenet.image import IMAGENET, preprocess
-    from npmobilenet.kernels.cache import kernel_cache
+    from npmobilenet.kernels.cache import place
 
     start = time.perf_counter()
     x = preprocess(np.zeros((300, 400, 3), np.uint8), IMAGENET)[None]
     for name in WINDOWS:
         graph = get_architecture(name).graph()
         Engine(graph, random_weights(graph), "cpu").run(x)
-    folder = kernel_cache()
-    where = f"in {folder}" if folder else "nowhere: no folder can be written, every process compiles anew"
-    print(f"compiled and kept {where} ({time.perf_counter() - start:.1f} s)")
+    kept = place()
+    where = f"kept in {kept.folder}" if kept.folder else "not kept"
+    print(f"compiled, {where}{', ' * bool(kept.why)}{kept.why} ({time.perf_counter() - start:.1f} s)")
     return 0

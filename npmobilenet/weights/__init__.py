@@ -11,9 +11,9 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from npmobilenet.checkpoints import read_checkpoint
+from npmobilenet.checkpoints import Checkpoint, read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.errors import CheckpointError
+from npmobilenet.errors import CacheError, CheckpointError
 from npmobilenet.image import IMAGENET
 from npmobilenet.paths import cache_directory
 
@@ -44,21 +44,31 @@ class CatalogueEntry:
 
     @property
     def path(self) -> Path:
-        """Where the file is, or will be after a download."""
+        """Where the file is, or will be after a download; of a package in an archive, its place in there.
+
+        Raises
+        ------
+        CacheError
+            If it is to be downloaded and this user has no cache folder.
+        """
         return cache_directory() / "weights" / self.file if self.url else HERE / self.file
 
     @property
     def present(self) -> bool:
         """Whether the file is on this machine."""
-        return self.path.is_file()
+        try:
+            return self.path.is_file() or self._packed() is not None
+        except CacheError:
+            return False
 
     def info(self) -> WeightsInfo:
         """What belongs to the weights."""
-        return self.about or WeightsInfo.from_dict(read_checkpoint(self.path).metadata, str(self.path))
+        return self.about or WeightsInfo.from_dict(self.read().metadata, str(self.path))
 
     def verify(self) -> bool:
         """Return whether the file on this machine has the checksum it should have."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest().startswith(self.sha256)
+        content = self.path.read_bytes() if self.path.is_file() else self._packed()
+        return hashlib.sha256(content).hexdigest().startswith(self.sha256)
 
     def require(self) -> Path:
         """Return the path of the file.
@@ -72,6 +82,34 @@ class CatalogueEntry:
             how = f"run: npmobilenet weights download {self.name}" if self.url else "reinstall npmobilenet"
             raise CheckpointError(f"weights {self.name!r} are not on this machine; {how}")
         return self.path
+
+    def read(self, *, ema: bool | None = None) -> Checkpoint:
+        """Read the weights (as `read_checkpoint`), out of an archive if the package is in one.
+
+        Raises
+        ------
+        CheckpointError
+            If they have to be downloaded first, or cannot be read.
+        """
+        path = self.require()
+        if path.is_file():
+            return read_checkpoint(path, ema=ema)
+        from tempfile import TemporaryDirectory  # here, for few need it
+
+        try:
+            with TemporaryDirectory(prefix="npmobilenet-") as folder:
+                copy = Path(folder) / self.file
+                copy.write_bytes(self._packed())
+                return replace(read_checkpoint(copy, ema=ema), path=path)
+        except OSError as error:
+            raise CheckpointError(f"{path}: no temporary copy of it can be written: {error.strerror}") from error
+
+    def _packed(self) -> bytes | None:
+        """The content of a shipped file that stands in an archive with the package."""
+        try:
+            return None if self.url else __spec__.loader.get_data(str(HERE / self.file))
+        except (AttributeError, OSError):
+            return None
 
 
 CATALOGUE = {

@@ -307,6 +307,42 @@ def test_a_damaged_file_is_written_again(tmp_path, damage):
     assert list(tmp_path.iterdir()) == [library.file]
 
 
+def test_a_whole_file_in_place_of_another(tmp_path):
+    """A backup restored, a folder synchronised: of another library, another CPU, another version of the sources."""
+    library = Library("test", host(), adders, tmp_path)
+    library.address("add")
+    content = library.file.read_bytes()
+
+    def rest(other: Library) -> None:
+        other.add("other", lambda code: None)
+
+    for other in (Library("other", host(), rest, tmp_path), Library("test", replace(host(), lanes=2), rest, tmp_path)):
+        other.address("other")
+        library.file.write_bytes(other.file.read_bytes())
+        assert total(Library("test", host(), adders, tmp_path)) == [107, 7, -7]
+        assert library.file.read_bytes() == content
+
+
+def test_a_kernel_that_is_not_in_the_kept_file(tmp_path):
+    """Its address is never 0, where the process would end. What was taken from the file before goes on working."""
+
+    def half(library: Library) -> None:
+        adders(library)
+        library.add("last", lambda code: None)
+
+    Library("test", host(), adders, tmp_path).address("add")
+    library = Library("test", host(), half, tmp_path)
+    before = library.address("add")
+    assert library.address("last") != 0
+    out = np.zeros(1, np.int64)
+    ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(before)(out.ctypes.data, 7)
+    assert out[0] == 7
+    assert Library("test", host(), never, tmp_path).address("last") != 0
+    for one in (library, Library("test", host(), half, tmp_path)):
+        with pytest.raises(LookupError, match="the library 'test' has no kernel 'nothing'"):
+            one.address("nothing")
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     """A path below a file cannot be made into a folder, not even by root."""
     file = tmp_path / "file"
