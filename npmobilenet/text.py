@@ -35,3 +35,12 @@ def megabytes(size: int | None) -> str:
 def binary_size(size: int) -> str:
     """Such as ``64 KB``, ``16 MB``, of a power of two."""
     return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """A value in the text of an error: its ``repr``, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out integers of thousands of digits
+        text = f"a {type(value).__name__} of thousands of digits"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
