@@ -36,6 +36,10 @@ def photo(crop: int, resize: int, filter: str = "bicubic", like: Preprocessing =
 
 
 USUAL = {"": IMAGENET}
+CIFAR_PHOTOS = {  # by the number of classes
+    10: Preprocessing(None, (32, 32), None, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    100: Preprocessing(None, (32, 32), None, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
 USUAL_BICUBIC = {"": photo(224, 256)}
 
 # --- This project, torchvision, timm, efficientnet-pytorch -------------------------------------------------
@@ -379,7 +383,7 @@ DIALECTS = (
         },
         padding="same",
         bn_eps=1e-3,
-        preprocessing={"": HALF},
+        preprocessing={"": replace(HALF, crop_rounding="down")},
     ),
     Dialect(
         "transformers",
@@ -393,7 +397,7 @@ DIALECTS = (
         conventions={"rounding": "down, at least 8"},
         padding="same",
         bn_eps=1e-3,
-        preprocessing={"": HALF},
+        preprocessing={"": replace(HALF, crop_rounding="down")},
     ),
     Dialect(
         "ruotianluo",
@@ -480,7 +484,8 @@ DIALECTS = (
             "head": "conv1.(0|1)",
             "classifier": "conv2",
         },
-        rows={"stem": "k1_s1_pad1", "first": "expands", "c160": "s1"},
+        rows={"stem": "k1_pad1", "first": "expands", "c24": "s2", "c160": "s1"},
         conventions={"bias": True},
+        layout="cifar",
     ),
 )

@@ -29,8 +29,8 @@ from functools import cache
 from typing import Any
 
 from npmobilenet.architectures import Architecture, get_architecture
-from npmobilenet.architectures.blocks import DEPTHWISE_KINDS, Block
-from npmobilenet.graph import Graph
+from npmobilenet.architectures.blocks import DEPTHWISE_KINDS, Block, Row
+from npmobilenet.graph import WINDOWED, Graph
 from npmobilenet.image import Preprocessing
 
 LINEAR_BLOCKS = ("hidden", "classifier")  # after the pooling
@@ -116,6 +116,11 @@ class Naming:
         """Those of them that are batch norms."""
         return _backbone(self)[1]
 
+    @property
+    def outputs(self) -> tuple[tuple[Row, str], ...]:
+        """The rows before the pooling, and the module that has the channels of the block."""
+        return _outputs(self)
+
     def linear_module(self, block: str) -> str:
         """The module of the block ``"hidden"`` or ``"classifier"``."""
         (module,) = modules_of(self.dialect.modules[block], _values(self.architecture)[block])
@@ -177,6 +182,18 @@ def _backbone(naming: Naming) -> tuple[frozenset[str], frozenset[str]]:
     keys = naming.keys(naming.architecture.graph())
     modules = {key.rpartition(".")[0]: name for name, key in keys.items() if name.split(".")[0] not in LINEAR_BLOCKS}
     return frozenset(modules), frozenset(module for module, name in modules.items() if ".norm." in name)
+
+
+@cache
+def _outputs(naming: Naming) -> tuple[tuple[Row, str], ...]:
+    graph, found = naming.architecture.graph(), []
+    keys = naming.keys(graph)
+    for block in naming.architecture.blocks:
+        layers = [node.name for node in graph.blocks[block.name] if node.operation in WINDOWED]
+        if layers:
+            name = next(name for name in keys if name.startswith(f"{layers[-1]}."))
+            found.append((block.row, keys[name].rpartition(".")[0]))
+    return tuple(found)
 
 
 def kernels(architecture: Architecture) -> Counter[int]:
