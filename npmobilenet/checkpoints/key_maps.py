@@ -170,11 +170,10 @@ def modules_of(template: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
 
 @cache
 def _varied(naming: Naming) -> Architecture:
-    dialect = naming.dialect
-    varied = get_architecture(naming.name).varied(
-        dialect.rows, dialect.squeeze, dialect.conventions, dialect.activation
-    )
-    return varied.varied(LAYOUTS[dialect.layout]) if dialect.layout else varied
+    dialect, architecture = naming.dialect, get_architecture(naming.name)
+    if dialect.layout:
+        architecture = architecture.varied(LAYOUTS[dialect.layout])
+    return architecture.varied(dialect.rows, dialect.squeeze, dialect.conventions, dialect.activation)
 
 
 @cache
@@ -189,10 +188,9 @@ def _outputs(naming: Naming) -> tuple[tuple[Row, str], ...]:
     graph, found = naming.architecture.graph(), []
     keys = naming.keys(graph)
     for block in naming.architecture.blocks:
-        layers = [node.name for node in graph.blocks[block.name] if node.operation in WINDOWED]
-        if layers:
-            name = next(name for name in keys if name.startswith(f"{layers[-1]}."))
-            found.append((block.row, keys[name].rpartition(".")[0]))
+        layers = [node for node in graph.blocks[block.name] if node.operation in WINDOWED]
+        if layers and "weight" in layers[-1].parameters:  # not in several parts, with a part of the channels each
+            found.append((block.row, keys[f"{layers[-1].name}.weight"].rpartition(".")[0]))
     return tuple(found)
 
 
