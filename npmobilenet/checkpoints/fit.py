@@ -372,8 +372,10 @@ def _best(file: _File, names: Collection[str], prefix: str | None, where: str) -
         first = min(complete, key=lambda match: match.strangers)
         others = [match for match in complete if not (match.modules & first.modules)]
         if others:
-            found = " and ".join(repr(match.prefix) for match in (first, min(others, key=lambda m: m.strangers)))
-            raise CheckpointError(f"{where}: holds several networks, below {found}; choose one with prefix=")
+            prefixes = listed([quote(each, 60) for each in sorted({match.prefix for match in (first, *others)})], 4)
+            raise CheckpointError(
+                f"{where}: holds several networks, below {' and '.join(prefixes)}; choose one with prefix="
+            )
         best = [match for match in complete if match.strangers == first.strangers]
         return best[0] if len(best) == 1 else max(best, key=lambda match: _agreement(match, file))
     return _nearest(file, names, prefix, where)
