@@ -249,11 +249,15 @@ def find_network(
     match = _best(file, names, prefix, where)
     if width is None:
         width = infer_width(match.naming, match.prefix, tensors)
-    rest = [module for module in file.modules if module not in match.modules]
-    graph = match.naming.architecture.graph(width)
-    finder = HeadFinder(tensors, rest, match.prefix, _features(graph))
+    network = match.modules
+    rest = [module for module in file.modules if module not in network]
+    channels = match.naming.architecture.channels(width)
+    finder = HeadFinder(tensors, rest, match.prefix, channels["pool"])
+    hidden = (match.naming.linear_module("hidden"), channels["hidden"]) if "hidden" in channels else ()
     try:
-        head = Head(None, None) if num_classes == 0 else _head(match.naming, graph, finder)
+        head = Head(None, None)
+        if num_classes != 0:
+            head = finder.find(match.naming.linear_module("classifier"), *hidden)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
     passed_over = finder.linears if num_classes == 0 else ()
@@ -266,16 +270,6 @@ def find_network(
         if module in passed_over or not (inside or module in (head.hidden, head.classifier)):
             left_out.append(key)
     return Found(match.naming, match.prefix, width, match.folded, head, tuple(left_out), tensors, where)
-
-
-def _features(graph: Graph) -> int:
-    """Channels after the pooling."""
-    return graph.shapes((64, 64))["pool"][0]
-
-
-def _head(naming: Naming, graph: Graph, finder: HeadFinder) -> Head:
-    hidden = (naming.linear_module("hidden"), graph["hidden"]["channels"]) if "hidden" in graph.blocks else ()
-    return finder.find(naming.linear_module("classifier"), *hidden)
 
 
 # --- Names -------------------------------------------------------------------------------------------------
