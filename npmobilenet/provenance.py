@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from npmobilenet.image import Preprocessing
+from npmobilenet.text import dimensions, plural, printable
+
 REASONS = ("option", "file", "source", "assumed")
 
 
@@ -33,24 +36,26 @@ class Provenance(dict[str, tuple[Any, str]]):
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "to_dict"):
+    if isinstance(value, Preprocessing):
         return value.to_dict()
     return list(value) if isinstance(value, tuple) else value
 
 
 def _text(value: Any) -> str:
-    from npmobilenet.text import plural, printable
-
-    if hasattr(value, "to_dict"):
-        known = {name: each for name, each in value.to_dict().items() if each is not None}
-        return ", ".join(
-            f"{name} {_text(tuple(each) if isinstance(each, list) else each)}" for name, each in known.items()
-        )
-    if isinstance(value, tuple) and value and all(isinstance(each, (int, float)) for each in value):
-        return "/".join(f"{each:g}" for each in value)
+    if isinstance(value, Preprocessing):
+        return _photo(value)
     if isinstance(value, tuple):
         shown = ", ".join(printable(str(each), 40) for each in value[:3])
         return f"{shown}, ... ({plural(len(value), 'name')})" if len(value) > 3 else shown or "none"
     if isinstance(value, float):
         return f"{value:g}"
     return printable(str(value), 100) or "none"
+
+
+def _photo(photo: Preprocessing) -> str:
+    """What is done to a photograph, without what is hardly ever otherwise."""
+    resize = dimensions(photo.resize) if isinstance(photo.resize, tuple) else photo.resize
+    fraction = photo.crop_fraction and f"{photo.crop_fraction:g} of the centre"
+    numbers = (f"{name} {'/'.join(f'{v:g}' for v in getattr(photo, name))}" for name in ("mean", "std"))
+    size = f"{dimensions(photo.crop)} of {resize or fraction or 'the whole'}"
+    return ", ".join([size, photo.filter, *numbers])

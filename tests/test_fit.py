@@ -12,8 +12,10 @@ import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.checkpoints.fit import find_network, fit, naming, namings
 from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.cli import main
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET
+from tests.conftest import photo
 
 
 def checkpoint(architecture="mobilenet_v2", source="torchvision", width=1.0, classes=4, seed=0):
@@ -631,6 +633,48 @@ def test_provenance_is_text_and_json(tmp_path):
     assert provenance["bn_eps"] == (0.01, "option") and provenance["padding"] == ("same", "source")
     shown = {name: (value, reason) for name, value, reason in provenance.shown()}
     assert shown["bn_eps"] == ("0.01", "option") and shown["width"] == ("0.25", "file")
-    assert shown["preprocessing"][0].startswith("resize 256, crop 224/224, mean 0.5/0.5/0.5")
+    assert shown["preprocessing"][0] == "224x224 of 256, bilinear, mean 0.5/0.5/0.5, std 0.5/0.5/0.5"
     assert json.loads(json.dumps(provenance.to_dict()))["classes"] == {"value": "3 classes", "reason": "assumed"}
     assert {reason for _, reason in provenance.values()} <= {"option", "file", "source", "assumed"}
+
+
+def test_convolutions_of_a_detector_are_no_classifier(tmp_path):
+    base = {key: tensor for key, tensor in small(10).items() if not key.startswith("classifier")}
+    extras = {
+        "extras.0.0.weight": np.zeros((256, 1280, 1, 1), np.float32),
+        "extras.0.2.weight": np.zeros((512, 256, 3, 3), np.float32),
+    }
+    model = loaded(below("base_net.", base) | extras, tmp_path, ["left out 2 tensors"])
+    assert model.classes == () and model.provenance["classifier"] == ("none", "file")
+
+
+def test_commands_say_assumptions_in_a_line(tmp_path, capsys):
+    path = npmobilenet.export_weights(below("encoder.", small(10)), tmp_path / "w.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a command shows its notes whatever filters are set
+        assert main(["inspect", str(path), "--resolution", "32"]) == 0
+        out, err = capsys.readouterr()
+        assert err.startswith(f"npmobilenet: note: {path}: strides of networks for ImageNet assumed")
+        assert err.count("\n") == 1 and "warn" not in err
+        assert re.search(r"^padding +symmetric +source$", out, re.M) and re.search(
+            r"^prefix +encoder\. +file$", out, re.M
+        )
+        assert main(["inspect", str(path), "--layout", "cifar", "--prefix", "encoder.", "--json"]) == 0
+        out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert not err and report["resolution"] == [32, 32] and report["provenance"]["layout"]["value"] == "cifar"
+    assert report["provenance"]["prefix"] == {"value": "encoder.", "reason": "option"}
+    assert report["layers"][0]["stride"] == [1, 1]
+
+
+def test_commands_classify_with_a_probability_for_every_label(tmp_path, capsys):
+    path = npmobilenet.export_weights(small(3), tmp_path / "w.safetensors")
+    picture = photo("chelsea.png")
+    options = ["--model", str(path), "--backend", "reference", "--layout", "cifar", "--json"]
+    assert main(["classify", str(picture), *options, "--multi-label"]) == 0
+    several = json.loads(capsys.readouterr().out)[0]["predictions"]
+    assert main(["classify", str(picture), *options]) == 0
+    one = json.loads(capsys.readouterr().out)[0]["predictions"]
+    assert [p["index"] for p in several] == [p["index"] for p in one]
+    assert sum(p["probability"] for p in one) == pytest.approx(1)
+    assert sum(p["probability"] for p in several) != pytest.approx(1, abs=1e-3)

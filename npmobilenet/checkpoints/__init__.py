@@ -14,6 +14,10 @@
 ``stored_tensor``    a tensor inside a file: checked bounds, data types, conversion to an array
 ``state_dicts``      which dict of a nested checkpoint holds the weights, and which prefixes go
 ``export``           ``export_weights``
+``dialects``         how publishers name and build networks, as data; ``key_maps`` is the language
+``fit``              which network has such tensors; ``heads``: which of them are its classifier
+``publisher_config`` what timm and Hugging Face write into ``config.json`` beside their weights
+``settle``           all that belongs to the weights, from whoever knows it best
 ==================== ==================================================================================
 """
 

@@ -55,7 +55,8 @@ class HeadFinder:
         linears = [linear for module in modules if (linear := _linear(tensors, module))]
         inside = [linear for linear in linears if linear.module.startswith(prefix)]
         self.linears = {linear.module: linear for linear in linears}
-        self.nearest = inside or linears
+        # A convolution beside the network is rather part of a detector than a classifier.
+        self.nearest = inside or [linear for linear in linears if tensors[f"{linear.module}.weight"].ndim == 2]
 
     def find(self, classifier: str, hidden: str | None = None, hidden_channels: int = 0) -> Head:
         """Return the head of a network whose publisher calls its linear layers so.
