@@ -22,7 +22,7 @@ from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, 
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.text import printable
+from npmobilenet.text import printable, quote
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def load(
     classes: Sequence[str] | None = None,
     multi_label: bool | None = None,
     preprocessing: Preprocessing | None = None,
+    ema: bool | None = None,
     threads: int | None = None,
     backend: str = "cpu",
     dtype: str = "float32",
@@ -91,6 +92,10 @@ def load(
     preprocessing : Preprocessing, optional
         How a photograph becomes an input: what the metadata or a file beside it says, else what the publisher of
         such names declares, else torchvision's for ImageNet at the architecture's resolution.
+    ema : bool, optional
+        Of a checkpoint that holds a moving average of the weights beside them: the average (True; an error if there is
+        none), the weights themselves (False), or what the training's own tools would take: the average if it is
+        complete. ``repr(model)`` says what was read.
     threads : int, optional
         Default of every call; all CPUs that this process may use if None.
     backend : {"cpu", "cuda", "njit", "reference"}
@@ -123,7 +128,7 @@ def load(
         get_architecture(architecture)
     entry = CATALOGUE.get(source) if isinstance(source, str) else None
     try:
-        checkpoint = read_checkpoint(entry.require() if entry else source)
+        checkpoint = read_checkpoint(entry.require() if entry else source, ema=ema)
     except CheckpointError as error:
         if entry or Path(source).exists() or Path(source).name != str(source):
             raise
@@ -162,6 +167,7 @@ def load(
         source=str(source),
         definition=fitted.architecture,
         provenance=settled.provenance,
+        read_from=checkpoint.read_from if checkpoint.others else "",
     )
 
 
@@ -191,6 +197,8 @@ class Model:
         Default number of threads.
     source : str
         Where the weights came from.
+    read_from : str
+        Which of several state dicts in that file they are, such as "state_dict_ema"; empty if there was only one.
     """
 
     def __init__(
@@ -209,6 +217,7 @@ class Model:
         source: str = "",
         definition: Architecture | None = None,
         provenance: Provenance | None = None,
+        read_from: str = "",
     ) -> None:
         self.graph = graph
         self.architecture = architecture
@@ -218,7 +227,7 @@ class Model:
         self.preprocessing = preprocessing or IMAGENET
         self.threads = _checked_threads(available_cpus() if threads is None else threads)
         self.backend, self.dtype = backend, dtype
-        self.source = source
+        self.source, self.read_from = source, read_from
         self.definition = definition
         self.provenance = Provenance() if provenance is None else provenance
         self._weights = dict(weights)
@@ -226,9 +235,10 @@ class Model:
 
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
+        which = f" ({printable(self.read_from)})" if self.read_from else ""
         return (
             f"<npmobilenet.Model {self.architecture} width={self.width:g} classes={len(self.classes)} "
-            f"backend={self.backend!r} {stored}threads={self.threads} from {self.source!r}>"
+            f"backend={self.backend!r} {stored}threads={self.threads} from {quote(self.source, 500)}{which}>"
         )
 
     def __getstate__(self) -> dict[str, Any]:

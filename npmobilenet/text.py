@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 NAMES_LISTED = 20  # of a list in an error
 
 
-def printable(text: str | os.PathLike, limit: int = 200) -> str:
+def printable(text: str | os.PathLike, limit: int = 500) -> str:
     """Show untrusted text on one line of at most ``limit`` characters, of which "…" is the last where text is left out.
 
     What Python does not count as printable is escaped: control characters, line separators, invisible marks such as
@@ -45,7 +45,7 @@ def quote(text: object, limit: int = 80) -> str:
 def listed(items: Sequence[str], limit: int = NAMES_LISTED) -> list[str]:
     """The first ``limit`` items, each short and on one line, and how many more there are: ``"... and 3 more"``."""
     more = [f"... and {len(items) - limit} more"] if len(items) > limit else []
-    return [*map(printable, items[:limit]), *more]
+    return [*(printable(item, 200) for item in items[:limit]), *more]
 
 
 def columns(lines: Iterable[Sequence[str]], texts: int = 1) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Builds PyTorch files, honest and hostile ones, without PyTorch."""
 
 import io
+import json
 import pickle
 import struct
 import zipfile
@@ -19,7 +20,10 @@ class Name:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """Becomes a call of ``function`` with ``arguments`` (opcode REDUCE), then BUILD if there is a state."""
+    """Becomes a call of ``function`` with ``arguments`` (opcode REDUCE), then BUILD if there is a state.
+
+    One that stands in several places, or in its own state, is called once.
+    """
 
     function: object
     arguments: object
@@ -40,10 +44,13 @@ class _Pickler(pickle._Pickler):
     def save(self, item, save_persistent_id=True):
         if isinstance(item, Name):
             self.write(pickle.GLOBAL + f"{item.module}\n{item.name}\n".encode())
+        elif isinstance(item, Call) and id(item) in self.memo:
+            self.write(self.get(self.memo[id(item)][0]))
         elif isinstance(item, Call):
             self.save(item.function)
             self.save(item.arguments)
             self.write(item.opcode)
+            self.memoize(item)
             if item.state is not None:
                 self.save(item.state)
                 self.write(pickle.BUILD)
@@ -107,3 +114,13 @@ def safetensors(header, data=b"", length=None):
     """Return a safetensors file with any header (text)."""
     header = header.encode()
     return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+def safetensors_bytes(tensors):
+    """Return a safetensors file of float32 arrays."""
+    header, data = {}, b""
+    for name, array in tensors.items():
+        span = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": span}
+        data += array.tobytes()
+    return safetensors(json.dumps(header), data)

@@ -237,8 +237,8 @@ def test_metadata_travels_with_weights(tmp_path):
     ("metadata", "message"),
     [
         ({"padding": "valid"}, "metadata 'padding' must be 'symmetric' or 'same', got 'valid'"),
-        ({"bn_eps": "small"}, "metadata 'bn_eps' must be a number between 0 and 1, got 'small'"),
-        ({"classes": "cat"}, "metadata 'classes' must be a list of names"),
+        ({"bn_eps": "small"}, "metadata 'bn_eps' must be a number from 1e-12 to 0.5, got 'small'"),
+        ({"classes": "cat"}, "metadata 'classes' must be a list of at most 1000000 names"),
         (
             {"preprocessing": {"resize": 3}},
             "metadata 'preprocessing': preprocessing must have exactly the fields",

@@ -108,3 +108,8 @@ def test_available_cpus_respects_quotas(tmp_path):
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
     assert _cgroup_quota(tmp_path) == 4
     assert _cgroup_quota(tmp_path / "nothing") is None
+
+
+def test_type_checkers_are_told_of_the_annotations():
+    assert (Path(npmobilenet.__file__).parent / "py.typed").is_file()
+    assert '"npmobilenet": ["py.typed"]' in (ROOT / "setup.py").read_text(encoding="utf-8")

@@ -6,13 +6,24 @@
 ==================== ==================================================================================
 ``reader``           ``read_checkpoint``: recognises the format and puts the parts together
 ``file_kinds``       which format a file has, judged by its content, and what the others are called
-``torch_file``       ``torch.save``'s zip format and the legacy format before it
-``unpickler``        a pickle interpreter that builds plain containers only
+``model_folder``     folders of the Hugging Face hub: indices of several files, ``config.json``
+``compressed``       gzip, bzip2, xz
+``torch_file``       ``torch.save``'s zip format, the legacy format before it, and plain pickles
+``torch_names``      what the functions and classes of PyTorch in a pickle stand for
+``numpy_array``      the same of NumPy's; element types
+``unpickler``        a pickle interpreter that builds plain containers and placeholders only
+``foreign``          the placeholders for Python objects that have no meaning here
 ``safetensors_file`` the safetensors format
-``npz_file``         NumPy's ``.npz``
+``npz_file``         NumPy's ``.npz`` and ``.npy``
 ``zip_archive``      checked views of the members of a zip archive
+``json_text``        JSON of unknown origin
 ``stored_tensor``    a tensor inside a file: checked bounds, data types, conversion to an array
+``quantised``        tensors of integers with scales
+``allowance``        how much memory and work a file of some size may cause
 ``state_dicts``      which dict of a nested checkpoint holds the weights, and which prefixes go
+``modules``          the weights of a whole pickled module
+``info``             what `export_weights` writes beside the tensors, checked
+``fit``, ``key_maps`` which network the tensors are
 ``export``           ``export_weights``
 ``dialects``         how publishers name and build networks, as data; ``key_maps`` is the language
 ``fit``              which network has such tensors; ``heads``: which of them are its classifier

@@ -1,4 +1,4 @@
-"""Which format a file has, judged by its first bytes and never by its name; and what else it may be."""
+"""Which format a file has, judged by its first bytes and not by its name; and what else it may be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from npmobilenet.text import quote
 
 HEAD = 4096  # bytes that decide
 
-EXPECTED = "expected weights from torch.save (.pth, .pt), .safetensors or .npz"
+EXPECTED = "expected weights from torch.save (.pth, .pt), .safetensors, .npz or a pickle"
 
 # (where, magic bytes, what it is and what to do)
 _FOREIGN = [
@@ -18,12 +18,8 @@ _FOREIGN = [
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5); convert it to .npz where h5py is installed"),
     (0, b"GGUF", "a GGUF file; convert it to .safetensors"),
     (4, b"TFL3", "a TFLite model; export its weights to .npz"),
-    (0, b"\x93NUMPY", "a single NumPy array (.npy); save named arrays with numpy.savez"),
     (257, b"ustar", "a tar archive: PyTorch's oldest format (before 0.1.10) or a packed folder; unpack it, "
                     "or load it in PyTorch and save model.state_dict()"),
-    (0, b"\x1f\x8b", "compressed with gzip; decompress it first"),
-    (0, b"BZh", "compressed with bzip2; decompress it first"),
-    (0, b"\xfd7zXZ\0", "compressed with xz; decompress it first"),
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; decompress it first"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
     (0, b"Rar!", "a RAR archive; unpack it first"),
@@ -33,20 +29,37 @@ _FOREIGN = [
 _TABLE_MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)  # ends TensorFlow's .index and V1 .ckpt files
 
 
+# How the formats that are read begin
+_KINDS = [
+    (b"PK\x03\x04", "zip"),
+    (b"\x93NUMPY", "npy"),
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+]
+
+# A pickle says its protocol from 2 on. Before, it begins with what it holds: a mark and a dict or list, an empty dict
+# and its number in the memo, a class or function.
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|\((?:[dl]p\d+\n|[dl]q.)|\}q.|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n", re.DOTALL)
+
+
 def recognise(head: bytes, tail: bytes, name: str) -> str:
-    """Return ``"zip"``, ``"pickle"`` or ``"safetensors"``, or say what the file is instead.
+    """Return "zip", "pickle", "safetensors", "index", "npy", "gzip", "bzip2" or "xz", or say what the file is instead.
 
     ``head`` and ``tail`` are the first 4096 and the last 8 bytes; ``name`` only helps to word an error.
     """
-    if head[:4] == b"PK\x03\x04":
-        return "zip"
+    for magic, kind in _KINDS:
+        if head.startswith(magic):
+            return kind
     for offset, magic, what in _FOREIGN:
         if head[offset : offset + len(magic)] == magic:
             raise CheckpointError(f"is {what}; {EXPECTED}")
-    if head[:1] == b"\x80" and len(head) > 1 and 2 <= head[1] <= 5:
+    if _PICKLE.match(head):
         return "pickle"
     if head[8:9] == b"{" and struct.unpack_from("<Q", head)[0] < 2**40:
         return "safetensors"
+    if head.lstrip()[:1] == b"{" and b'"weight_map"' in head:
+        return "index"
     raise CheckpointError(f"is {_guess(head, tail, name)}; {EXPECTED}")
 
 
@@ -68,16 +81,12 @@ def _guess(head: bytes, tail: bytes, name: str) -> str:
 
 
 def recognise_zip(names: list[str]) -> tuple[str, str]:
-    """Return ``("torch", folder)`` or ``("npz", "")`` for the members of a zip archive, or say what it is."""
+    """Return ``("torch" or "script", folder)`` or ``("npz", "")`` for the members of a zip archive, or what it is."""
     folders = [name[: -len("data.pkl")] for name in names if re.fullmatch(r"([^/]*/)?data\.pkl", name)]
     if len(folders) == 1:
         folder = folders[0]
-        if f"{folder}constants.pkl" in names or any(name.startswith(f"{folder}code/") for name in names):
-            raise CheckpointError(
-                "is a TorchScript program, not a checkpoint; load it with torch.jit.load and save "
-                "model.state_dict() with torch.save"
-            )
-        return "torch", folder
+        script = f"{folder}constants.pkl" in names or any(name.startswith(f"{folder}code/") for name in names)
+        return "script" if script else "torch", folder
     if any(name.endswith(".npy") for name in names):
         return "npz", ""
     if any(name.endswith((".weights.h5", "keras_metadata.pb")) for name in names):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import Preprocessing
+from npmobilenet.text import printable, quote
+
+MAX_CLASSES, MAX_NAME = 1_000_000, 1000  # names of classes, and characters of each
+MAX_TEXT = 100_000  # a licence
+MIN_EPS, MAX_EPS = 1e-12, 0.5  # float32 knows no difference to 0 below, and no network was trained with more
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,13 @@ class WeightsInfo:
     padding : {"symmetric", "same"}
         Of the convolutions: PyTorch's or TensorFlow's.
     bn_eps : float
-        Of the batch norms.
+        Of the batch norms, 1e-12 to 0.5.
     preprocessing : Preprocessing
     multi_label : bool
         Whether several outputs may be right of one photograph.
     classes : tuple of str
-        One name per output.
+        One name per output, each up to 1000 characters. They are as the file has them: `npmobilenet.text.printable`
+        before a terminal sees them.
     title, source, licence : str
     top1, top5 : float
         Published accuracy on ImageNet's validation set, percent.
@@ -65,7 +71,7 @@ class WeightsInfo:
         for name in known:
             expected, right = _TYPES[name]
             if not right(known[name]):
-                raise CheckpointError(f"{where}: metadata {name!r} must be {expected}, got {known[name]!r:.80}")
+                raise CheckpointError(f"{where}: metadata {name!r} must be {expected}, got {_show(known[name])}")
         if "classes" in known:
             known["classes"] = tuple(known["classes"])
         if "preprocessing" in known:
@@ -76,23 +82,41 @@ class WeightsInfo:
         return cls(**known)
 
 
+def _show(value: Any) -> str:
+    """A short form of a JSON value, which is not written out in full first."""
+    if isinstance(value, (Mapping, list)):
+        return f"{'an object' if isinstance(value, Mapping) else 'a list'} of {len(value)}"
+    return quote(value) if isinstance(value, str) else printable(repr(value), 80)
+
+
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and len(value) <= MAX_TEXT
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_number_between(low: float, high: float) -> Callable[[Any], bool]:
+    # Comparing takes integers of any length, which float() would not; of NaN nothing is true.
+    return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
+def _are_names(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_CLASSES
+        and all(isinstance(name, str) and len(name) <= MAX_NAME for name in value)
+    )
+
+
+_TEXT = (f"text of at most {MAX_TEXT} characters", _is_text)
+_PERCENT = ("a number from 0 to 100", _is_number_between(0, 100))
 _TYPES = {
     "padding": ("'symmetric' or 'same'", lambda value: value in ("symmetric", "same")),
-    "bn_eps": ("a number between 0 and 1", lambda value: _is_number(value) and 0 < value < 1),
+    "bn_eps": (f"a number from {MIN_EPS:g} to {MAX_EPS:g}", _is_number_between(MIN_EPS, MAX_EPS)),
     "preprocessing": ("an object", lambda value: isinstance(value, Mapping)),
-    "classes": ("a list of names", lambda value: isinstance(value, list) and all(map(_is_text, value))),
+    "classes": (f"a list of at most {MAX_CLASSES} names of at most {MAX_NAME} characters", _are_names),
     "multi_label": ("true or false", lambda value: isinstance(value, bool)),
-    "title": ("text", _is_text),
-    "source": ("text", _is_text),
-    "licence": ("text", _is_text),
-    "top1": ("a number", _is_number),
-    "top5": ("a number", _is_number),
+    "title": _TEXT,
+    "source": _TEXT,
+    "licence": _TEXT,
+    "top1": _PERCENT,
+    "top5": _PERCENT,
 }

@@ -7,8 +7,8 @@
     the rest   the elements
 
 The header is a Python expression, which ``numpy.load`` evaluates (as literals) before it allocates whatever
-shape stands there. Here a regular expression takes it apart, and the shape must match the bytes. Object
-arrays are pickles and are never read.
+shape stands there. Here a regular expression takes it apart, and the shape must match the bytes. The elements of an
+array of objects are a pickle, which `unpickler` reads; arrays of text are passed over.
 
 Source: ``numpy/lib/format.py``.
 """
@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import re
 import struct
-from math import prod
+from collections.abc import Callable
 
-from npmobilenet.checkpoints.stored_tensor import Storage, StoredTensor, Tensor
+from npmobilenet.checkpoints.numpy_array import holds_numbers, place_array
 from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
@@ -30,15 +30,26 @@ _HEADER = re.compile(
     r"\{'descr': '([^']{1,20})', 'fortran_order': (True|False), "
     r"'shape': \(((?:\d{1,19}L?, ?)*(?:\d{1,19}L?)?)\),? ?\}\s*"
 )
-_ELEMENT = re.compile(r"([<>|=])?([biuf])([1248])")
 
 
-def read_npz(archive: ZipArchive) -> tuple[dict[str, Tensor], str]:
-    """Return the arrays of an ``.npz`` file, and the text stored under ``__metadata__`` (or "")."""
+def read_npz(archive: ZipArchive, unpickle: Callable[[memoryview], object]) -> tuple[dict[str, object], str]:
+    """Return the arrays of an ``.npz`` file, and the text stored under ``__metadata__`` (or "").
+
+    ``unpickle`` returns the object in a pickle, which is what an array of objects is.
+    """
     members = {name.removesuffix(".npy"): name for name in archive.names() if name.endswith(".npy")}
     metadata = members.pop(METADATA_KEY, None)
     text = "" if metadata is None else _read_text(archive.read(metadata))
-    return {name: _read_array(name, archive.read(member)) for name, member in members.items()}, text
+    arrays = {name: read_npy(name, archive.read(member), unpickle) for name, member in members.items()}
+    return {name: array for name, array in arrays.items() if array is not None}, text
+
+
+def read_npy(name: str, content: memoryview, unpickle: Callable[[memoryview], object]) -> object:
+    """Return the array in the content of a ``.npy`` file, what ``unpickle`` makes of its objects, or None of text."""
+    descr, fortran_order, shape, data = _split(name, content)
+    if descr.endswith("O"):
+        return unpickle(data)
+    return place_array(_called(name), descr, fortran_order, shape, data) if holds_numbers(descr) else None
 
 
 def _split(name: str, content: memoryview) -> tuple[str, bool, tuple[int, ...], memoryview]:
@@ -46,38 +57,17 @@ def _split(name: str, content: memoryview) -> tuple[str, bool, tuple[int, ...], 
     size_format = "<H" if content[6:7] == b"\x01" else "<I"
     start = 8 + struct.calcsize(size_format)
     if content[:6] != b"\x93NUMPY" or content[6:7] not in (b"\x01", b"\x02", b"\x03") or len(content) < start:
-        raise CheckpointError(f"array {quote(name)} is not in the .npy format; the file is damaged")
+        raise CheckpointError(f"{_called(name)} is not in the .npy format; the file is damaged")
     end = start + struct.unpack_from(size_format, content, 8)[0]
     header = str(content[start : min(end, start + 10_000)], "latin-1")
     match = _HEADER.fullmatch(header)
     if match is None:
         raise CheckpointError(
-            f"array {quote(name)} has a header that is no plain array's, {quote(header.strip())}; "
+            f"{_called(name)} has a header that is no plain array's, {quote(header.strip())}; "
             "structured arrays are not supported"
         )
     descr, order, sizes = match.groups()
     return descr, order == "True", tuple(int(size) for size in re.findall(r"\d+", sizes)), content[end:]
-
-
-def _read_array(name: str, content: memoryview) -> StoredTensor:
-    descr, fortran_order, shape, data = _split(name, content)
-    if descr.endswith("O"):
-        raise CheckpointError(
-            f"array {quote(name)} holds Python objects, which are pickled: refused as unsafe; save arrays of numbers"
-        )
-    element = _ELEMENT.fullmatch(descr)
-    order, code = (element[1], element[2] + element[3]) if element else ("<", "")
-    supported = code in ("f2", "f4", "f8", "b1") or code[:1] in ("i", "u")
-    # More than 32 dimensions are refused later; here they would only make a huge number.
-    if supported and len(shape) <= 32 and prod(shape) * int(code[1]) != len(data):
-        raise CheckpointError(
-            f"array {quote(name)} of {descr} and shape {shape} should have {prod(shape) * int(code[1])} "
-            f"bytes but has {len(data)}; the file is damaged"
-        )
-    strides = tuple(prod(shape[:axis]) for axis in range(len(shape))) if fortran_order else None
-    byte_order = ">" if order == ">" else "<"
-    storage = Storage(len(data), data)
-    return StoredTensor(storage, descr, code if supported else None, shape, strides, byte_order=byte_order)
 
 
 def _read_text(content: memoryview) -> str:
@@ -88,3 +78,7 @@ def _read_text(content: memoryview) -> str:
         return str(data, "utf-32-le" if descr[0] == "<" else "utf-32-be")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"its {METADATA_KEY} is not valid text; the file is damaged") from error
+
+
+def _called(name: str) -> str:
+    return f"array {quote(name)}" if name else "its array"

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from npmobilenet.checkpoints.allowance import Allowance
+from npmobilenet.checkpoints.compressed import decompress
 from npmobilenet.checkpoints.file_kinds import EXPECTED, HEAD, recognise, recognise_zip
-from npmobilenet.checkpoints.npz_file import read_npz
+from npmobilenet.checkpoints.json_text import parse_object
+from npmobilenet.checkpoints.model_folder import CONFIG, MAX_JSON, PREPROCESSOR, read_beside, shards, weights_in
+from npmobilenet.checkpoints.npz_file import read_npy, read_npz
+from npmobilenet.checkpoints.quantised import Quantisation, QuantisedTensor, split_results
 from npmobilenet.checkpoints.safetensors_file import read_safetensors
-from npmobilenet.checkpoints.state_dicts import find_state_dict, weights_only
-from npmobilenet.checkpoints.stored_tensor import Allowance, Tensor
-from npmobilenet.checkpoints.torch_file import read_torch_legacy, read_torch_zip
+from npmobilenet.checkpoints.state_dicts import find_state_dict, name_of, raw_tensors
+from npmobilenet.checkpoints.stored_tensor import StoredTensor, Tensor
+from npmobilenet.checkpoints.torch_file import read_pickle, read_torch_zip
 from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
-from npmobilenet.text import printable
+from npmobilenet.text import listed, plural, printable, quote
 
 METADATA_NAME = "npmobilenet"  # our key among a file's metadata
+# What whole modules, quantised tensors and arrays refer to: no word is lost on it
+FAMILIAR = ("__torch__.", "torch.jit._pickle.", "torch.nn.", "torch.per_", "numpy.ndarray", "builtins.object")
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,8 @@ class Checkpoint:
     ----------
     tensors
         Name to array, in the file's order. All floating-point types arrive as float32 (float16 and bfloat16
-        exactly, float64 rounded to nearest), integers and bool as they are, all in native byte order.
+        exactly, float64 rounded to nearest), integers and bool as they are, all in native byte order; quantised
+        tensors as the numbers that they stand for.
         The arrays are read-only; where the bytes allow it they are views of one copy of the whole file,
         which lives as long as any of them.
     metadata
@@ -39,15 +48,19 @@ class Checkpoint:
     path
         The file.
     read_from
-        The keys that lead to the state dict that was read, joined by dots.
+        The keys that lead to the state dict that was read, joined by dots: ``"state_dict_ema"``; empty if the file is
+        nothing else.
     others
         The same of other state dicts in the file.
     config, preprocessor
-        What ``config.json`` and ``preprocessor_config.json`` beside the file say.
+        What ``config.json`` and ``preprocessor_config.json`` beside the file say, {} where there are none.
     quantisation
-        Of a network that PyTorch quantised.
+        Of a network that PyTorch quantised: name of a tensor, or of a layer for its result, to `Quantisation`.
     notes
-        What was passed over, a sentence for each.
+        What is to be known of the file beside that: objects of which nothing was run, a ``config.json`` that could
+        not be read. A sentence for each.
+    container
+        What kind of file it is, in words.
     """
 
     tensors: dict[str, np.ndarray]
@@ -57,24 +70,31 @@ class Checkpoint:
     others: tuple[str, ...] = ()
     config: dict = field(default_factory=dict)
     preprocessor: dict = field(default_factory=dict)
-    quantisation: dict = field(default_factory=dict)
+    quantisation: dict[str, Quantisation] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    container: str = ""
 
 
-def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """Read the weights in a PyTorch, safetensors or NumPy file.
+def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Checkpoint:
+    """Read the weights in a PyTorch, safetensors, NumPy or pickle file, or in a folder of the Hugging Face hub.
 
-    The format is recognised by content. Nothing in the file is executed or imported, and no more memory is
-    used than the size of the file justifies, so a file of unknown origin may be read.
+    The format is recognised by content. Nothing in the file is executed or imported, and no more memory and time are
+    used than the size of the file justifies (`npmobilenet.checkpoints.allowance`), so a file of unknown origin may be
+    read.
 
-    A state dict nested in a training checkpoint is found, counters such as ``num_batches_tracked`` are left
-    out, and prefixes that all names share (``module.``, ``_orig_mod.``, ``model.``, …) are removed; see
-    `npmobilenet.checkpoints.state_dicts` for the rules.
+    A state dict nested in a training checkpoint is found, objects of other libraries beside it are passed over,
+    counters such as ``num_batches_tracked`` are left out, and prefixes that all names share (``module.``,
+    ``_orig_mod.``, ``model.``, …) are removed; see `npmobilenet.checkpoints.state_dicts` for the rules.
 
     Parameters
     ----------
     path : str or os.PathLike
-        ``.pth`` or ``.pt`` in the zip or the legacy format, ``.safetensors`` or ``.npz``.
+        What ``torch.save`` wrote (``.pth``, ``.pt``, ``.bin``): a state dict, a training checkpoint, a whole module;
+        a TorchScript archive; ``.safetensors`` or ``.npz``; a pickled dict of arrays; an index of weights in several
+        files; any of these compressed by gzip, bzip2 or xz; or a folder with such a file.
+    ema : bool, optional
+        Of a file with an averaged copy (moving average) beside the weights: the copy (True), the weights (False), or
+        what the training's own tools would take: the copy where it is complete.
 
     Returns
     -------
@@ -84,36 +104,27 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If the file cannot be read, is of another format, is damaged, asks for code to be run, or holds no
-        weights. The message is one line that begins with the path.
+        If the file cannot be read, is of another format, is damaged or holds no weights. The message is one line that
+        begins with the path.
     """
     path = Path(path)
     try:
-        tensors, metadata = _read(_read_bytes(path))
+        with _file_errors():
+            path = weights_in(path) if path.is_dir() else path
+        return _read(path, ema)
     except CheckpointError as error:
         raise CheckpointError(f"{printable(path)}: {error}") from error.__cause__
     except (MemoryError, RecursionError) as error:
         raise CheckpointError(
             f"{printable(path)}: needs more memory or nesting than this machine has ({type(error).__name__})"
         ) from error
-    return Checkpoint(tensors, metadata, path)
 
 
-def _read_bytes(path: Path) -> bytes:
-    # One read into memory rather than a memory map: should somebody truncate a mapped file, the next look
-    # at a weight would kill the process (SIGBUS), and reading 14 MB takes only a few milliseconds.
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    """Say in one line why the operating system gives no file."""
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise CheckpointError("is a directory; name the weights file in it")
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError("is not a regular file")
-        with path.open("rb", buffering=0) as file:
-            head = file.read(HEAD)
-            file.seek(max(status.st_size - 8, 0))
-            recognise(head, file.read(8), path.name)  # before a huge file of another format is read
-            file.seek(0)
-            return file.readall()
+        yield
     except CheckpointError:
         raise
     except FileNotFoundError:
@@ -121,46 +132,133 @@ def _read_bytes(path: Path) -> bytes:
     except PermissionError:
         raise CheckpointError("may not be read (permission denied); check its owner and mode") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        reason = printable(getattr(error, "strerror", None) or str(error))
+        raise CheckpointError(f"cannot be read ({reason})") from error
 
 
-def _read(data: bytes) -> tuple[dict[str, np.ndarray], dict]:
+def _read_bytes(path: Path) -> bytes:
+    # One read into memory rather than a memory map: should somebody truncate a mapped file, the next look
+    # at a weight would kill the process (SIGBUS), and reading 14 MB takes only a few milliseconds.
+    with _file_errors():
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError("is not a regular file")
+        with path.open("rb", buffering=0) as file:
+            head = file.read(HEAD)
+            file.seek(max(status.st_size - 8, 0))
+            kind = recognise(head, file.read(8), path.name)  # before a huge file of another format is read
+            if kind == "index" and status.st_size > MAX_JSON:
+                raise CheckpointError(f"is an index of more than {MAX_JSON >> 20} MiB; the file is damaged")
+            file.seek(0)
+            return file.readall()
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a file holds before its weights are looked for."""
+
+    container: str
+    value: object  # a dict of tensors, or whatever was pickled
+    metadata: dict = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
+
+
+def _read(path: Path, ema: bool | None) -> Checkpoint:
+    data = _read_bytes(path)
     allowance = Allowance(len(data))
-    tensors, metadata = _parse(data, allowance)
-    arrays = {name: tensor.to_array(name, allowance) for name, tensor in weights_only(tensors).items()}
+    content = _parse(data, path, allowance)
+    found = find_state_dict(content.value, allowance, ema, content.foreign)
+    arrays = {name: tensor.to_array(name, allowance) for name, tensor in found.tensors.items()}
+    quantisation = {
+        name: tensor.quantisation(name, allowance)
+        for name, tensor in found.tensors.items()
+        if isinstance(tensor, QuantisedTensor)
+    }
+    if quantisation:
+        arrays, results = split_results(arrays)
+        quantisation |= results
     if not arrays:
         raise CheckpointError(f"holds no weights; {EXPECTED}")
-    return arrays, metadata
+    config, notes = read_beside(path, CONFIG)
+    preprocessor, more = read_beside(path, PREPROCESSOR)
+    strange = [name for name in content.foreign if not name.startswith(FAMILIAR)]
+    if strange:
+        notes = (f"refers to Python objects, none of them imported or run: {', '.join(listed(strange, 5))}", *notes)
+    return Checkpoint(
+        tensors=arrays,
+        metadata=content.metadata,
+        path=path,
+        read_from=name_of(found.path),
+        others=found.others,
+        config=config,
+        preprocessor=preprocessor,
+        quantisation=quantisation,
+        notes=(*notes, *more),
+        container=content.container,
+    )
 
 
-def _parse(data: bytes, allowance: Allowance) -> tuple[dict[str, Tensor], dict]:
+def _parse(data: bytes, path: Path, allowance: Allowance, inside: str = "") -> _Content:
     kind = recognise(data[:HEAD], data[-8:], "")
+    if kind in ("gzip", "bzip2", "xz"):
+        if inside:
+            raise CheckpointError(f"is compressed twice, with {inside} and {kind}; decompress it first")
+        content = _parse(decompress(data, kind, allowance), path, allowance, kind)
+        return replace(content, container=f"{content.container}, compressed with {kind}")
+    if kind == "index":
+        if inside:
+            raise CheckpointError(f"is an index compressed with {inside}; decompress it first")
+        return _parse_shards(data, path, allowance)
     if kind == "pickle":
-        return find_state_dict(read_torch_legacy(data)), {}
+        found = read_pickle(data, allowance)
+        return _Content("PyTorch's legacy format" if found.by_torch else "a pickle", found.value, {}, found.foreign)
     if kind == "safetensors":
         tensors, texts = read_safetensors(data)
-        return tensors, _parse_json(texts.get(METADATA_NAME, "{}"))
+        return _Content("safetensors", tensors, parse_object(texts.get(METADATA_NAME, "{}"), "its metadata"))
+    foreign: tuple[str, ...] = ()
+
+    def unpickle(objects: memoryview) -> object:
+        nonlocal foreign
+        found = read_pickle(objects, allowance)
+        foreign += found.foreign
+        return found.value
+
+    if kind == "npy":
+        value = read_npy("", memoryview(data), unpickle)
+        if value is None or type(value) is StoredTensor:
+            raise CheckpointError("is a single NumPy array (.npy); save named arrays with numpy.savez")
+        return _Content("NumPy's format for an array of objects (.npy)", value, {}, foreign)
     archive = ZipArchive(data, allowance)
     kind, folder = recognise_zip(archive.names())
-    if kind == "torch":
-        return find_state_dict(read_torch_zip(data, archive, folder)), {}
-    tensors, text = read_npz(archive)
-    return tensors, _checked_dict(_parse_json(text or "{}").get(METADATA_NAME, {}))
-
-
-def _parse_json(text: str) -> dict:
-    try:
-        metadata = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError("its metadata is not valid JSON; the file is damaged") from error
-    return _checked_dict(metadata)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _checked_dict(metadata: object) -> dict:
+    if kind != "npz":
+        found = read_torch_zip(archive, folder, allowance)
+        return _Content("TorchScript" if kind == "script" else "PyTorch's zip format", found.value, {}, found.foreign)
+    tensors, text = read_npz(archive, unpickle)
+    metadata = parse_object(text or "{}", "its metadata").get(METADATA_NAME, {})
     if not isinstance(metadata, dict):
         raise CheckpointError("its metadata is not a JSON object; the file is damaged")
-    return metadata
+    return _Content("NumPy's .npz", tensors, metadata, foreign)
+
+
+def _parse_shards(index: bytes, path: Path, allowance: Allowance) -> _Content:
+    """Put the tensors together that an index finds in several files of its folder."""
+    tensors: dict[str, Tensor] = {}
+    foreign: dict[str, None] = {}
+    files = shards(index)
+    for name, wanted in files.items():
+        try:
+            data = _read_bytes(path.with_name(name))
+            if recognise(data[:HEAD], data[-8:], "") == "index":
+                raise CheckpointError("is an index itself")
+            allowance.grow(len(data))
+            content = _parse(data, path.with_name(name), allowance)
+            found = raw_tensors(content.value, allowance)
+        except CheckpointError as error:
+            raise CheckpointError(f"its file {quote(name)} {error}") from error.__cause__
+        missing = wanted - found.keys()
+        if missing:
+            some = ", ".join(listed(sorted(missing), 5))
+            raise CheckpointError(f"its file {quote(name)} lacks {plural(len(missing), 'tensor')}: {some}")
+        tensors |= {key: tensor for key, tensor in found.items() if key in wanted}
+        foreign |= dict.fromkeys(content.foreign)
+    return _Content(f"an index of {plural(len(files), 'file')}", tensors, {}, tuple(foreign))

@@ -11,10 +11,10 @@ Source: https://github.com/huggingface/safetensors (README, "Format").
 
 from __future__ import annotations
 
-import json
 import struct
 from math import prod
 
+from npmobilenet.checkpoints.json_text import parse_object
 from npmobilenet.checkpoints.stored_tensor import BFLOAT16, Storage, StoredTensor, Tensor
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
@@ -59,26 +59,8 @@ def _header(data: bytes) -> tuple[dict, int]:
         raise CheckpointError(
             f"is cut short or damaged: its header should have {length} bytes, but {len(data) - 8} follow"
         )
-    try:
-        header = json.loads(
-            str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"its safetensors header is not valid JSON ({quote(str(error))})") from error
-    if not isinstance(header, dict):
-        raise CheckpointError("its safetensors header is not a JSON object")
+    header = parse_object(memoryview(data)[8 : 8 + length], "its safetensors header")
     return header, 8 + length
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return entries
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _is_sizes(value: object) -> bool:

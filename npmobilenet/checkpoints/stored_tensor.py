@@ -6,11 +6,13 @@ compared with the bytes that are really there, and only then handed to NumPy.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 
+from npmobilenet.checkpoints.allowance import Allowance
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
 
@@ -19,32 +21,6 @@ SUPPORTED = "float64, float32, float16, bfloat16, integers and bool"
 
 MAX_DIMENSIONS = 32  # what every NumPy release can hold
 MAX_ELEMENTS = 2**40  # also bounds the shape of an empty tensor, whose size says nothing: (0, 10**30)
-
-ALLOWANCE_BASE = 16 * 2**20
-ALLOWANCE_FACTOR = 8
-
-
-class Allowance:
-    """How many bytes may come to life that do not stand in the file as they are.
-
-    A kilobyte can declare a terabyte: a stride of 0 repeats one number, a compressed member is a long run
-    of zeros, a thousand tensors share one storage. What is merely viewed costs nothing; every converted,
-    gathered or decompressed byte is charged here. The limit is 16 MiB + 8 × the size of the file: float16
-    to float32 is a factor of 2, compressed weights rarely reach 2 again, and small files get the 16 MiB.
-    """
-
-    def __init__(self, file_size: int) -> None:
-        self.total = self.left = ALLOWANCE_BASE + ALLOWANCE_FACTOR * file_size
-
-    def take(self, nbytes: int, what: str) -> None:
-        """Charge ``nbytes`` for ``what``."""
-        if nbytes > self.left:
-            raise CheckpointError(
-                f"{what} would expand to {nbytes} bytes; a file of this size may expand to {self.total} "
-                f"bytes in all (16 MiB + {ALLOWANCE_FACTOR} × its size), of which {self.left} are left; "
-                "save contiguous, uncompressed tensors"
-            )
-        self.left -= nbytes
 
 
 @dataclass(eq=False)
@@ -55,8 +31,16 @@ class Storage:
     data: memoryview = field(default=memoryview(b""), repr=False)
 
 
+class Tensor(ABC):
+    """What a file says of a tensor."""
+
+    @abstractmethod
+    def to_array(self, name: str, allowance: Allowance) -> np.ndarray:
+        """Return a read-only array; ``name`` is the tensor's name in an error."""
+
+
 @dataclass(eq=False)
-class StoredTensor:
+class StoredTensor(Tensor):
     """A strided view of a storage. ``offset`` and ``strides`` count elements; no strides: C order."""
 
     storage: Storage
@@ -127,7 +111,7 @@ class StoredTensor:
 
 
 @dataclass(eq=False)
-class UnreadableTensor:
+class UnreadableTensor(Tensor):
     """A tensor of a kind that is not supported: an error only if it is one of the weights."""
 
     kind: str  # reads on after "is"
@@ -136,6 +120,3 @@ class UnreadableTensor:
     def to_array(self, name: str, allowance: Allowance) -> np.ndarray:
         """Refuse."""
         raise CheckpointError(f"tensor {quote(name)} is {self.kind}, which is not supported; {self.advice}")
-
-
-Tensor = StoredTensor | UnreadableTensor

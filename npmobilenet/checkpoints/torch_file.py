@@ -1,9 +1,7 @@
 """What ``torch.save`` writes: a pickle, and beside it the raw bytes of the tensors' storages.
 
-The pickle holds containers and numbers as usual. A tensor in it is a call of
-``torch._utils._rebuild_tensor_v2`` with (storage, offset, shape, strides, …), all counted in elements; the
-storage is a *persistent id*, the tuple ``("storage", type, key, device, number of elements)``, and ``key``
-says where its bytes are.
+The pickle holds containers and numbers as usual, and tensors (`torch_names`). The storage of a tensor is a *persistent
+id*, the tuple ``("storage", type, key, device, number of elements)``, and ``key`` says where its bytes are.
 
 Zip format (PyTorch 1.6 and later), a zip archive of uncompressed members in one folder of any name:
 
@@ -11,7 +9,8 @@ Zip format (PyTorch 1.6 and later), a zip archive of uncompressed members in one
     archive/data/<key>   the bytes of each storage
     archive/byteorder    b"little" or b"big"; absent before PyTorch 2.1, then little
 
-A TorchScript archive looks alike but has ``constants.pkl`` and ``code/`` as well: it is a program.
+A TorchScript archive has ``constants.pkl`` and ``code/`` as well: a program, whose object is a module, with parameters
+and modules as its attributes. The program is not looked at.
 
 Legacy format (before 1.6, and what torchvision's older weights are still published in), in sequence:
 
@@ -24,23 +23,23 @@ Legacy format (before 1.6, and what torchvision's older weights are still publis
     storage  8 bytes: number of elements; then the elements. Little-endian on every machine: PyTorch
              swaps on the way out and ignores "little_endian" on the way in, and so do we.
 
-Source: ``torch/serialization.py``, ``torch/_utils.py`` and ``torch/csrc/serialization.cpp`` of PyTorch 1.0 to
+A plain pickle (``pickle.dump``) of tensors has no persistent ids; each storage is a call of
+``torch.storage._load_from_bytes`` with a whole legacy file of that storage.
+
+Source: ``torch/serialization.py`` and ``torch/csrc/serialization.cpp`` of PyTorch 1.0 to
 2.13; Python's ``pickletools`` for pickles themselves.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from typing import NamedTuple
 
-from npmobilenet.checkpoints.stored_tensor import (
-    BFLOAT16,
-    Storage,
-    StoredTensor,
-    Tensor,
-    UnreadableTensor,
-)
-from npmobilenet.checkpoints.unpickler import OPAQUE, Function, Stranger, Unpickler
+from npmobilenet.checkpoints.allowance import Allowance
+from npmobilenet.checkpoints.foreign import Foreign
+from npmobilenet.checkpoints.stored_tensor import Storage
+from npmobilenet.checkpoints.torch_names import DType, Names, TypedStorage
+from npmobilenet.checkpoints.unpickler import Unpickler
 from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
@@ -48,69 +47,16 @@ from npmobilenet.text import quote
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 
-# torch.<name>: (bytes per element, NumPy's code; None where there is no such type here)
-DTYPES = {
-    "float64": (8, "f8"), "float32": (4, "f4"), "float16": (2, "f2"), "bfloat16": (2, BFLOAT16),
-    "int64": (8, "i8"), "int32": (4, "i4"), "int16": (2, "i2"), "int8": (1, "i1"),
-    "uint64": (8, "u8"), "uint32": (4, "u4"), "uint16": (2, "u2"), "uint8": (1, "u1"), "bool": (1, "b1"),
-    "complex128": (16, None), "complex64": (8, None), "complex32": (4, None),
-    "float8_e4m3fn": (1, None), "float8_e4m3fnuz": (1, None), "float8_e5m2": (1, None),
-    "float8_e5m2fnuz": (1, None), "float8_e8m0fnu": (1, None), "float4_e2m1fn_x2": (1, None),
-    "qint32": (4, None), "qint8": (1, None), "quint8": (1, None), "quint4x2": (1, None),
-    "quint2x4": (1, None),
-}  # fmt: skip
 
-STORAGES = {
-    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16",
-    "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": "uint8",
-    "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64", "QInt32Storage": "qint32",
-    "QInt8Storage": "qint8", "QUInt8Storage": "quint8", "QUInt4x2Storage": "quint4x2",
-    "QUInt2x4Storage": "quint2x4",
-}  # fmt: skip
+class Pickled(NamedTuple):
+    """The object in a pickle, the names in it that have no meaning here, and whether torch.save wrote it."""
 
-# Objects that stand beside the weights in training checkpoints. Calling one of them yields OPAQUE.
-BYSTANDERS = {
-    "argparse": ("Namespace",),
-    "types": ("SimpleNamespace",),
-    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
-    "pathlib": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
-    "pathlib._local": ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
-    "builtins": ("bool", "bytearray", "bytes", "complex", "float", "frozenset", "int", "list", "range", "set",
-                 "slice", "str", "tuple"),
-    "_codecs": ("encode",),  # how pickle protocol 2 spells bytes
-    "numpy": ("dtype", "ndarray", "bool_", "float16", "float32", "float64", "int32", "int64", "uint8"),
-    "numpy.core.multiarray": ("_reconstruct", "scalar"),
-    "numpy._core.multiarray": ("_reconstruct", "scalar"),
-    "numpy.core.numeric": ("_frombuffer",),
-    "numpy._core.numeric": ("_frombuffer",),
-    "torch": ("device", "strided", "per_tensor_affine", "per_channel_affine", "per_tensor_symmetric",
-              "per_channel_symmetric", "per_channel_affine_float_qparams"),
-    "torch.serialization": ("_get_layout",),
-}  # fmt: skip
+    value: object
+    foreign: tuple[str, ...]
+    by_torch: bool = True
 
 
-class DType:
-    """A ``torch.dtype`` or, which says the same, the type of a storage."""
-
-    __slots__ = ("code", "itemsize", "name")
-
-    def __init__(self, name: str) -> None:
-        self.name = f"torch.{name}"
-        self.itemsize, self.code = DTYPES[name]
-
-
-class TypedStorage:
-    """A storage together with the data type that its persistent id gives to it."""
-
-    __slots__ = ("dtype", "storage")
-
-    def __init__(self, storage: Storage, dtype: DType) -> None:
-        self.storage = storage
-        self.dtype = dtype
-
-
-def read_torch_zip(data: bytes, archive: ZipArchive, folder: str) -> object:
+def read_torch_zip(archive: ZipArchive, folder: str, allowance: Allowance) -> Pickled:
     """Return the object in a zip-format file; its tensors are ``StoredTensor``."""
     names = set(archive.names())
     byte_order = bytes(archive.read(f"{folder}byteorder")) if f"{folder}byteorder" in names else b"little"
@@ -129,31 +75,45 @@ def read_torch_zip(data: bytes, archive: ZipArchive, folder: str) -> object:
         _check_storage_size(key, storages[key].nbytes, count, dtype)
         return TypedStorage(storages[key], dtype)
 
+    known = Names(allowance, ">" if byte_order == b"big" else "<")
     pickled = bytes(archive.read(f"{folder}data.pkl"))
-    return _unpickler(pickled, 0, load_storage, ">" if byte_order == b"big" else "<").load()
+    return Pickled(Unpickler(pickled, 0, known.find, load_storage, allowance).load(), tuple(known.foreign))
 
 
-def read_torch_legacy(data: bytes) -> object:
-    """Return the object in a legacy-format file; its tensors are ``StoredTensor``."""
-    try:
-        header = Unpickler(data, 0, Stranger, _storage_id)
-        magic = header.load()
-    except CheckpointError:
-        magic = None
-    if type(magic) is not int or magic != MAGIC_NUMBER:
-        raise CheckpointError(
-            "is a pickle, but not one that torch.save wrote; save the weights with torch.save(model.state_dict(), path)"
-        )
-    header = Unpickler(data, header.position, Stranger, _storage_id)
-    if header.load() != PROTOCOL_VERSION:
-        raise CheckpointError(f"its protocol version is not {PROTOCOL_VERSION}, the only one there ever was")
-    header = Unpickler(data, header.position, Stranger, _storage_id)
-    header.load()
+def read_pickle(data: bytes | memoryview, allowance: Allowance) -> Pickled:
+    """Return the object in a legacy-format file, or in a plain pickle, which has no storages beside it."""
 
+    def storage_of(content: object) -> TypedStorage:
+        # A legacy file of its own, in which there is no further one
+        if type(content) is not bytes:
+            raise TypeError
+        found = _read_pickle(content, allowance, Names(allowance)).value
+        if type(found) is not TypedStorage:
+            raise TypeError
+        return found
+
+    return _read_pickle(bytes(data), allowance, Names(allowance, storage_of=storage_of))
+
+
+def _read_pickle(data: bytes, allowance: Allowance, known: Names) -> Pickled:
+    machine = Unpickler(data, 0, known.find, _no_storage, allowance)
+    found = machine.load()
+    if type(found) is int and found == MAGIC_NUMBER:
+        return _read_legacy(data, machine.position, allowance, known)
+    return Pickled(found, tuple(known.foreign), by_torch=False)
+
+
+def _no_storage(key: object) -> TypedStorage:
+    raise CheckpointError("is a pickle that refers to objects outside of it, and torch.save did not write it")
+
+
+def _read_legacy(data: bytes, position: int, allowance: Allowance, known: Names) -> Pickled:
     storages: dict[str, tuple[Storage, DType]] = {}
     views: list[tuple[str, Storage, int]] = []
 
-    def load_storage(key: object) -> TypedStorage:
+    def load_storage(key: object) -> TypedStorage | Foreign:
+        if type(key) is tuple and len(key) == 4 and key[0] == "module" and isinstance(key[1], Foreign):
+            return key[1]  # ("module", class, its source file, its source)
         key, dtype, count, view = _storage_id(key)
         storage, _ = storages.setdefault(key, (Storage(count * dtype.itemsize), dtype))
         _check_storage_size(key, storage.nbytes, count, dtype)
@@ -164,19 +124,23 @@ def read_torch_legacy(data: bytes) -> object:
         views.append((key, part, offset * dtype.itemsize))
         return TypedStorage(part, dtype)
 
-    body = _unpickler(data, header.position, load_storage, "<")
-    result = body.load()
-    order = Unpickler(data, body.position, Stranger, _storage_id)
-    keys = order.load()
+    machine = Unpickler(data, position, known.find, load_storage, allowance)
+    if machine.load() != PROTOCOL_VERSION:
+        raise CheckpointError(f"its protocol version is not {PROTOCOL_VERSION}, the only one there ever was")
+    parts = []
+    for _ in ("the system", "the object", "the storages' keys"):
+        machine = Unpickler(data, machine.position, known.find, load_storage, allowance)
+        parts.append(machine.load())
+    _, result, keys = parts
     expected = sorted(storages)
     if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != expected:
         raise CheckpointError("its list of storages is not the set that its tensors use; the file is damaged")
-    _locate_storages(data, order.position, keys, storages)
+    _locate_storages(data, machine.position, keys, storages)
     for key, part, start in views:
         part.data = storages[key][0].data[start : start + part.nbytes]
         if len(part.data) != part.nbytes:
             raise CheckpointError(f"a view of storage {quote(key)} reaches beyond it; the file is damaged")
-    return result
+    return Pickled(result, tuple(known.foreign))
 
 
 def _locate_storages(data: bytes, position: int, keys: list[str], storages: dict[str, tuple[Storage, DType]]) -> None:
@@ -195,12 +159,10 @@ def _locate_storages(data: bytes, position: int, keys: list[str], storages: dict
 
 def _storage_id(key: object) -> tuple[str, DType, int, tuple | None]:
     """Take a persistent id apart: (key, data type, number of elements, view of an older file or None)."""
-    if type(key) is tuple and len(key) == 4 and isinstance(key[1], Stranger):
-        raise key[1].refuse(whole_model=True)  # ("module", class, its source file, its source): a whole pickled model
     if type(key) is tuple and len(key) in (5, 6):
         kind, dtype, name, _, count, view = (*key, None)[:6]
-        if isinstance(dtype, Stranger):
-            raise dtype.refuse()
+        if isinstance(dtype, Foreign):
+            raise CheckpointError(f"has a storage of the unknown type {quote(dtype.name)}")
         if kind == "storage" and type(dtype) is DType and type(name) is str and _is_size(count):
             plausible = type(view) is tuple and len(view) == 3 and _is_size(view[1]) and _is_size(view[2])
             if view is None or plausible:
@@ -218,118 +180,3 @@ def _check_storage_size(key: str, nbytes: int, count: int, dtype: DType) -> None
             f"storage {quote(key)} should have {count} elements of {dtype.name} "
             f"({count * dtype.itemsize} bytes) but has {nbytes} bytes; the file is damaged"
         )
-
-
-# What stands for the functions and classes that a pickle may name ---------------------------------------
-
-
-def _unpickler(
-    data: bytes, position: int, load_storage: Callable[[object], TypedStorage], byte_order: str
-) -> Unpickler:
-    """Return an unpickler that knows PyTorch's names."""
-
-    def rebuild_tensor(storage: object, offset: object, shape: object, strides: object, *rest: object) -> Tensor:
-        # rest: requires_grad, backward_hooks, and since 2.0 metadata
-        return _tensor(storage, None, offset, shape, strides, rest[2:3], byte_order)
-
-    def rebuild_tensor_v3(
-        storage: object, offset: object, shape: object, strides: object, grad: object, hooks: object,
-        dtype: object, *metadata: object,
-    ) -> Tensor:  # fmt: skip
-        if type(dtype) is not DType:
-            raise TypeError
-        return _tensor(storage, dtype, offset, shape, strides, metadata, byte_order)
-
-    def rebuild_subclass(function: object, declared: object, arguments: object, state: object) -> object:
-        machine.claim_type(declared)
-        if not isinstance(function, Function) or type(arguments) is not tuple:
-            raise TypeError
-        return function.call(*arguments)
-
-    functions = {
-        **_FUNCTIONS,
-        "torch._utils._rebuild_tensor": rebuild_tensor,
-        "torch._utils._rebuild_tensor_v2": rebuild_tensor,
-        "torch._utils._rebuild_tensor_v3": rebuild_tensor_v3,
-        "torch._tensor._rebuild_from_type": rebuild_subclass,
-        "torch._tensor._rebuild_from_type_v2": rebuild_subclass,
-        "torch.tensor._rebuild_from_type": rebuild_subclass,
-    }
-
-    def find_global(name: str) -> object:
-        name = name.replace("__builtin__.", "builtins.", 1)  # Python 2
-        if name in functions:
-            return Function(name, functions[name])
-        module, _, last = name.rpartition(".")
-        if module.partition(".")[0] == "torch" and last in STORAGES:  # also torch.cuda.FloatStorage
-            return DType(STORAGES[last])
-        if module == "torch" and last in DTYPES:
-            return DType(last)
-        return Stranger(name)
-
-    machine = Unpickler(data, position, find_global, load_storage)
-    return machine
-
-
-def _tensor(
-    typed: object, dtype: DType | None, offset: object, shape: object, strides: object, metadata: tuple,
-    byte_order: str,
-) -> Tensor:  # fmt: skip
-    if type(typed) is not TypedStorage or type(shape) is not tuple or type(strides) is not tuple:
-        raise TypeError
-    if any(metadata):
-        return UnreadableTensor("a lazily conjugated or negated tensor", "save tensor.resolve_neg()")
-    dtype = dtype or typed.dtype
-    return StoredTensor(typed.storage, dtype.name, dtype.code, shape, strides, offset, byte_order)
-
-
-def _parameter(data: object, *rest: object) -> Tensor:
-    if not isinstance(data, Tensor):
-        raise TypeError
-    return data
-
-
-def _mapping(*arguments: object) -> dict:
-    # OrderedDict(), defaultdict(factory), Counter({...}), and Python 2's OrderedDict([[key, value], ...]).
-    # Arguments are passed on or emptied, never copied: a pickle can repeat a call in five bytes.
-    items = arguments[-1] if arguments else None
-    if type(items) is dict:
-        return items
-    result = {}
-    if type(items) is list:
-        for item in items:
-            if type(item) not in (list, tuple) or len(item) != 2:
-                raise TypeError
-            if type(item[0]) is str:
-                result[item[0]] = item[1]
-        items.clear()
-    return result
-
-
-def _size(sizes: object = ()) -> object:
-    return sizes if type(sizes) is tuple else OPAQUE
-
-
-def _opaque(*arguments: object) -> object:
-    return OPAQUE
-
-
-def _unreadable(kind: str, advice: str) -> Callable[..., UnreadableTensor]:
-    return lambda *arguments: UnreadableTensor(kind, advice)
-
-
-_FUNCTIONS: dict[str, Callable[..., object]] = {
-    **{f"{module}.{name}": _opaque for module, names in BYSTANDERS.items() for name in names},
-    "builtins.dict": _mapping,
-    "collections.OrderedDict": _mapping,
-    "collections.defaultdict": _mapping,
-    "collections.Counter": _mapping,
-    "torch.Size": _size,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._utils._rebuild_sparse_tensor": _unreadable("sparse", "save tensor.to_dense()"),
-    "torch._utils._rebuild_sparse_csr_tensor": _unreadable("sparse", "save tensor.to_dense()"),
-    "torch._utils._rebuild_nested_tensor": _unreadable("a nested tensor", "save its parts"),
-    "torch._utils._rebuild_qtensor": _unreadable("quantised", "save tensor.dequantize()"),
-    "torch._utils._rebuild_meta_tensor_no_storage": _unreadable("on the meta device", "it has no data"),
-}

@@ -16,7 +16,7 @@ import struct
 import zipfile
 import zlib
 
-from npmobilenet.checkpoints.stored_tensor import Allowance
+from npmobilenet.checkpoints.allowance import Allowance
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import pickle
 import warnings
 import zipfile
 from pathlib import Path
@@ -43,7 +44,33 @@ def save(name: str, content: object, weights: dict | None, **options: object) ->
     """Save ``content`` in both formats; ``weights`` is what should come out."""
     for kind, new in (("zip", True), ("legacy", False)):
         torch.save(content, HERE / f"{name}_{kind}.pth", _use_new_zipfile_serialization=new, **options)
-    expected.update({f"{name}:{key}": array for key, array in arrays(weights or {}).items()})
+    save_expected(name, weights or {})
+
+
+def save_expected(name: str, weights: dict) -> None:
+    """Note what should come out of a file."""
+    expected.update({f"{name}:{key}": array for key, array in arrays(weights).items()})
+
+
+def save_quantised_network(name: str, engine: str) -> None:
+    """Save a convolution with its batch norm and a linear layer, quantised for this engine."""
+    torch.backends.quantized.engine = engine
+    network = nn.Sequential(
+        torch.ao.quantization.QuantStub(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2)
+    ).eval()
+    torch.ao.quantization.fuse_modules(network, ["1", "2"], inplace=True)
+    network.qconfig = torch.ao.quantization.get_default_qconfig(engine)
+    torch.ao.quantization.prepare(network, inplace=True)
+    network(torch.rand(8, 3, 3, 3))
+    torch.ao.quantization.convert(network, inplace=True)
+    state = network.state_dict()
+    results = ("scale", "zero_point", "_packed_params", "dtype")
+    weights = {key: tensor for key, tensor in state.items() if key.rpartition(".")[2] not in results}
+    weights["4.weight"], weights["4.bias"] = state["4._packed_params._packed_params"]
+    save(name, state, {key: tensor.dequantize() for key, tensor in weights.items()})
+    for layer in ("0", "1", "4"):
+        numbers = [state[f"{layer}.{each}"].item() for each in ("scale", "zero_point")]
+        expected[f"{name}_results:{layer}"] = np.array(numbers)
 
 
 def special(dtype: torch.dtype) -> torch.Tensor:
@@ -147,9 +174,9 @@ def main() -> None:
 
     # Refused if they are weights, harmless if they are not.
     quantised = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+    save("quantised", {"good": torch.ones(2), "odd": quantised}, {"good": torch.ones(2), "odd": quantised.dequantize()})
     for name, tensor in {
         "sparse": torch.eye(2).to_sparse(),
-        "quantised": quantised,
         "complex": torch.ones(2, dtype=torch.complex64),
         "float8": torch.ones(2).to(torch.float8_e4m3fn),
     }.items():
@@ -159,7 +186,9 @@ def main() -> None:
     save("list", [torch.ones(2)], None)
     save("no_tensors", {"epoch": 3, "history": [1.5]}, None)
     torch.serialization.get_source_lines_and_file = None  # or the file would hold the classes' source and paths
-    save("whole_model", network, None)
+    save("whole_model", network, plain)
+    other = Network()
+    save("whole_models", {"epoch": 1, "model": network, "ema": nn.DataParallel(other)}, other.state_dict())
 
     location_tag = torch.serialization.location_tag
     torch.serialization.location_tag = lambda storage: "cuda:0"
@@ -167,12 +196,25 @@ def main() -> None:
     torch.serialization.location_tag = location_tag
 
     script = HERE / "torchscript.pt"
-    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), script)
+    linear = nn.Linear(2, 2)
+    save_expected("torchscript.pt", linear.state_dict())
+    torch.jit.save(torch.jit.trace(linear, torch.ones(1, 2)), script)
     with zipfile.ZipFile(script) as archive:
         members = {name: archive.read(name) for name in archive.namelist() if not name.endswith("debug_pkl")}
     with zipfile.ZipFile(script, "w") as archive:  # the debug_pkl members hold paths
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name), content)
+
+    save_quantised_network("quantised_per_tensor", "qnnpack")
+    save_quantised_network("quantised_per_channel", "fbgemm")
+    with (HERE / "state_dict.pkl").open("wb") as file:
+        pickle.dump(plain, file)
+    save_expected("state_dict.pkl", plain)
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    network[0].weight.data.zero_()
+    save("averaged", {"model": network.state_dict(), "model_ema": averaged.state_dict()}, None)
+    save_expected("averaged", averaged.module.state_dict())
+    save_expected("averaged_raw", network.state_dict())
 
     floats = {name: tensor for name, tensor in tensors.items() if name != "uint32"}
     save_file(floats, HERE / "reference.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,56 @@
+"""The weights of a whole pickled module: ``torch.save(model)`` and TorchScript.
+
+An object of ``torch.nn.Module`` keeps its parameters, buffers and modules in dicts among its attributes
+(``_parameters``, ``_buffers``, ``_modules``), one of TorchScript has them as attributes of their own. Walked from the
+outside in, with names joined by dots, they are the module's ``state_dict()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from npmobilenet.checkpoints.allowance import Allowance
+from npmobilenet.checkpoints.foreign import ForeignObject
+from npmobilenet.checkpoints.stored_tensor import Tensor
+
+
+def is_module(value: object) -> bool:
+    """Whether this is the placeholder of a module."""
+    return isinstance(value, ForeignObject) and (
+        _is_script(value) or ("_parameters" in value.attributes and "_modules" in value.attributes)
+    )
+
+
+def state_dict(module: ForeignObject, allowance: Allowance) -> dict[str, Tensor]:
+    """Return the tensors of a module under the names that ``module.state_dict()`` gives them."""
+    found: dict[str, Tensor] = {}
+    pending: list[tuple[str, ForeignObject]] = [("", module)]
+    while pending:
+        prefix, module = pending.pop()
+        inner = []
+        for name, value in _parts(module):
+            # Modules may be shared, without end if hostile: every name costs what it holds.
+            allowance.take(200 + len(prefix) + len(name), "the names of its modules")
+            if isinstance(value, Tensor):
+                found[prefix + name] = value
+            elif is_module(value):
+                inner.append((f"{prefix}{name}.", value))
+        pending += reversed(inner)
+    return found
+
+
+def _is_script(module: ForeignObject) -> bool:
+    return module.kind.startswith("__torch__.")
+
+
+def _parts(module: ForeignObject) -> Iterator[tuple[str, object]]:
+    """The named parameters, buffers and modules of a module."""
+    if _is_script(module):
+        yield from module.attributes.items()
+        return
+    passing = module.attributes.get("_non_persistent_buffers_set")
+    for kind in ("_parameters", "_buffers", "_modules"):
+        entries = module.attributes.get(kind)
+        for name, value in entries.items() if type(entries) is dict else ():
+            if not (kind == "_buffers" and type(passing) is list and name in passing):
+                yield name, value
