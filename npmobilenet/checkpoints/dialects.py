@@ -155,6 +155,14 @@ PYTORCHCV_V2 = {
     "classifier": "output",
 }
 
+KUANGLIU = {
+    "stem": "(conv1|bn1)",
+    "*": "layers.{n-1}.(conv{i+1}|bn{i+1})",
+    "shortcut": "layers.{n-1}.shortcut.(0|1)",
+    "head": "(conv2|bn2)",
+    "classifier": "linear",
+}
+
 DIALECTS = (
     Dialect("npmobilenet", tuple(ARCHITECTURES), OWN),
     Dialect("torchvision", V2, TORCHVISION_V2, preprocessing=USUAL),
@@ -462,13 +470,7 @@ DIALECTS = (
     Dialect(
         "kuangliu",
         V2,
-        {
-            "stem": "(conv1|bn1)",
-            "*": "layers.{n-1}.(conv{i+1}|bn{i+1})",
-            "shortcut": "layers.{n-1}.shortcut.(0|1)",
-            "head": "(conv2|bn2)",
-            "classifier": "linear",
-        },
+        KUANGLIU,
         rows={"first": "expands", "inverted": "shortcut"},
         activation="relu",
         layout="cifar",
