@@ -69,6 +69,7 @@ NETWORKS = {
     "ruotianluo, first version": (partial(of.ruotianluo_v2_first, width=0.35), TENSORFLOW, 0.35),
     "ruotianluo, first version, v1": (partial(of.ruotianluo_v1, width=0.5, first=True), TENSORFLOW, 0.5),
     "kuangliu": (of.kuangliu_v2, {"act": relu}, 1),
+    "seominseok": (partial(of.kuangliu_v2, every=True), {}, 1),
     "weiaicunzai": (of.weiaicunzai_v2, {"bias": True}, 1),
 }
 

@@ -476,6 +476,13 @@ DIALECTS = (
         layout="cifar",
     ),
     Dialect(
+        "seominseok",
+        V2,
+        KUANGLIU,
+        rows={"first": "expands", "inverted": "shortcuts", "stem": "relu", "head": "relu"},
+        layout="cifar",
+    ),
+    Dialect(
         "weiaicunzai",
         V2,
         {
