@@ -11,7 +11,17 @@ if not (_here / "kernels").is_dir():
 
 from npmobilenet.architectures import ARCHITECTURES  # noqa: E402
 from npmobilenet.checkpoints import export_weights  # noqa: E402
+from npmobilenet.errors import AssumptionWarning  # noqa: E402
 from npmobilenet.image import Preprocessing  # noqa: E402
 from npmobilenet.model import Model, Prediction, load  # noqa: E402
 
-__all__ = ["ARCHITECTURES", "Model", "Prediction", "Preprocessing", "__version__", "export_weights", "load"]
+__all__ = [
+    "ARCHITECTURES",
+    "AssumptionWarning",
+    "Model",
+    "Prediction",
+    "Preprocessing",
+    "__version__",
+    "export_weights",
+    "load",
+]

@@ -418,3 +418,80 @@ def test_kernels_that_give_different_sizes():
 def test_groups_that_do_not_divide():
     with pytest.raises(ValueError, match=r"block1 .*3 groups must divide its 16 channels"):
         replace(V2, rows=("conv_k3_s2_c16", "inverted_e6_a1.1.1_c16")).graph()
+
+
+def test_a_variant_is_its_rows_with_words_appended():
+    v2 = get_architecture("mobilenet_v2")
+    varied = v2.varied({"stem": "s1", "c24": "s1", "first": "expands", "inverted": "shortcut", "classifier": ()})
+    assert varied.rows[:3] == (
+        "conv_k3_s2_c32_s1",
+        "inverted_r1_k3_s1_e1_c16_shortcut_expands",
+        "inverted_r2_k3_s2_e6_c24_shortcut_s1",
+    )
+    graph = varied.graph()
+    assert graph.shapes((32, 32))["head"] == (1280, 4, 4) and list(graph.blocks)[-1] == "pool"
+    assert graph["block1.expand"]["channels"] == 32
+    shortcuts = [node.name for node in graph if node.name.endswith(".shortcut")]
+    assert shortcuts == [f"block{n}.shortcut" for n in (1, 2, 11, 17)]
+    assert graph["block2.add"].inputs == ("block2.project.norm", "block2.shortcut.norm")
+    assert graph["block3.add"].inputs == ("block3.project.norm", "block2.add")
+    assert v2.rows[0] == "conv_k3_s2_c32"  # the architecture itself is as it was
+    instead = v2.varied({"c320": ("inverted_k5_s1_e3_c64", "inverted_k3_s1_e3_c64")})
+    assert len(instead.rows) == len(v2.rows) + 1 and len(instead.blocks) == len(v2.blocks) + 1
+
+
+def test_roundings():
+    channels = {
+        rounding: v2.graph(0.1, 10)["block1.project"]["channels"]
+        for rounding in ("nearest", "nearest, by 4 at width 0.1", "up", "down", "down, at least 8")
+        for v2 in [get_architecture("mobilenet_v2").varied({}, conventions={"rounding": rounding})]
+    }
+    assert channels == {
+        "nearest": 8,
+        "nearest, by 4 at width 0.1": 4,
+        "up": 8,
+        "down": 1,
+        "down, at least 8": 8,
+    }
+
+
+def test_expansions_of_the_table_or_of_the_block():
+    v3 = get_architecture("mobilenet_v3_large")
+    of_table = v3.varied({}, conventions={"expansion_of": "table"})
+    assert of_table.graph(1.0).tensors == v3.graph(1.0).tensors
+    assert v3.graph(0.35)["block9.expand"]["channels"] == 72  # 2.3 times 32
+    assert of_table.graph(0.35)["block9.expand"]["channels"] == 64  # 0.35 times 184
+
+
+def test_places_of_squeeze_and_excitation():
+    v3 = get_architecture("mobilenet_v3_small")
+
+    def inside(block, place):
+        graph = v3.varied({}, squeeze={"place": place}).graph()
+        return [node.name.removeprefix(f"{block}.") for node in graph.blocks[block]]
+
+    squeezed = ["squeeze", "squeeze.activation"]
+    assert inside("block1", "before") == inside("block1", "after")  # where nothing is expanded
+    assert inside("block5", "before")[3:7] == ["depthwise", "depthwise.norm", *squeezed]
+    assert inside("block5", "projected")[-3:] == ["project.norm", "squeeze", "add"]
+
+
+def test_folded_norms_biases_and_an_eps_of_linear_layers():
+    v2 = get_architecture("mobilenet_v2")
+    folded = v2.varied({}, conventions={"norms": False}).graph()
+    assert not any(node.operation == "batch_norm" for node in folded)
+    assert folded["block2.expand"].parameters == {"weight": (96, 16, 1, 1), "bias": (96,)}
+    mixed = get_architecture("mixnet_s").varied({}, conventions={"norms": False}).graph()
+    assert mixed["block4.depthwise"].parameters["1.bias"] == mixed["block4.depthwise"].parameters["1.weight"][:1]
+    biased = v2.varied({}, conventions={"bias": True, "linear_eps": 1e-4}).graph(bn_eps=1e-3)
+    assert biased["stem"].parameters["bias"] == (32,)
+    assert (biased["block2.expand.norm"]["eps"], biased["block2.project.norm"]["eps"]) == (1e-3, 1e-4)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_channels_are_those_of_the_graph(name):
+    definition = get_architecture(name)
+    channels, graph = definition.channels(0.5), definition.graph(0.5)
+    shapes = graph.shapes((64, 64))
+    assert channels == {block: shapes[nodes[-1].name][0] for block, nodes in graph.blocks.items() if block in channels}
+    assert set(graph.blocks) - set(channels) == {"classifier"}

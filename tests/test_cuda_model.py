@@ -58,6 +58,16 @@ TINY = {
         squeeze=Squeeze(True, "relu", "hard_sigmoid"),
     ),
     "dilated": architecture("conv_k3_s2_c8", "inverted_r1_k3.5_s1_e2_dilated_c8", "pool", "linear"),
+    "variants": architecture(
+        *("conv_k1_s1_pad1_c8", "inverted_k3_s1_e1_c8_expands_shortcuts", "inverted_k3_s2_e2_se0.5_c8"),
+        *("inverted_k3_s1_e2_se0.5_c16_shortcut", "pool_hardswish", "linear"),
+        activation="hard_swish",
+        squeeze=Squeeze(True, "relu", "hard_sigmoid", "before"),
+    ).varied({}, conventions={"bias": True}),
+    "projected": architecture(
+        *("conv_k3_s2_c8", "inverted_k3_s1_e2_se0.5_c8", "inverted_k3_s2_e2_se0.5_c16", "pool", "linear"),
+        squeeze=Squeeze(True, "relu", "sigmoid", "projected"),
+    ).varied({}, conventions={"norms": False}),
 }
 
 
@@ -121,6 +131,8 @@ CASES = [
     ("mixed", "same", (1, 3, 10, 13)),
     ("v3", "symmetric", (2, 3, 8, 9)),
     ("dilated", "same", (1, 3, 9, 8)),
+    ("variants", "same", (2, 3, 6, 5)),
+    ("projected", "symmetric", (1, 3, 9, 8)),
 ]
 
 

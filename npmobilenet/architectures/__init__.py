@@ -1,6 +1,6 @@
 """The networks, one file per family: each is its paper's table (`blocks` explains the rows).
 
-A new network of the family is a new list of rows here and a key map in `checkpoints.key_maps`.
+A new network of the family is a new list of rows here, and its names in `checkpoints.dialects`.
 """
 
 from npmobilenet.architectures.architecture import Architecture, random_weights

@@ -25,6 +25,10 @@
 ``info``             what `export_weights` writes beside the tensors, checked
 ``fit``, ``key_maps`` which network the tensors are
 ``export``           ``export_weights``
+``dialects``         how publishers name and build networks, as data; ``key_maps`` is the language
+``fit``              which network has such tensors; ``heads``: which of them are its classifier
+``publisher_config`` what timm and Hugging Face write into ``config.json`` beside their weights
+``settle``           all that belongs to the weights, from whoever knows it best
 ==================== ==================================================================================
 """
 

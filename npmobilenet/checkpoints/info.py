@@ -28,6 +28,8 @@ class WeightsInfo:
     bn_eps : float
         Of the batch norms, 1e-12 to 0.5.
     preprocessing : Preprocessing
+    multi_label : bool
+        Whether several outputs may be right of one photograph.
     classes : tuple of str
         One name per output, each up to 1000 characters. They are as the file has them: `npmobilenet.text.printable`
         before a terminal sees them.
@@ -40,6 +42,7 @@ class WeightsInfo:
     bn_eps: float | None = None
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] | None = None
+    multi_label: bool | None = None
     title: str | None = None
     source: str | None = None
     licence: str | None = None
@@ -110,6 +113,7 @@ _TYPES = {
     "bn_eps": (f"a number from {MIN_EPS:g} to {MAX_EPS:g}", _is_number_between(MIN_EPS, MAX_EPS)),
     "preprocessing": ("an object", lambda value: isinstance(value, Mapping)),
     "classes": (f"a list of at most {MAX_CLASSES} names of at most {MAX_NAME} characters", _are_names),
+    "multi_label": ("true or false", lambda value: isinstance(value, bool)),
     "title": _TEXT,
     "source": _TEXT,
     "licence": _TEXT,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from npmobilenet import __version__
 from npmobilenet.cli import bench, classify, doctor, inspect, report, study, warmup, weights
-from npmobilenet.errors import NpmobilenetError
+from npmobilenet.errors import AssumptionWarning, NpmobilenetError
 
 COMMANDS = (classify, inspect, weights, bench, report, study, warmup, doctor)
 
@@ -26,11 +29,29 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Say assumptions about a checkpoint in one line each."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, AssumptionWarning):
+                print(f"npmobilenet: note: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.simplefilter("always", AssumptionWarning)
+        warnings.showwarning = show
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage."""
     options = parser().parse_args(arguments)
     try:
-        code = options.run(options)
+        with _notes():
+            code = options.run(options)
         sys.stdout.flush()
         return code
     except (NpmobilenetError, ValueError) as error:

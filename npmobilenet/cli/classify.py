@@ -44,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--backend", default="cpu", choices=("cpu", "cuda", "njit", "reference"), help="default: %(default)s"
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
+    parser.add_argument("--multi-label", action="store_true", help="a probability of its own for every class")
     add_network_options(parser)
     return parser
 
@@ -63,6 +64,9 @@ def run(options: argparse.Namespace) -> int:
         width=options.width,
         padding=options.padding,
         bn_eps=options.bn_eps,
+        layout=options.layout,
+        prefix=options.prefix,
+        multi_label=options.multi_label or None,
         classes=_read_classes(options.classes),
         threads=options.threads,
         backend=options.backend,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.text import dimensions
+from npmobilenet.text import dimensions, printable
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
     from npmobilenet.geometry import Pair
     from npmobilenet.graph import Graph
+    from npmobilenet.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Network:
     padding: str
     title: str
     resolution: Pair
+    provenance: Provenance | None = None
 
     def name(self, size: Pair) -> str:
         """A name for images of ``(H, W)``, such as ``mobilenet_v2-1.0-224``."""
@@ -65,13 +67,16 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         num_classes=getattr(options, "num_classes", None),
         padding=options.padding,
         bn_eps=options.bn_eps,
+        layout=options.layout,
+        prefix=options.prefix,
         backend="reference",
     )
     return Network(
-        ARCHITECTURES[model.architecture],
+        model.definition,
         model.width,
-        len(model.classes),
-        model.graph.nodes[0]["padding"],
-        f"{model.source}: {model.architecture}, width {model.width:g}",
+        max(len(model.classes), 1),
+        model.provenance["padding"][0],
+        f"{printable(model.source)}: {model.architecture}, width {model.width:g}",
         model.preprocessing.crop,
+        model.provenance,
     )
