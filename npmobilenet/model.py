@@ -309,9 +309,21 @@ class Model:
         ----------
         logits : array (N, classes)
             What calling the model gives, from the GPU too; probabilities are their softmax, computed in float64.
+
+        Raises
+        ------
+        ValueError
+            If the largest logit of a row is no finite number.
         """
         logits = np.asarray(logits, np.float64)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        highest = logits.max(axis=1, keepdims=True)
+        if not np.isfinite(highest).all():
+            row = int(np.argmin(np.isfinite(highest[:, 0])))
+            raise ValueError(
+                f"no class can be named: the largest logit of row {row} is {highest[row, 0]}; weights or input are "
+                "damaged, or too large for float32"
+            )
+        powers = np.exp(logits - highest)
         probabilities = powers / powers.sum(axis=1, keepdims=True)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [

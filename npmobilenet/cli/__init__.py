@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from npmobilenet import __version__
-from npmobilenet.cli import bench, classify, doctor, inspect, report, study, warmup, weights
-from npmobilenet.errors import NpmobilenetError
+from npmobilenet.cli import terminal
 
-COMMANDS = (classify, inspect, weights, bench, report, study, warmup, doctor)
+COMMANDS = (
+    *("classify", "inspect", "weights"),
+    *("bench", "report", "study", "warmup", "doctor"),
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,24 +22,17 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"npmobilenet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for name in COMMANDS:
+        command = import_module(f"{__name__}.{name}")
         command.add_parser(commands).set_defaults(run=command.run)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage."""
-    options = parser().parse_args(arguments)
-    try:
-        code = options.run(options)
-        sys.stdout.flush()
-        return code
-    except (NpmobilenetError, ValueError) as error:
-        print(f"npmobilenet: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("npmobilenet: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
+
+    def command() -> int:  # reading the command line imports the commands, which can be interrupted as well
+        options = parser().parse_args(arguments)
+        return options.run(options)
+
+    return terminal.run(command)

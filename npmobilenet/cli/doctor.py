@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from npmobilenet.text import to_json
 
 REQUIRED = ("numpy", "numba", "llvmlite")
 OPTIONAL = {
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the report; exit code 1 if compiled kernels are wrong on this machine."""
     report = examine()
     if options.json:
-        print(json.dumps(report, indent=1))
+        print(to_json(report, indent=1))
     else:
         for name, value in report.items():
             print(f"{name:<12} {value}")

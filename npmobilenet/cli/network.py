@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.text import dimensions
+from npmobilenet.text import dimensions, printable
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -72,6 +72,6 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         model.width,
         len(model.classes),
         model.graph.nodes[0]["padding"],
-        f"{model.source}: {model.architecture}, width {model.width:g}",
+        f"{printable(model.source)}: {model.architecture}, width {model.width:g}",
         model.preprocessing.crop,
     )

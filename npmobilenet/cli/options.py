@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from npmobilenet.cli import terminal
+from npmobilenet.cli.photographs import not_a_path
+
+if TYPE_CHECKING:
+    from npmobilenet.model import Model
+
+FILTERS = ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
+PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Preprocessing` that have an option
 
 
 def positive(text: str) -> int:
@@ -45,6 +57,96 @@ def numbers(text: str) -> tuple[int, ...]:
 def names(text: str) -> tuple[str, ...]:
     """Names: ``block3,block4``."""
     return tuple(text.split(","))
+
+
+def resizing(text: str) -> int | tuple[int, int] | None:
+    """What a picture is resized to: ``256``, its shorter side; ``224x224``; ``none``."""
+    if text.lower() == "none":
+        return None
+    return size(text) if "x" in text else size(text)[0]
+
+
+def colour(text: str) -> tuple[float, ...]:
+    """Three numbers, of red, green and blue: ``0.485,0.456,0.406``; one is for all three."""
+    try:
+        values = tuple(map(float, text.split(",")))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"expected three numbers such as 0.485,0.456,0.406, got {text!r}")
+    if max(values) > 1:
+        raise argparse.ArgumentTypeError(f"expected numbers for values from 0 to 1, got {text!r}: divide them by 255")
+    return values * (3 // len(values))
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what :func:`load_model` looks at, of a command that has a trained network look at photographs."""
+    parser.add_argument(
+        "--model", default="mobilenet_v2", metavar="NAME|CHECKPOINT", help="default: %(default)s, trained on ImageNet"
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
+    parser.add_argument(
+        "--backend", default="cpu", choices=("cpu", "cuda", "njit", "reference"), help="default: %(default)s"
+    )
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
+    add_network_options(parser)
+    group = parser.add_argument_group(
+        "preparing photographs", "as the network was trained; each in place of what the weights say"
+    )
+    group.add_argument(
+        "--preprocessing", type=Path, metavar="FILE", help="timm's config.json, Hugging Face's preprocessor_config.json"
+    )
+    group.add_argument(
+        "--resize", type=resizing, default=..., metavar="N|HxW|none",
+        help="the shorter side, or both, before the centre is cut out; none: directly to the crop",
+    )  # fmt: skip
+    group.add_argument("--crop", type=size, default=..., metavar="N|HxW", help="size of the network's input")
+    group.add_argument("--filter", choices=FILTERS, default=..., help="by which pictures are resized")
+    group.add_argument(
+        "--mean", type=colour, default=..., metavar="R,G,B", help="subtracted from values that go from 0 to 1"
+    )
+    group.add_argument("--std", type=colour, default=..., metavar="R,G,B", help="by which they are divided then")
+
+
+def load_model(options: argparse.Namespace, source: str | None = None) -> Model:
+    """Load the network of `add_model_options`, or other weights with the same options."""
+    from npmobilenet.model import load
+
+    source = options.model if source is None else source
+    if problem := not_a_path(source):
+        raise ValueError(f"{source}: {problem}")
+    preprocessing = None
+    if options.preprocessing:
+        from npmobilenet.image import read_preprocessing
+
+        preprocessing = read_preprocessing(options.preprocessing)
+    model = load(
+        source,
+        architecture=options.architecture,
+        width=options.width,
+        padding=options.padding,
+        bn_eps=options.bn_eps,
+        classes=_read_classes(options.classes),
+        preprocessing=preprocessing,
+        threads=options.threads,
+        backend=options.backend,
+    )
+    changes: dict[str, Any] = {
+        name: getattr(options, name) for name in PREPROCESSING if getattr(options, name) is not ...
+    }
+    if changes.get("resize") is not None:
+        changes["crop_fraction"] = None  # of the whole picture, then
+    model.preprocessing = replace(model.preprocessing, **changes)
+    return model
+
+
+def _read_classes(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot read class names, one per line: {terminal.reason(error)}") from None
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
