@@ -468,17 +468,3 @@ def _normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         table = (values - mean[channel]) / std[channel]
         np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")  # "raise" would copy `out` first
     return out
-
-
-IMAGE_SUFFIXES = {
-    *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".heic", ".heif", ".jxl"),
-    *(".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
-}
-
-
-def unreadable_suffixes() -> set[str]:
-    return {".heic", ".heif", ".jxl"}
-
-
-def package_for(suffix: str) -> str:
-    return "pillow-heif" if suffix.startswith(".h") else "pillow-jxl-plugin"

@@ -54,7 +54,7 @@ class Photograph:
         from npmobilenet.image import read_image
 
         if self.problem:
-            raise ImageError(f"{self.name}: {self.problem}")
+            raise ImageError(f"{self.name or repr(self.name)}: {self.problem}")
         return read_image(_standard_input() if self.name == STANDARD_INPUT else self.name)
 
 
@@ -89,7 +89,10 @@ def find_images(arguments: Iterable[str]) -> list[Photograph]:
     A folder's are those of all its subfolders whose suffix is a photograph's; hidden files and folders have none. What
     cannot be read here for want of a package is left out, and a line says so.
     """
-    return [photograph for argument in arguments for photograph in _find(argument)]
+    found = [photograph for argument in arguments for photograph in _find(argument)]
+    if [photograph.name for photograph in found].count(STANDARD_INPUT) > 1:
+        raise ValueError("standard input can be read once: give - once")
+    return found
 
 
 def _find(argument: str) -> list[Photograph]:

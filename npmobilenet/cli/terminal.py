@@ -45,7 +45,7 @@ def run(command: Callable[[], int]) -> int:
             return 130
         except _OutputError as error:
             if error.errno != errno.EPIPE:  # else the reader of a pipe, such as `head`, has seen enough
-                warn(f"standard output: {reason(error)}")
+                warn(reason(error))
         except Exception as error:
             if sys.flags.dev_mode:
                 sys.excepthook(*sys.exc_info())
@@ -114,6 +114,7 @@ class _Output:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._error: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -126,10 +127,13 @@ class _Output:
 
     def _tried(self, action: Callable[..., Any], *arguments: str) -> Any:
         try:
-            return action(*arguments)
+            if self._error is None:
+                return action(*arguments)
         except OSError as error:
+            self._error = error
             _silence(self._stream)
-            raise _OutputError(error.errno, reason(error)) from None
+        text = "is closed" if self._error.errno == errno.EBADF else f"cannot be written: {reason(self._error)}"
+        raise _OutputError(self._error.errno, f"standard output {text}")  # again, if argparse caught it the first time
 
 
 @contextmanager
