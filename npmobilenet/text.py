@@ -1,10 +1,53 @@
-"""Text for people and programs: tables, and what is fit for a terminal or a JSON file."""
+"""Text for people, and JSON: tables for a terminal, and strings of unknown origin made fit to be shown.
+
+Names of tensors, classes and files may hold anything: an escape sequence that sets a terminal's title or clears its
+screen, a newline before a forged line of results, a mark that reverses the direction of writing, 50,000 characters.
+Wherever such a string goes into an error or to a terminal, it passes through `printable` or `quote` first.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+
+NAMES_LISTED = 20  # of a list in an error
+
+
+def printable(text: str | os.PathLike, limit: int = 200) -> str:
+    """Show untrusted text on one line of at most ``limit`` characters, of which "…" is the last where text is left out.
+
+    What Python does not count as printable is escaped: control characters, line separators, invisible marks such as
+    those that reverse the direction of writing, lone surrogates (bytes of a file name that are no UTF-8). The spaces
+    of all scripts become plain ones. So the result can be encoded as UTF-8 and is ``str.isprintable()``.
+    """
+    shown, rest = "", limit
+    for character in str(text)[: limit + 1]:
+        if not character.isprintable():
+            character = " " if unicodedata.category(character) == "Zs" else repr(character)[1:-1]
+        rest -= len(character)
+        if rest < 0:
+            return shown[: limit - 1] + "…"
+        shown += character
+    return shown
+
+
+def quote(text: object, limit: int = 80) -> str:
+    """Show an untrusted string in quotation marks, or of which type an object is that is no string."""
+    if not isinstance(text, str):
+        return f"a {printable(type(text).__name__)}"
+    shown = printable(text, limit)
+    if "'" not in shown:
+        return f"'{shown}'"
+    return '"' + shown.replace('"', '\\"') + '"'
+
+
+def listed(items: Sequence[str], limit: int = NAMES_LISTED) -> list[str]:
+    """The first ``limit`` items, each short and on one line, and how many more there are: ``"... and 3 more"``."""
+    more = [f"... and {len(items) - limit} more"] if len(items) > limit else []
+    return [*map(printable, items[:limit]), *more]
 
 
 def columns(lines: Iterable[Sequence[str]], texts: int = 1) -> Iterator[str]:
@@ -37,14 +80,6 @@ def megabytes(size: int | None) -> str:
 def binary_size(size: int) -> str:
     """Such as ``64 KB``, ``16 MB``, of a power of two."""
     return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"
-
-
-def printable(text: str, limit: int = 1000) -> str:
-    """Text of unknown origin, fit for a terminal: on one line, nothing but printable characters, not too long."""
-    text = text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 :]}"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def to_json(value: object, indent: int | None = None) -> str:

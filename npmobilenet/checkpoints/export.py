@@ -13,9 +13,10 @@ import numpy as np
 
 from npmobilenet.checkpoints import npz_file, safetensors_file
 from npmobilenet.checkpoints.reader import METADATA_NAME
-from npmobilenet.checkpoints.stored_tensor import BFLOAT16, quote, show_path
+from npmobilenet.checkpoints.stored_tensor import BFLOAT16
 from npmobilenet.errors import CheckpointError
 from npmobilenet.files import replacing
+from npmobilenet.text import printable, quote
 
 ALIGNMENT = 64  # of the first tensor in a safetensors file: a cache line, and what PyTorch uses
 
@@ -56,16 +57,16 @@ def export_weights(state_dict: Any, path: str | os.PathLike, *, metadata: dict |
     writers = {".safetensors": _write_safetensors, ".npz": _write_npz}
     writer = writers.get(path.suffix.lower())
     if writer is None:
-        raise CheckpointError(f"{show_path(path)}: cannot export to {quote(path.suffix)}; use .safetensors or .npz")
+        raise CheckpointError(f"{printable(path)}: cannot export to {quote(path.suffix)}; use .safetensors or .npz")
     try:
         entries = _entries(state_dict)
         text = None if metadata is None else _to_json(metadata)
         with replacing(path) as file:
             writer(file, entries, text)
     except CheckpointError as error:
-        raise CheckpointError(f"{show_path(path)}: {error}") from error.__cause__
+        raise CheckpointError(f"{printable(path)}: {error}") from error.__cause__
     except OSError as error:
-        raise CheckpointError(f"{show_path(path)}: cannot be written ({error.strerror or error})") from error
+        raise CheckpointError(f"{printable(path)}: cannot be written ({error.strerror or error})") from error
     return path
 
 

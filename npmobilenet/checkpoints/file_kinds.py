@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import struct
 
-from npmobilenet.checkpoints.stored_tensor import quote
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import quote
 
 HEAD = 4096  # bytes that decide
 

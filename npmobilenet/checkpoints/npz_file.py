@@ -19,9 +19,10 @@ import re
 import struct
 from math import prod
 
-from npmobilenet.checkpoints.stored_tensor import Storage, StoredTensor, Tensor, quote
+from npmobilenet.checkpoints.stored_tensor import Storage, StoredTensor, Tensor
 from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import quote
 
 METADATA_KEY = "__metadata__"
 

@@ -14,10 +14,11 @@ from npmobilenet.checkpoints.file_kinds import EXPECTED, HEAD, recognise, recogn
 from npmobilenet.checkpoints.npz_file import read_npz
 from npmobilenet.checkpoints.safetensors_file import read_safetensors
 from npmobilenet.checkpoints.state_dicts import find_state_dict, weights_only
-from npmobilenet.checkpoints.stored_tensor import Allowance, Tensor, show_path
+from npmobilenet.checkpoints.stored_tensor import Allowance, Tensor
 from npmobilenet.checkpoints.torch_file import read_torch_legacy, read_torch_zip
 from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import printable
 
 METADATA_NAME = "npmobilenet"  # our key among a file's metadata
 
@@ -74,10 +75,10 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
     try:
         tensors, metadata = _read(_read_bytes(path))
     except CheckpointError as error:
-        raise CheckpointError(f"{show_path(path)}: {error}") from error.__cause__
+        raise CheckpointError(f"{printable(path)}: {error}") from error.__cause__
     except (MemoryError, RecursionError) as error:
         raise CheckpointError(
-            f"{show_path(path)}: needs more memory or nesting than this machine has ({type(error).__name__})"
+            f"{printable(path)}: needs more memory or nesting than this machine has ({type(error).__name__})"
         ) from error
     return Checkpoint(tensors, metadata, path)
 

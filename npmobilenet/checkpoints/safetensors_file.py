@@ -15,8 +15,9 @@ import json
 import struct
 from math import prod
 
-from npmobilenet.checkpoints.stored_tensor import BFLOAT16, Storage, StoredTensor, Tensor, quote
+from npmobilenet.checkpoints.stored_tensor import BFLOAT16, Storage, StoredTensor, Tensor
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import quote
 
 METADATA_KEY = "__metadata__"
 MAX_HEADER = 100_000_000  # the limit of the reference implementation

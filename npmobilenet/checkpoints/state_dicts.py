@@ -18,8 +18,9 @@ The names
 
 from __future__ import annotations
 
-from npmobilenet.checkpoints.stored_tensor import Tensor, quote
+from npmobilenet.checkpoints.stored_tensor import Tensor
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import quote
 
 WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "net_state_dict", "module",

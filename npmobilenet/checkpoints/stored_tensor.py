@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import quote
 
 BFLOAT16 = "bf16"  # the one data type below that NumPy does not know
 SUPPORTED = "float64, float32, float16, bfloat16, integers and bool"
@@ -22,19 +22,6 @@ MAX_ELEMENTS = 2**40  # also bounds the shape of an empty tensor, whose size say
 
 ALLOWANCE_BASE = 16 * 2**20
 ALLOWANCE_FACTOR = 8
-
-
-def quote(text: object, limit: int = 80) -> str:
-    """Show a string of an untrusted file: on one line, printable and short."""
-    if not isinstance(text, str):
-        return f"a {type(text).__name__}"
-    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
-
-
-def show_path(path: Path) -> str:
-    """Show a path on one line, as it is wherever that is possible."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 class Allowance:

@@ -39,11 +39,11 @@ from npmobilenet.checkpoints.stored_tensor import (
     StoredTensor,
     Tensor,
     UnreadableTensor,
-    quote,
 )
 from npmobilenet.checkpoints.unpickler import OPAQUE, Function, Stranger, Unpickler
 from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import quote
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001

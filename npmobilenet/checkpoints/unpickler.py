@@ -20,8 +20,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from npmobilenet.checkpoints.stored_tensor import quote
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import quote
 
 # A MobileNet with its optimizer needs about 50 000; a list of a million losses still passes.
 MAX_OPCODES = 4_000_000

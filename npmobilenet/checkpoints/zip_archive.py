@@ -16,8 +16,9 @@ import struct
 import zipfile
 import zlib
 
-from npmobilenet.checkpoints.stored_tensor import Allowance, quote
+from npmobilenet.checkpoints.stored_tensor import Allowance
 from npmobilenet.errors import CheckpointError
+from npmobilenet.text import quote
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _ENCRYPTED = 0x1
