@@ -267,7 +267,7 @@ class Model:
         float32 array (3, H, W)
             ``model(x[None])`` takes it as a batch of one.
         """
-        return preprocess(read_image(image), self.preprocessing)
+        return preprocess(read_image(image, decode=self.preprocessing.decode), self.preprocessing)
 
     def classify(
         self, images: ImageSource | Sequence[ImageSource], top: int = 5, *, threads: int | None = None

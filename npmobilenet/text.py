@@ -95,3 +95,12 @@ def _finite(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return value
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """A value in the text of an error: its ``repr``, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out integers of thousands of digits
+        text = f"a {type(value).__name__} of thousands of digits"
+    return text if len(text) <= longest else text[: longest - 1] + "…"

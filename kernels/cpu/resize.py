@@ -9,6 +9,7 @@ so the loops are linked into a library of their own, which Numba is needed to co
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cache
 
@@ -46,10 +47,10 @@ def horizontal(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: n
                 red = np.int32(red + weight * image[y, start + k, 0])
                 green = np.int32(green + weight * image[y, start + k, 1])
                 blue = np.int32(blue + weight * image[y, start + k, 2])
-            # Rounded weights of very many taps can add up to a little more than 1: hence the limit.
-            out[y, x, 0] = min(red >> PRECISION_BITS, 255)
-            out[y, x, 1] = min(green >> PRECISION_BITS, 255)
-            out[y, x, 2] = min(blue >> PRECISION_BITS, 255)
+            # Rounded weights of very many taps can add up to a little more than 1, and some filters have negative ones.
+            out[y, x, 0] = max(min(red >> PRECISION_BITS, 255), 0)
+            out[y, x, 1] = max(min(green >> PRECISION_BITS, 255), 0)
+            out[y, x, 2] = max(min(blue >> PRECISION_BITS, 255), 0)
 
 
 def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, total: np.ndarray, out: np.ndarray) -> None:
@@ -77,7 +78,7 @@ def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, total: n
                 total[i] += weight * line[i]
         target = out[y]
         for i in range(values):
-            target[i] = min(total[i] >> PRECISION_BITS, 255)
+            target[i] = max(min(total[i] >> PRECISION_BITS, 255), 0)
 
 
 LOOPS = {
@@ -96,8 +97,16 @@ def run(name: str, *arrays: np.ndarray) -> None:
     _compiled(name, len(numbers))(*numbers)
 
 
-@cache
+_LOADING = threading.RLock()  # `cache` alone lets two threads load the library twice, and one load be freed
+
+
 def _compiled(name: str, integers: int) -> Callable[..., None]:
+    with _LOADING:
+        return _callable(name, integers)
+
+
+@cache
+def _callable(name: str, integers: int) -> Callable[..., None]:
     return _library().callable(name, integers)
 
 

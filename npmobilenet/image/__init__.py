@@ -1,0 +1,38 @@
+"""Reading pictures and turning them into a network's input.
+
+Pillow only decodes files. The resampling is this project's own and equals Pillow's bit for bit, so a network
+sees exactly what torchvision's transforms would have shown it, and arrays need no image library at all.
+
+``preprocessing``
+    :class:`Preprocessing`: how pictures become inputs, which belongs to the weights.
+``configs``
+    The same as timm and Hugging Face write it.
+``formats``, ``reading``, ``pixels``, ``arrays``
+    Files that are photographs; any source; Pillow's images as RGB; uint8 arrays.
+``resizing``, ``network_input``
+    Pillow's resampling; resize, crop, normalise.
+"""
+
+from npmobilenet.image.configs import has_preprocessing, read_preprocessing
+from npmobilenet.image.formats import IMAGE_SUFFIXES, package_for, unreadable_suffixes
+from npmobilenet.image.network_input import preprocess
+from npmobilenet.image.preprocessing import DECODINGS, IMAGENET, Preprocessing
+from npmobilenet.image.reading import MAX_PIXELS, ImageSource, read_image
+from npmobilenet.image.resizing import FILTERS, resize
+
+__all__ = [
+    "DECODINGS",
+    "FILTERS",
+    "IMAGENET",
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "ImageSource",
+    "Preprocessing",
+    "has_preprocessing",
+    "package_for",
+    "preprocess",
+    "read_image",
+    "read_preprocessing",
+    "resize",
+    "unreadable_suffixes",
+]

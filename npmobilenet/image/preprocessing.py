@@ -1,0 +1,189 @@
+"""How pictures become inputs: what belongs to the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+from npmobilenet.errors import CheckpointError
+from npmobilenet.image.resizing import FILTERS
+from npmobilenet.text import shown
+
+MAX_SIDE = 16384
+MAX_PIXELS_OF_INPUT = 64_000_000
+SMALLEST_STD, LARGEST_NUMBER = 1e-6, 1e6
+FITS = ("fill", "cover", "contain")
+ROUNDINGS = ("even", "down")
+DECODINGS = ("viewer", "torchvision")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures were prepared when a network was trained; it belongs to the weights.
+
+    A side is at most 16384 pixels, a size at most 64 million.
+
+    Parameters
+    ----------
+    resize : int, (height, width) or None
+        What the picture is resized to before ``crop`` is cut out of the centre. An integer: length of the shorter side
+        (torchvision's ``Resize(int)``). Two: a size, as ``fit`` says. None: ``crop`` itself.
+    crop : (height, width)
+        Size of the network's input.
+    crop_fraction : float or None
+        Side of the centre square that is used, as a fraction of the shorter side (TensorFlow's
+        ``central_fraction``). None: the whole picture. Not together with ``resize``.
+    mean, std : (red, green, blue)
+        What ``value / 255`` is reduced and divided by. ``std`` is at least 1e-6.
+    filter : {"bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"}
+        Pillow's, antialiased but for "nearest".
+    fit : {"fill", "cover", "contain"}
+        How two numbers of ``resize`` are meant: exactly that size, whatever the proportions of the picture (timm's
+        "squash"); or in its own proportions, so that it covers the size, or lies within (timm's "border").
+    border : (red, green, blue)
+        Colour around a picture that is smaller than ``crop``, 0 to 255.
+    crop_rounding : {"even", "down"}
+        Where the centre lies that is half a pixel off: at an even distance from the edge (torchvision and timm), or at
+        the smaller one (transformers).
+    decode : {"viewer", "torchvision"}
+        How files are read: as a viewer shows them, or as torchvision's datasets do; :func:`read_image` has the
+        differences.
+
+    Examples
+    --------
+    torchvision: ``Preprocessing(256, (224, 224), None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))``
+
+    TensorFlow, centre 87.5 %: ``Preprocessing(None, (224, 224), 0.875, (0.5,) * 3, (0.5,) * 3)``
+
+    The whole picture, squeezed: ``Preprocessing(None, (224, 224), None, (0.5,) * 3, (0.5,) * 3)``
+
+    timm, crop_pct 0.9: ``Preprocessing(248, (224, 224), None, (0.5,) * 3, (0.5,) * 3, filter="bicubic")``
+    """
+
+    resize: int | tuple[int, int] | None
+    crop: tuple[int, int]
+    crop_fraction: float | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    filter: str = "bilinear"
+    fit: str = "fill"
+    border: tuple[int, int, int] = (0, 0, 0)
+    crop_rounding: str = "even"
+    decode: str = "viewer"
+
+    def __post_init__(self) -> None:
+        for name in ("resize", "crop", "mean", "std", "border"):  # JSON has lists, and a frozen class must be hashable
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        resize, fraction = self.resize, self.crop_fraction
+        self._require(
+            "resize",
+            resize is None or is_side(resize) or is_size(resize),
+            f"a positive integer up to {MAX_SIDE}, two of them (height, width), or None",
+        )
+        self._require("crop", is_size(self.crop), f"(height, width), {SIZE}")
+        self._require(
+            "crop_fraction",
+            fraction is None or (is_number(fraction) and 0 < fraction <= 1),
+            "a number above 0 and up to 1, or None",
+        )
+        numbers = f"three finite numbers up to {LARGEST_NUMBER:,.0f}"
+        self._require("mean", is_tuple_of(self.mean, 3, is_number), numbers)
+        self._require(
+            "std",
+            is_tuple_of(self.std, 3, is_number) and all(s >= SMALLEST_STD for s in self.std),
+            f"three positive numbers, {SMALLEST_STD:g} or more",
+        )
+        self._require("filter", is_one_of(self.filter, FILTERS), f"one of {', '.join(FILTERS)}")
+        self._require("fit", is_one_of(self.fit, FITS), f"one of {', '.join(FITS)}")
+        self._require("border", is_tuple_of(self.border, 3, _is_level), "three integers from 0 to 255")
+        self._require("crop_rounding", is_one_of(self.crop_rounding, ROUNDINGS), f"one of {', '.join(ROUNDINGS)}")
+        self._require("decode", is_one_of(self.decode, DECODINGS), f"one of {', '.join(DECODINGS)}")
+        if resize is not None and fraction is not None:
+            raise ValueError("preprocessing: resize and crop_fraction exclude each other, one must be None")
+
+    def _require(self, name: str, condition: bool, expected: str) -> None:
+        if not condition:
+            raise ValueError(f"preprocessing: {name} must be {expected}, got {shown(getattr(self, name))}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them (lists for tuples), those with a default only where they differ."""
+        usual = {field.name: field.default for field in fields(self)}
+        told = {name: value for name, value in asdict(self).items() if value != usual[name] or name in _REQUIRED}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in told.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Return the inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        CheckpointError
+            If a field is missing, unknown or impossible.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, Mapping) or not set(_REQUIRED) <= set(values) <= set(names):
+            got = list(values) if isinstance(values, Mapping) else values
+            optional = ", ".join(names[len(_REQUIRED) :])
+            raise CheckpointError(
+                f"preprocessing must have exactly the fields {', '.join(_REQUIRED)}, and may have {optional}; "
+                f"got {shown(got)}"
+            )
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
+        """Return what timm's ``config.json`` or Hugging Face's ``preprocessor_config.json`` describes.
+
+        Raises
+        ------
+        CheckpointError
+            If it is neither, or something in it cannot be done here; the text names the field.
+        """
+        from npmobilenet.image.configs import from_config
+
+        return from_config(config)
+
+
+_REQUIRED = tuple(field.name for field in fields(Preprocessing) if field.default is MISSING)
+SIZE = f"two positive integers up to {MAX_SIDE} and {MAX_PIXELS_OF_INPUT:,} pixels in all"
+
+# Metadata may hold anything: no number is trusted before it passed one of these.
+
+
+def is_side(value: object) -> bool:
+    """Whether this is a possible length in pixels."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < value <= MAX_SIDE
+
+
+def is_size(value: object) -> bool:
+    """Whether this is a possible (height, width)."""
+    return is_tuple_of(value, 2, is_side) and int(value[0]) * int(value[1]) <= MAX_PIXELS_OF_INPUT
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a number of sensible magnitude; NaN is not, nor an integer of hundreds of digits."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+
+
+def is_one_of(value: object, choices: Any) -> bool:
+    """Whether this is one of the names."""
+    return isinstance(value, str) and value in choices
+
+
+def is_tuple_of(values: object, length: int, check: Callable[[object], bool]) -> bool:
+    """Whether this is a tuple of so many things that pass the check."""
+    return isinstance(values, tuple) and len(values) == length and all(map(check, values))
+
+
+def _is_level(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+IMAGENET = Preprocessing(256, (224, 224), None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""torchvision's, of its ImageNet weights."""
