@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import add_model_options, load_model, positive
 from npmobilenet.cli.photographs import IMAGES_HELP, Photograph, Run, failure, find_images
+from npmobilenet.cli.terminal import on_a_line
 from npmobilenet.text import printable, to_json
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class _TextOutput:
     def result(self, photograph: Photograph, result: list[Prediction] | Exception) -> None:
         if isinstance(result, Exception):
             return  # it is on standard error
-        print(printable(photograph.name))
+        print(on_a_line(photograph.name))
         for label, probability, _ in result:
             print(f"  {100 * probability:6.2f} %  {printable(label)}")
 

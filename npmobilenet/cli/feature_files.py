@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from npmobilenet.cli.terminal import reason
+from npmobilenet.cli.terminal import on_a_line, reason
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.files import replacing
 from npmobilenet.text import dimensions
@@ -90,7 +90,7 @@ class _Npy:
 
     def append(self, name: str, features: np.ndarray) -> None:
         self._array.append(features)
-        self._names.write(_on_a_line(name).encode() + b"\n")
+        self._names.write(on_a_line(name).encode() + b"\n")
 
     def finish(self) -> None:
         self._array.finish()
@@ -153,7 +153,7 @@ class _Csv:
         if not self._has_header:
             self._writer.writerow(["name", *(f"feature{index}" for index in range(len(features)))])
             self._has_header = True
-        self._writer.writerow([_on_a_line(name), *map(str, features)])  # of a float32 the fewest digits that tell it
+        self._writer.writerow([on_a_line(name), *map(str, features)])  # of a float32 the fewest digits that tell it
 
 
 @contextmanager
@@ -162,8 +162,3 @@ def _csv(path: Path) -> Iterator[_Csv]:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         yield _Csv(text)
         text.detach()
-
-
-def _on_a_line(name: str) -> str:
-    """The name; control characters and what is no UTF-8 escaped."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode("ascii")

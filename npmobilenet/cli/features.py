@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import add_model_options, load_model
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
-from npmobilenet.text import dimensions, plural, printable
+from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.text import dimensions, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,5 +56,5 @@ def run(options: argparse.Namespace) -> int:
         if not shape:
             raise ValueError(f"{options.out}: not written: there are no features")
     done = len(images.photographs) - images.failed
-    print(f"written: {printable(str(options.out))}: {plural(done, 'image')}, {dimensions(shape)} features each")
+    print(f"written: {on_a_line(options.out)}: {plural(done, 'image')}, {dimensions(shape)} features each")
     return images.exit_code()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.text import dimensions, printable
+from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.text import dimensions
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -72,6 +73,6 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         model.width,
         len(model.classes),
         model.graph.nodes[0]["padding"],
-        f"{printable(model.source)}: {model.architecture}, width {model.width:g}",
+        f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}",
         model.preprocessing.crop,
     )

@@ -13,7 +13,6 @@ from npmobilenet.cli.photographs import not_a_path
 if TYPE_CHECKING:
     from npmobilenet.model import Model
 
-FILTERS = ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Preprocessing` that have an option
 
 
@@ -101,7 +100,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="the shorter side, or both, before the centre is cut out; none: directly to the crop",
     )  # fmt: skip
     group.add_argument("--crop", type=size, default=..., metavar="N|HxW", help="size of the network's input")
-    group.add_argument("--filter", choices=FILTERS, default=..., help="by which pictures are resized")
+    group.add_argument(
+        "--filter", default=..., metavar="NAME", help="of resizing: bilinear, bicubic, nearest, lanczos, box, hamming"
+    )
     group.add_argument(
         "--mean", type=colour, default=..., metavar="R,G,B", help="subtracted from values that go from 0 to 1"
     )
@@ -135,7 +136,7 @@ def load_model(options: argparse.Namespace, source: str | None = None) -> Model:
         name: getattr(options, name) for name in PREPROCESSING if getattr(options, name) is not ...
     }
     if changes.get("resize") is not None:
-        changes["crop_fraction"] = None  # of the whole picture, then
+        changes |= {"crop_fraction": None, "fit": "fill"}  # the whole picture, and exactly this size if it is one
     model.preprocessing = replace(model.preprocessing, **changes)
     return model
 

@@ -283,7 +283,7 @@ def _save(study: Study, path: Path, options: argparse.Namespace) -> int:
         terminal.warn(str(error))
         return 1 if options.out else 0
     sys.stdout.flush()
-    print(f"\npicture: {printable(str(path))}", file=sys.stderr)
+    print(f"\npicture: {terminal.on_a_line(path)}", file=sys.stderr)
     return 0
 
 

@@ -19,6 +19,8 @@ from npmobilenet.errors import NpmobilenetError
 from npmobilenet.text import printable
 
 Item = TypeVar("Item")
+LONGEST_LINE = 2000  # characters of an error
+LONGEST_NAME = 10_000  # of a file: more than a system allows, even if all are escaped
 PROGRESS_FROM = 8  # items: fewer are done before a progress bar could be read
 
 _bar: Any = None  # the progress bar that is on the terminal, if there is one
@@ -71,9 +73,14 @@ def reason(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
 
 
+def on_a_line(name: str | os.PathLike) -> str:
+    """A file's name, whole, as it can stand on a line: control characters and what is no UTF-8 escaped."""
+    return printable(name, LONGEST_NAME)
+
+
 def warn(message: str) -> None:
     """Print a message on standard error; a terminal gets no control characters, and no error comes of it."""
-    first, *rest = map(printable, message.split("\n"))
+    first, *rest = (printable(line, LONGEST_LINE) for line in message.split("\n"))
     try:
         if _bar is not None:
             _bar.clear()

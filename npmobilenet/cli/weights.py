@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from npmobilenet.text import printable, to_json
+from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.text import to_json
 
 if TYPE_CHECKING:
     from npmobilenet.weights import CatalogueEntry
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.weights import CATALOGUE, download_weights
 
     if options.action == "download":
-        print(printable(str(download_weights(options.name))))
+        print(on_a_line(download_weights(options.name)))
         return 0
     rows = [describe(entry) for entry in CATALOGUE.values()]
     if options.json:
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"  licence   {row['licence']}")
         print(f"  source    {row['source']}")
         print(f"  sha256    {row['sha256']}{'' if row['verified'] is None else ' (verified)'}")
-        print(f"  file      {printable(row['file'])}\n")
+        print(f"  file      {on_a_line(row['file'])}\n")
     return 0
 
 
