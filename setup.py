@@ -54,7 +54,7 @@ setup(
     extras_require=EXTRAS,
     packages=sorted(packages()),
     package_dir=packages(),
-    package_data={"npmobilenet.weights": ["*.safetensors", "*.md"], "npmobilenet.bench": ["*.css"]},
+    package_data={"npmobilenet.weights": ["*.safetensors", "*.md", "*.txt"], "npmobilenet.bench": ["*.css"]},
     entry_points={"console_scripts": ["npmobilenet=npmobilenet.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.10",

@@ -10,7 +10,7 @@ from npmobilenet import __version__
 from npmobilenet.cli import terminal
 
 COMMANDS = (
-    *("classify", "features", "inspect", "weights"),
+    *("classify", "features", "evaluate", "inspect", "weights"),
     *("bench", "report", "study", "warmup", "doctor"),
 )
 

@@ -109,11 +109,29 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--std", type=colour, default=..., metavar="R,G,B", help="by which they are divided then")
 
 
-def load_model(options: argparse.Namespace, source: str | None = None) -> Model:
-    """Load the network of `add_model_options`, or other weights with the same options."""
+def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
+    """Load the network of `add_model_options` and another to compare it with.
+
+    The options are for both; but if one of the two is known by name, and so what belongs to it, for the other alone.
+    """
+    from npmobilenet.weights import CATALOGUE
+
+    sources = (options.model, other)
+    both = len({source in CATALOGUE for source in sources}) == 1
+    nothing = dict.fromkeys(("architecture", "width", "padding", "bn_eps", "classes", "preprocessing"))
+    nothing |= dict.fromkeys(PREPROCESSING, ...)
+    models = []
+    for source in sources:
+        told = {} if both or source not in CATALOGUE else nothing
+        models.append(load_model(argparse.Namespace(**{**vars(options), **told, "model": source})))
+    return models[0], models[1]
+
+
+def load_model(options: argparse.Namespace) -> Model:
+    """Load the network of `add_model_options`."""
     from npmobilenet.model import load
 
-    source = options.model if source is None else source
+    source = options.model
     if problem := not_a_path(source):
         raise ValueError(f"{source}: {problem}")
     preprocessing = None
