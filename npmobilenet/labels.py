@@ -55,14 +55,16 @@ def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[s
 class Labels:
     """Which class of a network a label means, however it is written.
 
-    A label is a class's name (capitals, underscores and hyphens count for nothing), for ImageNet's classes its synset,
-    or its number: ``123`` or ``class 123``.
+    A label is a class's name (capitals, underscores and hyphens count for nothing, unless they alone tell two classes
+    apart), for ImageNet's classes its synset, or its number: ``123`` or ``class 123``.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
+        self._exact: dict[str, list[int]] = defaultdict(list)
         self._indices: dict[str, list[int]] = defaultdict(list)
         for index, name in enumerate(self.classes):
+            self._exact[name].append(index)
             self._indices[_plain(name)].append(index)
         if self.classes[-1000:] == imagenet_classes():
             for index, synset in enumerate(imagenet_synsets(), len(self.classes) - 1000):
@@ -77,12 +79,13 @@ class Labels:
             If there is none, or several have this name.
         """
         plain = _plain(label)
-        indices = self._indices.get(plain) or self._indices.get(plain.partition(",")[0]) or ()
+        known = (self._exact.get(label), self._indices.get(plain), self._indices.get(plain.partition(",")[0]))
+        indices = min(filter(None, known), key=len, default=())  # "Cardigan" is a dog, "cardigan" is knitted
         if len(indices) > 1:
             raise ValueError(f"{quote(label)} names the classes {', '.join(map(str, indices))}: give the number")
         if indices:
             return indices[0]
-        number = re.fullmatch(r"(?:class )?0*([0-9]{1,9})", plain)
+        number = re.fullmatch(r"(?:class[ _-]?)?0*([0-9]{1,9})", label.strip().casefold())
         if number and int(number[1]) < len(self.classes):
             return int(number[1])
         raise ValueError(f"{quote(label)} ({self._nearest(plain) or f'there are {len(self.classes)} classes'})")
@@ -98,4 +101,4 @@ class Labels:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+    return " ".join(re.sub(r"(?<=\w)[_-]+(?=\w)|_", " ", name).casefold().split())  # the hyphen of -1 is none

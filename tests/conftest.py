@@ -39,3 +39,15 @@ def mobilenet_v1():
     import npmobilenet
 
     return npmobilenet.load("mobilenet_v1")
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A small checkpoint with two classes, which takes images of 32x32 in next to no time."""
+    import npmobilenet
+    from npmobilenet.architectures import get_architecture, random_weights
+
+    preprocessing = npmobilenet.Preprocessing(32, (32, 32), None, (0.5,) * 3, (0.5,) * 3)
+    metadata = {"classes": ["cat", "dog"], "preprocessing": preprocessing.to_dict()}
+    graph = get_architecture("mobilenet_v2").graph(0.25, 2)
+    return str(npmobilenet.export_weights(random_weights(graph), tmp_path / "pets.npz", metadata=metadata))

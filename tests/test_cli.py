@@ -10,18 +10,10 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.cli import main
 from tests.conftest import compiled_only, photo
 
 pytest.importorskip("PIL", reason="the command reads image files")
-
-
-@pytest.fixture
-def pets(tmp_path):
-    """A small checkpoint with two classes."""
-    graph = get_architecture("mobilenet_v2").graph(0.25, 2)
-    return str(npmobilenet.export_weights(random_weights(graph), tmp_path / "pets.npz"))
 
 
 @compiled_only
@@ -231,7 +223,7 @@ def test_inspect_options_and_checkpoints(pets, capsys):
     assert report["resolution"] == [160, 128]
     assert report["layers"][-1]["output"] == [7] and report["layers"][0]["output"] == [16, 80, 64]
     assert main(["inspect", pets]) == 0
-    assert "pets.npz: mobilenet_v2, width 0.25, input 224x224" in capsys.readouterr().out
+    assert "pets.npz: mobilenet_v2, width 0.25, input 32x32" in capsys.readouterr().out
 
 
 def test_weights_list(capsys):

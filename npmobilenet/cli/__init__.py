@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from importlib import import_module
+import sys
+from typing import TYPE_CHECKING
 
-from npmobilenet import __version__
-from npmobilenet.cli import terminal
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 COMMANDS = (
     *("classify", "features", "evaluate", "inspect", "weights"),
     *("bench", "report", "study", "warmup", "doctor"),
 )
 
+# What takes a moment to import is imported in the functions, where an interrupt is caught.
+
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
+    import argparse
+    from importlib import import_module
+
+    from npmobilenet import __version__
+
     parser = argparse.ArgumentParser(
         prog="npmobilenet", description="MobileNet inference with nothing but NumPy and Numba."
     )
@@ -31,8 +38,15 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
 
-    def command() -> int:  # reading the command line imports the commands, which can be interrupted as well
+    def command() -> int:
         options = parser().parse_args(arguments)
         return options.run(options)
 
-    return terminal.run(command)
+    try:
+        from npmobilenet.cli import terminal
+
+        return terminal.run(command)
+    except KeyboardInterrupt:  # before `terminal` takes care of it
+        if sys.stderr is not None:
+            print("npmobilenet: interrupted", file=sys.stderr)
+        return 130

@@ -65,13 +65,13 @@ def run(options: argparse.Namespace) -> int:
     models = load_models(options, options.against) if options.against else (load_model(options),)
     for model in models:
         if len(model.classes) < 2:
-            raise ValueError(f"{model.source}: has a single output, so there is no class to be right about")
+            raise ValueError(f"{printable(model.source)}: has a single output, so there is no class to be right about")
     labels = [Labels(model.classes) for model in models]
     evaluation = Evaluation(*(model.classes for model in models))
     items = _photographs(options, labels[0])
     for label in {item.label for item in items} - {None}:
         if not evaluation.knows(label):
-            raise ValueError(f"{models[1].source}: has no class {quote(models[0].classes[label])}")
+            raise ValueError(f"{printable(models[1].source)}: has no class {quote(models[0].classes[label])}")
 
     def compute(*batches: np.ndarray) -> Iterator[tuple[np.ndarray, ...] | ValueError]:
         for logits in zip(*(model(batch) for model, batch in zip(models, batches, strict=True)), strict=True):
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
             evaluation.add(photograph.name, item.label, logits)
     code = images.exit_code()
     if images.failed == len(items):
-        raise ValueError(f"{options.source}: no photograph could be evaluated")
+        raise ValueError(f"{printable(options.source)}: no photograph could be evaluated")
     found = _Found(evaluation, [model.source for model in models], labels)
     if options.json:
         print(to_json({"source": options.source, "failed": images.failed, **found.numbers()}, indent=1))

@@ -20,7 +20,7 @@ import numpy as np
 from npmobilenet.cli.terminal import on_a_line, reason
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.files import replacing
-from npmobilenet.text import dimensions
+from npmobilenet.text import dimensions, printable
 
 HEADER_BYTES = 128  # of an array file: enough for any shape
 NAMES_AT_ONCE = 1024
@@ -47,16 +47,16 @@ def feature_file(path: Path) -> Iterator[Rows]:
     """
     kinds = {".npz": _npz, ".npy": _npy, ".csv": _csv}
     if path.suffix.lower() not in kinds:
-        raise ValueError(f"{path}: features are written as {', '.join(kinds)}")
+        raise ValueError(f"{printable(path)}: features are written as {', '.join(kinds)}")
     if path.is_dir():
-        raise ValueError(f"{path}: is a folder; name a file in it")
+        raise ValueError(f"{printable(path)}: is a folder; name a file in it")
     try:
         with kinds[path.suffix.lower()](path.resolve()) as rows:  # resolved, so that a link stays one
             yield rows
     except OSError as error:
         if isinstance(error, NpmobilenetError):
             raise
-        raise ValueError(f"{path}: cannot be written: {reason(error)}") from None
+        raise ValueError(f"{printable(path)}: cannot be written: {reason(error)}") from None
 
 
 class _ArrayFile:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from npmobilenet.cli.options import add_model_options, load_model
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.cli.terminal import on_a_line
-from npmobilenet.text import dimensions, plural
+from npmobilenet.text import dimensions, plural, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
                 file.append(photograph.name, result)
                 shape = result.shape
         if not shape:
-            raise ValueError(f"{options.out}: not written: there are no features")
+            raise ValueError(f"{printable(options.out)}: not written: there are no features")
     done = len(images.photographs) - images.failed
     print(f"written: {on_a_line(options.out)}: {plural(done, 'image')}, {dimensions(shape)} features each")
     return images.exit_code()

@@ -20,7 +20,7 @@ from npmobilenet.cli.photographs import (
     not_a_path,
     report_skipped,
 )
-from npmobilenet.text import plural
+from npmobilenet.text import plural, printable, quote
 
 if TYPE_CHECKING:
     from npmobilenet.labels import Labels
@@ -47,7 +47,7 @@ def labelled(source: str, labels: Labels) -> list[Labelled]:
         If there are none, or a label is no class of the network.
     """
     if problem := source != STANDARD_INPUT and not_a_path(source):
-        raise ValueError(f"{source or repr(source)}: {problem}")
+        raise ValueError(f"{quote(source)}: {problem}")
     if source != STANDARD_INPUT and os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises for names too long
         return _of_folders(source, labels)
     return _of_list(source, labels)
@@ -58,8 +58,8 @@ def _of_folders(source: str, labels: Labels) -> list[Labelled]:
         folders = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
     if not folders:
         raise ValueError(
-            f"{source}: no class folders in it: a folder for each class, named after it or by its number, or a list of "
-            "files and labels (.csv)"
+            f"{printable(source)}: no class folders in it: expected a folder for each class, named after it or by its "
+            "number, or a list of files and labels (.csv)"
         )
     indices = _indices(source, folders, labels)
     skipped: Counter[str] = Counter()
@@ -83,11 +83,11 @@ def _of_list(source: str, labels: Labels) -> list[Labelled]:
             with Path(source).open(encoding="utf-8-sig", newline="") as lines:
                 pairs = list(_pairs(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{source}: no list of files and labels: {terminal.reason(error)}") from None
+        raise ValueError(f"{printable(source)}: no list of files and labels: {terminal.reason(error)}") from None
     except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
+        raise ValueError(f"{printable(source)}: {error}") from None
     if not pairs:
-        raise ValueError(f"{source}: the list is empty: expected a file and its label on each line")
+        raise ValueError(f"{printable(source)}: the list is empty: expected a file and its label on each line")
     indices = _indices(source, (label for _, label in pairs), labels)
     return [Labelled(_listed(folder, name), indices[label]) for name, label in pairs]
 
@@ -137,8 +137,9 @@ def _indices(source: str, names: Iterable[str], labels: Labels) -> dict[str, int
             unknown.append(str(error))
     if unknown:
         more = f" and {len(unknown) - UNKNOWN_SHOWN} more" if len(unknown) > UNKNOWN_SHOWN else ""
+        are = "is" if len(unknown) == 1 else "are"
         raise ValueError(
-            f"{source}: {plural(len(unknown), 'label')} {'is' if len(unknown) == 1 else 'are'} not of this network: "
+            f"{printable(source)}: {plural(len(unknown), 'label')} {are} not of this network: "
             f"{', '.join(islice(unknown, UNKNOWN_SHOWN))}{more}; a label is a class's name or number"
         )
     return indices

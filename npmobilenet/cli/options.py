@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from npmobilenet.cli import terminal
 from npmobilenet.cli.photographs import not_a_path
+from npmobilenet.text import printable, quote
 
 if TYPE_CHECKING:
     from npmobilenet.model import Model
@@ -133,7 +134,7 @@ def load_model(options: argparse.Namespace) -> Model:
 
     source = options.model
     if problem := not_a_path(source):
-        raise ValueError(f"{source}: {problem}")
+        raise ValueError(f"{quote(source)}: {problem}")
     preprocessing = None
     if options.preprocessing:
         from npmobilenet.image import read_preprocessing
@@ -165,7 +166,8 @@ def _read_classes(path: Path | None) -> list[str] | None:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot read class names, one per line: {terminal.reason(error)}") from None
+        problem = f"cannot read class names, one per line: {terminal.reason(error)}"
+        raise ValueError(f"{printable(path)}: {problem}") from None
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:

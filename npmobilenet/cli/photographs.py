@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from npmobilenet.cli import terminal
 from npmobilenet.errors import ImageError, MissingDependencyError
 from npmobilenet.machine import available_cpus
-from npmobilenet.text import plural
+from npmobilenet.text import plural, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ class Photograph:
         from npmobilenet.image import read_image
 
         if self.problem:
-            raise ImageError(f"{self.name or repr(self.name)}: {self.problem}")
+            raise ImageError(f"{printable(self.name) or repr(self.name)}: {self.problem}")
         return read_image(_standard_input() if self.name == STANDARD_INPUT else self.name)
 
 
@@ -176,7 +176,8 @@ def report_skipped(folder: str, skipped: Counter[str]) -> None:
         return
     kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(skipped.items()))
     packages = " ".join(sorted({package_for(suffix) for suffix in skipped}))
-    terminal.warn(f"{folder}: {plural(skipped.total(), 'file')} skipped ({kinds}): pip install {packages} to read them")
+    files = plural(skipped.total(), "file")
+    terminal.warn(f"{printable(folder)}: {files} skipped ({kinds}): pip install {packages} to read them")
 
 
 # --- Computing ---------------------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ class Run:
 def failure(photograph: Photograph, error: Exception) -> str:
     """Say what is wrong with a photograph, its name first."""
     text = terminal.problem(error)
-    return text if isinstance(error, ImageError) else f"{photograph.name}: {text}"  # an ImageError names it
+    return text if isinstance(error, ImageError) else f"{printable(photograph.name)}: {text}"  # an ImageError names it
 
 
 def prepared_ahead(

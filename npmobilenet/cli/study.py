@@ -304,7 +304,7 @@ def _photographs(arguments: Sequence[str] | None) -> list[str]:
     found = find_images(arguments)
     for photograph in found:
         if photograph.problem:
-            raise ValueError(f"{photograph.name}: {photograph.problem}")
+            raise ValueError(f"{printable(photograph.name)}: {photograph.problem}")
     return [photograph.name for photograph in found]
 
 

@@ -5,6 +5,7 @@ Nothing here imports NumPy: an interrupt must find this module ready.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import signal
@@ -212,13 +213,15 @@ def _signals() -> Iterator[None]:
 
 
 def _interrupt_again(unraisable: Any) -> None:
-    """Where Python can raise nothing (callbacks, finalizers) an interrupt would be printed and forgotten."""
-    if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-    elif issubclass(unraisable.exc_type, _Terminated):
-        signal.raise_signal(signal.SIGTERM)
-    else:
+    """Where Python can raise nothing (callbacks, finalizers) an interrupt would be printed and forgotten.
+
+    It comes again from outside, a moment later: here nothing can be raised either.
+    """
+    again = {KeyboardInterrupt: signal.SIGINT, _Terminated: signal.SIGTERM}.get(unraisable.exc_type)
+    if again is None:
         sys.__unraisablehook__(unraisable)
+    else:
+        threading.Timer(0.01, _thread.interrupt_main, [again]).start()
 
 
 @contextmanager
