@@ -51,3 +51,13 @@ def pets(tmp_path):
     metadata = {"classes": ["cat", "dog"], "preprocessing": preprocessing.to_dict()}
     graph = get_architecture("mobilenet_v2").graph(0.25, 2)
     return str(npmobilenet.export_weights(random_weights(graph), tmp_path / "pets.npz", metadata=metadata))
+
+
+@pytest.fixture(scope="session")
+def thumbnails(tmp_path_factory):
+    """A folder of the photographs as small PNG files, which take no time to resize even without Numba."""
+    image = pytest.importorskip("PIL.Image", reason="these tests read image files")
+    folder = tmp_path_factory.mktemp("thumbnails")
+    for name in ("coffee.png", "rocket.jpg", "chelsea.png", "astronaut.png"):
+        image.open(photo(name)).convert("RGB").resize((48, 40)).save(folder / f"{name[:-4]}.png")
+    return folder

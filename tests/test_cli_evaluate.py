@@ -14,7 +14,7 @@ from tests.conftest import compiled_only, photo
 
 pytest.importorskip("PIL", reason="the command reads image files")
 
-NAMES = ("coffee.png", "rocket.jpg", "chelsea.png", "astronaut.png")
+NAMES = ("coffee.png", "rocket.png", "chelsea.png", "astronaut.png")
 
 
 @pytest.fixture
@@ -29,20 +29,20 @@ def evaluate(pets, capsys):
 
 
 @pytest.fixture
-def guesses(pets):
+def guesses(pets, thumbnails):
     """What the small network takes the photographs for."""
     model = npmobilenet.load(pets, backend="reference")
-    return {name: model.classify(photo(name), top=1)[0].label for name in NAMES}
+    return {name: model.classify(thumbnails / name, top=1)[0].label for name in NAMES}
 
 
 @pytest.fixture
-def folders(guesses, tmp_path):
+def folders(guesses, tmp_path, thumbnails):
     """All photographs in the folders of what they are taken for, but the first in the other one."""
     root = tmp_path / "photos"
     for name in NAMES:
         label = guesses[name] if name != NAMES[0] else other(guesses[name])
         (root / label.upper()).mkdir(parents=True, exist_ok=True)
-        shutil.copy(photo(name), root / label.upper())
+        shutil.copy(thumbnails / name, root / label.upper())
     return root
 
 
@@ -61,7 +61,7 @@ def test_class_folders(evaluate, folders, guesses):
 
 
 def test_json_and_bad_files(evaluate, folders, guesses):
-    label = guesses["rocket.jpg"]
+    label = guesses["rocket.png"]
     (folders / label.upper() / "broken.png").write_text("no image")
     (folders / label.upper() / "._a.png").write_text("no image")
     (folders / ".hidden").mkdir()
@@ -88,15 +88,14 @@ def test_json_and_bad_files(evaluate, folders, guesses):
         ['"a.png","{0}"', '"in/b.jpg","{1}"'],
     ],
 )
-def test_lists(lines, evaluate, pets, tmp_path):
+def test_lists(lines, evaluate, guesses, tmp_path, thumbnails):
     class Label(str):
         index = property(lambda self: ("cat", "dog").index(self))
 
-    model = npmobilenet.load(pets, backend="reference")
-    labels = [Label(model.classify(photo(name), top=1)[0].label) for name in ("coffee.png", "rocket.jpg")]
+    labels = [Label(guesses[name]) for name in ("coffee.png", "rocket.png")]
     (tmp_path / "lists/in").mkdir(parents=True)
-    shutil.copy(photo("coffee.png"), tmp_path / "lists/a.png")
-    shutil.copy(photo("rocket.jpg"), tmp_path / "lists/in/b.jpg")
+    shutil.copy(thumbnails / "coffee.png", tmp_path / "lists/a.png")
+    shutil.copy(thumbnails / "rocket.png", tmp_path / "lists/in/b.jpg")
     (tmp_path / "lists/list.csv").write_text("\n".join(lines).format(*labels), encoding="utf-8")
     code, out, err = evaluate(tmp_path / "lists/list.csv")
     assert (code, err) == (0, "") and "2 of 2" in out
@@ -135,9 +134,9 @@ def test_folders_that_have_no_labels(evaluate, tmp_path, folders):
     assert "--against another network" in evaluate(folders, "--unlabelled")[2]
 
 
-def test_a_list_on_standard_input(pets, guesses):
+def test_a_list_on_standard_input(pets, guesses, thumbnails):
     arguments = ["evaluate", "-", "--model", pets, "--backend", "reference"]
-    text = f"{photo('coffee.png')},{guesses['coffee.png']}\n"
+    text = f"{thumbnails / 'coffee.png'},{guesses['coffee.png']}\n"
     command = [sys.executable, "-m", "npmobilenet", *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and "1 of 1" in done.stdout
@@ -156,7 +155,7 @@ def contrary(pets, tmp_path):
     return str(npmobilenet.export_weights(tensors, tmp_path / "contrary.npz", metadata=metadata))
 
 
-def test_two_networks(evaluate, folders, guesses, pets, contrary):
+def test_two_networks(evaluate, folders, guesses, pets, contrary, thumbnails):
     code, out, err = evaluate(folders, "--against", pets, "--json")
     same = json.loads(out)["comparison"]
     assert (code, err) == (0, "") and same["agreement"]["share"] == 1 and not same["differences"]
@@ -173,7 +172,7 @@ def test_two_networks(evaluate, folders, guesses, pets, contrary):
     assert found["models"][0]["top1"]["count"] == 3
     text = evaluate(folders, "--against", contrary, "--show", "1")[1]
     assert f"  agree  {100 * (4 - len(cats)) / 4:6.2f} %" in text and "McNemar" in text
-    text = evaluate(photo("coffee.png"), "--against", contrary, "--unlabelled")[1]
+    text = evaluate(thumbnails / "coffee.png", "--against", contrary, "--unlabelled")[1]
     assert "top-1" not in text and "McNemar" not in text and "of 1\n" in text
 
 

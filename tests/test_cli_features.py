@@ -10,9 +10,11 @@ import npmobilenet
 from npmobilenet.cli import main
 from npmobilenet.cli.feature_files import feature_file
 from npmobilenet.files import replacing
-from tests.conftest import photo
 
-PHOTOS = [str(photo(name)) for name in ("coffee.png", "rocket.jpg", "chelsea.png")]
+
+@pytest.fixture
+def photos(thumbnails):
+    return [str(thumbnails / name) for name in ("coffee.png", "rocket.png", "chelsea.png")]
 
 
 @pytest.fixture
@@ -28,9 +30,9 @@ def features(pets, capsys):
 
 
 @pytest.fixture
-def expected(pets):
+def expected(pets, photos):
     model = npmobilenet.load(pets, backend="reference")
-    return np.concatenate([model.features(model.preprocess(name)[None]) for name in PHOTOS])
+    return np.concatenate([model.features(model.preprocess(name)[None]) for name in photos])
 
 
 def read_csv(path):
@@ -40,53 +42,53 @@ def read_csv(path):
     return [row[0] for row in rows], np.array([row[1:] for row in rows], np.float32)
 
 
-def test_the_same_in_every_kind_of_file(features, expected, tmp_path):
+def test_the_same_in_every_kind_of_file(photos, features, expected, tmp_path):
     for name in ("f.npz", "f.npy", "f.csv"):
-        code, errors = features(PHOTOS[0], "nowhere.png", *PHOTOS[1:], "--out", tmp_path / name)
+        code, errors = features(photos[0], "nowhere.png", *photos[1:], "--out", tmp_path / name)
         assert code == 1 and "nowhere.png" in errors and "1 of 4 images failed" in errors
     with np.load(tmp_path / "f.npz") as file:
         assert set(file) == {"names", "features"}
-        assert file["names"].tolist() == PHOTOS and file["features"].dtype == np.float32
+        assert file["names"].tolist() == photos and file["features"].dtype == np.float32
         np.testing.assert_array_equal(file["features"], expected)
     np.testing.assert_array_equal(np.load(tmp_path / "f.npy", mmap_mode="r"), expected)
-    assert (tmp_path / "f.names.txt").read_text(encoding="utf-8").splitlines() == PHOTOS
+    assert (tmp_path / "f.names.txt").read_text(encoding="utf-8").splitlines() == photos
     names, values = read_csv(tmp_path / "f.csv")
-    assert names == PHOTOS
+    assert names == photos
     np.testing.assert_array_equal(values, expected)
     assert sorted(file.suffix for file in tmp_path.iterdir() if file.name.startswith("f.")) == [
         *(".csv", ".npy", ".npz", ".txt")
     ]
 
 
-def test_feature_maps_of_a_block(features, pets, tmp_path):
+def test_feature_maps_of_a_block(photos, features, pets, tmp_path):
     out = tmp_path / "maps.npy"
-    assert features(PHOTOS[0], "--out", out, "--block", "block3", "--crop", "40x32") == (0, "")
+    assert features(photos[0], "--out", out, "--block", "block3", "--crop", "40x32") == (0, "")
     model = npmobilenet.load(pets, backend="reference")
     assert np.load(out).shape == (1, model.graph.tensors["block3.project.weight"][0], 10, 8)
-    code, errors = features(PHOTOS[0], "--out", tmp_path / "maps.csv", "--block", "block3")
+    code, errors = features(photos[0], "--out", tmp_path / "maps.csv", "--block", "block3")
     assert (code, "are no line of a table: write .npz or .npy" in errors) == (1, True)
     assert not (tmp_path / "maps.csv").exists()
 
 
-def test_nothing_is_written_or_lost_if_all_fails(features, tmp_path):
+def test_nothing_is_written_or_lost_if_all_fails(photos, features, tmp_path):
     (tmp_path / "old.npz").write_text("kept")
     for out, images, options, message in (
         ("old.npz", "nowhere.png", [], "not written: there are no features"),
         ("new.npz", "nowhere.png", [], "not written: there are no features"),
-        ("new.npy", PHOTOS[0], ["--block", "neck"], "no block 'neck'"),
-        ("new.txt", PHOTOS[0], [], "features are written as .npz, .npy, .csv"),
-        ("no/new.npz", PHOTOS[0], [], "cannot be written: No such file or directory"),
-        (".", PHOTOS[0], [], "features are written as"),
+        ("new.npy", photos[0], ["--block", "neck"], "no block 'neck'"),
+        ("new.txt", photos[0], [], "features are written as .npz, .npy, .csv"),
+        ("no/new.npz", photos[0], [], "cannot be written: No such file or directory"),
+        (".", photos[0], [], "features are written as"),
     ):
         code, errors = features(images, "--out", tmp_path / out, *options)
         assert code == 1 and message in errors.splitlines()[-1]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["old.npz", "pets.npz"]
     assert (tmp_path / "old.npz").read_text() == "kept"
     (tmp_path / "folder.npy").mkdir()
-    assert "is a folder" in features(PHOTOS[0], "--out", tmp_path / "folder.npy")[1]
+    assert "is a folder" in features(photos[0], "--out", tmp_path / "folder.npy")[1]
 
 
-def test_features_that_are_not_finite_are_failures(features, pets, tmp_path, capsys):
+def test_features_that_are_not_finite_are_failures(photos, features, pets, tmp_path, capsys):
     with np.load(pets) as file:
         tensors = dict(file)
     name = next(name for name in tensors if name.startswith("head") and name.endswith("bias"))
@@ -94,8 +96,8 @@ def test_features_that_are_not_finite_are_failures(features, pets, tmp_path, cap
     np.savez(tmp_path / "broken.npz", **tensors)
     out = tmp_path / "f.npz"
     arguments = ["--model", str(tmp_path / "broken.npz"), "--backend", "reference", "--out", str(out)]
-    assert main(["features", PHOTOS[0], *arguments]) == 1
-    assert f"{PHOTOS[0]}: its features are not finite" in capsys.readouterr().err and not out.exists()
+    assert main(["features", photos[0], *arguments]) == 1
+    assert f"{photos[0]}: its features are not finite" in capsys.readouterr().err and not out.exists()
 
 
 def test_odd_names(tmp_path):

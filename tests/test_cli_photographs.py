@@ -17,7 +17,6 @@ from npmobilenet.cli.options import load_model
 from npmobilenet.cli.photographs import Photograph, Run, find_images, prepared_ahead
 from npmobilenet.errors import ImageError, MissingDependencyError
 from npmobilenet.image import FILTERS, unreadable_suffixes
-from tests.conftest import photo
 
 pytest.importorskip("PIL", reason="the commands read image files")
 
@@ -52,13 +51,13 @@ def test_hidden_files_are_no_photographs(tmp_path):
     assert len(find_images([str(tmp_path / ".thumbs")])) == 1
 
 
-def test_formats_that_need_a_package_are_counted(tmp_path, monkeypatch, capsys, classify):
+def test_formats_that_need_a_package_are_counted(tmp_path, monkeypatch, capsys, classify, thumbnails):
     monkeypatch.setattr("npmobilenet.image.unreadable_suffixes", lambda: {".heic", ".jxl"})
     touch(tmp_path, "1.HEIC", "in/2.heic", "3.jxl", "._4.heic")
     (only,) = find_images([str(tmp_path)])
     assert only.problem == "no image files that can be read here in this folder"
     capsys.readouterr()
-    shutil.copy(photo("coffee.png"), tmp_path / "a.png")
+    shutil.copy(thumbnails / "coffee.png", tmp_path / "a.png")
     code, out, err = classify(tmp_path)
     assert code == 0 and out.startswith(str(tmp_path / "a.png"))
     assert err == (
@@ -86,9 +85,9 @@ def test_every_kind_that_can_be_read_is_found(tmp_path):
         ("a\x1b[2J\nb.png", "a\\x1b[2J"),
     ],
 )
-def test_what_is_no_photograph_is_one_failure_among_others(name, problem, classify, monkeypatch, tmp_path):
+def test_what_is_no_photograph_is_one_failure_among_others(name, problem, classify, monkeypatch, tmp_path, thumbnails):
     monkeypatch.chdir(tmp_path)
-    code, out, err = classify(name, photo("coffee.png"), "--json")
+    code, out, err = classify(name, thumbnails / "coffee.png", "--json")
     bad, good = json.loads(out)
     assert code == 1 and bad["image"] == name and "error" in bad and len(good["predictions"]) == 2
     first, *rest = err.splitlines()
@@ -96,8 +95,8 @@ def test_what_is_no_photograph_is_one_failure_among_others(name, problem, classi
     assert rest[-1] == "npmobilenet: 1 of 2 images failed"
 
 
-def test_folders_that_cannot_be_entered(tmp_path, monkeypatch, classify):
-    shutil.copy(photo("coffee.png"), tmp_path / "a.png")
+def test_folders_that_cannot_be_entered(tmp_path, monkeypatch, classify, thumbnails):
+    shutil.copy(thumbnails / "coffee.png", tmp_path / "a.png")
     (tmp_path / "secret").mkdir()
     scandir = os.scandir
 
@@ -113,10 +112,10 @@ def test_folders_that_cannot_be_entered(tmp_path, monkeypatch, classify):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
-def test_names_that_are_no_text(tmp_path, pets):
+def test_names_that_are_no_text(tmp_path, pets, thumbnails):
     names = ["caf\udce9.png", "clear\x1b[2J.png", "two\n   99.99 %  forged.png", "plain é.png"]
     for name in names:
-        shutil.copy(photo("coffee.png"), tmp_path / name)
+        shutil.copy(thumbnails / "coffee.png", tmp_path / name)
     command = [sys.executable, "-m", "npmobilenet", "classify", tmp_path, "--model", pets, "--backend", "reference"]
     for encoding in ("utf-8:strict", "ascii:strict"):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
@@ -128,16 +127,16 @@ def test_names_that_are_no_text(tmp_path, pets):
         assert {os.path.basename(item["image"]) for item in json.loads(done.stdout)} == set(names)  # noqa: PTH119
 
 
-def test_class_names_are_shown_safely(classify, tmp_path):
+def test_class_names_are_shown_safely(classify, tmp_path, thumbnails):
     (tmp_path / "names").write_bytes("cat\x1b]0;title\x07\n\u202egod\n".encode())
-    code, out, _ = classify(photo("coffee.png"), "--classes", tmp_path / "names")
+    code, out, _ = classify(thumbnails / "coffee.png", "--classes", tmp_path / "names")
     assert code == 0 and out.replace("\n", "").isprintable()
 
 
 # --- Standard input ----------------------------------------------------------------------------------------
 
 
-def test_standard_input(pets):
+def test_standard_input(pets, thumbnails):
     command = [
         sys.executable,
         "-m",
@@ -150,7 +149,7 @@ def test_standard_input(pets):
         "--backend",
         "reference",
     ]
-    content = photo("rocket.jpg").read_bytes()
+    content = (thumbnails / "rocket.png").read_bytes()
     good = subprocess.run(command, input=content, capture_output=True)
     (item,) = json.loads(good.stdout)
     expected = npmobilenet.load(pets, backend="reference").classify(content)
@@ -239,7 +238,7 @@ def test_no_more_threads_than_cpus_and_batches_of_bounded_size(monkeypatch):
     assert asked == [(2, 8), (1, 1), (1, 1)]
 
 
-def test_an_unexpected_error_loses_one_image(monkeypatch, classify, capsys):
+def test_an_unexpected_error_loses_one_image(monkeypatch, classify, capsys, thumbnails):
     read = Photograph.read
 
     def fail(self):
@@ -248,9 +247,9 @@ def test_an_unexpected_error_loses_one_image(monkeypatch, classify, capsys):
         return read(self)
 
     monkeypatch.setattr(Photograph, "read", fail)
-    code, out, err = classify(photo("rocket.jpg"), photo("coffee.png"))
+    code, out, err = classify(thumbnails / "rocket.png", thumbnails / "coffee.png")
     assert code == 1 and "coffee.png" in out
-    assert err.startswith(f"npmobilenet: {photo('rocket.jpg')}: unexpected RecursionError: too deep")
+    assert err.startswith(f"npmobilenet: {thumbnails / 'rocket.png'}: unexpected RecursionError: too deep")
 
 
 # --- Logits that are no numbers ----------------------------------------------------------------------------
@@ -264,17 +263,19 @@ def test_no_class_is_named_by_logits_that_are_not_finite(bad, pets):
     assert model.top(np.array([[-np.inf, 1.0]]))[0][0].probability == 1  # a class that is ruled out
 
 
-def test_damaged_weights_are_failures_not_answers(tmp_path, capsys, pets):
+def test_damaged_weights_are_failures_not_answers(tmp_path, capsys, pets, thumbnails):
     with np.load(pets) as file:
         tensors = dict(file)
     tensors["classifier.bias"] = np.full(2, np.nan, np.float32)
     broken = tmp_path / "broken.npz"
     np.savez(broken, **tensors)
     for options in ([], ["--json"]):
-        code = main(["classify", str(photo("coffee.png")), "--model", str(broken), "--backend", "reference", *options])
+        code = main(
+            ["classify", str(thumbnails / "coffee.png"), "--model", str(broken), "--backend", "reference", *options]
+        )
         out, err = capsys.readouterr()
         assert code == 1 and "nan" not in out.lower().replace("row 0 is nan", "")
-        assert err.startswith(f"npmobilenet: {photo('coffee.png')}: no class can be named: ")
+        assert err.startswith(f"npmobilenet: {thumbnails / 'coffee.png'}: no class can be named: ")
     assert "error" in json.loads(out)[0]
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from npmobilenet.cli import main, terminal, warmup
 from npmobilenet.text import to_json
-from tests.conftest import photo
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell and signals")
 PYTHON = [sys.executable, "-c"]
@@ -139,10 +138,9 @@ def test_signals_leave_no_half_written_file(name, number, code, line, tmp_path):
 
 
 @posix_only
-def test_an_interrupt_ends_classify_at_once(pets):
+def test_an_interrupt_ends_classify_at_once(pets, thumbnails):
     """Also while a thread waits for standard input; whether the command is still starting does not matter."""
-    pytest.importorskip("PIL")
-    arguments = ["classify", str(photo("coffee.png")), "-", "--json", "--model", pets, "--backend", "reference"]
+    arguments = ["classify", str(thumbnails / "coffee.png"), "-", "--json", "--model", pets, "--backend", "reference"]
     command = [sys.executable, "-m", "npmobilenet", *arguments]
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, **streams) as process:
