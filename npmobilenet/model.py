@@ -15,6 +15,7 @@ from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.fit import fit
 from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.counts import Counts, count
+from npmobilenet.dlpack import host_array
 from npmobilenet.engine import BACKENDS, Engine
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph
@@ -207,8 +208,9 @@ class Model:
         Parameters
         ----------
         x : float array (N, 3, H, W)
-            RGB, normalised as the weights expect (:meth:`preprocess`); any height and width. With the backend "cuda"
-            also an array on the GPU: a PyTorch tensor, a CuPy array or whatever has ``__cuda_array_interface__``.
+            RGB, normalised as the weights expect (:meth:`preprocess`); any height and width. NumPy's, or any in the
+            host's memory that knows DLPack, such as a PyTorch tensor: not copied. With the backend "cuda" also an
+            array on the GPU: a PyTorch tensor, a CuPy array or whatever has ``__cuda_array_interface__``.
         threads : int, optional
             For this call; the model's default if None. A GPU needs none.
 
@@ -366,7 +368,7 @@ def _checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarr
 
         x = DeviceArray.of(x)
     else:
-        x = np.asarray(x)
+        x = host_array(x)
     expected = f"x must be a float array (N, {channels}, H, W)"
     if x.dtype.kind != "f":
         raise ValueError(

@@ -1,12 +1,18 @@
 """Pictures: the right pixels from every file, Pillow's resampling and torchvision's input bit for bit."""
 
 import dataclasses
+import importlib.machinery
+import importlib.util
 import io
 import json
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
+import types
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
@@ -16,7 +22,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npmobilenet.errors import CheckpointError, ImageError, MissingDependencyError
-from npmobilenet.image import Preprocessing, preprocess, read_image, resize
+from npmobilenet.image import (
+    FILTERS,
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    Preprocessing,
+    package_for,
+    preprocess,
+    read_image,
+    resize,
+    unreadable_suffixes,
+)
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -45,24 +61,25 @@ def noise(height, width, seed=0):
     return np.where(rng.random(image.shape) < 0.5, image, np.where(image < 128, 0, 255)).astype(np.uint8)
 
 
-def pillow_resize(image, size, box=None):
+def pillow_resize(image, size, box=None, filter="bilinear"):
     """Resize with Pillow, in the order of passes of Pillow 13 whatever the version."""
-    pil = Image.fromarray(image)
+    pil, filter = Image.fromarray(image), Image.Resampling[filter.upper()]
     height, width = size
     vertical_first = pil.height > height and pil.height - height > 2 * (pil.width - width)
-    if PILLOW < 13 and vertical_first:
+    if PILLOW < 13 and vertical_first and filter != Image.Resampling.NEAREST:
         left, upper, right, lower = box or (0, 0, *pil.size)
-        pil = pil.resize((pil.width, height), Image.Resampling.BILINEAR, (0, upper, pil.width, lower))
+        pil = pil.resize((pil.width, height), filter, (0, upper, pil.width, lower))
         box = (left, 0, right, height)
-    return np.asarray(pil.resize((width, height), Image.Resampling.BILINEAR, box))
+    return np.asarray(pil.resize((width, height), filter, box))
 
 
 # --- Resizing ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("filter", FILTERS)
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(st.data())
-def test_resize_equals_pillow(data):
+@given(data=st.data())
+def test_resize_equals_pillow(filter, data):
     sides = st.integers(1, LONGEST)
     height, width, *size = (data.draw(sides) for _ in range(4))
     box = None
@@ -74,9 +91,10 @@ def test_resize_equals_pillow(data):
         (left, right), (upper, lower) = sorted(edges(width)), sorted(edges(height))
         box = (left, upper, right, lower)
     image = noise(height, width, data.draw(st.integers(0, 9)))
-    np.testing.assert_array_equal(resize(image, size, box), pillow_resize(image, size, box))
+    np.testing.assert_array_equal(resize(image, size, box, filter), pillow_resize(image, size, box, filter))
 
 
+@pytest.mark.parametrize("filter", FILTERS)
 @pytest.mark.parametrize(
     ("shape", "size", "box"),
     [
@@ -94,10 +112,10 @@ def test_resize_equals_pillow(data):
         ((9, 8), (6, 5), (3.9, 4.1, 4.0, 4.2)),
     ],
 )
-def test_resize_equals_pillow_in_the_corners(shape, size, box):
+def test_resize_equals_pillow_in_the_corners(shape, size, box, filter):
     image = noise(*shape)
-    result = resize(image, size, box)
-    np.testing.assert_array_equal(result, pillow_resize(image, size, box))
+    result = resize(image, size, box, filter)
+    np.testing.assert_array_equal(result, pillow_resize(image, size, box, filter))
     assert result.dtype == np.uint8 and not np.shares_memory(result, image)
 
 
@@ -127,6 +145,11 @@ def test_resize_refuses_boxes_outside_the_image(box):
 def test_resize_refuses_impossible_sizes(size):
     with pytest.raises(ValueError, match=r"size must be .*height, width"):
         resize(noise(8, 4), size)
+
+
+def test_resize_refuses_unknown_filters():
+    with pytest.raises(ValueError, match=r"filter must be one of bilinear, bicubic, nearest, .* got 'cubic'"):
+        resize(noise(8, 4), (2, 2), filter="cubic")
 
 
 # --- The network's input -----------------------------------------------------------------------------------
@@ -176,14 +199,22 @@ def test_input_of_other_sizes_is_that_of_the_references(image_name, suffix, prep
 
 def slow_preprocess(image, preprocessing):
     """Do everything in full with Pillow: resize all of it, pad, then crop."""
-    pil = Image.fromarray(image)
-    short, (height, width) = preprocessing.resize, preprocessing.crop
-    w, h = pil.size
-    size = (int(short * h / w), short) if w <= h else (short, int(short * w / h))
-    resized = pillow_resize(image, size)
+    resize, (height, width) = preprocessing.resize, preprocessing.crop
+    h, w = image.shape[:2]
+    if isinstance(resize, int):
+        size = (int(resize * h / w), resize) if w <= h else (resize, int(resize * w / h))
+    elif preprocessing.fit == "fill":
+        size = resize
+    else:
+        ratio = {"cover": min, "contain": max}[preprocessing.fit](h / resize[0], w / resize[1])
+        size = (max(round(h / ratio), 1), max(round(w / ratio), 1))
+    resized = pillow_resize(image, size, filter=preprocessing.filter)
     pads = [max(height - size[0], 0), max(width - size[1], 0)]
-    resized = np.pad(resized, [(p // 2, (p + 1) // 2) for p in pads] + [(0, 0)])
-    top, left = (round((s - c) / 2.0) for s, c in zip(resized.shape, (height, width), strict=False))
+    canvas = np.full((size[0] + pads[0], size[1] + pads[1], 3), preprocessing.border, np.uint8)
+    canvas[pads[0] // 2 :, pads[1] // 2 :][: size[0], : size[1]] = resized
+    cut = round if preprocessing.crop_rounding == "even" else int
+    top, left = (cut((s - c) / 2.0) for s, c in zip(canvas.shape, (height, width), strict=False))
+    resized = canvas
     pixels = resized[top : top + height, left : left + width].transpose(2, 0, 1).astype(np.float32)
     mean, std = (np.float32(v).reshape(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     return (pixels / np.float32(255) - mean) / std
@@ -200,6 +231,26 @@ def test_only_the_crop_is_computed_and_nothing_changes(shape, short, crop):
     preprocessing = dataclasses.replace(TORCHVISION, resize=short, crop=crop)
     image = noise(*shape)
     np.testing.assert_array_equal(preprocess(image, preprocessing), slow_preprocess(image, preprocessing))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("fit", ["fill", "cover", "contain"])
+@pytest.mark.parametrize(("resize", "crop"), [((8, 9), (6, 6)), ((6, 5), (6, 5)), ((6, 11), (8, 9))])
+def test_sizes_and_borders_of_other_kinds(shape, fit, resize, crop):
+    image = noise(*shape)
+    for filter, rounding in (("bicubic", "even"), ("nearest", "down")):
+        preprocessing = dataclasses.replace(
+            TORCHVISION, resize=resize, crop=crop, filter=filter, fit=fit, border=(9, 99, 200), crop_rounding=rounding
+        )
+        np.testing.assert_array_equal(preprocess(image, preprocessing), slow_preprocess(image, preprocessing))
+
+
+def test_a_long_thin_picture_needs_no_memory_for_all_of_its_resized_length():
+    thin = np.full((1, 70_000, 3), 255, np.uint8)
+    for filter in FILTERS:  # resized to 500 x 35,000,000
+        preprocessing = dataclasses.replace(TORCHVISION, resize=500, crop=(3, 4), filter=filter)
+        result = preprocess(thin, preprocessing)
+        assert result.shape == (3, 3, 4) and (result == result[:, :1, :1]).all() and result[0, 0, 0] > 2
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +287,21 @@ def test_input_is_that_of_torchvision(transforms, shape, short, crop):
     np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("filter", FILTERS)
+def test_input_is_that_of_timm(transforms, filter, mode):
+    factory = pytest.importorskip("timm.data.transforms_factory")
+    for shape, size in (((40, 30), (16, 16)), ((9, 31), (16, 16)), ((33, 20), (14, 22)), ((7, 8), (21, 12))):
+        if PILLOW < 13 and 2 * shape[1] < shape[0]:
+            continue  # Pillow before 13 resizes tall pictures along x first
+        config = {"input_size": [3, *size], "interpolation": filter, "crop_pct": 0.9, "crop_mode": mode}
+        image = noise(*shape)
+        transform = factory.transforms_imagenet_eval(size, 0.9, mode, interpolation=filter)
+        expected = transform(Image.fromarray(image)).numpy()
+        np.testing.assert_array_equal(preprocess(image, Preprocessing.from_config(config)), expected)
+
+
 def test_all_256_values_are_normalised_as_documented():
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
     result = preprocess(image, dataclasses.replace(WHOLE, crop=(16, 16)))
@@ -259,6 +325,21 @@ def test_preprocessing_survives_json():
         assert json.loads(json.dumps(values)) == values
         assert Preprocessing.from_dict(json.loads(json.dumps(values))) == preprocessing
         assert hash(Preprocessing.from_dict(values)) == hash(preprocessing)
+    assert set(TORCHVISION.to_dict()) == {"resize", "crop", "crop_fraction", "mean", "std"}  # as it was before
+
+
+def test_fields_that_are_not_usual_are_written():
+    told = {
+        "filter": "bicubic",
+        "fit": "contain",
+        "border": [1, 2, 3],
+        "crop_rounding": "down",
+        "decode": "torchvision",
+    }
+    preprocessing = Preprocessing.from_dict(TORCHVISION.to_dict() | told | {"resize": [256, 300]})
+    assert preprocessing.resize == (256, 300) and preprocessing.border == (1, 2, 3)
+    assert preprocessing.to_dict() == TORCHVISION.to_dict() | told | {"resize": [256, 300]}
+    assert hash(Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict())))) == hash(preprocessing)
 
 
 @pytest.mark.parametrize(
@@ -276,12 +357,33 @@ def test_preprocessing_survives_json():
         ({"mean": [0.5, 0.5]}, "mean must be three finite numbers"),
         ({"mean": [0, 0, float("nan")]}, "mean must be"),
         ({"std": [0.5, 0, 0.5]}, "std must be three positive numbers"),
+        ({"std": [0.5, 0.5, 1e-9]}, "std must be three positive numbers, 1e-06 or more"),
+        ({"resize": 10**400}, "resize must be a positive integer up to 16384"),
+        ({"resize": 10**5000}, "resize must be"),
+        ({"resize": [256, 0]}, "resize must be"),
+        ({"resize": [256, 256, 256]}, "resize must be"),
+        ({"crop": [20000, 1]}, "crop must be .height, width., two positive integers up to 16384"),
+        ({"crop": [16000, 16000]}, "64,000,000 pixels in all"),
+        ({"crop_fraction": 10**400, "resize": None}, "crop_fraction must be"),
+        ({"mean": [10**400, 0, 0]}, "mean must be three finite numbers"),
+        ({"mean": [10**5000, 0, 0]}, "mean must be three finite numbers"),
+        ({"std": [10**400, 1, 1]}, "std must be"),
+        ({"std": [1e300, 1, 1]}, "std must be"),
+        ({"mean": ["0"] * 100_000}, "mean must be"),
+        ({"filter": "cubic"}, "filter must be one of bilinear, bicubic, nearest, lanczos, box, hamming, got 'cubic'"),
+        ({"filter": ["bilinear"]}, "filter must be one of"),
+        ({"fit": None}, "fit must be one of fill, cover, contain"),
+        ({"border": [0, 0, 256]}, "border must be three integers from 0 to 255"),
+        ({"crop_rounding": "up"}, "crop_rounding must be one of even, down"),
+        ({"decode": "opencv"}, "decode must be one of viewer, torchvision"),
+        ({"a" * 100_000: 1}, "exactly the fields"),
         ({"colour": "BGR"}, "exactly the fields resize, crop, crop_fraction, mean, std"),
     ],
 )
 def test_impossible_preprocessing_is_refused(change, message):
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=message) as caught:
         Preprocessing.from_dict(TORCHVISION.to_dict() | change)
+    assert len(str(caught.value)) < 320 and str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("values", [None, [], {"resize": 256}])
@@ -614,6 +716,249 @@ def test_no_file_stays_open(tmp_path):
     gc.collect()
 
 
+# --- As torchvision's datasets read ------------------------------------------------------------------------
+
+
+def awkward_files():
+    """Yield files that a viewer and torchvision show in different colours or another position."""
+    rng = np.random.default_rng(3)
+    rgba = Image.fromarray(rng.integers(0, 256, (5, 7, 4), dtype=np.uint8), "RGBA")
+    yield encode(rgba)
+    yield encode(rgba.convert("LA"))
+    palette = rgba.convert("RGB").quantize(9)
+    yield encode(palette, transparency=bytes([255, 0, 99]))
+    yield encode(palette, "GIF", transparency=2)
+    yield encode(rgba.convert("L"), transparency=7)
+    yield encode(Image.fromarray(rng.integers(0, 1000, (5, 7), dtype=np.uint16)))
+    exif = Image.Exif()
+    exif[274] = 6
+    yield encode(rgba.convert("RGB"), exif=exif)
+    yield encode(rgba.convert("CMYK"), "JPEG")
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+def test_decoding_as_torchvision_does():
+    for data in awkward_files():
+        expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        np.testing.assert_array_equal(read_image(data, decode="torchvision"), expected)
+        np.testing.assert_array_equal(read_image(Image.open(io.BytesIO(data)), decode="torchvision"), expected)
+    rgba = noise(4, 5, 1)[:, :, [0, 1, 2, 0]]
+    np.testing.assert_array_equal(read_image(rgba, decode="torchvision"), rgba[:, :, :3])
+
+
+def test_decoding_travels_with_the_weights(tmp_path):
+    from npmobilenet.architectures import get_architecture, random_weights
+    from npmobilenet.model import Model
+
+    graph = get_architecture("mobilenet_v2").graph(width=0.1, num_classes=3)
+    path = tmp_path / "hidden.png"
+    hidden = np.dstack([noise(40, 40), np.zeros((40, 40), np.uint8)])
+    Image.fromarray(hidden, "RGBA").save(path)
+    small = dataclasses.replace(WHOLE, crop=(40, 40))
+    for decode, colours in (("viewer", np.full((40, 40, 3), 255)), ("torchvision", hidden[:, :, :3])):
+        preprocessing = dataclasses.replace(small, decode=decode)
+        model = Model(graph, random_weights(graph), architecture="mobilenet_v2", preprocessing=preprocessing)
+        np.testing.assert_array_equal(np.rint(model.preprocess(path) * 127.5 + 127.5).transpose(1, 2, 0), colours)
+
+
+def test_unknown_decodings_are_refused():
+    with pytest.raises(ValueError, match="decode must be one of viewer, torchvision, got 'opencv'"):
+        read_image(noise(2, 2), decode="opencv")
+
+
+# --- Memory and limits -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "P transparent", "L", "I;16", "CMYK", "rotated"])
+def test_little_is_in_memory_beside_the_image_and_the_result(mode):
+    image = Image.fromarray(noise(1500, 1000))
+    if mode == "I;16":
+        image = Image.fromarray(np.arange(1_500_000, dtype=np.uint32).astype(np.uint16).reshape(1500, 1000))
+    elif mode == "rotated":
+        image.getexif()[274] = 6
+    else:
+        image = image.convert(mode.split()[0])
+    if mode == "P transparent":
+        image.info["transparency"] = 3
+    read_image(image)
+    tracemalloc.start()  # sees NumPy's arrays and Python's bytes, not what Pillow keeps
+    result = read_image(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.nbytes == 4_500_000 and peak < result.nbytes + 2_500_000
+
+
+def test_blocks_make_a_whole():
+    """Pictures of many blocks, in each direction, are those of one."""
+    for shape in ((3, 150_000), (70_000, 2), (300, 301)):
+        rgba = np.random.default_rng(0).integers(0, 256, (*shape, 4), dtype=np.uint8)
+        alpha = rgba[:, :, 3:].astype(int)
+        expected = (rgba[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
+        np.testing.assert_array_equal(read_image(rgba), expected)
+        image = Image.fromarray(rgba, "RGBA")
+        np.testing.assert_array_equal(read_image(image), expected)
+        image.getexif()[274] = 5
+        np.testing.assert_array_equal(read_image(image), expected.transpose(1, 0, 2))
+
+
+def test_the_limit_of_pixels(tmp_path, monkeypatch):
+    data = encode(Image.new("RGB", (20, 10)))
+    message = r"20x10 = 200 pixels are more than the limit of 199; .* max_pixels=.* NPMOBILENET_MAX_PIXELS"
+    path = tmp_path / "large.png"
+    path.write_bytes(data)
+    for source in (path, data, io.BytesIO(data), Image.open(path), Image.new("L", (20, 10))):
+        with pytest.raises(ImageError, match=message):
+            read_image(source, max_pixels=199)
+    assert read_image(data, max_pixels=200).shape == (10, 20, 3)
+    monkeypatch.setenv("NPMOBILENET_MAX_PIXELS", "199")
+    with pytest.raises(ImageError, match=message):
+        read_image(path)
+    assert read_image(path, max_pixels=200).shape == (10, 20, 3)
+    assert read_image(np.zeros((10, 20, 3), np.uint8)).shape == (10, 20, 3)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_the_limit_holds_before_anything_is_decoded():
+    for colour_type in (0, 2, 3, 6):
+        with pytest.raises(ImageError, match="9000x9950 = 89550000 pixels are more than the limit of 89478485"):
+            read_image(png(9000, 9950, 8, colour_type, b"\0"))  # of which there is one row only
+    assert MAX_PIXELS == 89478485
+
+
+@pytest.mark.filterwarnings("ignore:Image was not the expected size")
+def test_an_icon_may_be_larger_than_it_says():
+    inner = encode(Image.new("RGB", (64, 64)))
+    entry = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 8, 8, 0, 0, 1, 32, len(inner), 22)
+    with pytest.raises(ImageError, match="64x64 = 4096 pixels are more than the limit of 100"):
+        read_image(entry + inner, max_pixels=100)
+
+
+def test_a_higher_limit_is_pillows_too(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    data = encode(Image.new("RGB", (20, 10)))
+    with pytest.raises(ImageError, match=r"200 pixels.*NPMOBILENET_MAX_PIXELS"):
+        read_image(data)
+    assert read_image(data, max_pixels=1000).shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize("limit", ["", "many", "-1", "0", "1e9", "9" * 5000])
+def test_impossible_limits(monkeypatch, limit):
+    monkeypatch.setenv("NPMOBILENET_MAX_PIXELS", limit)
+    if not limit:
+        assert read_image(encode(COLOUR)).shape == (1, 2, 3)
+        return
+    with pytest.raises(ValueError, match="NPMOBILENET_MAX_PIXELS must be a positive integer") as caught:
+        read_image(encode(COLOUR))
+    assert len(str(caught.value)) < 200
+    with pytest.raises(ValueError, match="max_pixels must be a positive integer, got 0"):
+        read_image(encode(COLOUR), max_pixels=0)
+
+
+# --- Formats -----------------------------------------------------------------------------------------------
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+JPEG_XL = b"\xff\x0a" + bytes(64)
+missing_plugins = pytest.mark.skipif(
+    any(map(importlib.util.find_spec, ("pillow_heif", "pillow_jxl"))), reason="a plugin is installed"
+)
+
+
+@missing_plugins
+def test_what_is_missing_is_named():
+    with pytest.raises(ImageError, match="HEIC is read with the package pillow-heif: pip install pillow-heif"):
+        read_image(HEIC)
+    for data in (JPEG_XL, b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(64)):
+        with pytest.raises(ImageError, match="JPEG XL is read with the package pillow-jxl-plugin"):
+            read_image(data)
+    assert {".heic", ".heif", ".hif", ".jxl"} <= unreadable_suffixes() <= IMAGE_SUFFIXES
+    assert not {".png", ".jpg", ".webp", ".tif", ".gif", ".mpo"} & unreadable_suffixes()
+    assert package_for(".HEIC") == "pillow-heif" and package_for(".png") == "pillow"
+
+
+def test_plugins_are_registered_when_their_files_are_met(monkeypatch):
+    def opened(file, name):
+        return Image.frombytes("L", (2, 1), file.read()[24:26])
+
+    module = types.ModuleType("pillow_heif")
+    module.__spec__ = importlib.machinery.ModuleSpec("pillow_heif", None)
+    calls = []
+
+    def register():
+        calls.append(1)
+        Image.register_open("STUB", opened, lambda prefix: prefix[4:12] == b"ftypheic")
+
+    module.register_heif_opener = register
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    assert ".heic" not in unreadable_suffixes()
+    read_image(encode(COLOUR, "WEBP"))
+    with pytest.raises(ImageError, match="not an image in a format that Pillow can read"):
+        read_image(b"something else")
+    assert not calls
+    assert_pixels(HEIC[:24] + bytes([7, 200]), [7, 200])
+    assert calls
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        read_image(HEIC[:24])
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "STUB"])
+    module.register_heif_opener = lambda: None
+    with pytest.raises(ImageError, match="not a HEIC image that pillow-heif can read"):
+        read_image(HEIC)
+
+
+# --- First photographs of several threads ------------------------------------------------------------------
+
+FIRST_OF_TWO_THREADS = """
+import sys, threading, time
+from npmobilenet.image import read_image
+
+class SlowDisk:  # the import of Pillow's modules takes a while, as it does after a restart
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("PIL.") and "PIL.Image" in sys.modules:
+            time.sleep(0.05)
+
+sys.meta_path.insert(0, SlowDisk())
+shapes = []
+first = threading.Thread(target=lambda: shapes.append(read_image(sys.argv[1]).shape))
+first.start()
+while first.is_alive() and "PIL.Image" not in sys.modules:
+    time.sleep(0.001)
+shapes.append(read_image(sys.argv[1]).shape)
+first.join()
+print(shapes)
+"""
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_two_threads_read_their_first_photographs_at_once(tmp_path, file_format):
+    path = tmp_path / "photograph"
+    COLOUR.save(path, file_format)
+    command = [sys.executable, "-c", FIRST_OF_TWO_THREADS, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[(1, 2, 3), (1, 2, 3)]", done.stdout + done.stderr
+
+
+@compiled
+def test_threads_load_the_compiled_loops_once(monkeypatch):
+    from npmobilenet.kernels.cpu import resize as loops
+
+    made = []
+
+    class Slow(loops.Library):
+        def __init__(self, *arguments):
+            made.append(1)
+            time.sleep(0.1)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(loops, "Library", Slow)
+    for cached in (loops._callable, loops._library):
+        cached.cache_clear()
+    image = noise(20, 20)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: resize(image, (7, 9)), range(4)))
+    assert len(made) == 1 and all((result == results[0]).all() for result in results)
+
+
 # --- Without the optional parts ----------------------------------------------------------------------------
 
 
@@ -626,6 +971,7 @@ def test_arrays_need_no_pillow(monkeypatch):
     with pytest.raises(MissingDependencyError) as caught:
         read_image(PHOTOGRAPHS["coffee"])
     assert 'pip install "npmobilenet[image]"' in str(caught.value) and "uint8 arrays" in str(caught.value)
+    assert unreadable_suffixes() == IMAGE_SUFFIXES
 
 
 def test_importing_does_not_import_numba_or_pillow():

@@ -39,18 +39,22 @@ def horizontal(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: n
     """
     columns, taps = weights.shape
     for y in range(image.shape[0]):
+        line = image[y]
         for x in range(columns):
-            start = first[x]
+            start, factors = first[x], weights[x]
             red = green = blue = np.int32(HALF)
             for k in range(taps):
-                weight = weights[x, k]
-                red = np.int32(red + weight * image[y, start + k, 0])
-                green = np.int32(green + weight * image[y, start + k, 1])
-                blue = np.int32(blue + weight * image[y, start + k, 2])
+                weight = factors[k]
+                red = np.int32(red + weight * line[start + k, 0])
+                green = np.int32(green + weight * line[start + k, 1])
+                blue = np.int32(blue + weight * line[start + k, 2])
+            red, green, blue = red >> PRECISION_BITS, green >> PRECISION_BITS, blue >> PRECISION_BITS
             # Rounded weights of very many taps can add up to a little more than 1, and some filters have negative ones.
-            out[y, x, 0] = max(min(red >> PRECISION_BITS, 255), 0)
-            out[y, x, 1] = max(min(green >> PRECISION_BITS, 255), 0)
-            out[y, x, 2] = max(min(blue >> PRECISION_BITS, 255), 0)
+            if (red | green | blue) & ~255:
+                red, green, blue = max(min(red, 255), 0), max(min(green, 255), 0), max(min(blue, 255), 0)
+            out[y, x, 0] = red
+            out[y, x, 1] = green
+            out[y, x, 2] = blue
 
 
 def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, total: np.ndarray, out: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Arrays on the device as other libraries see them: ``__cuda_array_interface__`` in and out, nothing copied.
 
 CuPy arrays, PyTorch tensors and Numba's device arrays all describe their memory by this dictionary (version 3 of the
-interface, as Numba's documentation defines it).
+interface, as Numba's documentation defines it). Out, there is DLPack as well.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet import dlpack
 from npmobilenet.cuda import memory as cuda_memory
 
+NO_STREAM = -1  # DLPack's number for "do not wait"
 LEGACY_STREAM = 1  # the interface's number for the default stream, which our streams wait for by themselves
 
 
@@ -23,7 +25,7 @@ def is_device_array(x: object) -> bool:
 
 
 class DeviceArray:
-    """An array on the device. ``cupy.asarray(y)`` and ``torch.as_tensor(y)`` take it as it is.
+    """An array on the device. ``cupy.asarray(y)`` and ``torch.as_tensor(y)`` take it as it is; DLPack works too.
 
     What fills it may still be running, on the stream that the interface names. CuPy waits for that stream; PyTorch
     does not look, but its default stream and ours wait for each other. On a PyTorch stream of your own, wait first
@@ -86,6 +88,29 @@ class DeviceArray:
             "stream": cuda_memory.handle(self.stream) or None,
             "version": 3,
         }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return cuda_memory.dlpack_device()
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Return a DLPack capsule: the same memory, ready for the consumer's ``stream`` (-1: it waits by itself)."""
+        device = self.__dlpack_device__()
+        if dl_device is not None and tuple(dl_device) != device:
+            if tuple(dl_device) == (dlpack.CPU, 0) and copy is not False:
+                return self.copy_to_host().__dlpack__()
+            raise BufferError(f"an array on DLPack's device {device} cannot be lent on device {tuple(dl_device)}")
+        if copy:
+            raise BufferError("a copy on the device is not made here: copy what is lent")
+        if stream not in (None, LEGACY_STREAM, NO_STREAM):
+            self.synchronize()
+        return dlpack.lend(self, self.__cuda_array_interface__, device)
 
     def __repr__(self) -> str:
         return f"<npmobilenet.DeviceArray {self.dtype} {self.shape}>"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from npmobilenet import dlpack
 from npmobilenet.kernels.cuda.device import SIMULATED, cuda
 
 LAUNCHING = threading.Lock() if SIMULATED else nullcontext()  # the simulator runs one kernel at a time
@@ -48,6 +49,11 @@ def pointer(array: Any) -> int:
     """Return the address of a device array."""
     interface = array.__array_interface__ if SIMULATED else array.__cuda_array_interface__
     return interface["data"][0]
+
+
+def dlpack_device() -> tuple[int, int]:
+    """Return what DLPack calls the device: its kind and number. The simulator's memory is the host's."""
+    return (dlpack.CPU, 0) if SIMULATED else (dlpack.CUDA, cuda.current_context().device.id)
 
 
 def flat_view(address: int, elements: int, dtype: np.dtype, owner: object) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from npmobilenet.errors import ImageError
 
-BLOCK_PIXELS = 1 << 18
+BLOCK_PIXELS = 1 << 16
 """Pixels converted together: few beside those of a large picture, so that temporary copies cost little memory."""
 
 _EXPECTED = "expected a uint8 array (height, width, 3), RGB"
@@ -47,8 +47,13 @@ def rgb_array(array: np.ndarray, decode: str = "viewer") -> np.ndarray:
 
 def over_white(rgba: np.ndarray) -> np.ndarray:
     """Lay uint8 (H, W, 4) over white: ``colour * a + white * (1 - a)``, rounded."""
+    if rgba[:, :, 3].min() == 255:
+        return rgba[:, :, :3]
     alpha = rgba[:, :, 3:].astype(np.uint16)
-    return ((rgba[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    total = rgba[:, :, :3] * alpha
+    total += 255 * (255 - alpha) + 128
+    total += total >> 8  # with the next line: division by 255, rounded
+    return (total >> 8).astype(np.uint8)
 
 
 def blocks(height: int, width: int) -> Iterator[tuple[slice, slice]]:

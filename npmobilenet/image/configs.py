@@ -28,10 +28,8 @@ HUGGING_FACE_FIELDS = ("do_resize", "do_center_crop", "do_normalize", "image_mea
 CROP_MODES = ("center", "squash", "border")
 PILLOW_FILTERS = (NEAREST, "lanczos", "bilinear", "bicubic", "box", "hamming")  # by their numbers in Pillow
 SECOND_NORMALISATION = "EfficientNetImageProcessor"  # the class in whose files a missing "include_top" means true
-FORBIDDEN = (  # steps that `Preprocessing` has not; false where they are listed at all
-    *("do_pad", "do_thumbnail", "do_align_long_axis", "do_flip_channel_order", "do_grayscale", "do_color_quantize"),
-    *("do_split_image", "do_image_splitting", "do_crop_margin"),
-)
+KNOWN_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+IDLE_STEPS = ("do_convert_rgb", "do_reduce_labels")  # what files say of pictures that are RGB, or of segmentation maps
 
 
 def read_preprocessing(path: str | os.PathLike) -> Preprocessing:
@@ -46,14 +44,13 @@ def read_preprocessing(path: str | os.PathLike) -> Preprocessing:
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            raise CheckpointError(f"{path}: more than {LARGEST_FILE >> 20} MB, which no preprocessing needs")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(content) > LARGEST_FILE:
+        raise CheckpointError(f"{path}: more than {LARGEST_FILE >> 20} MB, which no preprocessing needs")
+    try:
         values = json.loads(content)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # ValueError: of JSON, of UTF-8, or a number of thousands of digits
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(f"{path}: not JSON ({error})") from None
     try:
         if isinstance(values, Mapping) and isinstance(values.get("preprocessing"), Mapping):  # our metadata
@@ -92,9 +89,11 @@ def _names(config: object) -> object:
 def _kind(config: object) -> Callable[[_Fields], Preprocessing] | None:
     if not isinstance(config, Mapping):
         return None
-    if isinstance(config.get("pretrained_cfg"), Mapping) or any(name in config for name in TIMM_FIELDS):
+    if isinstance(config.get("pretrained_cfg"), Mapping):
         return _of_timm
-    return _of_hugging_face if any(name in config for name in HUGGING_FACE_FIELDS) else None
+    if any(name in config for name in HUGGING_FACE_FIELDS):
+        return _of_hugging_face
+    return _of_timm if any(name in config for name in TIMM_FIELDS) else None
 
 
 _NEEDED = object()
@@ -160,8 +159,10 @@ def _is_input_size(value: Any) -> bool:
 
 
 def _of_hugging_face(fields: _Fields) -> Preprocessing:
-    for name in FORBIDDEN:
-        fields.get(name, lambda value: value is False, "false: this step is not known here", False)
+    for name in fields.values:
+        if str(name).startswith("do_") and name not in KNOWN_STEPS + IDLE_STEPS:
+            fields.get(name, lambda value: value is False, "false: this step is not known here", False)
+    fields.get("crop_pct", lambda value: False, "null: it is not known here beside a size", None)
     cut = fields.flag("do_center_crop", "crop_size" in fields.values)
     size = fields.get("size", _is_hugging_face_size, 'a number, {"shortest_edge"} or {"height", "width"}')
     fields.get("do_resize", lambda value: value is True, "true: inputs of any size are not known here", True)

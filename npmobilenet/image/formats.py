@@ -159,8 +159,7 @@ def unreadable_suffixes() -> set[str]:
     if image_module is None:
         return set(IMAGE_SUFFIXES)
     with _FILLING:
-        known = image_module.registered_extensions()
-    readable = {suffix for suffix, kind in known.items() if kind in image_module.OPEN}
+        readable = set(image_module.registered_extensions())
     readable.update(suffix for plugin in PLUGINS if plugin.is_installed() for suffix in plugin.suffixes)
     return set(IMAGE_SUFFIXES) - readable
 

@@ -15,6 +15,7 @@ from npmobilenet.errors import ImageError, NpmobilenetError
 from npmobilenet.image.arrays import rgb_array
 from npmobilenet.image.formats import is_pillow_image, let_pillow_open, open_image
 from npmobilenet.image.pixels import rgb_of
+from npmobilenet.image.preprocessing import DECODINGS
 from npmobilenet.text import shown
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def read_image(
     In memory are Pillow's image, 4 bytes a pixel (palettes and grey 1, 16-bit grey 2), the result, 3 bytes a pixel, and
     what Pillow's decoder of that format needs for itself.
     """
+    if decode not in DECODINGS:
+        raise ValueError(f"decode must be one of {', '.join(DECODINGS)}, got {shown(decode)}")
     if isinstance(source, np.ndarray):
         return rgb_array(source, decode)
     limit = _limit(max_pixels)
