@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.checkpoints import export_weights
+    from npmobilenet.errors import AssumptionWarning
     from npmobilenet.image import Preprocessing
     from npmobilenet.model import Model, Prediction, load
 
-__all__ = ["ARCHITECTURES", "Model", "Prediction", "Preprocessing", "__version__", "export_weights", "load"]
+__all__ = [
+    "ARCHITECTURES",
+    "AssumptionWarning",
+    "Model",
+    "Prediction",
+    "Preprocessing",
+    "__version__",
+    "export_weights",
+    "load",
+]
 __version__ = "0.1.0"
 
 _here = Path(__file__).parent
@@ -21,6 +31,7 @@ if not (_here / "kernels").is_dir():
 # Imported when first asked for, so that the command line starts, and can be interrupted, before NumPy is there.
 _MODULES = {
     "ARCHITECTURES": "architectures",
+    "AssumptionWarning": "errors",
     "Model": "model",
     "Prediction": "model",
     "Preprocessing": "image",

@@ -17,5 +17,13 @@ class DownloadError(NpmobilenetError, OSError):
     """A download failed or did not arrive intact."""
 
 
+class AssumptionWarning(UserWarning):
+    """A checkpoint was read under an assumption that nothing in the file confirms, or not all of it was read.
+
+    `npmobilenet.load` warns once for each, in one line; `Model.provenance` has them too. To silence them:
+    ``warnings.simplefilter("ignore", npmobilenet.AssumptionWarning)``.
+    """
+
+
 class MissingDependencyError(NpmobilenetError, ImportError):
     """An optional library is needed for what was asked; the text says which extra installs it."""

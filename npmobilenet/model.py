@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,16 +12,18 @@ import numpy as np
 
 from npmobilenet.architectures import Architecture, get_architecture
 from npmobilenet.checkpoints import read_checkpoint
-from npmobilenet.checkpoints.fit import fit
 from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.checkpoints.settle import settle
 from npmobilenet.counts import Counts, count
 from npmobilenet.dlpack import host_array
 from npmobilenet.engine import BACKENDS, Engine
-from npmobilenet.errors import CheckpointError
+from npmobilenet.errors import AssumptionWarning, CheckpointError
 from npmobilenet.graph import Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
+from npmobilenet.provenance import Provenance
+from npmobilenet.text import printable
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
@@ -46,7 +48,11 @@ def load(
     num_classes: int | None = None,
     padding: str | None = None,
     bn_eps: float | None = None,
+    activation: str | None = None,
+    layout: str | None = None,
+    prefix: str | None = None,
     classes: Sequence[str] | None = None,
+    multi_label: bool | None = None,
     preprocessing: Preprocessing | None = None,
     threads: int | None = None,
     backend: str = "cpu",
@@ -64,21 +70,28 @@ def load(
     width : float, optional
         Width multiplier; read off the tensors' shapes if None.
     num_classes : int, optional
-        Read off the classifier's shape if None.
+        Read off the classifier's shape if None; 0: without a classifier, for features alone.
     padding : {"symmetric", "same"}, optional
-        Of the convolutions: PyTorch's symmetric zeros, or TensorFlow's SAME. A checkpoint does not tell; the
-        default is what the checkpoint's metadata says, else what is usual where its tensors are named so:
-        "symmetric", but for efficientnet-pytorch's names "same".
+        Of the convolutions: PyTorch's symmetric zeros, or TensorFlow's SAME. Tensors do not tell; the default is
+        what the checkpoint's metadata or a ``config.json`` beside it says, else what is usual where tensors are
+        named so (docs/checkpoints.md).
     bn_eps : float, optional
-        Of the batch norms: what the metadata says, else likewise: PyTorch's 1e-5, but 1e-3 with
-        efficientnet-pytorch's names and in torchvision's MobileNetV3 and EfficientNet-B5 to B7. (Networks that
-        timm took from TensorFlow, "tf_...", have the names of the others: give "same" and 1e-3.)
+        Of the batch norms: likewise.
+    activation : {"relu", "relu6", "swish", "hard_swish"}, optional
+        Of the layers where the paper's table names none: likewise.
+    layout : {"imagenet", "cifar"}, optional
+        The strides of a MobileNetV2, where names and shapes do not tell: "cifar" for images of 32x32.
+    prefix : str, optional
+        What the names of the network's tensors begin with ("encoder."), if the file holds several networks; found
+        if None.
     classes : sequence of str, optional
         Names of the outputs: what the metadata says, else ImageNet's for 1000 outputs (after "background" for
         1001), else "class 0", ...
+    multi_label : bool, optional
+        Whether several outputs may be right of one photograph: each then has a probability of its own.
     preprocessing : Preprocessing, optional
-        How a photograph becomes an input: what the metadata says, else torchvision's for ImageNet at the
-        architecture's resolution.
+        How a photograph becomes an input: what the metadata or a file beside it says, else what the publisher of
+        such names declares, else torchvision's for ImageNet at the architecture's resolution.
     threads : int, optional
         Default of every call; all CPUs that this process may use if None.
     backend : {"cpu", "cuda", "njit", "reference"}
@@ -99,6 +112,11 @@ def load(
         If an option is out of range.
     MissingDependencyError
         If the backend is "cuda" and there is no GPU, or a package is missing.
+
+    Warns
+    -----
+    AssumptionWarning
+        Of what the file does not tell though networks differ in it, and of tensors left out; once for each.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -111,28 +129,40 @@ def load(
         if entry or Path(source).exists() or Path(source).name != str(source):
             raise
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
-    info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, str(source))
-    fitted = fit(
-        checkpoint.tensors,
+    info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
+    settled = settle(
+        checkpoint,
+        info,
+        printable(source),
         architecture=architecture,
         width=width,
         num_classes=num_classes,
-        padding=_first(padding, info.padding),
-        bn_eps=_first(bn_eps, info.bn_eps),
-        where=str(source),
+        padding=padding,
+        bn_eps=bn_eps,
+        activation=activation,
+        layout=layout,
+        prefix=prefix,
+        classes=classes,
+        multi_label=multi_label,
+        preprocessing=preprocessing,
     )
-    outputs = fitted.graph.nodes[-1]["channels"]
+    for note in settled.notes:
+        warnings.warn(f"{printable(source)}: {note}", AssumptionWarning, stacklevel=2)
+    fitted = settled.fitted
     return Model(
         fitted.graph,
         fitted.weights,
         architecture=fitted.architecture.name,
         width=fitted.width,
-        classes=class_names(outputs, _first(classes, info.classes)),
-        preprocessing=_first(preprocessing, info.preprocessing, _usual_preprocessing(fitted.architecture)),
+        classes=class_names(settled.outputs, settled.classes),
+        multi_label=settled.multi_label,
+        preprocessing=settled.preprocessing,
         threads=threads,
         backend=backend,
         dtype=dtype,
         source=str(source),
+        definition=fitted.architecture,
+        provenance=settled.provenance,
     )
 
 
@@ -147,10 +177,16 @@ class Model:
     architecture : str
     width : float
     classes : tuple of str
-        Names of the outputs.
+        Names of the outputs; none if the weights have no classifier.
+    multi_label : bool
+        Whether each output has a probability of its own.
     preprocessing : Preprocessing
         How a photograph becomes an input.
     graph : Graph
+    definition : Architecture or None
+        The network's table, as its weights' publisher builds it.
+    provenance : Provenance
+        What was decided when the weights were loaded: name to (value, reason).
     backend, dtype : str
     threads : int
         Default number of threads.
@@ -166,20 +202,26 @@ class Model:
         architecture: str,
         width: float = 1.0,
         classes: Sequence[str] | None = None,
+        multi_label: bool = False,
         preprocessing: Preprocessing | None = None,
         threads: int | None = None,
         backend: str = "cpu",
         dtype: str = "float32",
         source: str = "",
+        definition: Architecture | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         self.graph = graph
         self.architecture = architecture
         self.width = width
-        self.classes = class_names(graph.nodes[-1]["channels"], classes)
+        self.classes = class_names(graph["classifier"]["channels"] if "classifier" in graph.blocks else 0, classes)
+        self.multi_label = multi_label
         self.preprocessing = preprocessing or IMAGENET
         self.threads = _checked_threads(available_cpus() if threads is None else threads)
         self.backend, self.dtype = backend, dtype
         self.source = source
+        self.definition = definition
+        self.provenance = Provenance() if provenance is None else provenance
         self._weights = dict(weights)
         self._engine = Engine(graph, self._weights, backend, dtype)
 
@@ -223,8 +265,9 @@ class Model:
         Raises
         ------
         ValueError
-            If the array is not of that kind.
+            If the array is not of that kind, or the weights have no classifier.
         """
+        self._require_classifier()
         return self._run(x, None, threads)
 
     def features(
@@ -252,6 +295,13 @@ class Model:
             If the array is not of that kind or there is no such block.
         """
         return self._run(x, block, threads)
+
+    def _require_classifier(self) -> None:
+        if "classifier" not in self.graph.blocks:
+            raise CheckpointError(
+                f"{printable(self.source)}: has no classifier, so that there are no logits; features(x) gives what one "
+                "would read"
+            )
 
     def _run(self, x: np.ndarray | Any, output: str | None, threads: int | None) -> np.ndarray | DeviceArray:
         x = _checked_input(x, self.graph.in_channels, self.backend)
@@ -296,6 +346,7 @@ class Model:
         """
         if not (isinstance(top, (int, np.integer)) and top >= 1):
             raise ValueError(f"top must be an integer >= 1, got {top!r}")
+        self._require_classifier()
         if not isinstance(images, (list, tuple)):
             return self.classify([images], top, threads=threads)[0]
         predictions = []
@@ -307,6 +358,8 @@ class Model:
     def top(self, logits: np.ndarray, k: int = 5) -> list[list[Prediction]]:
         """Name the ``k`` most probable classes of each row of logits, the most probable first.
 
+        With a single output, or with several labels, an output's probability is its own: the sigmoid.
+
         Parameters
         ----------
         logits : array (N, classes)
@@ -317,16 +370,21 @@ class Model:
         ValueError
             If the largest logit of a row is no finite number.
         """
+        self._require_classifier()
         logits = np.asarray(logits, np.float64)
         highest = logits.max(axis=1, keepdims=True)
         if not np.isfinite(highest).all():
             row = int(np.argmin(np.isfinite(highest[:, 0])))
+            where = f" of row {row}" if len(logits) > 1 else ""
             raise ValueError(
-                f"no class can be named: the largest logit of row {row} is {highest[row, 0]}; weights or input are "
-                "damaged, or too large for float32"
+                f"no class can be named: the largest logit{where} is {highest[row, 0]}; weights or input are damaged, or "
+                "too large for float32"
             )
-        powers = np.exp(logits - highest)
-        probabilities = powers / powers.sum(axis=1, keepdims=True)
+        if self.multi_label or len(self.classes) == 1:
+            probabilities = np.exp(-np.logaddexp(0, -logits))  # the sigmoid, without overflow
+        else:
+            powers = np.exp(logits - highest)
+            probabilities = powers / powers.sum(axis=1, keepdims=True)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [
             [Prediction(self.classes[i], float(row[i]), int(i)) for i in best]
@@ -337,17 +395,6 @@ class Model:
         """Count parameters, multiply-adds and memory, for the weights' own image size by default."""
         size = self.preprocessing.crop
         return count(self.graph, (height or size[0], width or height or size[1]))
-
-
-def _usual_preprocessing(architecture: Architecture) -> Preprocessing:
-    """torchvision's for ImageNet, in the proportions of 256 to 224."""
-    size = architecture.resolution
-    return replace(IMAGENET, resize=round(size * 256 / 224), crop=(size, size))
-
-
-def _first(*values: Any) -> Any:
-    """The first that is known."""
-    return next((value for value in values if value is not None), None)
 
 
 def _checked_threads(threads: int) -> int:

@@ -80,9 +80,8 @@ def folded_parameters(
     bias : float64 array (C_out,)
     """
     parts = [weights[f"{node.name}.{name}"].astype(np.float64) for name in node.parameters if name.endswith("weight")]
-    bias = np.zeros(sum(map(len, parts)))
-    if "bias" in node.parameters:
-        bias = weights[f"{node.name}.bias"].astype(np.float64)
+    biases = [weights[f"{node.name}.{name}"].astype(np.float64) for name in node.parameters if name.endswith("bias")]
+    bias = np.concatenate(biases) if biases else np.zeros(sum(map(len, parts)))
     norm = node.attributes.get("norm")
     if norm:
         gamma, beta, mean, variance = (

@@ -67,9 +67,9 @@ def dimensions(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def plural(number: int, thing: str) -> str:
-    """Such as ``1 thread``, ``2 threads``."""
-    return f"{number} {thing}{'s' * (number != 1)}"
+def plural(number: int, thing: str, things: str = "") -> str:
+    """Such as ``1 thread``, ``2 threads``; ``things`` where an s does not do."""
+    return f"{number} {thing if number == 1 else things or thing + 's'}"
 
 
 def megabytes(size: int | None) -> str:

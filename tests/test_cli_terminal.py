@@ -12,6 +12,7 @@ import warnings
 import pytest
 
 from npmobilenet.cli import main, terminal, warmup
+from npmobilenet.errors import AssumptionWarning
 from npmobilenet.text import to_json
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell and signals")
@@ -97,11 +98,13 @@ def test_an_interrupt_where_nothing_can_be_raised_is_not_lost(capsys):
 
 def test_warnings_are_lines(capsys):
     def command():
-        warnings.warn("something\nis assumed", UserWarning, stacklevel=1)
+        warnings.warn("something\nis assumed", AssumptionWarning, stacklevel=1)
+        warnings.warn("something is odd", UserWarning, stacklevel=1)
         return 0
 
     assert terminal.run(command) == 0
-    assert capsys.readouterr().err == "npmobilenet: something is assumed\n"
+    lines = ["npmobilenet: note: something is assumed", "npmobilenet: warning: something is odd"]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 INTERRUPTED_WRITING = """

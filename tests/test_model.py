@@ -11,7 +11,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.checkpoints.key_maps import Naming
+from npmobilenet.checkpoints.fit import naming
 from npmobilenet.engine import Engine
 from tests.conftest import compiled_only, photo, reference
 from tests.data.make_random_networks import NETWORKS, network_input
@@ -77,9 +77,9 @@ def test_every_block_against_torchvision(mobilenet_v2):
 def test_other_widths_sizes_and_names_against_pytorch(name, tmp_path):
     """Random weights, saved under the source's names; architecture, width and classes read off the file."""
     architecture, source, width, classes, size, padding, eps, seed = NETWORKS[name]
-    definition = get_architecture(architecture)
-    graph = definition.graph(width, classes, padding, eps)
-    keys = Naming(definition, source).keys(graph)
+    names = naming(architecture, source)
+    graph = names.architecture.graph(width, classes, padding, eps)
+    keys = names.keys(graph)
     path = tmp_path / "weights.safetensors"
     npmobilenet.export_weights({keys[key]: value for key, value in random_weights(graph, seed).items()}, path)
     model = npmobilenet.load(path, padding=padding, bn_eps=eps)

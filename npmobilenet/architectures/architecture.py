@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from npmobilenet.architectures.blocks import DEPTHWISE_KINDS, Block, Builder, Row, Squeeze, name_blocks
+from npmobilenet.architectures.blocks import (
+    DEPTHWISE_KINDS,
+    Block,
+    Builder,
+    Conventions,
+    Row,
+    Squeeze,
+    name_blocks,
+    name_outside,
+)
 from npmobilenet.geometry import PaddingSpec
 from npmobilenet.graph import Graph
 
@@ -30,6 +40,8 @@ class Architecture:
         Of every convolution but linear bottlenecks, where its row does not name one.
     squeeze : Squeeze
         How its blocks squeeze and excite, if they do.
+    conventions : Conventions
+        What implementations decide for themselves.
     width, depth : float
         What makes it of the table (1905.11946, section 3.3): multiply the channels, and the repeats, rounded up.
     resolution : int
@@ -41,6 +53,7 @@ class Architecture:
     rows: tuple[str, ...]
     activation: str
     squeeze: Squeeze = field(default_factory=Squeeze)
+    conventions: Conventions = field(default_factory=Conventions)
     width: float = 1.0
     depth: float = 1.0
     resolution: int = 224
@@ -62,8 +75,7 @@ class Architecture:
         Parameters
         ----------
         width : float
-            Width multiplier, on top of the architecture's own; channels are rounded to multiples of 8
-            (`blocks.round_channels`).
+            Width multiplier, on top of the architecture's own; channels are rounded as the conventions say.
         num_classes : int
         padding : {"symmetric", "same"}
         bn_eps : float
@@ -82,8 +94,45 @@ class Architecture:
             raise ValueError(f"padding must be 'symmetric' (PyTorch) or 'same' (TensorFlow), got {padding!r}")
         if not (isinstance(bn_eps, (int, float)) and 0 < bn_eps < 1):
             raise ValueError(f"bn_eps must be a number between 0 and 1 (1e-5 or 1e-3), got {bn_eps!r}")
-        builder = Builder(self.width * width, int(num_classes), self.activation, padding, float(bn_eps), self.squeeze)
-        return builder.build(self.blocks)
+        of_network = (self.activation, padding, float(bn_eps), self.squeeze, self.conventions)
+        return Builder(self.width * width, int(num_classes), *of_network).build(self.blocks)
+
+    def varied(
+        self,
+        rows: Mapping[str, str | tuple[str, ...]],
+        squeeze: Mapping[str, Any] | None = None,
+        conventions: Mapping[str, Any] | None = None,
+        activation: str | None = None,
+    ) -> Architecture:
+        """Return a variant of this network, as an implementation or a training set wants it.
+
+        Parameters
+        ----------
+        rows : mapping
+            A key chooses rows: ``"stem"``, ``"head"``, ``"pool"``, ``"hidden"``, ``"classifier"``, ``"first"`` (the
+            first row of blocks), a kind of row, or channels such as ``"c24"``. Its value: words to append to these
+            rows (`blocks` has the language), or a tuple of the rows that stand in their place.
+        squeeze, conventions : mapping, optional
+            Fields of `Squeeze` and `Conventions`.
+        activation : str, optional
+        """
+        varied: list[str] = []
+        for number, text in enumerate(self.rows):
+            row = Row.parse(text)
+            place = name_outside(row, not number) or ("first" if number == 1 else "")
+            changes = [rows[key] for key in (row.kind, place, f"c{row.channels}") if key in rows]
+            instead = [change for change in changes if isinstance(change, tuple)]
+            if instead:
+                varied += instead[0]
+            else:
+                varied.append("_".join([text, *changes]))
+        return replace(
+            self,
+            rows=tuple(varied),
+            squeeze=replace(self.squeeze, **(squeeze or {})),
+            conventions=replace(self.conventions, **(conventions or {})),
+            activation=activation or self.activation,
+        )
 
     def with_mixed(
         self,

@@ -9,7 +9,7 @@ MixNet: a kind followed by its numbers.
                                    (MobileNetV1, 1704.04861 section 3.1)
 ``inverted_r2_k3_s2_e6_c24``       inverted residual: expand, depthwise k×k, project; the projection has no
                                    activation (MobileNetV2, 1801.04381 section 3); no expansion where e is 1
-``pool``                           global average pooling
+``pool``                           global average pooling, and an activation if the row names one
 ``linear_c1280``                   linear layer with bias and activation (MobileNetV3, 1905.02244 section 5.1)
 ``linear``                         the classifier, with bias
 =================================  ===========================================================================
@@ -22,16 +22,24 @@ MixNet: a kind followed by its numbers.
                                    ``exponential`` or the parts, ``g24.12.12``
 ``dilated``                        at stride 1 each k×k kernel is 3×3 with dilation (k - 1) / 2 instead
 ``s2``                             stride
+``pad1``                           zeros on each side of a dense convolution, where they are not the padding's
 ``e6``, ``e4.5``                   expanded channels per input channel, rounded as all channels are
+``expands``                        the expansion is there even where e is 1
 ``a1.1``, ``p1.1``                 the expansion (a) or the projection (p) in two groups
 ``se0.25``                         squeeze-and-excitation (1709.01507) after the depthwise convolution, with
                                    this part of the channels that :class:`Squeeze` says
 ``c24``                            output channels at width 1; ``wide``: a width multiplier below 1 leaves
-                                   them alone; ``fixed``: every one does
+                                   them alone; ``fixed``: every one does; ``scaled``: none does
 ``relu``, ``relu6``, ``swish``,    activation, where it is not the network's
 ``hardswish``
 ``noskip``                         no residual add
+``shortcut``                       where the stride is 1 and the channels change, a pointwise convolution and
+                                   batch norm lead around the block
+``shortcuts``                      likewise wherever the stride is 1, and with a ReLU
 =================================  ===========================================================================
+
+Of two tokens that say the same thing the later counts, so that a variant of a network is its rows with words
+appended (`Architecture.varied`).
 """
 
 from __future__ import annotations
@@ -66,6 +74,7 @@ _NUMBERS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
     "k": ("kernels", _integers, _dotted),
     "g": ("partition", _integers, _dotted),
     "s": ("stride", int, str),
+    "pad": ("pad", int, str),
     "e": ("expansion", float, "{:g}".format),
     "a": ("expand_groups", _groups, lambda groups: _dotted((1,) * groups)),
     "p": ("project_groups", _groups, lambda groups: _dotted((1,) * groups)),
@@ -75,6 +84,8 @@ _NUMBERS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
 _WORDS: dict[str, tuple[str, Any]] = {
     "exponential": ("exponential", True),
     "dilated": ("dilated", True),
+    "expands": ("expands", True),
+    "scaled": ("width_from", 0.0),
     "wide": ("width_from", 1.0),
     "fixed": ("width_from", None),
     "relu": ("activation", "relu"),
@@ -82,6 +93,8 @@ _WORDS: dict[str, tuple[str, Any]] = {
     "swish": ("activation", "swish"),
     "hardswish": ("activation", "hard_swish"),
     "noskip": ("skip", False),
+    "shortcut": ("shortcut", "changed"),
+    "shortcuts": ("shortcut", "every"),
 }
 
 
@@ -96,7 +109,9 @@ class Row:
     exponential: bool = False
     dilated: bool = False
     stride: int = 1
+    pad: int | None = None
     expansion: float = 1.0
+    expands: bool = False
     expand_groups: int = 1
     project_groups: int = 1
     squeeze: float = 0.0
@@ -105,6 +120,8 @@ class Row:
     """A width multiplier below this counts as this; None: any counts as 1."""
     activation: str | None = None
     skip: bool = True
+    shortcut: str | None = None
+    """Which blocks of stride 1 have a convolution around them: those whose channels are "changed", or "every" one."""
 
     @classmethod
     def parse(cls, text: str) -> Row:
@@ -143,11 +160,17 @@ class Row:
             value = getattr(self, name)
             if value != defaults[name]:
                 tokens.append(letter + write(value))
-        return "_".join(tokens + [word for word, (name, value) in _WORDS.items() if getattr(self, name) == value])
+        words = {word: name for word, (name, value) in _WORDS.items() if getattr(self, name) == value}
+        return "_".join(tokens + [word for word, name in words.items() if getattr(self, name) != defaults[name]])
 
-    def scaled_channels(self, width: float) -> int:
+    @property
+    def has_expansion(self) -> bool:
+        """Whether an inverted residual begins with a pointwise convolution."""
+        return self.expands or self.expansion != 1
+
+    def scaled_channels(self, width: float, rounding: str = "nearest") -> int:
         """Output channels under a width multiplier."""
-        return round_channels(self.channels * (1.0 if self.width_from is None else max(self.width_from, width)))
+        return ROUNDINGS[rounding](self.channels, 1.0 if self.width_from is None else max(self.width_from, width))
 
 
 DEPTHWISE_KINDS = ("separable", "inverted")  # with a depthwise convolution
@@ -165,11 +188,18 @@ class Squeeze:
     activation : str or None
         Between the two linear layers; None: the block's.
     gate : {"sigmoid", "hard_sigmoid"}
+    place : {"after", "before", "projected"}
+        After the depthwise convolution's activation; before it in blocks that expand; or after the projection,
+        whose channels it then counts and scales.
+    rounding : str
+        Of the part of the expanded channels, one of `ROUNDINGS`.
     """
 
     expanded: bool = False
     activation: str | None = None
     gate: str = "sigmoid"
+    place: str = "after"
+    rounding: str = "nearest"
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
@@ -180,6 +210,42 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+# How a table's channels become a network's under a width multiplier.
+ROUNDINGS: dict[str, Callable[[float, float], int]] = {
+    "nearest": lambda channels, width: round_channels(channels * width),
+    "nearest, by 4 at width 0.1": lambda channels, width: round_channels(channels * width, 4 if width == 0.1 else 8),
+    "up": lambda channels, width: ceil(channels * width / 8) * 8,
+    "down": lambda channels, width: int(channels * width),
+    "down, at least 8": lambda channels, width: max(int(channels * width), 8),
+}
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What an implementation of a paper's table decides for itself, and its weights depend on.
+
+    Attributes
+    ----------
+    rounding : str
+        Of channels under a width multiplier, one of `ROUNDINGS`.
+    expansion_of : {"block", "table"}
+        What the ratio of an expansion multiplies: the block's input channels, or the table's, and then the width
+        multiplier scales the product.
+    bias : bool
+        Whether convolutions have a bias before their batch norm.
+    norms : bool
+        Whether there are batch norms; without, they are folded into convolutions with a bias.
+    linear_eps : float, optional
+        Of the batch norms that no activation follows, where it is not that of the others.
+    """
+
+    rounding: str = "nearest"
+    expansion_of: str = "block"
+    bias: bool = False
+    norms: bool = True
+    linear_eps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +277,7 @@ def name_blocks(rows: Sequence[Row], depth: float = 1.0) -> list[Block]:
     for row in rows:
         for repeat in range(1 if row.repeats is None else ceil(depth * row.repeats)):
             stride = row.stride if repeat == 0 else 1
-            name = _name_outside(row, first=not blocks)
+            name = name_outside(row, first=not blocks)
             if name:
                 blocks.append(Block(name, row, stride))
                 continue
@@ -222,7 +288,7 @@ def name_blocks(rows: Sequence[Row], depth: float = 1.0) -> list[Block]:
     return blocks
 
 
-def _name_outside(row: Row, first: bool) -> str | None:
+def name_outside(row: Row, first: bool) -> str | None:
     """The name of what is not one of the numbered blocks."""
     if row.kind == "pool":
         return "pool"
@@ -250,6 +316,7 @@ class Builder:
     bn_eps : float
         Added to a batch norm's variance: 1e-5 in PyTorch, 1e-3 in TensorFlow.
     squeeze : Squeeze
+    conventions : Conventions
     """
 
     width: float
@@ -258,19 +325,22 @@ class Builder:
     padding: PaddingSpec
     bn_eps: float
     squeeze: Squeeze = Squeeze()
+    conventions: Conventions = Conventions()
     in_channels: int = 3
     nodes: list[Node] = field(default_factory=list)
 
     def build(self, blocks: Sequence[Block]) -> Graph:
         """Return the graph of these blocks."""
         self.channels, self.last = self.in_channels, "input"
+        self.table_channels = self.in_channels  # those of the table, before the block that is being built
         for block in blocks:
             self.block, self.function = block.name, block.row.activation or self.activation
-            channels = block.row.scaled_channels(self.width)
+            channels = block.row.scaled_channels(self.width, self.conventions.rounding)
             try:
                 _KINDS[block.row.kind](self, block.row, channels, block.stride)
             except ValueError as error:
                 raise ValueError(f"{block.name} ({block.row}): {error}") from None
+            self.table_channels = block.row.channels or self.table_channels
         return Graph(tuple(self.nodes), self.in_channels)
 
     def _add(self, name: str, operation: str, inputs: tuple[str, ...] = (), **rest: dict) -> None:
@@ -280,24 +350,29 @@ class Builder:
     def _normalised(
         self, name: str, operation: str, channels: int, parameters: dict, *, active: bool = True, **attributes: Any
     ) -> None:
-        """Add a convolution without bias, its batch norm and, unless it is linear, its activation."""
+        """Add a convolution, its batch norm and, unless it is linear, its activation."""
         attributes = {"channels": channels, "stride": (1, 1), "padding": self.padding, **attributes}
+        if self.conventions.bias or not self.conventions.norms:
+            biases = {weight.replace("weight", "bias"): shape[:1] for weight, shape in parameters.items()}
+            parameters = parameters | biases
         self._add(name, operation, parameters=parameters, attributes=attributes)
-        statistics = ("weight", "bias", "running_mean", "running_var")
-        self._add(
-            f"{name}.norm",
-            "batch_norm",
-            parameters=dict.fromkeys(statistics, (channels,)),
-            attributes={"eps": self.bn_eps},
-        )
+        if self.conventions.norms:
+            statistics = ("weight", "bias", "running_mean", "running_var")
+            eps = self.bn_eps if active or self.conventions.linear_eps is None else self.conventions.linear_eps
+            self._add(
+                f"{name}.norm",
+                "batch_norm",
+                parameters=dict.fromkeys(statistics, (channels,)),
+                attributes={"eps": eps},
+            )
         if active:
             self._activation(name)
         self.channels = channels
 
-    def _activation(self, name: str) -> None:
-        self._add(f"{name}.activation", "activation", attributes={"function": self.function})
+    def _activation(self, name: str, function: str | None = None) -> None:
+        self._add(f"{name}.activation", "activation", attributes={"function": function or self.function})
 
-    def _dense(self, name: str, channels: int, kernel: int, stride: int) -> None:
+    def _dense(self, name: str, row: Row, channels: int, kernel: int, stride: int) -> None:
         self._normalised(
             name,
             "conv2d",
@@ -305,6 +380,7 @@ class Builder:
             {"weight": (channels, self.channels, kernel, kernel)},
             kernel=(kernel, kernel),
             stride=(stride, stride),
+            padding=self.padding if row.pad is None else row.pad,
             dilation=(1, 1),
             groups=1,
         )
@@ -326,7 +402,7 @@ class Builder:
             groups=groups,
         )
 
-    def _depthwise(self, name: str, row: Row, stride: int) -> None:
+    def _depthwise(self, name: str, row: Row, stride: int, active: bool = True) -> None:
         channels, sizes, rates = self.channels, row.kernels, (1,) * len(row.kernels)
         if row.dilated:
             if any(size < 3 or size % 2 == 0 for size in sizes):
@@ -342,12 +418,16 @@ class Builder:
             shapes = [(width, 1, *kernel) for width, kernel in zip(partition, kernels, strict=True)]
             parameters = {f"{group}.weight": shape for group, shape in enumerate(shapes)}
             window = {"kernels": tuple(kernels), "dilations": tuple(dilations), "partition": partition}
-        self._normalised(name, operation, channels, parameters, **window, stride=(stride, stride), groups=channels)
+        window |= {"stride": (stride, stride), "groups": channels}
+        self._normalised(name, operation, channels, parameters, active=active, **window)
 
     def _squeeze_excite(self, row: Row, in_channels: int) -> None:
         """1709.01507, section 3: the mean over the pixels, through two linear layers, scales each channel."""
         channels, squeeze = self.channels, self.squeeze
-        reduced = round_channels(channels * row.squeeze) if squeeze.expanded else round(in_channels * row.squeeze)
+        if squeeze.expanded:
+            reduced = ROUNDINGS[squeeze.rounding](channels, row.squeeze)
+        else:
+            reduced = round(in_channels * row.squeeze)
         self._add(
             f"{self.block}.squeeze",
             "squeeze_excite",
@@ -367,28 +447,53 @@ class Builder:
 
     def _conv(self, row: Row, channels: int, stride: int) -> None:
         (kernel,) = row.kernels
-        if kernel == 1 and stride == 1:
+        if (kernel, stride, row.pad) == (1, 1, None):
             self._pointwise(self.block, channels)
         else:
-            self._dense(self.block, channels, kernel, stride)
+            self._dense(self.block, row, channels, kernel, stride)
 
     def _separable(self, row: Row, channels: int, stride: int) -> None:
         self._depthwise(f"{self.block}.depthwise", row, stride)
         self._pointwise(f"{self.block}.pointwise", channels)
 
     def _inverted(self, row: Row, channels: int, stride: int) -> None:
-        block, shortcut, in_channels = self.block, self.last, self.channels
-        if row.expansion != 1:
-            self._pointwise(f"{block}.expand", round_channels(in_channels * row.expansion), row.expand_groups)
-        self._depthwise(f"{block}.depthwise", row, stride)
-        if row.squeeze:
+        block, before, in_channels, squeeze = self.block, self.last, self.channels, self.squeeze
+        around = stride == 1 and (row.shortcut == "every" or (row.shortcut and in_channels != channels))
+        shortcut = self._shortcut(row, channels) if around else before
+        self.last, self.channels = before, in_channels
+        if row.has_expansion:
+            self._pointwise(f"{block}.expand", self._expanded(row), row.expand_groups)
+        squeezed_first = bool(row.squeeze) and squeeze.place == "before" and row.has_expansion
+        self._depthwise(f"{block}.depthwise", row, stride, active=not squeezed_first)
+        if row.squeeze and squeeze.place != "projected":
             self._squeeze_excite(row, in_channels)
+        if squeezed_first:
+            self._activation(self.last)
         self._pointwise(f"{block}.project", channels, row.project_groups, active=False)
-        if row.skip and stride == 1 and in_channels == channels:
+        if row.squeeze and squeeze.place == "projected":
+            self._squeeze_excite(row, in_channels)
+        if around or (row.skip and stride == 1 and in_channels == channels):
             self._add(f"{block}.add", "add", (self.last, shortcut))
+
+    def _shortcut(self, row: Row, channels: int) -> str:
+        """The convolution around a block, and the name of its output."""
+        name = f"{self.block}.shortcut"
+        self._pointwise(name, channels, active=False)
+        if row.shortcut == "every":
+            self._activation(name, "relu")
+        return self.last
+
+    def _expanded(self, row: Row) -> int:
+        """The channels of an expansion."""
+        scale = ROUNDINGS[self.conventions.rounding]
+        if self.conventions.expansion_of == "block":
+            return scale(self.channels * row.expansion, 1.0)
+        return scale(round_channels(self.table_channels * row.expansion), self.width)
 
     def _pool(self, row: Row, channels: int, stride: int) -> None:
         self._add("pool", "global_average_pool")
+        if row.activation:
+            self._activation("pool")
 
     def _linear(self, row: Row, channels: int, stride: int) -> None:
         channels = channels if row.channels else self.num_classes

@@ -1,19 +1,35 @@
-"""From the tensors of a checkpoint to a network: which one it is, and its weights under our names."""
+"""From the tensors of a checkpoint to a network: which one it is, and its weights under our names.
+
+1. `find_network` compares the names with those of all dialects, under every prefix that one of them can have. Names
+   that several dialects share are told apart by shapes.
+2. The head is looked for among what is left (`heads`).
+3. `Found.fit` builds the graph and takes the weights, or lists what does not fit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from npmobilenet.architectures import ARCHITECTURES, Architecture, get_architecture
 from npmobilenet.architectures.blocks import Row
-from npmobilenet.checkpoints.key_maps import Naming, identify, layers
+from npmobilenet.checkpoints.dialects import DIALECTS
+from npmobilenet.checkpoints.heads import Head, HeadFinder
+from npmobilenet.checkpoints.key_maps import LAYOUTS, LINEAR_BLOCKS, Dialect, Naming, kernels
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph, Shape
+from npmobilenet.text import listed, quote
 
-STANDARD_WIDTHS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4)
+STANDARD_WIDTHS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4, 0.1)
+LONGEST_NAME = 8  # parts of a module's name in any dialect
+HEAD_MODULES = 4  # so many modules that no dialect knows may still be a head of another name
+BIASES = ("hidden.bias", "classifier.bias", "squeeze.reduce.bias", "squeeze.expand.bias")
+"""Of linear layers; where none of a kind is in the file, it was made without, and they are 0."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +39,9 @@ class Fitted:
     Attributes
     ----------
     architecture : Architecture
+        As the weights' publisher builds it.
     source : str
-        Whose names the checkpoint used.
+        The dialect of the checkpoint's names.
     width : float
     graph : Graph
     weights : dict of str to float32 array
@@ -36,6 +53,121 @@ class Fitted:
     width: float
     graph: Graph
     weights: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A network found in a checkpoint.
+
+    Attributes
+    ----------
+    naming : Naming
+    prefix : str
+        What its names begin with in the file.
+    width : float
+    folded : bool
+        Whether its batch norms are folded into the convolutions.
+    head : Head
+    left_out : tuple of str
+        Keys of the file outside of the network.
+    """
+
+    naming: Naming
+    prefix: str
+    width: float
+    folded: bool
+    head: Head
+    left_out: tuple[str, ...]
+    tensors: Mapping[str, np.ndarray] = field(repr=False)
+    where: str
+
+    @property
+    def dialect(self) -> Dialect:
+        """How its layers are named."""
+        return self.naming.dialect
+
+    def fit(
+        self,
+        padding: str | None = None,
+        bn_eps: float | None = None,
+        num_classes: int | None = None,
+        layout: str | None = None,
+        activation: str | None = None,
+    ) -> Fitted:
+        """Build the graph and take the weights; what is None is as the dialect has it.
+
+        Raises
+        ------
+        CheckpointError
+            If a tensor is missing, left over or misshapen, or has values that no network can have.
+        """
+        architecture = self._architecture(layout, activation)
+        graph = architecture.graph(
+            self.width,
+            num_classes or self.head.outputs or 1,
+            self.dialect.padding if padding is None else padding,
+            self.dialect.bn_eps if bn_eps is None else bn_eps,
+        )
+        return Fitted(architecture, self.dialect.name, self.width, graph, self._weights(graph))
+
+    def _architecture(self, layout: str | None, activation: str | None) -> Architecture:
+        rows: dict[str, Any] = dict(LAYOUTS[layout]) if layout else {}
+        absent = {"hidden": self.head.hidden, "classifier": self.head.classifier}
+        rows |= {block: () for block, module in absent.items() if module is None}
+        if not (rows or self.folded or activation):
+            return self.naming.architecture
+        return self.naming.architecture.varied(rows, {}, {"norms": not self.folded}, activation)
+
+    def _keys(self, graph: Graph) -> dict[str, str]:
+        keys = {name: self.prefix + key for name, key in self.naming.keys(graph).items()}
+        for block, module in (("hidden", self.head.hidden), ("classifier", self.head.classifier)):
+            keys |= {name: f"{module}.{name.rpartition('.')[2]}" for name in keys if name.startswith(f"{block}.")}
+        return keys
+
+    def _weights(self, graph: Graph) -> dict[str, np.ndarray]:
+        keys, shapes, tensors = self._keys(graph), graph.tensors, self.tensors
+        zero = {name for name in _absent_biases(keys, tensors)}
+        expected = set(keys.values())
+        outside = set(self.left_out)
+        problems = {
+            "missing": [
+                f"{quote(key)} {shapes[name]}" for name, key in keys.items() if key not in tensors and name not in zero
+            ],
+            "not part of the network": [
+                f"{quote(key)} {tensor.shape}"
+                for key, tensor in tensors.items()
+                if key not in expected and key not in outside
+            ],
+            "of another shape": [
+                f"{quote(key)}: expected {shapes[name]}, found {tensors[key].shape}"
+                for name, key in keys.items()
+                if key in tensors and not _is_shape(tensors[key].shape, shapes[name])
+            ],
+            "not floating-point": [
+                f"{quote(key)}: {tensors[key].dtype}"
+                for key in keys.values()
+                if key in tensors and tensors[key].dtype.kind != "f"
+            ],
+        }
+        if any(problems.values()):
+            lines = [f"{self.where}: does not fit {self._title(graph)}:"]
+            for title, items in problems.items():
+                if items:
+                    lines += [f"  {len(items)} {title}:", *(f"    {item}" for item in listed(items))]
+            raise CheckpointError("\n".join(lines))
+        weights = {
+            name: np.zeros(shapes[name], np.float32)
+            if name in zero
+            else np.asarray(tensors[key], np.float32).reshape(shapes[name])
+            for name, key in keys.items()
+        }
+        _check_values(weights, keys, self.where)
+        return weights
+
+    def _title(self, graph: Graph) -> str:
+        classes = f", {graph['classifier']['channels']} classes" if "classifier" in graph.blocks else ""
+        prefix = f" below {quote(self.prefix)}" if self.prefix else ""
+        return f"{self.naming.name}, width {self.width:g}{classes}, as {self.dialect.name} names it{prefix}"
 
 
 def fit(
@@ -58,43 +190,262 @@ def fit(
         Read off the names and shapes of the tensors where they are None.
     padding, bn_eps : optional
         Of the graph. A checkpoint of tensors alone does not tell them; where they are None, they are what networks
-        with its naming have (`KeyMap`).
+        with its naming have (`key_maps.Dialect`).
     where : str
         What to call the checkpoint in an error.
 
     Raises
     ------
     CheckpointError
-        If no known network has such tensors, or if a tensor is missing, left over or misshapen: all of them
-        are listed with the shapes expected and found.
+        If no known network has such tensors, or if a tensor is missing, left over or misshapen: they are listed with
+        the shapes expected and found.
     """
-    candidates = ARCHITECTURES if architecture is None else (get_architecture(architecture).name,)
-    fits = [(each, infer_width(each, tensors) if width is None else width) for each in identify(tensors, candidates)]
-    if not fits:
-        some = ", ".join(list(tensors)[:3])
-        raise CheckpointError(
-            f"{where}: its tensors ({len(tensors)}: {some}, ...) are not those of {', '.join(candidates)} "
-            f"as torchvision or timm name them"
-        )
-    naming, width = max(fits, key=lambda fit: _agreement(*fit, tensors))  # the first of equals
-    if num_classes is None:
-        num_classes = _class_count(naming, tensors, where)
-    graph = naming.architecture.graph(
-        width,
-        num_classes,
-        naming.key_map.padding if padding is None else padding,
-        naming.key_map.bn_eps if bn_eps is None else bn_eps,
+    found = find_network(tensors, architecture=architecture, width=width, num_classes=num_classes, where=where)
+    return found.fit(padding, bn_eps, num_classes)
+
+
+def find_network(
+    tensors: Mapping[str, np.ndarray],
+    *,
+    architecture: str | None = None,
+    width: float | None = None,
+    num_classes: int | None = None,
+    prefix: str | None = None,
+    where: str = "checkpoint",
+) -> Found:
+    """Find the network that a checkpoint's tensors belong to.
+
+    Parameters
+    ----------
+    tensors, architecture, width, where
+        As for `fit`.
+    num_classes : int, optional
+        0: without a classifier, whatever the file has.
+    prefix : str, optional
+        Where in the file the network lies, if there are several; found if None.
+
+    Raises
+    ------
+    CheckpointError
+        If no known network has such tensors, if there are several, or if which layer is the classifier is not clear.
+    """
+    names = tuple(ARCHITECTURES) if architecture is None else (get_architecture(architecture).name,)
+    if prefix:
+        prefix = prefix.rstrip(".") + "."
+    file = _File(tensors)
+    match = _best(file, names, prefix, where)
+    if width is None:
+        width = infer_width(match.naming, match.prefix, tensors)
+    rest = [module for module in file.modules if module not in match.modules]
+    graph = match.naming.architecture.graph(width)
+    try:
+        head = _head(match, graph, HeadFinder(tensors, rest, match.prefix, _features(graph)), num_classes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+    own = {module.partition(".")[0] for module in match.naming.backbone} | _first_parts(head)
+    left_out = tuple(
+        key
+        for key in tensors
+        if key.rpartition(".")[0] not in (head.hidden, head.classifier)
+        and not (key.startswith(match.prefix) and (prefix != "" or key.partition(".")[0] in own))
     )
-    weights = _matched(naming, graph, tensors, width, where)
-    return Fitted(naming.architecture, naming.source, width, graph, weights)
+    return Found(match.naming, match.prefix, width, match.folded, head, left_out, tensors, where)
 
 
-def _agreement(naming: Naming, width: float, tensors: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    """How many tensors have the expected shape, then how usual the width is."""
+def _first_parts(head: Head) -> set[str]:
+    return {module.partition(".")[0] for module in (head.hidden, head.classifier) if module}
+
+
+def _features(graph: Graph) -> int:
+    """Channels after the pooling."""
+    return graph.shapes((64, 64))["pool"][0]
+
+
+def _head(match: _Match, graph: Graph, finder: HeadFinder, num_classes: int | None) -> Head:
+    hidden = {"hidden": match.naming.linear_module("hidden")} if "hidden" in graph.blocks else {}
+    if hidden:
+        hidden["hidden_channels"] = graph["hidden"]["channels"]
+    head = finder.find(match.naming.linear_module("classifier"), **hidden)
+    return Head(head.hidden, None) if num_classes == 0 else head
+
+
+# --- Names -------------------------------------------------------------------------------------------------
+
+
+class _File:
+    """The modules of a checkpoint, to be looked up by the end of their names."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray]) -> None:
+        self.tensors = tensors
+        self.modules = list(dict.fromkeys(key.rpartition(".")[0] for key in tensors))
+        self.prefixes: dict[str, list[str]] = {}  # end of a module's name to what stands before it
+        for module in self.modules:
+            end = len(module)
+            for _ in range(LONGEST_NAME):
+                start = module.rfind(".", 0, end) + 1
+                self.prefixes.setdefault(module[start:], []).append(module[:start])
+                end = start - 1
+                if start == 0:
+                    break
+        self._below: dict[str, frozenset[str]] = {}
+
+    def below(self, prefix: str) -> frozenset[str]:
+        """The modules below a prefix, without it."""
+        if prefix not in self._below:
+            found = (module[len(prefix) :] for module in self.modules if module.startswith(prefix))
+            self._below[prefix] = frozenset(found)
+        return self._below[prefix]
+
+    def kernels(self, prefix: str) -> Counter[int]:
+        """How many depthwise convolutions there are of each kernel size."""
+        shapes = (tensor.shape for key, tensor in self.tensors.items() if key.startswith(prefix) and tensor.ndim == 4)
+        return Counter(shape[2] for shape in shapes if shape[1] == 1 and shape[2] > 1)
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A naming that explains modules of a file."""
+
+    naming: Naming
+    prefix: str
+    expected: frozenset[str]
+    found: frozenset[str]
+    strangers: int
+    """Modules below the prefix that it does not explain."""
+
+    @property
+    def missing(self) -> int:
+        return len(self.expected) - len(self.found)
+
+    @property
+    def wrong(self) -> int:
+        return self.missing + self.strangers
+
+    @property
+    def folded(self) -> bool:
+        return not (self.expected & self.naming.norms)
+
+    @property
+    def modules(self) -> frozenset[str]:
+        return frozenset(self.prefix + module for module in self.found)
+
+    @classmethod
+    def of(cls, naming: Naming, prefix: str, below: frozenset[str]) -> _Match:
+        expected = naming.backbone
+        if not (naming.norms & below):
+            expected = expected - naming.norms
+        found = expected & below
+        return cls(naming, prefix, expected, found, len(below) - len(found))
+
+
+def _best(file: _File, names: Collection[str], prefix: str | None, where: str) -> _Match:
+    """The naming and the prefix that explain a file, or explain it best."""
+    candidates = [
+        (naming, before)
+        for naming in namings(names)
+        for before in dict.fromkeys(file.prefixes.get(naming.stem, ()))
+        if prefix in (None, before)
+    ]
+    same = {before: file.kernels(before) for before in dict.fromkeys(before for _, before in candidates)}
+    likely = [each for each in candidates if _kernels(each[0].name) == same[each[1]]]
+    complete = [match for match in _matches(file, likely) if not match.missing]
+    if not any(match.strangers <= HEAD_MODULES for match in complete):
+        complete = [match for match in _matches(file, candidates) if not match.missing]
+    if complete:
+        first = min(complete, key=lambda match: match.strangers)
+        others = [match for match in complete if not (match.modules & first.modules)]
+        if others:
+            found = " and ".join(repr(match.prefix) for match in (first, min(others, key=lambda m: m.strangers)))
+            raise CheckpointError(f"{where}: holds several networks, below {found}; choose one with prefix=")
+        best = [match for match in complete if match.strangers == first.strangers]
+        return best[0] if len(best) == 1 else max(best, key=lambda match: _agreement(match, file))
+    return _nearest(file, names, prefix, where)
+
+
+def _nearest(file: _File, names: Collection[str], prefix: str | None, where: str) -> _Match:
+    """The naming that a damaged or unknown file is most like, among networks with such depthwise convolutions."""
+    everywhere = [
+        (naming, before)
+        for naming in namings(names)
+        for before, count in Counter(
+            before for module in naming.backbone for before in file.prefixes.get(module, ())
+        ).most_common(3)
+        if prefix in (None, before) and 4 * count > len(naming.backbone)
+    ]
+    matches = _matches(file, everywhere)
+    found = file.kernels(prefix or "")
+    distance = {name: sum(((found - _kernels(name)) + (_kernels(name) - found)).values()) for name in ARCHITECTURES}
+    likely = [name for name in ARCHITECTURES if distance[name] == min(distance.values())]
+    alike = [match for match in matches if match.naming.name in likely]
+    usable = [match for match in alike if 2 * len(match.found) > len(match.found) + match.strangers]
+    if usable:
+        fewest = min(match.wrong for match in usable)
+        return max((m for m in usable if m.wrong == fewest), key=lambda match: _agreement(match, file))
+    tensors = file.tensors
+    some = ", ".join(quote(key, 60) for key in list(tensors)[:3])
+    text = f"{where}: its tensors ({len(tensors)}: {some}, ...) are not those of"
+    if prefix is not None:
+        text = f"{where}: below {quote(prefix)} it has no tensors of"
+    text += f" {_series(names)} in any dialect known here"
+    alike_in_shape = [name for name in likely if found and not distance[name]]
+    if alike_in_shape:
+        text += f"; by its {sum(found.values())} depthwise convolutions it is like {_series(alike_in_shape)}"
+    closest = min(alike, key=lambda match: match.wrong, default=None)
+    if closest:
+        lost = sorted(closest.expected - closest.found)[:3]
+        text += f"; nearest: {closest.naming.name} as {closest.naming.dialect.name} names it, which has "
+        text += ", ".join(quote(closest.prefix + module, 60) for module in lost)
+    else:
+        dialects = {naming.dialect.name for naming in namings(likely if found else names)}
+        text += f" ({', '.join(sorted(dialects))}; docs/checkpoints.md)"
+    raise CheckpointError(text)
+
+
+def _series(names: Collection[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:6]) + (f" or {len(names) - 6} others" if len(names) > 6 else "")
+
+
+def _matches(file: _File, candidates: Sequence[tuple[Naming, str]]) -> list[_Match]:
+    return [_Match.of(naming, prefix, file.below(prefix)) for naming, prefix in candidates]
+
+
+@cache
+def _kernels(name: str) -> Counter[int]:
+    return kernels(get_architecture(name))
+
+
+@cache
+def _all_namings() -> tuple[Naming, ...]:
+    return tuple(Naming(dialect, name) for dialect in DIALECTS for name in dialect.architectures)
+
+
+def namings(architectures: Collection[str] = tuple(ARCHITECTURES)) -> Iterator[Naming]:
+    """Every naming of these architectures."""
+    return (naming for naming in _all_namings() if naming.name in architectures)
+
+
+def naming(architecture: str, dialect: str) -> Naming:
+    """The naming of an architecture in the first dialect of this name that has it."""
+    return next(each for each in namings((architecture,)) if each.dialect.name == dialect)
+
+
+# --- Shapes ------------------------------------------------------------------------------------------------
+
+
+def _agreement(match: _Match, file: _File) -> tuple[int, bool, int]:
+    """How many tensors have the expected shape, whether the classifier has its name, how usual the width is."""
+    naming, tensors = match.naming, file.tensors
+    width = infer_width(naming, match.prefix, tensors)
     graph = naming.architecture.graph(width)
     shapes, keys = graph.tensors, naming.keys(graph)
-    right = sum(key in tensors and _is_shape(tensors[key].shape, shapes[name]) for name, key in keys.items())
-    return right, -STANDARD_WIDTHS.index(width) if width in STANDARD_WIDTHS else -len(STANDARD_WIDTHS)
+    right = sum(
+        (tensor := tensors.get(match.prefix + key)) is not None and _is_shape(tensor.shape, shapes[name])
+        for name, key in keys.items()
+        if name.partition(".")[0] not in LINEAR_BLOCKS
+    )
+    named = f"{match.prefix}{naming.linear_module('classifier')}.weight" in tensors
+    return right, named, -STANDARD_WIDTHS.index(width) if width in STANDARD_WIDTHS else -len(STANDARD_WIDTHS)
 
 
 def _is_shape(found: Shape, expected: Shape) -> bool:
@@ -102,18 +453,17 @@ def _is_shape(found: Shape, expected: Shape) -> bool:
     return found == expected or (len(expected) == 2 and found == (*expected, 1, 1))
 
 
-def infer_width(naming: Naming, tensors: Mapping[str, np.ndarray]) -> float:
+def infer_width(naming: Naming, prefix: str, tensors: Mapping[str, np.ndarray]) -> float:
     """Return the width multiplier that explains the channels of most blocks, preferring round numbers."""
-    own, observed = naming.architecture.width, []
-    for block in naming.architecture.blocks:
-        if block.row.kind not in ("pool", "linear"):
-            module = naming.modules.get(layers(block)[-1])  # the last layer has the block's channels, unless grouped
-            tensor = tensors.get(f"{module}.weight")
-            if tensor is not None and tensor.ndim == 4:
-                observed.append((block.row, tensor.shape[0]))
+    architecture, observed = naming.architecture, []
+    rounding = architecture.conventions.rounding
+    for row, module in naming.outputs:
+        tensor = tensors.get(f"{prefix}{module}.weight")
+        if tensor is not None and tensor.ndim == 4:
+            observed.append((row, tensor.shape[0]))
     best, most = 1.0, -1
-    for width in _candidate_widths(observed, own):
-        explained = sum(row.scaled_channels(own * width) == channels for row, channels in observed)
+    for width in _candidate_widths(observed, architecture.width):
+        explained = sum(row.scaled_channels(architecture.width * width, rounding) == found for row, found in observed)
         if explained > most:  # the first of equals
             best, most = width, explained
         if most == len(observed):
@@ -127,47 +477,32 @@ def _candidate_widths(observed: list[tuple[Row, int]], own: float) -> Iterator[f
         ratios = {round(channels / row.channels / own, digits) for row, channels in observed if row.width_from == 0}
         step = 10.0**-digits
         near = {round(ratio + offset * step, digits) for ratio in ratios for offset in range(-25, 26)}
-        yield from sorted(width for width in near if width > 0)
+        yield from sorted(width for width in near if 0 < width <= 100)
 
 
-def _class_count(naming: Naming, tensors: Mapping[str, np.ndarray], where: str) -> int:
-    key = f"{naming.modules['classifier']}.weight"
-    shape = tensors[key].shape if key in tensors else ()
-    if len(shape) < 2 or not _is_shape(shape, shape[:2]) or not shape[0]:
-        found = f"has shape {shape}" if key in tensors else "is missing"
-        raise CheckpointError(
-            f"{where}: the number of classes cannot be told: {key}, expected (classes, channels), {found}"
-        )
-    return shape[0]
+# --- Values ------------------------------------------------------------------------------------------------
 
 
-def _matched(
-    naming: Naming, graph: Graph, tensors: Mapping[str, np.ndarray], width: float, where: str
-) -> dict[str, np.ndarray]:
-    keys, shapes = naming.keys(graph), graph.tensors
-    missing = [f"{key} {shapes[name]}" for name, key in keys.items() if key not in tensors]
-    extra = [f"{key} {tensors[key].shape}" for key in tensors if key not in set(keys.values())]
-    misshapen = [
-        f"{key}: expected {shapes[name]}, found {tensors[key].shape}"
-        for name, key in keys.items()
-        if key in tensors and not _is_shape(tensors[key].shape, shapes[name])
-    ]
-    not_floats = [
-        f"{key}: {tensors[key].dtype}" for key in keys.values() if key in tensors and tensors[key].dtype.kind != "f"
-    ]
-    problems = {
-        "missing": missing,
-        "not part of the network": extra,
-        "of another shape": misshapen,
-        "not floating-point": not_floats,
-    }
-    if any(problems.values()):
-        lines = [
-            f"{where}: does not fit {naming.architecture.name}, width {width:g}, "
-            f"{shapes['classifier.weight'][0]} classes, as {naming.source} names it:"
-        ]
-        for title, items in problems.items():
-            if items:
-                lines += [f"  {len(items)} {title}:", *(f"    {item}" for item in items)]
-        raise CheckpointError("\n".join(lines))
-    return {name: np.asarray(tensors[key], np.float32).reshape(shapes[name]) for name, key in keys.items()}
+def _absent_biases(keys: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
+    for kind in BIASES:
+        names = [name for name in keys if name.endswith(kind)]
+        if not any(keys[name] in tensors for name in names):
+            yield from names
+
+
+def _check_values(weights: Mapping[str, np.ndarray], keys: Mapping[str, str], where: str) -> None:
+    """Refuse what training that went wrong leaves behind: NaN, infinities, variances below 0."""
+    with np.errstate(all="ignore"):
+        for name, values in weights.items():
+            # A sum is cheap, and not finite where a value is not; where it overflows, the values are looked at.
+            if not np.isfinite(values.sum()) and not np.isfinite(values).all():
+                count = values.size - int(np.isfinite(values).sum())
+                raise CheckpointError(
+                    f"{where}: {quote(keys[name])} has {count} values that are NaN or infinite, of {values.size}: its "
+                    "training went wrong, or the file is damaged"
+                )
+            if name.endswith("running_var") and values.size and values.min() < 0:
+                raise CheckpointError(
+                    f"{where}: {quote(keys[name])}, variances of a batch norm, has values below 0 (the least is "
+                    f"{values.min():g}): the file is damaged"
+                )

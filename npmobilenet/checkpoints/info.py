@@ -23,6 +23,8 @@ class WeightsInfo:
     bn_eps : float
         Of the batch norms.
     preprocessing : Preprocessing
+    multi_label : bool
+        Whether several outputs may be right of one photograph.
     classes : tuple of str
         One name per output.
     title, source, licence : str
@@ -34,6 +36,7 @@ class WeightsInfo:
     bn_eps: float | None = None
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] | None = None
+    multi_label: bool | None = None
     title: str | None = None
     source: str | None = None
     licence: str | None = None
@@ -86,6 +89,7 @@ _TYPES = {
     "bn_eps": ("a number between 0 and 1", lambda value: _is_number(value) and 0 < value < 1),
     "preprocessing": ("an object", lambda value: isinstance(value, Mapping)),
     "classes": ("a list of names", lambda value: isinstance(value, list) and all(map(_is_text, value))),
+    "multi_label": ("true or false", lambda value: isinstance(value, bool)),
     "title": ("text", _is_text),
     "source": ("text", _is_text),
     "licence": ("text", _is_text),

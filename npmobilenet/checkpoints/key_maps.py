@@ -1,310 +1,215 @@
-"""The names that other projects give to a network's layers, and which project a checkpoint came from.
+"""The names that a publisher gives to a network's layers: the language of `dialects`, and what is made of it.
 
-A key map takes an architecture to ``{our layer's name: the source's module name}``; the parameter names below a
-module (``weight``, ``bias``, ``running_mean``, ``running_var``) are PyTorch's everywhere.
+A dialect says for each kind of layer what its modules are called; the parameter names below a module (``weight``,
+``bias``, ``running_mean``, ``running_var``) are PyTorch's everywhere. The kinds: ``stem``, ``head``, ``hidden`` and
+``classifier``; in blocks ``expand``, ``depthwise``, ``squeeze``, ``project``, ``pointwise``, ``shortcut``, and ``conv``
+of a block that is one convolution. More precise kinds come first: ``block3.expand``, ``block3.*`` (all of a block),
+``unexpanded.project`` (of an inverted residual without expansion); ``*`` is whatever no other name is given for.
+
+======================  ======================================================================================
+``bn{i+1}``             a number: a letter, after a factor and before a term if there are any, ``{3i+1}``
+``features.0.(0|1)``    two modules, a convolution's and its batch norm's; a squeeze-and-excitation's two layers
+======================  ======================================================================================
+
+========  ====================================================================================================
+``n``     number of the block: 0 of the stem, 1, 2, ...; the head and what follows have the next number
+``s p``   stage (from 1) and place in it (from 0), blocks of the same channels being a stage
+``d u``   likewise where a stage begins with each stride
+``i``     which convolution of its block it is (from 0); ``j``: squeeze-and-excitations counted too
+========  ====================================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
-from npmobilenet.architectures import ARCHITECTURES, Architecture
-from npmobilenet.architectures.blocks import Block
-from npmobilenet.graph import Graph
+from npmobilenet.architectures import Architecture, get_architecture
+from npmobilenet.architectures.blocks import DEPTHWISE_KINDS, Block, Row
+from npmobilenet.graph import WINDOWED, Graph
+from npmobilenet.image import Preprocessing
 
-Names = dict[str, str]
+LINEAR_BLOCKS = ("hidden", "classifier")  # after the pooling
 
+_NUMBER = re.compile(r"\{(\d*)([nspduij])([+-]\d+)?\}")
+_PAIR = re.compile(r"\((.+)\|(.+)\)")
 
-def own_names(architecture: Architecture) -> Names:
-    """The names of this project's graphs."""
-    names = {}
-    for block in architecture.blocks:
-        for layer in layers(block):
-            names |= _pair(layer, layer, f"{layer}.norm")
-    return names
-
-
-def torchvision_names(architecture: Architecture) -> Names:
-    """torchvision's MobileNetV2: a block's convolutions but the last are sequences (convolution, norm, activation)."""
-
-    def of_block(module: str, inside: list[str]) -> Names:
-        *inner, last = inside
-        names = _pair(last, f"{module}.{len(inner)}", f"{module}.{len(inner) + 1}")
-        for place, layer in enumerate(inner):
-            names |= _pair(layer, f"{module}.{place}.0", f"{module}.{place}.1")
-        return names
-
-    return _features_names(architecture, "conv", of_block)
+LAYOUTS: dict[str, dict[str, str]] = {
+    "imagenet": {},
+    "cifar": {"stem": "s1", "c24": "s1"},  # for images of 32x32: two strides less at the beginning
+}
 
 
-def torchvision_v3_names(architecture: Architecture) -> Names:
-    """torchvision's MobileNetV3: every convolution of a block is a sequence; two linear layers at the end."""
-    names = _features_names(architecture, "block", _sequences)
-    return names | {"hidden": "classifier.0", "classifier": "classifier.3"}
-
-
-def torchvision_efficientnet_names(architecture: Architecture) -> Names:
-    """torchvision's EfficientNet: ``features.S.I`` is place I of stage S, its inside as in MobileNetV3."""
-    names = {"classifier": "classifier.1"} | _pair("stem", "features.0.0", "features.0.1")
-    for block in _staged(architecture):
-        names |= _sequences(f"features.{block.stage}.{block.place}.block", layers(block))
-    head = f"features.{_stages(architecture) + 1}"
-    return names | _pair("head", f"{head}.0", f"{head}.1")
-
-
-def torchvision_mnasnet_names(architecture: Architecture) -> Names:
-    """torchvision's MnasNet: stem and first block are the beginning of one flat sequence, then come stages."""
-    stages = _stages(architecture)
-    names = {"classifier": "classifier.1"} | _flat("layers", ["stem", "block1.depthwise", "block1.project"])
-    for block in _staged(architecture):
-        if block.stage > 1:
-            names |= _flat(f"layers.{6 + block.stage}.{block.place}.layers", layers(block))
-    return names | _pair("head", f"layers.{7 + stages}", f"layers.{8 + stages}")
-
-
-def flat_names(architecture: Architecture) -> Names:
-    """Early torchvision and many training repositories: a block is one flat sequence, activations counted."""
-    return _features_names(architecture, "conv", _flat)
-
-
-def flat_names_linear(architecture: Architecture) -> Names:
-    """The flat sequence with the classifier as one linear layer, not in a sequence with a dropout."""
-    return flat_names(architecture) | {"classifier": "classifier"}
-
-
-def flat_names_conv_head(architecture: Architecture) -> Names:
-    """The flat sequence with the last convolution outside of the features."""
-    return flat_names_linear(architecture) | _pair("head", "conv.0", "conv.1")
-
-
-def timm_names(architecture: Architecture) -> Names:
-    """timm: ``blocks.S.I`` is place I of stage S, counted from 0, its convolutions named by what they do."""
-    names = {"classifier": "classifier"}
-    names |= _pair("stem", "conv_stem", "bn1") | _pair("head", "conv_head", "bn2")
-    parts = {"expand": "conv_pw", "depthwise": "conv_dw", "pointwise": "conv_pw", "project": "conv_pwl"}
-    for block in _staged(architecture):
-        module = f"blocks.{block.stage - 1}.{block.place}"
-        convolutions = [layer for layer in layers(block) if not layer.endswith("squeeze")]
-        for place, layer in enumerate(convolutions, 1):
-            part = parts[layer.split(".")[1]]
-            if part == "conv_pwl" and len(convolutions) == 2:
-                part = "conv_pw"  # without expansion timm calls it a depthwise separable block
-            names |= _pair(layer, f"{module}.{part}", f"{module}.bn{place}")
-        names |= _squeeze(block, f"{module}.se.conv_reduce", f"{module}.se.conv_expand")
-    return names
-
-
-def timm_v3_names(architecture: Architecture) -> Names:
-    """timm's MobileNetV3: the last convolution is a stage of its own, ``conv_head`` comes after the pooling."""
-    stage = f"blocks.{_stages(architecture)}.0"
-    return timm_names(architecture) | _pair("head", f"{stage}.conv", f"{stage}.bn1") | {"hidden": "conv_head"}
-
-
-def efficientnet_pytorch_names(architecture: Architecture) -> Names:
-    """The package efficientnet-pytorch and its relatives: ``_blocks.N`` is the N-th block, counted from 0."""
-    names = {"classifier": "_fc"} | _pair("stem", "_conv_stem", "_bn0") | _pair("head", "_conv_head", "_bn1")
-    parts = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
-    parts["project"] = ("_project_conv", "_bn2")
-    for number, block in enumerate(_staged(architecture)):
-        for part, (convolution, norm) in parts.items():
-            names |= _pair(f"{block.name}.{part}", f"_blocks.{number}.{convolution}", f"_blocks.{number}.{norm}")
-        names |= _squeeze(block, f"_blocks.{number}._se_reduce", f"_blocks.{number}._se_expand")
-    return names
-
-
-def _features_names(architecture: Architecture, body: str, of_block: Callable[[str, list[str]], Names]) -> Names:
-    """``features.N`` is the N-th block, ``features.N.conv`` or the like what is inside an inverted residual."""
-    names = {"classifier": "classifier.1"}
-    for number, block in enumerate(architecture.blocks):
-        if block.row.kind == "conv":
-            names |= _pair(block.name, f"features.{number}.0", f"features.{number}.1")
-        elif block.row.kind == "inverted":
-            names |= of_block(f"features.{number}.{body}", layers(block))
-    return names
-
-
-def _sequences(module: str, inside: list[str]) -> Names:
-    """Every convolution is a sequence (convolution, norm, activation), a squeeze-and-excitation has two ``fc``."""
-    names = {}
-    for place, layer in enumerate(inside):
-        names |= _pair(layer, f"{module}.{place}.0", f"{module}.{place}.1")
-        names |= {f"{layer}.reduce": f"{module}.{place}.fc1", f"{layer}.expand": f"{module}.{place}.fc2"}
-    return names
-
-
-def _flat(module: str, inside: list[str]) -> Names:
-    """One sequence of convolution, norm, activation, convolution, norm, activation, ..."""
-    names = {}
-    for place, layer in enumerate(inside):
-        names |= _pair(layer, f"{module}.{3 * place}", f"{module}.{3 * place + 1}")
-    return names
-
-
-def _squeeze(block: Block, reduce: str, expand: str) -> Names:
-    return {f"{block.name}.squeeze.reduce": reduce, f"{block.name}.squeeze.expand": expand}
-
-
-def _pair(name: str, convolution: str, norm: str) -> Names:
-    return {name: convolution, f"{name}.norm": norm}
-
-
-def layers(block: Block) -> list[str]:
-    """Our names of a block's layers with weights, in order."""
-    squeeze = ["squeeze"] if block.row.squeeze else []
-    expand = ["expand"] if block.row.expansion != 1 else []
-    parts = {
-        "separable": ["depthwise", "pointwise"],
-        "inverted": [*expand, "depthwise", *squeeze, "project"],
-        "pool": [],
-    }.get(block.row.kind)
-    return [block.name] if parts is None else [f"{block.name}.{part}" for part in parts]
-
-
-def _endings(block: Block, layer: str) -> list[str]:
-    """What may follow a layer's name before that of a parameter."""
-    if block.row.kind == "linear":
-        return [""]
-    _, _, part = layer.partition(".")
-    if part == "squeeze":
-        return [".reduce", ".expand"]
-    row = block.row
-    pieces = {"depthwise": len(row.kernels), "expand": row.expand_groups, "project": row.project_groups}.get(part, 1)
-    return [".norm", *([""] if pieces == 1 else [f".{piece}" for piece in range(pieces)])]
-
-
-def _staged(architecture: Architecture) -> Iterator[Block]:
-    """The blocks between stem and head."""
-    return (block for block in architecture.blocks if block.stage)
-
-
-def _stages(architecture: Architecture) -> int:
-    return max(block.stage for block in architecture.blocks)
-
-
-@dataclass(frozen=True)
-class KeyMap:
-    """The names that a source gives, and what else its networks have in common.
+@dataclass(frozen=True, eq=False)
+class Dialect:
+    """How a publisher names a network's layers, and what its networks have in common.
 
     Attributes
     ----------
-    names : callable
-        Takes an architecture to ``{our layer's name: the source's module name}``.
+    name : str
+    architectures : tuple of str
+    modules : mapping of str to str
+        Kind of layer to module names, in the language above.
+    rows, squeeze, conventions, activation
+        What differs from the paper's network: `Architecture.varied`.
     padding : {"symmetric", "same"}
     bn_eps : float
-        Of networks trained there, where a checkpoint does not say otherwise.
+    layout : {"imagenet", "cifar"}, optional
+        The strides, if the names tell them.
+    preprocessing : mapping of str to Preprocessing
+        By architecture (``"mobilenet_v1@1.25"``: at that width), or ``""`` for all others.
+    doubts : mapping of str to str
+        What nothing in a file tells though its networks differ in it ("padding", "preprocessing", "activation"), and
+        a sentence about that.
     """
 
-    names: Callable[[Architecture], Names]
+    name: str
+    architectures: tuple[str, ...]
+    modules: Mapping[str, str]
+    rows: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    squeeze: Mapping[str, Any] = field(default_factory=dict)
+    conventions: Mapping[str, Any] = field(default_factory=dict)
+    activation: str | None = None
     padding: str = "symmetric"
     bn_eps: float = 1e-5
+    layout: str | None = None
+    preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
-
-_OWN = {"npmobilenet": KeyMap(own_names)}
-_TIMM = {"timm": KeyMap(timm_names)}
-_V3 = _OWN | {"torchvision": KeyMap(torchvision_v3_names, bn_eps=1e-3), "timm": KeyMap(timm_v3_names)}
-_EFFICIENTNET_PYTORCH = {"efficientnet-pytorch": KeyMap(efficientnet_pytorch_names, "same", 1e-3)}
-
-
-def _efficientnet(bn_eps: float) -> dict[str, KeyMap]:
-    torchvision = KeyMap(torchvision_efficientnet_names, bn_eps=bn_eps)
-    return _OWN | {"torchvision": torchvision} | _TIMM | _EFFICIENTNET_PYTORCH
-
-
-KEY_MAPS: dict[str, dict[str, KeyMap]] = {
-    "mobilenet_v2": {
-        **_OWN,
-        "torchvision": KeyMap(torchvision_names),
-        **_TIMM,
-        "flat": KeyMap(flat_names),
-        "flat, linear classifier": KeyMap(flat_names_linear),
-        "flat, head outside": KeyMap(flat_names_conv_head),
-    },
-    "mobilenet_v1": _OWN | _TIMM,
-    "mobilenet_v1_shallow": _OWN | _TIMM,
-    "mobilenet_v1_dense": _OWN,
-    "mobilenet_v3_large": _V3,
-    "mobilenet_v3_small": _V3,
-    **{f"mixnet_{size}": _OWN | _TIMM for size in "sml"},
-    "mnasnet_b1": _OWN | {"torchvision": KeyMap(torchvision_mnasnet_names)} | _TIMM,
-    **{f"efficientnet_b{number}": _efficientnet(1e-5 if number < 5 else 1e-3) for number in range(8)},
-    **{f"efficientnet_lite{number}": _OWN | _TIMM | _EFFICIENTNET_PYTORCH for number in range(5)},
-}
+    def usual_preprocessing(self, architecture: str, width: float) -> Preprocessing | None:
+        """How photographs are prepared for the network, where the publisher says so."""
+        for key in (f"{architecture}@{width:g}", architecture, ""):
+            if key in self.preprocessing:
+                return self.preprocessing[key]
+        return None
 
 
 @dataclass(frozen=True)
 class Naming:
-    """The architecture and the source of names that fit a checkpoint's keys."""
+    """A network in a dialect."""
 
-    architecture: Architecture
-    source: str
-
-    @property
-    def key_map(self) -> KeyMap:
-        """What is known of the source."""
-        return KEY_MAPS[self.architecture.name][self.source]
+    dialect: Dialect
+    name: str
+    """Of the architecture."""
 
     @property
-    def names(self) -> Names:
-        """Our layers' names to the source's module names."""
-        return _names(self)
+    def architecture(self) -> Architecture:
+        """The network as the dialect's publisher builds it."""
+        return _varied(self)
 
     @property
-    def modules(self) -> Mapping[str, str]:
-        """What our parameters' names begin with to the source's module names; none depends on the width."""
-        return _modules(self)
+    def stem(self) -> str:
+        """The module that is found first."""
+        return modules_of(self.dialect.modules["stem"], dict.fromkeys("nspduij", 0))[0]
+
+    @property
+    def backbone(self) -> frozenset[str]:
+        """The modules but for linear layers at the end; none depends on the width."""
+        return _backbone(self)[0]
+
+    @property
+    def norms(self) -> frozenset[str]:
+        """Those of them that are batch norms."""
+        return _backbone(self)[1]
+
+    @property
+    def outputs(self) -> tuple[tuple[Row, str], ...]:
+        """The rows before the pooling, and the module that has the channels of the block."""
+        return _outputs(self)
+
+    def linear_module(self, block: str) -> str:
+        """The module of the block ``"hidden"`` or ``"classifier"``."""
+        (module,) = modules_of(self.dialect.modules[block], _values(self.architecture)[block])
+        return module
 
     def keys(self, graph: Graph) -> dict[str, str]:
-        """Our parameter name to the source's key, for every parameter of the graph."""
-        modules, keys = self.modules, {}
-        for name in graph.tensors:
-            layer, _, parameter = name.rpartition(".")
-            keys[name] = f"{modules[layer]}.{parameter}"
+        """Our parameter name to the publisher's key, for every parameter of the graph."""
+        values, nodes, keys = _values(self.architecture), {node.name: node for node in graph}, {}
+        for block in self.architecture.blocks:
+            numbers = values[block.name] | {"i": 0, "j": 0}
+            for node in graph.blocks.get(block.name, ()):
+                if not node.parameters or node.operation == "batch_norm":
+                    continue
+                part = node.name.partition(".")[2] or (block.name if not block.stage else "conv")
+                first, *second = modules_of(self._template(block, part), numbers)
+                if part == "squeeze":
+                    for parameter in node.parameters:
+                        inside, _, name = parameter.partition(".")
+                        keys[f"{node.name}.{parameter}"] = f"{first if inside == 'reduce' else second[0]}.{name}"
+                else:
+                    keys |= {f"{node.name}.{parameter}": f"{first}.{parameter}" for parameter in node.parameters}
+                    numbers["i"] += part != "shortcut"
+                norm = nodes.get(f"{node.name}.norm")
+                keys |= {f"{norm.name}.{name}": f"{second[0]}.{name}" for name in norm.parameters} if norm else {}
+                numbers["j"] += part != "shortcut"
         return keys
 
+    def _template(self, block: Block, part: str) -> str:
+        unexpanded = block.row.kind == "inverted" and not block.row.has_expansion
+        kinds = (f"{block.name}.{part}", f"{block.name}.*", f"unexpanded.{part}" if unexpanded else part, part, "*")
+        return next(self.dialect.modules[kind] for kind in kinds if kind in self.dialect.modules)
+
+
+def modules_of(template: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the module that a template names under these numbers, or the two."""
+
+    def number(match: re.Match[str]) -> str:
+        factor, letter, term = match.groups()
+        return str(int(factor or 1) * numbers[letter] + int(term or 0))
+
+    text = _NUMBER.sub(number, template)
+    pair = _PAIR.search(text)
+    if not pair:
+        return (text,)
+    return tuple(text[: pair.start()] + each + text[pair.end() :] for each in pair.groups())
+
 
 @cache
-def _names(naming: Naming) -> Names:
-    return naming.key_map.names(naming.architecture)
+def _varied(naming: Naming) -> Architecture:
+    dialect = naming.dialect
+    varied = get_architecture(naming.name).varied(
+        dialect.rows, dialect.squeeze, dialect.conventions, dialect.activation
+    )
+    return varied.varied(LAYOUTS[dialect.layout]) if dialect.layout else varied
 
 
 @cache
-def _modules(naming: Naming) -> Mapping[str, str]:
-    names, modules = naming.names, {}
+def _backbone(naming: Naming) -> tuple[frozenset[str], frozenset[str]]:
+    keys = naming.keys(naming.architecture.graph())
+    modules = {key.rpartition(".")[0]: name for name, key in keys.items() if name.split(".")[0] not in LINEAR_BLOCKS}
+    return frozenset(modules), frozenset(module for module, name in modules.items() if ".norm." in name)
+
+
+@cache
+def _outputs(naming: Naming) -> tuple[tuple[Row, str], ...]:
+    graph, found = naming.architecture.graph(), []
+    keys = naming.keys(graph)
     for block in naming.architecture.blocks:
-        for layer in layers(block):
-            for ending in _endings(block, layer):
-                name = layer + ending
-                modules[name] = names[name] if name in names else names[layer] + ending
-    return modules
+        layers = [node.name for node in graph.blocks[block.name] if node.operation in WINDOWED]
+        if layers:
+            name = next(name for name in keys if name.startswith(f"{layers[-1]}."))
+            found.append((block.row, keys[name].rpartition(".")[0]))
+    return tuple(found)
 
 
-def namings(architectures: Iterable[str] = ARCHITECTURES) -> Iterator[Naming]:
-    """Every naming of these architectures."""
-    for name in architectures:
-        yield from (Naming(ARCHITECTURES[name], source) for source in KEY_MAPS[name])
+def kernels(architecture: Architecture) -> Counter[int]:
+    """How many depthwise convolutions of each kernel size a network has: what tells most networks apart."""
+    blocks = (block for block in architecture.blocks if block.row.kind in DEPTHWISE_KINDS)
+    return Counter(kernel for block in blocks for kernel in block.row.kernels)
 
 
-def identify(keys: Iterable[str], architectures: Iterable[str] = ARCHITECTURES) -> list[Naming]:
-    """Return the namings that explain the keys of a checkpoint best, or none if none explains half of them.
-
-    They may be several: networks that differ in nothing but their shapes have the same keys.
-
-    Parameters
-    ----------
-    keys : iterable of str
-        Tensor names of the checkpoint.
-    architectures : iterable of str
-        The names to choose from.
-    """
-    found = {key.rpartition(".")[0] for key in keys}
-    everything = list(namings(architectures))
-    # Whose name the stem has tells most of them apart at once; without a stem all are looked at.
-    likely = [naming for naming in everything if naming.names["stem"] in found]
-    wrong = {}
-    for naming in likely or everything:
-        expected = set(naming.modules.values())
-        if 2 * len(found & expected) > len(found):
-            wrong[naming] = len(found ^ expected)
-    return [naming for naming, count in wrong.items() if count == min(wrong.values())]
+def _values(architecture: Architecture) -> dict[str, dict[str, int]]:
+    """The numbers of every block that templates can name."""
+    values: dict[str, dict[str, int]] = {}
+    number, stage, start, place = -1, 0, 1, -1
+    for block in architecture.blocks:
+        number += block.row.kind not in ("pool", "linear")  # which have the head's number
+        if block.stage:
+            stage = block.stage
+            start, place = (start + 1, 0) if block.stride != 1 else (start, place + 1)
+        values[block.name] = {"n": number, "s": stage, "p": block.place, "d": start, "u": place}
+    return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,27 @@ class Checkpoint:
         What `export_weights` was given as ``metadata``; empty for every other file.
     path
         The file.
+    read_from
+        The keys that lead to the state dict that was read, joined by dots.
+    others
+        The same of other state dicts in the file.
+    config, preprocessor
+        What ``config.json`` and ``preprocessor_config.json`` beside the file say.
+    quantisation
+        Of a network that PyTorch quantised.
+    notes
+        What was passed over, a sentence for each.
     """
 
     tensors: dict[str, np.ndarray]
     metadata: dict
     path: Path
+    read_from: str = ""
+    others: tuple[str, ...] = ()
+    config: dict = field(default_factory=dict)
+    preprocessor: dict = field(default_factory=dict)
+    quantisation: dict = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:

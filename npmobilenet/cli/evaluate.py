@@ -65,7 +65,9 @@ def run(options: argparse.Namespace) -> int:
     models = load_models(options, options.against) if options.against else (load_model(options),)
     for model in models:
         if len(model.classes) < 2:
-            raise ValueError(f"{printable(model.source)}: has a single output, so there is no class to be right about")
+            raise ValueError(
+                f"{printable(model.source)}: has {plural(len(model.classes), 'output')}: two or more classes are needed"
+            )
     labels = [Labels(model.classes) for model in models]
     evaluation = Evaluation(*(model.classes for model in models))
     items = _photographs(options, labels[0])

@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
     resolution = options.resolution or network.resolution
     counts = count(network.graph(), resolution)
     report = {"network": network.title, "resolution": resolution, **asdict(counts)}
+    if network.provenance:
+        report["provenance"] = network.provenance.to_dict()
     if options.mixed:
         mixed_graph = network.graph(_mixed(network.architecture, options))
         mixed = count(mixed_graph, resolution)
@@ -65,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
         print(to_json(report, indent=1))
         return 0
     print(f"{network.title}, input {resolution[0]}x{resolution[1]}, one image, float32\n")
+    if network.provenance:
+        print("\n".join(columns([("what", "value", "because of"), *network.provenance.shown()], texts=3)) + "\n")
     if options.mixed:
         print_comparison(counts, mixed, times)
     else:

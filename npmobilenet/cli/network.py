@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from npmobilenet.cli.options import NETWORK
 from npmobilenet.cli.terminal import on_a_line
 from npmobilenet.text import dimensions
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
     from npmobilenet.geometry import Pair
     from npmobilenet.graph import Graph
+    from npmobilenet.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Network:
     padding: str
     title: str
     resolution: Pair
+    provenance: Provenance | None = None
 
     def name(self, size: Pair) -> str:
         """A name for images of ``(H, W)``, such as ``mobilenet_v2-1.0-224``."""
@@ -61,18 +64,16 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         )
     model = load(
         name,
-        architecture=options.architecture,
-        width=options.width,
+        **{name: getattr(options, name) for name in NETWORK},
         num_classes=getattr(options, "num_classes", None),
-        padding=options.padding,
-        bn_eps=options.bn_eps,
         backend="reference",
     )
     return Network(
-        ARCHITECTURES[model.architecture],
+        model.definition,
         model.width,
-        len(model.classes),
-        model.graph.nodes[0]["padding"],
+        max(len(model.classes), 1),
+        model.provenance["padding"][0],
         f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}",
         model.preprocessing.crop,
+        model.provenance,
     )

@@ -14,6 +14,7 @@ from npmobilenet.text import printable, quote
 if TYPE_CHECKING:
     from npmobilenet.model import Model
 
+NETWORK = ("architecture", "width", "padding", "bn_eps", "layout", "prefix")  # options of `add_network_options`
 PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Preprocessing` that have an option
 
 
@@ -89,6 +90,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--backend", default="cpu", choices=("cpu", "cuda", "njit", "reference"), help="default: %(default)s"
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
+    parser.add_argument("--multi-label", action="store_true", help="a probability of its own for every class")
     add_network_options(parser)
     group = parser.add_argument_group(
         "preparing photographs", "as the network was trained; each in place of what the weights say"
@@ -119,8 +121,7 @@ def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
 
     sources = (options.model, other)
     both = len({source in CATALOGUE for source in sources}) == 1
-    nothing = dict.fromkeys(("architecture", "width", "padding", "bn_eps", "classes", "preprocessing"))
-    nothing |= dict.fromkeys(PREPROCESSING, ...)
+    nothing = dict.fromkeys((*NETWORK, "multi_label", "classes", "preprocessing")) | dict.fromkeys(PREPROCESSING, ...)
     models = []
     for source in sources:
         told = {} if both or source not in CATALOGUE else nothing
@@ -142,10 +143,8 @@ def load_model(options: argparse.Namespace) -> Model:
         preprocessing = read_preprocessing(options.preprocessing)
     model = load(
         source,
-        architecture=options.architecture,
-        width=options.width,
-        padding=options.padding,
-        bn_eps=options.bn_eps,
+        **{name: getattr(options, name) for name in NETWORK},
+        multi_label=options.multi_label or None,
         classes=_read_classes(options.classes),
         preprocessing=preprocessing,
         threads=options.threads,
@@ -174,6 +173,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add what :func:`npmobilenet.load` takes beside the weights."""
     parser.add_argument("--architecture", metavar="NAME", help="read off the checkpoint if not given")
     parser.add_argument("--width", type=float, metavar="W", help="width multiplier, likewise")
+    parser.add_argument("--prefix", metavar="NAME.", help="of the network's tensors, if the checkpoint has several")
+    parser.add_argument("--layout", choices=("imagenet", "cifar"), help="strides, where the checkpoint does not tell")
     parser.add_argument(
         "--padding",
         choices=("symmetric", "same"),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
 
-from npmobilenet.errors import NpmobilenetError
+from npmobilenet.errors import AssumptionWarning, NpmobilenetError
 from npmobilenet.text import printable
 
 Item = TypeVar("Item")
@@ -226,7 +226,13 @@ def _interrupt_again(unraisable: Any) -> None:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show warnings as lines of ours, without the place in the program."""
+    """Show warnings as lines of ours, without the place in the program; all that is assumed of a checkpoint."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        kind = "note" if issubclass(category, AssumptionWarning) else "warning"
+        warn(f"{kind}: {' '.join(str(message).split())}")
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: warn(" ".join(str(message).split()))
+        warnings.simplefilter("always", AssumptionWarning)
+        warnings.showwarning = show
         yield

