@@ -377,8 +377,8 @@ class Model:
             row = int(np.argmin(np.isfinite(highest[:, 0])))
             where = f" of row {row}" if len(logits) > 1 else ""
             raise ValueError(
-                f"no class can be named: the largest logit{where} is {highest[row, 0]}; weights or input are damaged, or "
-                "too large for float32"
+                f"no class can be named: the largest logit{where} is {highest[row, 0]}; weights or input are damaged, "
+                "or too large for float32"
             )
         if self.multi_label or len(self.classes) == 1:
             probabilities = np.exp(-np.logaddexp(0, -logits))  # the sigmoid, without overflow
