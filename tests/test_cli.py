@@ -127,6 +127,11 @@ def test_wrong_usage(arguments, message, capsys):
     ("arguments", "message"),
     [
         (["inspect", "no_such_network"], "weights known by name: mobilenet_v2"),
+        (["inspect", ""], "'': an empty argument is no file"),
+        (["bench", ""], "'': an empty argument is no file"),
+        (["study", "occlusion", "https://example.org/a.jpg", "--no-picture"], "a URL is no file"),
+        (["study", "linear-bottleneck", "--images", "", "--no-picture"], "'': an empty argument is no file"),
+        (["inspect", "a" * 5000], "File name too long"),
         (["inspect", "mobilenet_v2", "--width", "0"], "width must be a number above 0"),
         (["inspect", "mobilenet_v2", "--mixed", "9", "--layers", "neck"], "no block 'neck' with a depthwise"),
         (["inspect", "mobilenet_v2", "--mixed", "9", "--layers", "block2", "--dilated"], "block2 (stride 2)"),

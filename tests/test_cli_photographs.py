@@ -209,15 +209,14 @@ def test_prepared_in_order_and_by_the_caller_where_no_thread_may_be_started(may_
 
 
 def test_a_caller_who_stops_leaves_nothing_running():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     results = prepared(map(str, range(50)), int)
     next(results)
+    helpers = set(threading.enumerate()) - before
     results.close()
-    deadline = 100
-    while threading.active_count() > before and deadline:
-        threading.Event().wait(0.05)
-        deadline -= 1
-    assert threading.active_count() == before
+    for helper in helpers:
+        helper.join(timeout=10)
+    assert helpers and not any(helper.is_alive() for helper in helpers)
 
 
 def test_a_missing_package_is_told_once():

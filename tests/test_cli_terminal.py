@@ -58,7 +58,7 @@ def test_full_streams(arguments):
         (MemoryError(), "out of memory"),
         (MemoryError("Unable to allocate 3 TiB"), "out of memory: Unable to allocate 3 TiB"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
-        (PermissionError(errno.EACCES, "Permission denied", "a\nb"), "a\n  b: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "a\nb"), "a\\nb: Permission denied"),
         (RecursionError("maximum recursion depth exceeded"), "unexpected RecursionError: maximum recursion depth"),
         (ZeroDivisionError(), "unexpected ZeroDivisionError (a mistake of this program; PYTHONDEVMODE=1 shows where)"),
     ],
@@ -71,6 +71,12 @@ def test_every_error_is_reported_and_none_shows_a_traceback(error, line, monkeyp
     assert main(["warmup"]) == 1
     output = capsys.readouterr().err
     assert output.startswith(f"npmobilenet: {line}") and "Traceback" not in output
+
+
+def test_a_long_line_lacks_its_middle(capsys):
+    terminal.warn("a" * 50_000 + ": the reason")
+    output = capsys.readouterr().err
+    assert output.startswith("npmobilenet: aaa") and output.endswith("aaa: the reason\n") and len(output) < 1100
 
 
 @pytest.mark.skipif(sys.flags.dev_mode, reason="shows tracebacks")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import NETWORK
+from npmobilenet.cli.photographs import not_a_path
 from npmobilenet.cli.terminal import on_a_line
-from npmobilenet.text import dimensions
+from npmobilenet.text import dimensions, quote
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -46,6 +47,8 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
     from npmobilenet.model import load
     from npmobilenet.weights import CATALOGUE
 
+    if problem := not_a_path(name):
+        raise ValueError(f"{quote(name)}: {problem}")
     architecture = ARCHITECTURES.get(name)
     if architecture:
         width = options.width if options.width is not None else 1.0
@@ -64,7 +67,7 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         )
     model = load(
         name,
-        **{name: getattr(options, name) for name in NETWORK},
+        **{option: getattr(options, option) for option in NETWORK},
         num_classes=getattr(options, "num_classes", None),
         backend="reference",
     )

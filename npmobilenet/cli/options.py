@@ -143,7 +143,7 @@ def load_model(options: argparse.Namespace) -> Model:
         preprocessing = read_preprocessing(options.preprocessing)
     model = load(
         source,
-        **{name: getattr(options, name) for name in NETWORK},
+        **{option: getattr(options, option) for option in NETWORK},
         multi_label=options.multi_label or None,
         classes=_read_classes(options.classes),
         preprocessing=preprocessing,

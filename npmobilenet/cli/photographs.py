@@ -43,6 +43,10 @@ class Photograph:
     name: str
     problem: str | None = None
 
+    def failure(self, problem: str) -> str:
+        """Say what is wrong with it, its name first."""
+        return f"{printable(self.name) or repr(self.name)}: {problem}"
+
     def read(self) -> np.ndarray:
         """Return the picture, uint8 (H, W, 3).
 
@@ -54,7 +58,7 @@ class Photograph:
         from npmobilenet.image import read_image
 
         if self.problem:
-            raise ImageError(f"{printable(self.name) or repr(self.name)}: {self.problem}")
+            raise ImageError(self.failure(self.problem))
         return read_image(_standard_input() if self.name == STANDARD_INPUT else self.name)
 
 
@@ -247,7 +251,7 @@ class Run:
 def failure(photograph: Photograph, error: Exception) -> str:
     """Say what is wrong with a photograph, its name first."""
     text = terminal.problem(error)
-    return text if isinstance(error, ImageError) else f"{printable(photograph.name)}: {text}"  # an ImageError names it
+    return text if isinstance(error, ImageError) else photograph.failure(text)  # an ImageError names it
 
 
 def prepared_ahead(

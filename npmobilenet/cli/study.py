@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from npmobilenet.cli import terminal
 from npmobilenet.cli.options import kernel_sizes, natural, positive
+from npmobilenet.cli.photographs import find_images, not_a_path
 from npmobilenet.errors import MissingDependencyError
-from npmobilenet.text import columns, printable, to_json
+from npmobilenet.text import columns, printable, quote, to_json
 
 if TYPE_CHECKING:
     from npmobilenet.study.study import Study, Table
@@ -241,6 +242,8 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.study import pictures
 
     out = pictures.checked_path(options.out or Path(f"study-{options.topic}.png")) if options.picture else None
+    if "photo" in options and (problem := not_a_path(options.photo)):
+        raise ValueError(f"{quote(options.photo)}: {problem}")
     if "images" in options:
         options.images = _photographs(options.images)
     make = import_module(Topic.module(options.topic)).study
@@ -290,7 +293,6 @@ def _save(study: Study, path: Path, options: argparse.Namespace) -> int:
 def _photographs(arguments: Sequence[str] | None) -> list[str]:
     """The files that ``--images`` names; without it the project's photographs, where they can be found."""
     import npmobilenet
-    from npmobilenet.cli.photographs import find_images
 
     if arguments is None:
         roots = (Path(npmobilenet.__file__).parents[1], Path())  # a checkout, or where an installation is used
@@ -304,7 +306,7 @@ def _photographs(arguments: Sequence[str] | None) -> list[str]:
     found = find_images(arguments)
     for photograph in found:
         if photograph.problem:
-            raise ValueError(f"{printable(photograph.name)}: {photograph.problem}")
+            raise ValueError(photograph.failure(photograph.problem))
     return [photograph.name for photograph in found]
 
 

@@ -20,8 +20,8 @@ from npmobilenet.errors import AssumptionWarning, NpmobilenetError
 from npmobilenet.text import printable
 
 Item = TypeVar("Item")
-LONGEST_LINE = 2000  # characters of an error
-LONGEST_NAME = 10_000  # of a file: more than a system allows, even if all are escaped
+LONGEST_LINE = 1000  # characters of an error
+LONGEST_NAME = 10 * 4096  # of a file: what systems allow, each character escaped
 PROGRESS_FROM = 8  # items: fewer are done before a progress bar could be read
 
 _bar: Any = None  # the progress bar that is on the terminal, if there is one
@@ -64,7 +64,7 @@ def problem(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory{f': {text}' if text else ''}"
     if isinstance(error, OSError):
-        return f"{error.filename}: {reason(error)}" if error.filename else reason(error)
+        return f"{printable(error.filename)}: {reason(error)}" if error.filename else reason(error)
     kind = type(error).__name__
     return f"unexpected {kind}{f': {text}' if text else ''} (a mistake of this program; PYTHONDEVMODE=1 shows where)"
 
@@ -81,7 +81,7 @@ def on_a_line(name: str | os.PathLike) -> str:
 
 def warn(message: str) -> None:
     """Print a message on standard error; a terminal gets no control characters, and no error comes of it."""
-    first, *rest = (printable(line, LONGEST_LINE) for line in message.split("\n"))
+    first, *rest = map(_line, message.split("\n"))
     try:
         if _bar is not None:
             _bar.clear()
@@ -90,6 +90,13 @@ def warn(message: str) -> None:
             _bar.refresh()
     except (OSError, ValueError):  # there is nobody to tell
         _silence(sys.stderr)
+
+
+def _line(text: str) -> str:
+    """A line of an error: what is too long lacks its middle, since the reason stands at the end."""
+    if len(text) > LONGEST_LINE:
+        text = f"{text[: LONGEST_LINE // 2]}…{text[-LONGEST_LINE // 2 :]}"
+    return printable(text, LONGEST_NAME)
 
 
 def progress(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
