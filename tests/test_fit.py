@@ -1,40 +1,60 @@
 """From tensor names and shapes to a network."""
 
+import json
+import re
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.checkpoints.fit import fit
+from npmobilenet.checkpoints.fit import find_network, fit, naming, namings
 from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.key_maps import KEY_MAPS, Naming
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET
 
 
 def checkpoint(architecture="mobilenet_v2", source="torchvision", width=1.0, classes=4, seed=0):
-    definition = get_architecture(architecture)
-    graph = definition.graph(width, classes)
-    keys = Naming(definition, source).keys(graph)
+    return named(naming(architecture, source), width, classes, seed)
+
+
+def named(naming, width, classes=4, seed=0):
+    """Random weights under the publisher's names, and under ours."""
+    graph = naming.architecture.graph(width, classes)
+    keys = naming.keys(graph)
     weights = random_weights(graph, seed)
     return {keys[name]: weights[name] for name in weights}, weights
 
 
-@pytest.mark.parametrize(("architecture", "source"), [(a, s) for a in KEY_MAPS for s in KEY_MAPS[a]])
-def test_every_naming_is_recognised(architecture, source):
-    tensors, weights = checkpoint(architecture, source, 0.25)
+@pytest.mark.parametrize("naming", list(namings()), ids=lambda each: f"{each.name}, {each.dialect.name}")
+def test_every_naming_is_recognised(naming):
+    tensors, weights = named(naming, 0.25)
     fitted = fit(tensors)
-    assert (fitted.architecture.name, fitted.source, fitted.width) == (architecture, source, 0.25)
+    assert (fitted.architecture.name, fitted.source, fitted.width) == (naming.name, naming.dialect.name, 0.25)
+    assert fitted.architecture.rows == naming.architecture.rows
     assert all(np.array_equal(fitted.weights[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("prefix", ["encoder.", "model.0.backbone.net."])
+def test_every_naming_is_recognised_below_a_prefix(prefix):
+    for names in namings():
+        graph = names.architecture.graph(0.5, 10)
+        keys = names.keys(graph)
+        tensors = {keys[name]: np.broadcast_to(np.float32(0), shape) for name, shape in graph.tensors.items()}
+        found = find_network(below(prefix, tensors))
+        assert (found.prefix, found.width, found.naming.name) == (prefix, 0.5, names.name)
+        assert found.naming.architecture == names.architecture and not found.left_out
 
 
 @pytest.mark.parametrize(
     "name", ["mixnet_m", "mixnet_l", *(f"efficientnet_{kind}" for kind in ("b1", "b2", "lite1", "lite2"))]
 )
 def test_networks_of_the_same_names_are_told_apart_by_shapes(name):
-    definition = get_architecture(name)
-    graph = definition.graph()
-    keys = Naming(definition, "timm").keys(graph)
+    names = naming(name, "timm")
+    graph = names.architecture.graph()
+    keys = names.keys(graph)
     tensors = {keys[key]: np.broadcast_to(np.float32(0), shape) for key, shape in graph.tensors.items()}
     fitted = fit(tensors)
     assert (fitted.architecture.name, fitted.width) == (name, 1)
@@ -68,7 +88,7 @@ def test_linear_layers_stored_as_convolutions():
     assert fitted.graph["classifier"]["channels"] == 4
     assert all(np.array_equal(fitted.weights[name], weights[name]) for name in weights)
     stored["conv_head.weight"] = np.zeros((1024, 144, 3, 3), np.float32)
-    with pytest.raises(CheckpointError, match=r"conv_head.weight: expected \(1024, 144\), found \(1024, 144, 3, 3\)"):
+    with pytest.raises(CheckpointError, match=r"'conv_head.weight': expected \(1024, 144\), found \(1024, 144, 3, 3\)"):
         fit(stored)
 
 
@@ -76,7 +96,7 @@ def test_linear_layers_stored_as_convolutions():
 @pytest.mark.parametrize("architecture", ["mobilenet_v1", "mobilenet_v2"])
 def test_width_is_read_off_the_shapes(architecture, width):
     graph = get_architecture(architecture).graph(width, 3)
-    tensors = {name: np.empty(shape, np.float32) for name, shape in graph.tensors.items()}
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in graph.tensors.items()}
     fitted = fit(tensors)
     assert fitted.graph.tensors == graph.tensors
     assert fitted.graph["classifier"]["channels"] == 3
@@ -84,20 +104,25 @@ def test_width_is_read_off_the_shapes(architecture, width):
 
 def test_known_keys_of_torchvision_and_timm():
     """Spot checks written down by hand, so that a map wrong on both sides is seen."""
-    v2 = get_architecture("mobilenet_v2")
-    names = KEY_MAPS["mobilenet_v2"]["torchvision"].names(v2)
+
+    def modules(architecture, source):
+        names = naming(architecture, source)
+        keys = names.keys(names.architecture.graph())
+        return {name.rpartition(".")[0]: key.rpartition(".")[0] for name, key in keys.items()}
+
+    names = modules("mobilenet_v2", "torchvision")
     assert names["stem"] == "features.0.0" and names["stem.norm"] == "features.0.1"
     assert names["block1.depthwise"] == "features.1.conv.0.0" and names["block1.project"] == "features.1.conv.1"
     assert names["block1.project.norm"] == "features.1.conv.2"
     assert names["block17.depthwise.norm"] == "features.17.conv.1.1"
     assert names["block17.project"] == "features.17.conv.2" and names["head"] == "features.18.0"
     assert names["classifier"] == "classifier.1"
-    names = KEY_MAPS["mobilenet_v2"]["timm"].names(v2)
+    names = modules("mobilenet_v2", "timm")
     assert names["block1.depthwise"] == "blocks.0.0.conv_dw" and names["block1.project"] == "blocks.0.0.conv_pw"
     assert names["block17.project"] == "blocks.6.0.conv_pwl" and names["block17.project.norm"] == "blocks.6.0.bn3"
-    names = KEY_MAPS["mobilenet_v1"]["timm"].names(get_architecture("mobilenet_v1"))
+    names = modules("mobilenet_v1", "timm")
     assert names["block13.pointwise"] == "blocks.4.1.conv_pw" and names["block13.pointwise.norm"] == "blocks.4.1.bn2"
-    names = KEY_MAPS["mobilenet_v2"]["flat"].names(v2)
+    names = modules("mobilenet_v2", "flat")
     assert names["block1.project"] == "features.1.conv.3" and names["block2.project.norm"] == "features.2.conv.7"
 
 
@@ -105,8 +130,8 @@ def test_known_keys_of_the_relatives():
     """Likewise."""
 
     def keys(architecture, source):
-        definition = get_architecture(architecture)
-        return Naming(definition, source).keys(definition.graph())
+        names = naming(architecture, source)
+        return names.keys(names.architecture.graph())
 
     timm = keys("mixnet_s", "timm")
     assert timm["block2.expand.1.weight"] == "blocks.1.0.conv_pw.1.weight"
@@ -154,43 +179,43 @@ def test_every_wrong_tensor_is_listed():
     assert lines == [
         "my.pth: does not fit mobilenet_v2, width 1, 4 classes, as torchvision names it:",
         "2 missing:",
-        "features.3.conv.1.0.weight (144, 1, 3, 3)",
-        "features.18.1.bias (1280,)",
+        "'features.3.conv.1.0.weight' (144, 1, 3, 3)",
+        "'features.18.1.bias' (1280,)",
         "1 not part of the network:",
-        "extra.scale (2, 3)",
+        "'extra.scale' (2, 3)",
         "1 of another shape:",
-        "features.4.conv.2.weight: expected (32, 144, 1, 1), found (32, 144, 3, 3)",
+        "'features.4.conv.2.weight': expected (32, 144, 1, 1), found (32, 144, 3, 3)",
         "1 not floating-point:",
-        "features.5.conv.3.bias: int64",
+        "'features.5.conv.3.bias': int64",
     ]
 
 
 def test_wrong_width_or_classes_from_the_user():
     tensors, _ = checkpoint(classes=10)
-    with pytest.raises(CheckpointError, match=r"classifier.1.weight: expected \(1000, 1280\), found \(10, 1280\)"):
+    with pytest.raises(CheckpointError, match=r"'classifier.1.weight': expected \(1000, 1280\), found \(10, 1280\)"):
         fit(tensors, num_classes=1000)
     with pytest.raises(
-        CheckpointError, match=r"width 0.5.*\n(.*\n)*.*features.0.0.weight: expected \(16, 3, 3, 3\), found"
+        CheckpointError, match=r"width 0.5.*\n(.*\n)*.*'features.0.0.weight': expected \(16, 3, 3, 3\), found"
     ):
         fit(tensors, width=0.5)
-    with pytest.raises(CheckpointError, match="are not those of mobilenet_v1 as torchvision or timm name them"):
+    with pytest.raises(CheckpointError, match="are not those of mobilenet_v1 in any dialect known here"):
         fit(tensors, architecture="mobilenet_v1")
 
 
 def test_foreign_tensors():
     with pytest.raises(
-        CheckpointError, match=r"x.pth: its tensors \(2: layer1.weight, fc.weight, ...\) are not those of"
+        CheckpointError, match=r"x.pth: its tensors \(2: 'layer1.weight', 'fc.weight', ...\) are not those of"
     ):
         fit({"layer1.weight": np.zeros(3), "fc.weight": np.zeros(3)}, where="x.pth")
 
 
-def test_class_count_needs_a_classifier():
+def test_a_classifier_without_weight():
     tensors, _ = checkpoint()
     del tensors["classifier.1.weight"]
-    with pytest.raises(CheckpointError, match=r"number of classes cannot be told: classifier.1.weight, .*is missing"):
+    with pytest.raises(CheckpointError, match=r"1 missing:\n    'classifier.1.weight' "):
         fit(tensors)
     tensors["classifier.1.weight"] = np.zeros(5, np.float32)
-    with pytest.raises(CheckpointError, match=r"expected \(classes, channels\), has shape \(5,\)"):
+    with pytest.raises(CheckpointError, match=r"classifier.1.weight': expected \(1, 1280\), found \(5,\)"):
         fit(tensors)
 
 
@@ -239,7 +264,7 @@ def test_names_of_classes_without_metadata(tmp_path):
 
 def test_resolution_without_metadata(tmp_path):
     for architecture, resize, crop in (("mobilenet_v2", 256, 224), ("efficientnet_b1", 274, 240)):
-        tensors, _ = checkpoint(architecture, "timm", width=0.25)
+        tensors, _ = checkpoint(architecture, "npmobilenet", width=0.25)
         model = npmobilenet.load(npmobilenet.export_weights(tensors, tmp_path / "w.npz"), backend="reference")
         assert (model.preprocessing.resize, model.preprocessing.crop) == (resize, (crop, crop))
 
@@ -250,3 +275,362 @@ def test_unknown_name_lists_the_known(monkeypatch, tmp_path):
         npmobilenet.load("mobilenet_v3")
     with pytest.raises(CheckpointError, match="not on this machine; run: npmobilenet weights download"):
         npmobilenet.load("mobilenet_v2_imagenet1k_v2")
+
+
+# --- Prefixes, company, heads ------------------------------------------------------------------------------
+
+
+def small(classes=4, source="torchvision", architecture="mobilenet_v2", width=0.25, seed=0):
+    return checkpoint(architecture, source, width, classes, seed)[0]
+
+
+def below(prefix, tensors):
+    return {prefix + key: tensor for key, tensor in tensors.items()}
+
+
+def loaded(tensors, folder, expected_notes=(), **options):
+    """The model, and see to it that the notes are these (regular expressions), each once."""
+    path = npmobilenet.export_weights(tensors, folder / "w.safetensors")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = npmobilenet.load(path, backend="reference", **options)
+    texts = [str(each.message) for each in said]
+    assert all(each.category is npmobilenet.AssumptionWarning and each.filename == __file__ for each in said)
+    assert len(texts) == len(expected_notes), texts
+    for text, pattern in zip(texts, expected_notes, strict=True):
+        assert re.search(pattern, text) and text.isprintable()
+    return model
+
+
+def test_company_is_named_and_left_out(tmp_path):
+    tensors = below("model.", small(1000)) | {
+        "criterion.weight": np.ones(1000, np.float32),
+        "train_metric.confusion": np.zeros((4, 4), np.float32),
+    }
+    model = loaded(tensors, tmp_path, [r"left out 2 tensors that are not the network's: 'criterion.weight', 'train_m"])
+    assert model.provenance["prefix"] == ("model.", "file")
+    assert model.provenance["left out"] == (("criterion.weight", "train_metric.confusion"), "file")
+
+
+def test_two_networks_are_listed_and_one_chosen(tmp_path):
+    first, second = small(1000, seed=1), small(1000, seed=2)
+    both = below("student.net.", first) | below("teacher.", second)
+    with pytest.raises(CheckpointError, match=r"networks, below 'student.net.' and 'teacher.'; choose .*prefix="):
+        loaded(both, tmp_path)
+    for prefix, tensors in (("student.net.", first), ("student.net", first), ("teacher.", second)):
+        model = loaded(both, tmp_path, ["left out 26. tensors"], prefix=prefix)
+        assert np.array_equal(model._weights["stem.weight"], tensors["features.0.0.weight"])
+        assert model.provenance["prefix"] == (prefix, "option")
+    with_root = first | below("teacher.", second)
+    with pytest.raises(CheckpointError, match=r"several networks, below '' and 'teacher.'"):
+        loaded(with_root, tmp_path)
+    model = loaded(with_root, tmp_path, ["left out 26. tensors"], prefix="")
+    assert np.array_equal(model._weights["stem.weight"], first["features.0.0.weight"])
+    with pytest.raises(CheckpointError, match=r"below 'nobody.' it has no tensors of mobilenet_v2, "):
+        loaded(both, tmp_path, prefix="nobody.")
+
+
+def renamed(tensors, old, new):
+    return {key.replace(old, new, 1) if key.startswith(old) else key: tensor for key, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("name", ["fc", "classifier", "head.fc", "classifier.1.1", "classifier.3", "last.linear.0"])
+@pytest.mark.parametrize(("prefix", "inside"), [("", True), ("encoder.", True), ("encoder.", False)])
+def test_a_single_linear_layer_is_the_classifier(name, prefix, inside, tmp_path):
+    tensors = small(1000)
+    network = renamed(tensors, "classifier.1", name)
+    network = {(prefix if inside or not key.startswith(name) else "") + key: value for key, value in network.items()}
+    assert len(network) == len(tensors)
+    model = loaded(network, tmp_path)
+    assert model.provenance["classifier"] == ((prefix if inside else "") + name, "file")
+    assert np.array_equal(model._weights["classifier.weight"], tensors["classifier.1.weight"])
+
+
+def test_a_classifier_without_bias_or_as_a_convolution(tmp_path):
+    tensors = small(1000)
+    tensors["classifier.1.weight"] = tensors["classifier.1.weight"][:, :, None, None]
+    del tensors["classifier.1.bias"]
+    assert not loaded(tensors, tmp_path)._weights["classifier.bias"].any()
+
+
+def test_without_a_classifier_there_are_features(tmp_path):
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    tensors = small(1000)
+    whole = loaded(tensors, tmp_path)
+    bare = {key: tensor for key, tensor in tensors.items() if not key.startswith("classifier")}
+    for model in (loaded(bare, tmp_path), loaded(tensors, tmp_path, ["left out 2 tensors"], num_classes=0)):
+        assert np.array_equal(model.features(x), whole.features(x))
+        assert model.classes == ()
+        for call in (model, lambda x, model=model: model.classify(np.zeros((40, 40, 3), np.uint8))):
+            with pytest.raises(CheckpointError, match=r"has no classifier.*features\(x\)"):
+                call(x)
+
+
+def test_heads_of_networks_with_a_hidden_layer(tmp_path):
+    tensors = small(1000, architecture="mobilenet_v3_small", source="timm")
+    padding = [r"padding 'symmetric' and eps 1e-05 assumed: timm's networks from TensorFlow"]
+    assert [block for block in loaded(tensors, tmp_path, padding).blocks[-2:]] == ["hidden", "classifier"]
+    bare = {key: tensor for key, tensor in tensors.items() if not key.startswith("classifier")}
+    assert loaded(bare, tmp_path, padding).blocks[-1] == "hidden"
+    tensors = small(1000, architecture="mobilenet_v3_small")
+    fine = renamed(tensors, "classifier.3", "classifier.3.1")
+    assert loaded(fine, tmp_path).provenance["classifier"][0] == "classifier.3.1"
+    none = {key: tensor for key, tensor in tensors.items() if not key.startswith("classifier")}
+    assert loaded(none, tmp_path).blocks[-1] == "pool"
+    single = none | {"classifier.weight": np.zeros((5, 144), np.float32), "classifier.bias": np.zeros(5, np.float32)}
+    model = loaded(single, tmp_path)
+    assert model.blocks[-2:] == ["pool", "classifier"] and len(model.classes) == 5
+
+
+def test_heads_that_a_file_does_not_explain(tmp_path):
+    tensors = small(256)
+    chain = tensors | {"classifier.4.weight": np.zeros((10, 256), np.float32)}
+    with pytest.raises(CheckpointError, match=r"'classifier.1' \(1280 to 256\) and 'classifier.4' \(256 to 10\)"):
+        loaded(chain, tmp_path)
+    twice = renamed(tensors, "classifier.1", "age") | {"kind.weight": np.zeros((10, 1280), np.float32)}
+    with pytest.raises(CheckpointError, match=r"several linear layers of 1280 inputs .*'age' and 'kind'"):
+        loaded(twice, tmp_path)
+    assert loaded(twice, tmp_path, num_classes=0, prefix="", expected_notes=["left out 3"]).classes == ()
+    wrong = renamed(tensors, "classifier.1", "fc") | {"fc.weight": np.zeros((10, 640), np.float32)}
+    with pytest.raises(CheckpointError, match=r"'fc.weight': expected \(10, 1280\), found \(10, 640\)"):
+        loaded(wrong, tmp_path)
+
+
+# --- Errors ------------------------------------------------------------------------------------------------
+
+
+def test_lists_in_errors_are_bounded_and_fit_to_be_shown():
+    tensors = small() | {f"features.99.\x1b[2J\n{number}": np.zeros(3, np.float32) for number in range(500)}
+    with pytest.raises(CheckpointError) as caught:
+        fit(tensors, where="my.pth")
+    lines = str(caught.value).splitlines()
+    assert lines[1] == "  500 not part of the network:" and lines[-1] == "    ... and 480 more"
+    assert len(lines) == 23 and all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("keys", ["a" * 100_000, ".".join("x" * 50_000), "features.0.0." * 20_000])
+def test_long_names_cost_little(keys):
+    with pytest.raises(CheckpointError) as caught:
+        fit({f"{keys}.weight": np.zeros(3, np.float32), **below(f"{keys}.", {"features.0.0.weight": np.zeros(3)})})
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v1", "mobilenet_v3_small", "mobilenet_v3_large"])
+def test_unknown_names_are_never_told_to_be_another_network(architecture):
+    """With the numbers that MobileNetV2's dialects use, but in no dialect."""
+    names = naming(architecture, "npmobilenet")
+    graph = names.architecture.graph(1.0, 10)
+    numbers = {"expand": "0", "depthwise": "3", "squeeze": "4", "project": "6", "pointwise": "6", "norm": "1"}
+    tensors = {}
+    for name, shape in graph.tensors.items():
+        block, *parts = name.split(".")
+        inside = ".".join(numbers.get(part, part) for part in parts)
+        number = int(block.removeprefix("block")) if block.startswith("block") else {"stem": 0, "head": 18}.get(block)
+        key = f"{block}.{inside}" if number is None else f"features.{number}.conv.{inside}"
+        tensors[key] = np.broadcast_to(np.float32(0), shape)
+    with pytest.raises(CheckpointError) as caught:
+        fit(tensors)
+    assert f"it is like {architecture}" in str(caught.value) or f"does not fit {architecture}" in str(caught.value)
+    assert "fit mobilenet_v2" not in str(caught.value) and "nearest: mobilenet_v2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("features.3.conv.1.0.weight", np.nan, r"'features.3.conv.1.0.weight' has 1 of \d+ values that are NaN or inf"),
+        ("classifier.1.bias", np.inf, r"'classifier.1.bias' has 1 of 1000 values"),
+        ("features.0.1.running_var", -1, r"'features.0.1.running_var' has variances below 0, such as -1"),
+    ],
+)
+def test_values_that_no_network_has(key, value, message, tmp_path):
+    tensors = small(1000)
+    tensors[key] = tensors[key].copy()
+    tensors[key].reshape(-1)[-1] = value
+    with pytest.raises(CheckpointError, match=message):
+        loaded(tensors, tmp_path)
+
+
+def test_huge_but_finite_weights_load(tmp_path):
+    tensors = small(1000)
+    tensors["classifier.1.bias"] = np.full(1000, 3e38, np.float32)  # whose sum overflows
+    loaded(tensors, tmp_path)
+
+
+# --- Assumptions and provenance ----------------------------------------------------------------------------
+
+
+def test_layout(tmp_path):
+    tensors = small(10)
+    model = loaded(tensors, tmp_path, ["strides of networks for ImageNet assumed; with 10 classes .* layout='cifar'"])
+    assert model.provenance["layout"] == ("imagenet", "assumed") and model.graph["stem"]["stride"] == (2, 2)
+    model = loaded(tensors, tmp_path, layout="imagenet")
+    assert model.provenance["layout"] == ("imagenet", "option")
+    model = loaded(tensors, tmp_path, layout="cifar")
+    assert model.provenance["layout"] == ("cifar", "option") and model.preprocessing.crop == (32, 32)
+    assert (model.graph["stem"]["stride"], model.graph["block2.depthwise"]["stride"]) == ((1, 1), (1, 1))
+    assert model.graph["block4.depthwise"]["stride"] == (2, 2)
+    with pytest.raises(ValueError, match="layout must be 'imagenet' or 'cifar', got 'mnist'"):
+        loaded(tensors, tmp_path, layout="mnist")
+    with pytest.raises(ValueError, match="known of mobilenet_v2 only, and this is mobilenet_v1"):
+        loaded(small(10, "timm", "mobilenet_v1"), tmp_path, layout="cifar")
+    with pytest.raises(ValueError, match="the names are kuangliu's, whose networks have the layout 'cifar'"):
+        loaded(small(10, "kuangliu", width=1), tmp_path, layout="imagenet")
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v1"])
+def test_shipped_weights_need_no_assumption(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = npmobilenet.load(name, backend="reference")
+    assert {name: model.provenance[name][1] for name in ("padding", "bn_eps", "preprocessing", "classes")} == {
+        "padding": "file",
+        "bn_eps": "file",
+        "preprocessing": "file",
+        "classes": "file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("architecture", "source", "notes"),
+    [
+        ("mobilenet_v2", "torchvision", []),
+        ("mobilenet_v3_large", "torchvision", []),
+        ("efficientnet_b0", "torchvision", []),
+        ("mobilenet_v1", "timm", []),
+        ("mobilenet_v2", "timm", []),
+        (
+            "mobilenet_v3_large",
+            "timm",
+            ["padding 'symmetric'", "preprocessing 224 of 256, bicubic, mean 0.485 assumed"],
+        ),
+        (
+            "efficientnet_lite1",
+            "timm",
+            ["padding 'same' and eps 0.001 assumed: timm publishes such weights from Tensor"],
+        ),
+    ],
+)
+def test_only_real_doubts_are_said(architecture, source, notes, tmp_path):
+    tensors = small(1000, source, architecture)
+    model = loaded(tensors, tmp_path, notes)
+    assert model.provenance["dialect"] == (source, "file")
+    assert (model.provenance["padding"][1] == "assumed") == bool(notes)
+    loaded(tensors, tmp_path, padding="same", preprocessing=IMAGENET)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "source", "expected"),
+    [
+        ("efficientnet_b1", "torchvision", (256, 240, "bicubic", 0.485)),
+        ("efficientnet_b5", "torchvision", (456, 456, "bicubic", 0.485)),
+        ("mobilenet_v1", "timm", (256, 224, "bicubic", 0.5)),
+        ("mobilenet_v2", "timm", (256, 224, "bicubic", 0.485)),
+        ("mobilenet_v2", "transformers", (256, 224, "bilinear", 0.5)),
+        ("mobilenet_v1", "transformers", (256, 224, "bilinear", 0.5)),
+        ("mobilenet_v2", "tonylins", (256, 224, "bilinear", 0.485)),
+        ("mobilenet_v1", "ruotianluo", (None, 224, "bilinear", 0.5)),
+        ("mobilenet_v2", "kuangliu", (None, 32, "bilinear", 0.4914)),
+    ],
+)
+def test_preprocessing_of_a_source(architecture, source, expected, tmp_path):
+    p = loaded(small(10, source, architecture, 1.0), tmp_path).preprocessing
+    assert (p.resize, p.crop[0], p.filter, p.mean[0]) == expected
+
+
+def beside(monkeypatch, config=None, preprocessor=None):
+    """As if these lay beside the file."""
+    read = npmobilenet.model.read_checkpoint
+    monkeypatch.setattr(
+        npmobilenet.model,
+        "read_checkpoint",
+        lambda *args, **options: replace(read(*args, **options), config=config or {}, preprocessor=preprocessor or {}),
+    )
+
+
+def test_config_of_transformers_is_obeyed(monkeypatch, tmp_path):
+    config = {
+        "model_type": "mobilenet_v2",
+        "tf_padding": False,
+        "layer_norm_eps": 0.002,
+        "hidden_act": "relu",
+        "id2label": {"1": "dog", "0": "cat", "2": "bird"},
+        "problem_type": "multi_label_classification",
+    }
+    preprocessor = {
+        "size": {"shortest_edge": 300},
+        "crop_size": {"height": 280, "width": 260},
+        "resample": 3,
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [0.4, 0.5, 0.6],
+        "do_center_crop": True,
+    }
+    tensors = small(3, "transformers")
+    beside(monkeypatch, config, preprocessor)
+    model = loaded(tensors, tmp_path)
+    assert model.classes == ("cat", "dog", "bird") and model.multi_label
+    assert model.graph["stem"]["padding"] == "symmetric" and model.graph["stem.norm"]["eps"] == 0.002
+    assert model.graph["stem.activation"]["function"] == "relu"
+    p = model.preprocessing
+    assert (p.resize, p.crop, p.filter, p.mean, p.std) == (300, (280, 260), "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    names = ("padding", "bn_eps", "activation", "preprocessing", "classes", "multi_label")
+    assert {model.provenance[name][1] for name in names} == {"file"}
+    for change, message in (
+        ({"tf_padding": "yes"}, "tf_padding must be true or false, got 'yes'"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps must be a number between 0 and 1, got 0"),
+        ({"hidden_act": "gelu"}, "hidden_act must be one of relu, .*, got 'gelu'"),
+        ({"output_stride": 8}, "output_stride must be 32, for a classifier, got 8"),
+    ):
+        beside(monkeypatch, config | change)
+        with pytest.raises(CheckpointError, match=f"config.json beside it: {message}"):
+            loaded(tensors, tmp_path)
+    beside(monkeypatch, config | {"id2label": {"0": "cat"}})
+    assert loaded(tensors, tmp_path, ["config.json names 1 class and there are 3: not used"]).classes[0] == "class 0"
+
+
+def test_config_of_timm_is_obeyed(monkeypatch, tmp_path):
+    cfg = {
+        "input_size": [3, 224, 224],
+        "interpolation": "bicubic",
+        "crop_pct": 0.95,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+    config = {"architecture": "tf_mobilenetv3_large_100", "pretrained_cfg": cfg, "label_names": ["a", "b", "c"]}
+    tensors = small(3, "timm", "mobilenet_v3_large")
+    beside(monkeypatch, config)
+    model = loaded(tensors, tmp_path)
+    assert (model.preprocessing.resize, model.preprocessing.filter, model.preprocessing.mean) == (
+        235,
+        "bicubic",
+        (0.5,) * 3,
+    )
+    assert (model.graph["stem"]["padding"], model.graph["stem.norm"]["eps"]) == ("same", 1e-3)
+    assert model.classes == ("a", "b", "c")
+    beside(monkeypatch, config | {"architecture": "mobilenetv3_large_100"})
+    assert loaded(tensors, tmp_path).graph["stem"]["padding"] == "symmetric"
+    beside(monkeypatch, config | {"pretrained_cfg": cfg | {"crop_pct": "much"}})
+    with pytest.raises(CheckpointError, match=r"config.json beside it: preprocessing: crop_pct must be"):
+        loaded(tensors, tmp_path)
+
+
+def test_one_output_and_several_labels(tmp_path):
+    logits = np.array([[-2.0, 800.0, 0.5]])
+    model = loaded(small(3), tmp_path, multi_label=True, layout="imagenet")
+    best = model.top(logits, 3)[0]
+    assert [p.index for p in best] == [1, 2, 0]
+    assert [p.probability for p in best] == pytest.approx([1, 1 / (1 + np.exp(-0.5)), 1 / (1 + np.exp(2))])
+    model = loaded(small(1), tmp_path, layout="imagenet")
+    ((only,),) = model.top(np.array([[-0.837]]))
+    assert (only.index, only.label) == (0, "class 0") and only.probability == pytest.approx(0.302, abs=1e-3)
+    path = npmobilenet.export_weights(small(3), tmp_path / "w.npz", metadata=WeightsInfo(multi_label=True).to_dict())
+    assert npmobilenet.load(path, backend="reference", layout="imagenet").multi_label
+
+
+def test_provenance_is_text_and_json(tmp_path):
+    provenance = loaded(small(3, "transformers"), tmp_path, bn_eps=0.01).provenance
+    assert provenance["bn_eps"] == (0.01, "option") and provenance["padding"] == ("same", "source")
+    shown = {name: (value, reason) for name, value, reason in provenance.shown()}
+    assert shown["bn_eps"] == ("0.01", "option") and shown["width"] == ("0.25", "file")
+    assert shown["preprocessing"][0].startswith("resize 256, crop 224/224, mean 0.5/0.5/0.5")
+    assert json.loads(json.dumps(provenance.to_dict()))["classes"] == {"value": "3 classes", "reason": "assumed"}
+    assert {reason for _, reason in provenance.values()} <= {"option", "file", "source", "assumed"}

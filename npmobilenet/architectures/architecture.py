@@ -97,6 +97,17 @@ class Architecture:
         of_network = (self.activation, padding, float(bn_eps), self.squeeze, self.conventions)
         return Builder(self.width * width, int(num_classes), *of_network).build(self.blocks)
 
+    def channels(self, width: float = 1.0) -> dict[str, int]:
+        """Return the output channels of the blocks before the classifier, by name, under a width multiplier."""
+        channels: dict[str, int] = {}
+        last = 0
+        for block in self.blocks:
+            if block.row.channels:
+                last = block.row.scaled_channels(self.width * width, self.conventions.rounding)
+            if block.name != "classifier":
+                channels[block.name] = last
+        return channels
+
     def varied(
         self,
         rows: Mapping[str, str | tuple[str, ...]],

@@ -99,7 +99,7 @@ class Found:
         Raises
         ------
         CheckpointError
-            If a tensor is missing, left over or misshapen, or has values that no network can have.
+            If a tensor is missing, left over or misshapen.
         """
         architecture = self._architecture(layout, activation)
         graph = architecture.graph(
@@ -161,8 +161,21 @@ class Found:
             else np.asarray(tensors[key], np.float32).reshape(shapes[name])
             for name, key in keys.items()
         }
-        _check_values(weights, keys, self.where)
         return weights
+
+    def check_values(self, fitted: Fitted) -> None:
+        """Refuse what training that went wrong leaves behind: NaN, infinities, variances below 0.
+
+        Raises
+        ------
+        CheckpointError
+            That names the tensor.
+        """
+        for name, values in fitted.weights.items():
+            problem = _problem(values, variances=name.endswith("running_var"))
+            if problem:
+                key = quote(self._keys(fitted.graph)[name])
+                raise CheckpointError(f"{self.where}: {key} has {problem}: its training went wrong, or it is damaged")
 
     def _title(self, graph: Graph) -> str:
         classes = f", {graph['classifier']['channels']} classes" if "classifier" in graph.blocks else ""
@@ -236,37 +249,27 @@ def find_network(
     match = _best(file, names, prefix, where)
     if width is None:
         width = infer_width(match.naming, match.prefix, tensors)
-    rest = [module for module in file.modules if module not in match.modules]
-    graph = match.naming.architecture.graph(width)
+    network = match.modules
+    rest = [module for module in file.modules if module not in network]
+    channels = match.naming.architecture.channels(width)
+    finder = HeadFinder(tensors, rest, match.prefix, channels["pool"])
+    hidden = (match.naming.linear_module("hidden"), channels["hidden"]) if "hidden" in channels else ()
     try:
-        head = _head(match, graph, HeadFinder(tensors, rest, match.prefix, _features(graph)), num_classes)
+        head = Head(None, None)
+        if num_classes != 0:
+            head = finder.find(match.naming.linear_module("classifier"), *hidden)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    own = {module.partition(".")[0] for module in match.naming.backbone} | _first_parts(head)
-    left_out = tuple(
-        key
-        for key in tensors
-        if key.rpartition(".")[0] not in (head.hidden, head.classifier)
-        and not (key.startswith(match.prefix) and (prefix != "" or key.partition(".")[0] in own))
-    )
-    return Found(match.naming, match.prefix, width, match.folded, head, left_out, tensors, where)
-
-
-def _first_parts(head: Head) -> set[str]:
-    return {module.partition(".")[0] for module in (head.hidden, head.classifier) if module}
-
-
-def _features(graph: Graph) -> int:
-    """Channels after the pooling."""
-    return graph.shapes((64, 64))["pool"][0]
-
-
-def _head(match: _Match, graph: Graph, finder: HeadFinder, num_classes: int | None) -> Head:
-    hidden = {"hidden": match.naming.linear_module("hidden")} if "hidden" in graph.blocks else {}
-    if hidden:
-        hidden["hidden_channels"] = graph["hidden"]["channels"]
-    head = finder.find(match.naming.linear_module("classifier"), **hidden)
-    return Head(head.hidden, None) if num_classes == 0 else head
+    passed_over = finder.linears if num_classes == 0 else ()
+    own = {module.partition(".")[0] for module in (*match.naming.backbone, head.hidden, head.classifier) if module}
+    left_out = []
+    for key in tensors:
+        module, inside = key.rpartition(".")[0], key.startswith(match.prefix)
+        if prefix == "":  # whoever says so wants nothing that lies beside the network
+            inside = key.partition(".")[0] in own
+        if module in passed_over or not (inside or module in (head.hidden, head.classifier)):
+            left_out.append(key)
+    return Found(match.naming, match.prefix, width, match.folded, head, tuple(left_out), tensors, where)
 
 
 # --- Names -------------------------------------------------------------------------------------------------
@@ -295,6 +298,11 @@ class _File:
             found = (module[len(prefix) :] for module in self.modules if module.startswith(prefix))
             self._below[prefix] = frozenset(found)
         return self._below[prefix]
+
+    def reads_images(self, module: str) -> bool:
+        """Whether it is a convolution of three channels."""
+        shape = self.tensors[f"{module}.weight"].shape if f"{module}.weight" in self.tensors else ()
+        return len(shape) == 4 and shape[1] == 3
 
     def kernels(self, prefix: str) -> Counter[int]:
         """How many depthwise convolutions there are of each kernel size."""
@@ -346,17 +354,22 @@ def _best(file: _File, names: Collection[str], prefix: str | None, where: str) -
         for before in dict.fromkeys(file.prefixes.get(naming.stem, ()))
         if prefix in (None, before)
     ]
-    same = {before: file.kernels(before) for before in dict.fromkeys(before for _, before in candidates)}
-    likely = [each for each in candidates if _kernels(each[0].name) == same[each[1]]]
-    complete = [match for match in _matches(file, likely) if not match.missing]
+    complete: list[_Match] = []
+    if len({f"{before}{naming.stem}" for naming, before in candidates if file.reads_images(before + naming.stem)}) == 1:
+        # A file with one stem is most likely one of those networks that have its depthwise convolutions.
+        found = {before: file.kernels(before) for before in dict.fromkeys(before for _, before in candidates)}
+        likely = [each for each in candidates if _kernels(each[0].name) == found[each[1]]]
+        complete = [match for match in _matches(file, likely) if not match.missing]
     if not any(match.strangers <= HEAD_MODULES for match in complete):
         complete = [match for match in _matches(file, candidates) if not match.missing]
     if complete:
         first = min(complete, key=lambda match: match.strangers)
         others = [match for match in complete if not (match.modules & first.modules)]
         if others:
-            found = " and ".join(repr(match.prefix) for match in (first, min(others, key=lambda m: m.strangers)))
-            raise CheckpointError(f"{where}: holds several networks, below {found}; choose one with prefix=")
+            prefixes = listed([quote(each, 60) for each in sorted({match.prefix for match in (first, *others)})], 4)
+            raise CheckpointError(
+                f"{where}: holds several networks, below {' and '.join(prefixes)}; choose one with prefix="
+            )
         best = [match for match in complete if match.strangers == first.strangers]
         return best[0] if len(best) == 1 else max(best, key=lambda match: _agreement(match, file))
     return _nearest(file, names, prefix, where)
@@ -490,19 +503,12 @@ def _absent_biases(keys: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -
             yield from names
 
 
-def _check_values(weights: Mapping[str, np.ndarray], keys: Mapping[str, str], where: str) -> None:
-    """Refuse what training that went wrong leaves behind: NaN, infinities, variances below 0."""
+def _problem(values: np.ndarray, variances: bool) -> str | None:
+    """What no network can have."""
     with np.errstate(all="ignore"):
-        for name, values in weights.items():
-            # A sum is cheap, and not finite where a value is not; where it overflows, the values are looked at.
-            if not np.isfinite(values.sum()) and not np.isfinite(values).all():
-                count = values.size - int(np.isfinite(values).sum())
-                raise CheckpointError(
-                    f"{where}: {quote(keys[name])} has {count} values that are NaN or infinite, of {values.size}: its "
-                    "training went wrong, or the file is damaged"
-                )
-            if name.endswith("running_var") and values.size and values.min() < 0:
-                raise CheckpointError(
-                    f"{where}: {quote(keys[name])}, variances of a batch norm, has values below 0 (the least is "
-                    f"{values.min():g}): the file is damaged"
-                )
+        # A sum is cheap, and not finite where a value is not; where it overflows, the values are looked at.
+        if not np.isfinite(values.sum()) and not np.isfinite(values).all():
+            return f"{values.size - int(np.isfinite(values).sum())} of {values.size} values that are NaN or infinite"
+    if variances and values.min() < 0:
+        return f"variances below 0, such as {values.min():g}"
+    return None

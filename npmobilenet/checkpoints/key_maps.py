@@ -129,17 +129,18 @@ class Naming:
     def keys(self, graph: Graph) -> dict[str, str]:
         """Our parameter name to the publisher's key, for every parameter of the graph."""
         values, nodes, keys = _values(self.architecture), {node.name: node for node in graph}, {}
+        inside = graph.blocks
         for block in self.architecture.blocks:
             numbers = values[block.name] | {"i": 0, "j": 0}
-            for node in graph.blocks.get(block.name, ()):
+            for node in inside.get(block.name, ()):
                 if not node.parameters or node.operation == "batch_norm":
                     continue
                 part = node.name.partition(".")[2] or (block.name if not block.stage else "conv")
                 first, *second = modules_of(self._template(block, part), numbers)
                 if part == "squeeze":
                     for parameter in node.parameters:
-                        inside, _, name = parameter.partition(".")
-                        keys[f"{node.name}.{parameter}"] = f"{first if inside == 'reduce' else second[0]}.{name}"
+                        layer, _, name = parameter.partition(".")
+                        keys[f"{node.name}.{parameter}"] = f"{first if layer == 'reduce' else second[0]}.{name}"
                 else:
                     keys |= {f"{node.name}.{parameter}": f"{first}.{parameter}" for parameter in node.parameters}
                     numbers["i"] += part != "shortcut"
@@ -170,11 +171,10 @@ def modules_of(template: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
 
 @cache
 def _varied(naming: Naming) -> Architecture:
-    dialect = naming.dialect
-    varied = get_architecture(naming.name).varied(
-        dialect.rows, dialect.squeeze, dialect.conventions, dialect.activation
-    )
-    return varied.varied(LAYOUTS[dialect.layout]) if dialect.layout else varied
+    dialect, architecture = naming.dialect, get_architecture(naming.name)
+    if dialect.layout:
+        architecture = architecture.varied(LAYOUTS[dialect.layout])
+    return architecture.varied(dialect.rows, dialect.squeeze, dialect.conventions, dialect.activation)
 
 
 @cache
@@ -187,12 +187,11 @@ def _backbone(naming: Naming) -> tuple[frozenset[str], frozenset[str]]:
 @cache
 def _outputs(naming: Naming) -> tuple[tuple[Row, str], ...]:
     graph, found = naming.architecture.graph(), []
-    keys = naming.keys(graph)
+    keys, inside = naming.keys(graph), graph.blocks
     for block in naming.architecture.blocks:
-        layers = [node.name for node in graph.blocks[block.name] if node.operation in WINDOWED]
-        if layers:
-            name = next(name for name in keys if name.startswith(f"{layers[-1]}."))
-            found.append((block.row, keys[name].rpartition(".")[0]))
+        layers = [node for node in inside[block.name] if node.operation in WINDOWED]
+        if layers and "weight" in layers[-1].parameters:  # not in several parts, with a part of the channels each
+            found.append((block.row, keys[f"{layers[-1].name}.weight"].rpartition(".")[0]))
     return tuple(found)
 
 
