@@ -56,9 +56,9 @@ def over_white(rgba: np.ndarray) -> np.ndarray:
     return (total >> 8).astype(np.uint8)
 
 
-def blocks(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of parts of a picture, of `BLOCK_PIXELS` at most: strips, if it is not very wide."""
-    columns = min(width, BLOCK_PIXELS)
+def blocks(height: int, width: int, columns: int = BLOCK_PIXELS) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and columns of parts of a picture, of `BLOCK_PIXELS` at most, and so many columns at most."""
+    columns = min(width, columns)
     rows = max(1, BLOCK_PIXELS // columns)
     for top in range(0, height, rows):
         for left in range(0, width, columns):

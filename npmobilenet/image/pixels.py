@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npmobilenet.errors import ImageError
-from npmobilenet.image.arrays import blocks, over_white
+from npmobilenet.image.arrays import BLOCK_PIXELS, blocks, over_white
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +25,7 @@ _AS_STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda a: a[::-1].transpose(1, 0, 2),
 }
 _LYING = (5, 6, 7, 8)  # orientations in which width and height are exchanged
+LYING_COLUMNS = 1024  # of their blocks: then the lines that are read and those that are written both fit in a cache
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 274, 258, 262, 0
 
 
@@ -41,9 +42,10 @@ def rgb_of(image: Image, name: str, decode: str) -> np.ndarray:
         orientation, convert = None, _as_torchvision
     else:
         orientation, convert = _orientation(image), _as_viewer(image, name)
-    upright = np.empty((width, height, 3) if orientation in _LYING else (height, width, 3), np.uint8)
+    lying = orientation in _LYING
+    upright = np.empty((width, height, 3) if lying else (height, width, 3), np.uint8)
     stored = _AS_STORED[orientation](upright) if orientation in _AS_STORED else upright
-    for rows, columns in blocks(height, width):
+    for rows, columns in blocks(height, width, LYING_COLUMNS if lying else BLOCK_PIXELS):
         part = image.crop((columns.start, rows.start, columns.stop, rows.stop))
         stored[rows, columns] = convert(part)
     return upright
@@ -59,7 +61,7 @@ def _orientation(image: Image) -> int | None:
 
 def _as_torchvision(part: Image) -> np.ndarray:
     part.info.pop("transparency", None)  # Pillow would warn that it is lost
-    return np.asarray(part.convert("RGB"))
+    return _as_rgb(part)
 
 
 def _as_viewer(image: Image, name: str) -> Callable[[Image], np.ndarray]:
@@ -75,7 +77,11 @@ def _as_viewer(image: Image, name: str) -> Callable[[Image], np.ndarray]:
         return lambda part: over_white(np.asarray(part.convert(straight).convert("RGBA")))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         return lambda part: over_white(np.asarray(part.convert("RGBA")))
-    return lambda part: np.asarray(part.convert("RGB"))
+    return _as_rgb
+
+
+def _as_rgb(part: Image) -> np.ndarray:
+    return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))  # `convert` always copies
 
 
 def _looked_up(table: np.ndarray, part: Image) -> np.ndarray:
