@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
+from importlib.resources import files
 
 from npmobilenet import weights
 from npmobilenet.text import quote
@@ -25,8 +25,7 @@ def imagenet_classes() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def imagenet_synsets() -> tuple[str, ...]:
     """The WordNet 3.0 synsets of these classes, such as ``n01440764``: ImageNet's own names of its folders."""
-    file = Path(weights.__file__).with_name("imagenet_synsets.txt")
-    return tuple(file.read_text(encoding="ascii").split())
+    return tuple(files(weights).joinpath("imagenet_synsets.txt").read_text(encoding="ascii").split())
 
 
 def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
