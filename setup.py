@@ -56,7 +56,7 @@ setup(
     package_dir=packages(),
     package_data={
         "npmobilenet": ["py.typed"],
-        "npmobilenet.weights": ["*.safetensors", "*.md"],
+        "npmobilenet.weights": ["*.safetensors", "*.md", "*.txt"],
         "npmobilenet.bench": ["*.css"],
     },
     entry_points={"console_scripts": ["npmobilenet=npmobilenet.cli:main"]},

@@ -11,6 +11,7 @@ from statistics import median
 from npmobilenet.bench import machine_limits, noise
 from npmobilenet.bench.machine import different_machines, heading, machine
 from npmobilenet.bench.roofline import Roofline
+from npmobilenet.text import to_json
 
 KINDS = ("networks", "ladders", "comparisons", "processes")
 """What a saved run may have a list of: `network`, `ladder`, `peers` (the last two)."""
@@ -104,7 +105,7 @@ class Record:
         return {**self.about, "settings": self.settings, "warnings": self.warnings, **self.found}
 
     def _write_json(self, file: Path) -> None:
-        file.write_text(json.dumps(self.run, indent=1) + "\n", encoding="utf-8")
+        file.write_text(to_json(self.run, indent=1) + "\n", encoding="utf-8")
 
     def _write_csv(self, file: Path) -> None:
         write_csv(self.run, file)

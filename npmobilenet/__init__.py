@@ -1,19 +1,15 @@
 """MobileNet inference with nothing but NumPy and Numba."""
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
-_here = Path(__file__).parent
-if not (_here / "kernels").is_dir():
-    # In a checkout `kernels/` and `bench/` stand beside this folder; installed, they are inside it.
-    __path__.append(str(_here.parent))
-
-from npmobilenet.architectures import ARCHITECTURES  # noqa: E402
-from npmobilenet.checkpoints import export_weights  # noqa: E402
-from npmobilenet.errors import AssumptionWarning  # noqa: E402
-from npmobilenet.image import Preprocessing  # noqa: E402
-from npmobilenet.model import Model, Prediction, load  # noqa: E402
+if TYPE_CHECKING:
+    from npmobilenet.architectures import ARCHITECTURES
+    from npmobilenet.checkpoints import export_weights
+    from npmobilenet.errors import AssumptionWarning
+    from npmobilenet.image import Preprocessing
+    from npmobilenet.model import Model, Prediction, load
 
 __all__ = [
     "ARCHITECTURES",
@@ -25,3 +21,30 @@ __all__ = [
     "export_weights",
     "load",
 ]
+__version__ = "0.1.0"
+
+_here = Path(__file__).parent
+if not (_here / "kernels").is_dir():
+    # In a checkout `kernels/` and `bench/` stand beside this folder; installed, they are inside it.
+    __path__.append(str(_here.parent))
+
+# Imported when first asked for, so that the command line starts, and can be interrupted, before NumPy is there.
+_MODULES = {
+    "ARCHITECTURES": "architectures",
+    "AssumptionWarning": "errors",
+    "Model": "model",
+    "Prediction": "model",
+    "Preprocessing": "image",
+    "export_weights": "checkpoints",
+    "load": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

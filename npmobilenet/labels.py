@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import lru_cache
+from importlib.resources import files
 
+from npmobilenet import weights
+from npmobilenet.text import quote
 from npmobilenet.weights import CATALOGUE
+
+NEAREST_NAMES = 3  # shown for one that no class has
 
 
 @lru_cache(maxsize=1)
 def imagenet_classes() -> tuple[str, ...]:
     """The 1000 class names of ImageNet-1k, in the order of a classifier's outputs (from torchvision)."""
     return tuple(CATALOGUE["mobilenet_v2"].info().classes)
+
+
+@lru_cache(maxsize=1)
+def imagenet_synsets() -> tuple[str, ...]:
+    """The WordNet 3.0 synsets of these classes, such as ``n01440764``: ImageNet's own names of its folders."""
+    return tuple(files(weights).joinpath("imagenet_synsets.txt").read_text(encoding="ascii").split())
 
 
 def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -35,3 +49,55 @@ def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[s
     if num_classes == 1001:
         return ("background", *imagenet_classes())
     return tuple(f"class {index}" for index in range(num_classes))
+
+
+class Labels:
+    """Which class of a network a label means, however it is written.
+
+    A label is a class's name (capitals, underscores and hyphens count for nothing, unless they alone tell two classes
+    apart), for ImageNet's classes its synset, or its number: ``123`` or ``class 123``.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self._exact: dict[str, list[int]] = defaultdict(list)
+        self._indices: dict[str, list[int]] = defaultdict(list)
+        for index, name in enumerate(self.classes):
+            self._exact[name].append(index)
+            self._indices[_plain(name)].append(index)
+        if self.classes[-1000:] == imagenet_classes():
+            for index, synset in enumerate(imagenet_synsets(), len(self.classes) - 1000):
+                self._indices[synset].append(index)
+
+    def index(self, label: str) -> int:
+        """Return the index of the class that is meant.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or several have this name.
+        """
+        plain = _plain(label)
+        known = (self._exact.get(label), self._indices.get(plain), self._indices.get(plain.partition(",")[0]))
+        indices = min(filter(None, known), key=len, default=())  # "Cardigan" is a dog, "cardigan" is knitted
+        if len(indices) > 1:
+            raise ValueError(f"{quote(label)} names the classes {', '.join(map(str, indices))}: give the number")
+        if indices:
+            return indices[0]
+        number = re.fullmatch(r"(?:class[ _-]?)?0*([0-9]{1,9})", label.strip().casefold())
+        if number and int(number[1]) < len(self.classes):
+            return int(number[1])
+        raise ValueError(f"{quote(label)} ({self._nearest(plain) or f'there are {len(self.classes)} classes'})")
+
+    def _nearest(self, plain: str) -> str:
+        near = get_close_matches(plain[:200], self._indices, NEAREST_NAMES)
+        return f"nearest: {', '.join(quote(self.classes[self._indices[name][0]]) for name in near)}" if near else ""
+
+    def shown(self, index: int) -> str:
+        """The name of a class, with its number if another has the same."""
+        name = self.classes[index]
+        return f"{name} ({index})" if len(self._indices[_plain(name)]) > 1 else name
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.sub(r"(?<=\w)[_-]+(?=\w)|_", " ", name).casefold().split())  # the hyphen of -1 is none

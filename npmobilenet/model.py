@@ -400,13 +400,26 @@ class Model:
         ----------
         logits : array (N, classes)
             What calling the model gives, from the GPU too; probabilities are their softmax, computed in float64.
+
+        Raises
+        ------
+        ValueError
+            If the largest logit of a row is no finite number.
         """
         self._require_classifier()
         logits = np.asarray(logits, np.float64)
+        highest = logits.max(axis=1, keepdims=True)
+        if not np.isfinite(highest).all():
+            row = int(np.argmin(np.isfinite(highest[:, 0])))
+            where = f" of row {row}" if len(logits) > 1 else ""
+            raise ValueError(
+                f"no class can be named: the largest logit{where} is {highest[row, 0]}; weights or input are damaged, "
+                "or too large for float32"
+            )
         if self.multi_label or len(self.classes) == 1:
             probabilities = np.exp(-np.logaddexp(0, -logits))  # the sigmoid, without overflow
         else:
-            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            powers = np.exp(logits - highest)
             probabilities = powers / powers.sum(axis=1, keepdims=True)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [

@@ -1,4 +1,4 @@
-"""Text for people: tables for a terminal, and strings of unknown origin made fit to be shown.
+"""Text for people, and JSON: tables for a terminal, and strings of unknown origin made fit to be shown.
 
 Names of tensors, classes and files may hold anything: an escape sequence that sets a terminal's title or clears its
 screen, a newline before a forged line of results, a mark that reverses the direction of writing, 50,000 characters.
@@ -7,6 +7,8 @@ Wherever such a string goes into an error or to a terminal, it passes through `p
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -78,6 +80,21 @@ def megabytes(size: int | None) -> str:
 def binary_size(size: int) -> str:
     """Such as ``64 KB``, ``16 MB``, of a power of two."""
     return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON that every reader takes: ASCII, whatever is in a file's name; numbers that are not finite are null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def shown(value: object, longest: int = 80) -> str:

@@ -39,3 +39,25 @@ def mobilenet_v1():
     import npmobilenet
 
     return npmobilenet.load("mobilenet_v1")
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A small checkpoint with two classes, which takes images of 32x32 in next to no time."""
+    import npmobilenet
+    from npmobilenet.architectures import get_architecture, random_weights
+
+    preprocessing = npmobilenet.Preprocessing(32, (32, 32), None, (0.5,) * 3, (0.5,) * 3)
+    metadata = {"classes": ["cat", "dog"], "preprocessing": preprocessing.to_dict()}
+    graph = get_architecture("mobilenet_v2").graph(0.25, 2)
+    return str(npmobilenet.export_weights(random_weights(graph), tmp_path / "pets.npz", metadata=metadata))
+
+
+@pytest.fixture(scope="session")
+def thumbnails(tmp_path_factory):
+    """A folder of the photographs as small PNG files, which take no time to resize even without Numba."""
+    image = pytest.importorskip("PIL.Image", reason="these tests read image files")
+    folder = tmp_path_factory.mktemp("thumbnails")
+    for name in ("coffee.png", "rocket.jpg", "chelsea.png", "astronaut.png"):
+        image.open(photo(name)).convert("RGB").resize((48, 40)).save(folder / f"{name[:-4]}.png")
+    return folder

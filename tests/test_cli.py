@@ -10,18 +10,10 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.cli import main
 from tests.conftest import compiled_only, photo
 
 pytest.importorskip("PIL", reason="the command reads image files")
-
-
-@pytest.fixture
-def pets(tmp_path):
-    """A small checkpoint with two classes."""
-    graph = get_architecture("mobilenet_v2").graph(0.25, 2)
-    return str(npmobilenet.export_weights(random_weights(graph), tmp_path / "pets.npz"))
 
 
 @compiled_only
@@ -135,6 +127,11 @@ def test_wrong_usage(arguments, message, capsys):
     ("arguments", "message"),
     [
         (["inspect", "no_such_network"], "weights known by name: mobilenet_v2"),
+        (["inspect", ""], "'': an empty argument is no file"),
+        (["bench", ""], "'': an empty argument is no file"),
+        (["study", "occlusion", "https://example.org/a.jpg", "--no-picture"], "a URL is no file"),
+        (["study", "linear-bottleneck", "--images", "", "--no-picture"], "'': an empty argument is no file"),
+        (["inspect", "a" * 5000], "File name too long"),
         (["inspect", "mobilenet_v2", "--width", "0"], "width must be a number above 0"),
         (["inspect", "mobilenet_v2", "--mixed", "9", "--layers", "neck"], "no block 'neck' with a depthwise"),
         (["inspect", "mobilenet_v2", "--mixed", "9", "--layers", "block2", "--dilated"], "block2 (stride 2)"),
@@ -231,7 +228,7 @@ def test_inspect_options_and_checkpoints(pets, capsys):
     assert report["resolution"] == [160, 128]
     assert report["layers"][-1]["output"] == [7] and report["layers"][0]["output"] == [16, 80, 64]
     assert main(["inspect", pets]) == 0
-    assert "pets.npz: mobilenet_v2, width 0.25, input 224x224" in capsys.readouterr().out
+    assert "pets.npz: mobilenet_v2, width 0.25, input 32x32" in capsys.readouterr().out
 
 
 def test_weights_list(capsys):

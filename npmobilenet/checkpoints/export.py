@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +15,7 @@ from npmobilenet.checkpoints import npz_file, safetensors_file
 from npmobilenet.checkpoints.reader import METADATA_NAME
 from npmobilenet.checkpoints.stored_tensor import BFLOAT16
 from npmobilenet.errors import CheckpointError
+from npmobilenet.files import replacing
 from npmobilenet.text import printable, quote
 
 ALIGNMENT = 64  # of the first tensor in a safetensors file: a cache line, and what PyTorch uses
@@ -62,7 +61,8 @@ def export_weights(state_dict: Any, path: str | os.PathLike, *, metadata: dict |
     try:
         entries = _entries(state_dict)
         text = None if metadata is None else _to_json(metadata)
-        _write_atomically(path, lambda file: writer(file, entries, text))
+        with replacing(path) as file:
+            writer(file, entries, text)
     except CheckpointError as error:
         raise CheckpointError(f"{printable(path)}: {error}") from error.__cause__
     except OSError as error:
@@ -130,19 +130,6 @@ def _to_json(metadata: dict) -> str:
         return json.dumps(metadata, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"metadata cannot be stored as JSON ({error})") from error
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - the name everyone knows for an atomic rename
-    except BaseException:  # Ctrl-C too
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _write_safetensors(file: IO[bytes], entries: Entries, metadata: str | None) -> None:

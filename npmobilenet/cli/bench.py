@@ -82,7 +82,7 @@ def check(options: argparse.Namespace) -> None:
     """Find what makes no sense before minutes of measuring."""
     if options.shape and not options.ladder:
         raise ValueError("--shape says on what layer a --ladder is measured")
-    if options.ladder and (options.network or options.batch > 1 or options.unfused or options.resolution):
+    if options.ladder and (options.network is not None or options.batch > 1 or options.unfused or options.resolution):
         raise ValueError("a --ladder is measured on one layer: it takes a --shape, no network, batch or resolution")
     check_numba()
 
@@ -95,12 +95,16 @@ def check_numba() -> None:
         raise ValueError("Numba is switched off (NUMBA_DISABLE_JIT): there is nothing to measure")
 
 
+def _network(options: argparse.Namespace) -> str:
+    return DEFAULT if options.network is None else options.network
+
+
 def layers(options: argparse.Namespace) -> int:
     """Measure a network, block by block and layer by layer."""
     from npmobilenet.bench import network
     from npmobilenet.bench.record import Record
 
-    about = find_network(options.network or DEFAULT, options)
+    about = find_network(_network(options), options)
     resolution, rounds = options.resolution or about.resolution, options.rounds or ROUNDS
     graph, name = about.graph(), about.name(resolution)
     parts = ("blocks", "layers") if options.unfused else ("blocks",)
@@ -133,9 +137,9 @@ def peers(options: argparse.Namespace) -> int:
     from npmobilenet.bench.peers.__main__ import main
     from npmobilenet.bench.record import read, write_csv
 
-    about = find_network(options.network or DEFAULT, options)
+    about = find_network(_network(options), options)
     height, width = options.resolution or about.resolution
-    if height != width or Path(options.network or DEFAULT).exists():
+    if height != width or Path(_network(options)).exists():
         raise ValueError("--peers takes an architecture (and --width), and square images")
     arguments = ["--networks", about.name((height, width)), "--batches", str(options.batch)]
     arguments += ["--threads", ",".join(map(str, options.threads))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from npmobilenet.kernels.cache import Place
+
+from npmobilenet.text import to_json
 
 REQUIRED = ("numpy", "numba", "llvmlite")
 OPTIONAL = {
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the report; exit code 1 if compiled kernels are wrong on this machine."""
     report = examine()
     if options.json:
-        print(json.dumps(report, indent=1))
+        print(to_json(report, indent=1))
     else:
         for name, value in report.items():
             print(f"{name:<12} {value}")

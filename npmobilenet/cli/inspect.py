@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.network import find_network
 from npmobilenet.cli.options import add_network_options, kernel_sizes, names, positive, size
-from npmobilenet.text import columns, dimensions
+from npmobilenet.text import columns, dimensions, to_json
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -65,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.layers != ALL or options.partition != "equal" or options.dilated:
         raise ValueError("--layers, --partition and --dilated say how to use the kernel sizes of --mixed K,K,...")
     if options.json:
-        print(json.dumps(report, indent=1))
+        print(to_json(report, indent=1))
         return 0
     print(f"{network.title}, input {resolution[0]}x{resolution[1]}, one image, float32\n")
     if network.provenance:

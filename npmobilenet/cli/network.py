@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.text import dimensions, printable
+from npmobilenet.cli.options import NETWORK
+from npmobilenet.cli.photographs import not_a_path
+from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.text import dimensions, quote
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -44,6 +47,8 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
     from npmobilenet.model import load
     from npmobilenet.weights import CATALOGUE
 
+    if problem := not_a_path(name):
+        raise ValueError(f"{quote(name)}: {problem}")
     architecture = ARCHITECTURES.get(name)
     if architecture:
         width = options.width if options.width is not None else 1.0
@@ -62,13 +67,8 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         )
     model = load(
         name,
-        architecture=options.architecture,
-        width=options.width,
+        **{option: getattr(options, option) for option in NETWORK},
         num_classes=getattr(options, "num_classes", None),
-        padding=options.padding,
-        bn_eps=options.bn_eps,
-        layout=options.layout,
-        prefix=options.prefix,
         backend="reference",
     )
     return Network(
@@ -76,7 +76,7 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         model.width,
         max(len(model.classes), 1),
         model.provenance["padding"][0],
-        f"{printable(model.source)}: {model.architecture}, width {model.width:g}",
+        f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}",
         model.preprocessing.crop,
         model.provenance,
     )

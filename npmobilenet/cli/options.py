@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from npmobilenet.cli import terminal
+from npmobilenet.cli.photographs import not_a_path
+from npmobilenet.text import printable, quote
+
+if TYPE_CHECKING:
+    from npmobilenet.model import Model
+
+NETWORK = ("architecture", "width", "padding", "bn_eps", "layout", "prefix")  # options of `add_network_options`
+PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Preprocessing` that have an option
 
 
 def positive(text: str) -> int:
@@ -45,6 +58,115 @@ def numbers(text: str) -> tuple[int, ...]:
 def names(text: str) -> tuple[str, ...]:
     """Names: ``block3,block4``."""
     return tuple(text.split(","))
+
+
+def resizing(text: str) -> int | tuple[int, int] | None:
+    """What a picture is resized to: ``256``, its shorter side; ``224x224``; ``none``."""
+    if text.lower() == "none":
+        return None
+    return size(text) if "x" in text else size(text)[0]
+
+
+def colour(text: str) -> tuple[float, ...]:
+    """Three numbers, of red, green and blue: ``0.485,0.456,0.406``; one is for all three."""
+    try:
+        values = tuple(map(float, text.split(",")))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"expected three numbers such as 0.485,0.456,0.406, got {text!r}")
+    if max(values) > 1:
+        raise argparse.ArgumentTypeError(f"expected numbers for values from 0 to 1, got {text!r}: divide them by 255")
+    return values * (3 // len(values))
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what :func:`load_model` looks at, of a command that has a trained network look at photographs."""
+    parser.add_argument(
+        "--model", default="mobilenet_v2", metavar="NAME|CHECKPOINT", help="default: %(default)s, trained on ImageNet"
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
+    parser.add_argument(
+        "--backend", default="cpu", choices=("cpu", "cuda", "njit", "reference"), help="default: %(default)s"
+    )
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
+    parser.add_argument("--multi-label", action="store_true", help="a probability of its own for every class")
+    add_network_options(parser)
+    group = parser.add_argument_group(
+        "preparing photographs", "as the network was trained; each in place of what the weights say"
+    )
+    group.add_argument(
+        "--preprocessing", type=Path, metavar="FILE", help="timm's config.json, Hugging Face's preprocessor_config.json"
+    )
+    group.add_argument(
+        "--resize", type=resizing, default=..., metavar="N|HxW|none",
+        help="the shorter side, or both, before the centre is cut out; none: directly to the crop",
+    )  # fmt: skip
+    group.add_argument("--crop", type=size, default=..., metavar="N|HxW", help="size of the network's input")
+    group.add_argument(
+        "--filter", default=..., metavar="NAME", help="of resizing: bilinear, bicubic, nearest, lanczos, box, hamming"
+    )
+    group.add_argument(
+        "--mean", type=colour, default=..., metavar="R,G,B", help="subtracted from values that go from 0 to 1"
+    )
+    group.add_argument("--std", type=colour, default=..., metavar="R,G,B", help="by which they are divided then")
+
+
+def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
+    """Load the network of `add_model_options` and another to compare it with.
+
+    The options are for both; but if one of the two is known by name, and so what belongs to it, for the other alone.
+    """
+    from npmobilenet.weights import CATALOGUE
+
+    sources = (options.model, other)
+    both = len({source in CATALOGUE for source in sources}) == 1
+    nothing = dict.fromkeys((*NETWORK, "multi_label", "classes", "preprocessing")) | dict.fromkeys(PREPROCESSING, ...)
+    models = []
+    for source in sources:
+        told = {} if both or source not in CATALOGUE else nothing
+        models.append(load_model(argparse.Namespace(**{**vars(options), **told, "model": source})))
+    return models[0], models[1]
+
+
+def load_model(options: argparse.Namespace) -> Model:
+    """Load the network of `add_model_options`."""
+    from npmobilenet.model import load
+
+    source = options.model
+    if problem := not_a_path(source):
+        raise ValueError(f"{quote(source)}: {problem}")
+    preprocessing = None
+    if options.preprocessing:
+        from npmobilenet.image import read_preprocessing
+
+        preprocessing = read_preprocessing(options.preprocessing)
+    model = load(
+        source,
+        **{option: getattr(options, option) for option in NETWORK},
+        multi_label=options.multi_label or None,
+        classes=_read_classes(options.classes),
+        preprocessing=preprocessing,
+        threads=options.threads,
+        backend=options.backend,
+    )
+    changes: dict[str, Any] = {
+        name: getattr(options, name) for name in PREPROCESSING if getattr(options, name) is not ...
+    }
+    if changes.get("resize") is not None:
+        changes |= {"crop_fraction": None, "fit": "fill"}  # the whole picture, and exactly this size if it is one
+    model.preprocessing = replace(model.preprocessing, **changes)
+    return model
+
+
+def _read_classes(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot read class names, one per line: {terminal.reason(error)}"
+        raise ValueError(f"{printable(path)}: {problem}") from None
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from npmobilenet.cli.bench import DEFAULT, ROUNDS, check_numba
 from npmobilenet.cli.network import find_network
 from npmobilenet.cli.options import add_network_options, numbers, positive, size
+from npmobilenet.cli.terminal import on_a_line
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     if missing:
         runs.append(measure(options, missing))
     options.page.write_text(page.page(merged(runs)), encoding="utf-8")
-    print(f"written: {options.page}")
+    print(f"written: {on_a_line(options.page)}")
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from npmobilenet.cli import terminal
 from npmobilenet.cli.options import kernel_sizes, natural, positive
+from npmobilenet.cli.photographs import find_images, not_a_path
 from npmobilenet.errors import MissingDependencyError
-from npmobilenet.text import columns
+from npmobilenet.text import columns, printable, quote, to_json
 
 if TYPE_CHECKING:
     from npmobilenet.study.study import Study, Table
@@ -241,12 +242,14 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.study import pictures
 
     out = pictures.checked_path(options.out or Path(f"study-{options.topic}.png")) if options.picture else None
+    if "photo" in options and (problem := not_a_path(options.photo)):
+        raise ValueError(f"{quote(options.photo)}: {problem}")
     if "images" in options:
         options.images = _photographs(options.images)
     make = import_module(Topic.module(options.topic)).study
     study = make(**{name: getattr(options, name) for name in signature(make).parameters})
     if options.json:
-        print(json.dumps({"topic": options.topic, "paper": TOPICS[options.topic].paper, **study.numbers()}, indent=1))
+        print(to_json({"topic": options.topic, "paper": TOPICS[options.topic].paper, **study.numbers()}, indent=1))
     else:
         _print_study(study, options.topic)
     if getattr(options, "write_docs", False):
@@ -263,13 +266,14 @@ def _print_study(study: Study, name: str) -> None:
 
 
 def _print_table(table: Table) -> None:
-    print(f"\n{table.title}\n")
+    print(f"\n{printable(table.title)}\n")
     if table.rows:
-        print("\n".join(columns([table.header, *table.rows] if table.header else table.rows, table.texts)))
+        rows = [[printable(cell) for cell in row] for row in table.rows]  # there may be names of files and classes
+        print("\n".join(columns([table.header, *rows] if table.header else rows, table.texts)))
     if table.notes:
         print()
     for note in table.notes:
-        print(fill(note, NOTE_COLUMNS))
+        print(fill(printable(note, 10_000), NOTE_COLUMNS))
 
 
 def _save(study: Study, path: Path, options: argparse.Namespace) -> int:
@@ -279,17 +283,16 @@ def _save(study: Study, path: Path, options: argparse.Namespace) -> int:
     try:
         pictures.save(study, path, f"npmobilenet study {options.topic}: {TOPICS[options.topic].paper}")
     except MissingDependencyError as error:
-        print(f"npmobilenet: {error}", file=sys.stderr)
+        terminal.warn(str(error))
         return 1 if options.out else 0
     sys.stdout.flush()
-    print(f"\npicture: {path}", file=sys.stderr)
+    print(f"\npicture: {terminal.on_a_line(path)}", file=sys.stderr)
     return 0
 
 
 def _photographs(arguments: Sequence[str] | None) -> list[str]:
     """The files that ``--images`` names; without it the project's photographs, where they can be found."""
     import npmobilenet
-    from npmobilenet.cli.classify import find_images
 
     if arguments is None:
         roots = (Path(npmobilenet.__file__).parents[1], Path())  # a checkout, or where an installation is used
@@ -300,10 +303,11 @@ def _photographs(arguments: Sequence[str] | None) -> list[str]:
                 "yours with --images IMAGE ..."
             )
         arguments = [str(folder) for folder in (root / "examples", root / "tests/data/images") if folder.is_dir()]
-    files, failures = find_images(arguments)
-    if failures:
-        raise ValueError(failures[0])
-    return files
+    found = find_images(arguments)
+    for photograph in found:
+        if photograph.problem:
+            raise ValueError(photograph.failure(photograph.problem))
+    return [photograph.name for photograph in found]
 
 
 def _floats(text: str) -> tuple[float, ...]:

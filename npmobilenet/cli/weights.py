@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING
+
+from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.text import to_json
 
 if TYPE_CHECKING:
     from npmobilenet.weights import CatalogueEntry
@@ -25,11 +27,11 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.weights import CATALOGUE, download_weights
 
     if options.action == "download":
-        print(download_weights(options.name))
+        print(on_a_line(download_weights(options.name)))
         return 0
     rows = [describe(entry) for entry in CATALOGUE.values()]
     if options.json:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(to_json(rows, indent=1))
         return 0
     for row in rows:
         print(f"{row['name']}")
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"  licence   {row['licence']}")
         print(f"  source    {row['source']}")
         print(f"  sha256    {row['sha256']}{'' if row['verified'] is None else ' (verified)'}")
-        print(f"  file      {row['file']}\n")
+        print(f"  file      {on_a_line(row['file'])}\n")
     return 0
 
 

@@ -1,0 +1,319 @@
+"""What commands do with photographs: find them, read them ahead, compute them in batches, report what fails."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+from stat import S_ISDIR
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+from npmobilenet.cli import terminal
+from npmobilenet.errors import ImageError, MissingDependencyError
+from npmobilenet.machine import available_cpus
+from npmobilenet.text import plural, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from npmobilenet.model import Model
+
+STANDARD_INPUT = "-"
+IMAGES_HELP = "image file, folder (with its subfolders), glob, or - for standard input"
+LARGEST_PIPED = 1 << 28  # bytes of a photograph on standard input; it has to be kept in memory
+NOT_PHOTOGRAPHS = "__MACOSX"  # what macOS puts into archives beside the files; other such folders begin with a dot
+BATCH_PER_THREAD = 4  # photographs
+BATCH_BYTES = 1 << 28  # of inputs, where these are large
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A file, or standard input; or why there is none under this name."""
+
+    name: str
+    problem: str | None = None
+
+    def failure(self, problem: str) -> str:
+        """Say what is wrong with it, its name first."""
+        return f"{printable(self.name) or repr(self.name)}: {problem}"
+
+    def read(self) -> np.ndarray:
+        """Return the picture, uint8 (H, W, 3).
+
+        Raises
+        ------
+        ImageError
+            If it cannot be read.
+        """
+        from npmobilenet.image import read_image
+
+        if self.problem:
+            raise ImageError(self.failure(self.problem))
+        return read_image(_standard_input() if self.name == STANDARD_INPUT else self.name)
+
+
+class _StandardInput(io.BytesIO):
+    name = "standard input"
+
+
+def _standard_input() -> _StandardInput:
+    if sys.stdin is None:
+        raise ImageError("standard input is closed")
+    if sys.stdin.isatty():
+        raise ImageError("standard input is a terminal: pipe a photograph into it")
+    content = _StandardInput()
+    try:
+        # Not by its buffer: a thread that waits there for more when the process ends would make Python abort.
+        while content.tell() <= LARGEST_PIPED and (part := os.read(sys.stdin.fileno(), 1 << 20)):
+            content.write(part)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"standard input cannot be read: {terminal.reason(error)}") from None
+    if content.tell() > LARGEST_PIPED:
+        raise ImageError(f"standard input is no photograph: more than {LARGEST_PIPED >> 20} MB")
+    content.seek(0)
+    return content
+
+
+# --- Finding -----------------------------------------------------------------------------------------------
+
+
+def find_images(arguments: Iterable[str]) -> list[Photograph]:
+    """Return the photographs that files, folders and globs name, in this order; what names none has a problem.
+
+    A folder's are those of all its subfolders whose suffix is a photograph's; hidden files and folders have none. What
+    cannot be read here for want of a package is left out, and a line says so.
+    """
+    found = [photograph for argument in arguments for photograph in _find(argument)]
+    if [photograph.name for photograph in found].count(STANDARD_INPUT) > 1:
+        raise ValueError("standard input can be read once: give - once")
+    return found
+
+
+def _find(argument: str) -> list[Photograph]:
+    if argument == STANDARD_INPUT:
+        return [Photograph(argument)]
+    if problem := not_a_path(argument):
+        return [Photograph(argument, problem)]
+    try:
+        is_folder = S_ISDIR(os.stat(argument).st_mode)  # noqa: PTH116 - a path without its slashes were another name
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        missing = isinstance(error, FileNotFoundError)
+        if missing and glob.has_magic(argument):
+            return _matches(argument)
+        return [Photograph(argument, f"cannot be opened: {terminal.reason(error)}")]
+    return find_in_folder(argument) if is_folder else [Photograph(argument)]
+
+
+def not_a_path(argument: str) -> str | None:
+    """Say why an argument can be no file or folder, if so."""
+    if not argument:
+        return "an empty argument is no file"
+    if URL.match(argument):
+        return "a URL is no file: download it first, nothing is fetched from a network here"
+    return None
+
+
+def _matches(pattern: str) -> list[Photograph]:
+    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    found = [Photograph(name) for name in sorted(matches) if Path(name).is_file()]
+    return found or [Photograph(pattern, "no file matches")]
+
+
+def find_in_folder(folder: str, skipped: Counter[str] | None = None) -> list[Photograph]:
+    """Return a folder's photographs.
+
+    Parameters
+    ----------
+    skipped : Counter, optional
+        Where files that cannot be read here are counted by their suffix, for :func:`report_skipped`; without it they
+        are reported at once.
+    """
+    from npmobilenet.image import IMAGE_SUFFIXES, unreadable_suffixes
+
+    unreadable = unreadable_suffixes()
+    names: list[str] = []
+    problems: list[Photograph] = []
+    counts: Counter[str] = Counter() if skipped is None else skipped
+    before = counts.total()
+
+    def refuse(error: OSError) -> None:
+        problems.append(Photograph(error.filename, f"cannot be opened: {terminal.reason(error)}"))
+
+    for where, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if suffix not in IMAGE_SUFFIXES or is_hidden(name):
+                continue
+            if suffix in unreadable:
+                counts[suffix] += 1
+            else:
+                names.append(str(Path(where, name)))
+    if skipped is None:
+        report_skipped(folder, counts)
+    if not names and not problems:
+        left_out = " that can be read here" if counts.total() > before else ""
+        problems.append(Photograph(folder, f"no image files{left_out} in this folder"))
+    return [*problems, *map(Photograph, sorted(names))]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none that a user put there: macOS's sidecars ``._IMG.jpg``, thumbnails, the trash."""
+    return name.startswith(".") or name == NOT_PHOTOGRAPHS
+
+
+def report_skipped(folder: str, skipped: Counter[str]) -> None:
+    """Say how many files of which kinds were left out, and what would read them."""
+    from npmobilenet.image import package_for
+
+    if not skipped:
+        return
+    kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(skipped.items()))
+    packages = " ".join(sorted({package_for(suffix) for suffix in skipped}))
+    files = plural(skipped.total(), "file")
+    terminal.warn(f"{printable(folder)}: {files} skipped ({kinds}): pip install {packages} to read them")
+
+
+# --- Computing ---------------------------------------------------------------------------------------------
+
+
+class Run:
+    """A command's way through its photographs.
+
+    Iterating yields each with its result, or with the exception that there is instead, in their order. Failures are
+    printed on standard error and counted. Files are read by several threads while others are computed, in batches, so
+    that no memory grows with their number.
+
+    Parameters
+    ----------
+    photographs : sequence of Photograph
+    models : sequence of Model
+        Their inputs are made of each photograph.
+    compute : callable
+        Turns batches, one for each model, float32 (N, 3, H, W), into N results, of which some may be exceptions.
+
+    Attributes
+    ----------
+    failed : int
+        How many so far.
+    """
+
+    def __init__(
+        self,
+        photographs: Sequence[Photograph],
+        models: Sequence[Model],
+        compute: Callable[..., Iterable[Any]],
+    ) -> None:
+        self.photographs, self.models, self.compute = photographs, models, compute
+        self.failed = 0
+
+    def __iter__(self) -> Iterator[tuple[Photograph, Any]]:
+        for photograph, result in terminal.progress(self._results(), len(self.photographs), "image"):
+            if isinstance(result, Exception):
+                self.failed += 1
+                terminal.warn(failure(photograph, result))
+            yield photograph, result
+
+    def exit_code(self) -> int:
+        """1 if something failed, and then a line says how much of how many."""
+        if self.failed and len(self.photographs) > 1:
+            terminal.warn(f"{self.failed} of {plural(len(self.photographs), 'image')} failed")
+        return 1 if self.failed else 0
+
+    def _results(self) -> Iterator[tuple[Photograph, Any]]:
+        import numpy as np
+
+        threads = min(max(model.threads for model in self.models), available_cpus())
+        largest = sum(12 * model.preprocessing.crop[0] * model.preprocessing.crop[1] for model in self.models)
+        length = max(1, min(BATCH_PER_THREAD * threads, BATCH_BYTES // largest))
+        prepared = prepared_ahead(self._inputs, self.photographs, min(threads, length), length)
+        while batch := list(islice(prepared, length)):
+            good = [inputs for _, inputs in batch if not isinstance(inputs, Exception)]
+            results = iter(self.compute(*map(np.stack, zip(*good, strict=True))) if good else ())
+            for photograph, inputs in batch:
+                yield photograph, inputs if isinstance(inputs, Exception) else next(results)
+
+    def _inputs(self, photograph: Photograph) -> list[np.ndarray]:
+        picture = photograph.read()
+        return [model.preprocess(picture) for model in self.models]
+
+
+def failure(photograph: Photograph, error: Exception) -> str:
+    """Say what is wrong with a photograph, its name first."""
+    text = terminal.problem(error)
+    return text if isinstance(error, ImageError) else photograph.failure(text)  # an ImageError names it
+
+
+def prepared_ahead(
+    prepare: Callable[[Photograph], Any], photographs: Iterable[Photograph], threads: int, length: int
+) -> Iterator[tuple[Photograph, Any]]:
+    """Yield each photograph with what ``prepare`` makes of it, or the exception that it raises, in their order.
+
+    Up to ``length`` are prepared ahead, by threads that nothing waits for at exit. What none of them has begun when it
+    is needed the caller does itself: all, where no thread may be started.
+    """
+    tasks: SimpleQueue[_Task | None] = SimpleQueue()
+    helpers = 0
+    for _ in range(threads):
+        try:
+            Thread(target=_work, args=(tasks,), daemon=True).start()
+        except RuntimeError:  # the system allows no more
+            break
+        helpers += 1
+    ahead: deque[_Task] = deque()
+    coming = iter(photographs)
+    try:
+        while True:
+            for photograph in islice(coming, length + 1 - len(ahead)):
+                ahead.append(_Task(prepare, photograph))
+                tasks.put(ahead[-1])
+            if not ahead:
+                return
+            yield ahead.popleft().finish()
+    finally:
+        for task in ahead:
+            task.claim()  # so that nobody begins what is not wanted any more
+        for _ in range(helpers):
+            tasks.put(None)
+
+
+class _Task:
+    """A photograph to be prepared by whoever claims it first."""
+
+    def __init__(self, prepare: Callable[[Photograph], Any], photograph: Photograph) -> None:
+        self._prepare, self._photograph = prepare, photograph
+        self._claimed, self._done = Lock(), Event()
+
+    def claim(self) -> bool:
+        return self._claimed.acquire(blocking=False)
+
+    def work(self) -> None:
+        if self.claim():
+            try:
+                self._result = self._prepare(self._photograph)
+            except Exception as error:
+                self._result = error.with_traceback(None)  # which would keep the whole picture
+            self._done.set()
+
+    def finish(self) -> tuple[Photograph, Any]:
+        """Return the result; a missing package is missing for all that follow, too."""
+        self.work()
+        self._done.wait()
+        if isinstance(self._result, MissingDependencyError):
+            raise self._result
+        return self._photograph, self._result
+
+
+def _work(tasks: SimpleQueue[_Task | None]) -> None:
+    while task := tasks.get():
+        task.work()
