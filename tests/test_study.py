@@ -539,7 +539,7 @@ def test_single_values_are_no_vectors():
 
 
 def test_ir_and_other_windows(capsys):
-    assert main(["study", "asm", "depthwise_5x5_s2x2_row_7", "--ir", "--no-picture"]) == 0
+    assert main(["study", "asm", "depthwise_5x5_s2x2_row_7", "--target", "avx2", "--ir", "--no-picture"]) == 0
     output = capsys.readouterr().out
     assert "LLVM IR: the inner loop" in output and "llvm.fma" in output
     assert main(["study", "asm", "pointwise", "--all", "--no-picture"]) == 0
@@ -590,7 +590,8 @@ def test_the_marked_loop_of_a_plain_kernel_is_made_of_vectors(kernel):
 
     (function,) = asm.study(kernel, "host", False, False).functions
     loop = function.loop_counts
-    assert loop.products >= 4 and loop.single == 0 and loop.products / loop.instructions > 0.2
+    least = 0.2 if host().has_fma else 0.1  # where a product and its sum are two instructions, and loads are more
+    assert loop.products >= 2 and loop.single == 0 and loop.products / loop.instructions > least
 
 
 @compiled_only
