@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         width=options.width,
         padding=options.padding,
         bn_eps=options.bn_eps,
+        activation=options.activation,
         layout=options.layout,
         prefix=options.prefix,
         multi_label=options.multi_label or None,
