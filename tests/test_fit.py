@@ -678,3 +678,39 @@ def test_commands_classify_with_a_probability_for_every_label(tmp_path, capsys):
     assert [p["index"] for p in several] == [p["index"] for p in one]
     assert sum(p["probability"] for p in one) == pytest.approx(1)
     assert sum(p["probability"] for p in several) != pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "source"),
+    [("mobilenet_v2", "torchvision"), ("mobilenet_v3_small", "torchvision"), ("mobilenet_v2", "pytorchcv")],
+)
+@pytest.mark.parametrize("name", ["", "backbone.", "0.", "features.module."])
+def test_features_under_another_name(architecture, source, name, tmp_path):
+    """`torchvision.models.mobilenet_v2().features`, alone or as a part of something else."""
+    tensors = small(1000, source, architecture)
+    inside = {key.replace("features.", name, 1): value for key, value in tensors.items() if key.startswith("features.")}
+    model = loaded(inside, tmp_path)
+    assert model.blocks[-1] == "pool" and model.provenance["dialect"] == (source, "file")
+    assert np.array_equal(model._weights["stem.weight"], next(iter(tensors.values())))
+    head = {key: value for key, value in tensors.items() if not key.startswith("features.")}
+    if name:
+        assert loaded(inside | head, tmp_path).blocks[-1] == "classifier"
+
+
+def test_options_that_no_network_has(tmp_path):
+    tensors = small(1000)
+    for option, message in (
+        ({"activation": "tanh"}, "activation must be one of hard_swish, relu, relu6, swish, got 'tanh'"),
+        ({"prefix": 3}, "prefix must be text such as 'encoder.', got 3"),
+        ({"padding": "valid"}, "padding must be 'symmetric'"),
+        ({"num_classes": -1}, "num_classes must be an integer >= 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loaded(tensors, tmp_path, **option)
+
+
+def test_many_networks_and_stems_cost_no_square_of_their_number():
+    weight = np.zeros((32, 3, 3, 3), np.float32)
+    stems = {f"net{number}.features.0.0.weight": weight for number in range(20_000)}
+    with pytest.raises(CheckpointError, match="are not those of"):
+        fit(stems)

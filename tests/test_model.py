@@ -11,6 +11,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.checkpoints.fit import naming
 from npmobilenet.engine import Engine
 from tests.conftest import compiled_only, photo, reference
@@ -331,3 +332,23 @@ def test_counts_of_a_model():
     counts = small_model().count(64)
     assert counts.parameters == sum(layer.parameters for layer in counts.layers)
     assert counts.macs == small_model().count(64, 64).macs < small_model().count().macs
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "rows", "conventions"),
+    [
+        ("mobilenet_v2", {"inverted": "shortcut", "first": "expands"}, {}),
+        ("mobilenet_v2", {"inverted": "shortcuts"}, {"bias": True}),
+        ("mobilenet_v2", {"c24": "s1"}, {"norms": False, "rounding": "down"}),
+        ("mixnet_s", {}, {"norms": False}),
+    ],
+)
+def test_variants_on_the_fastest_kernels(name, rows, conventions, threads):
+    graph = get_architecture(name).varied(rows, conventions=conventions).graph(0.5, 10)
+    weights = random_weights(graph, 4)
+    x = np.random.default_rng(1).standard_normal((1, 3, 41, 64)).astype(np.float32)
+    engine = Engine(graph, weights)
+    assert isinstance(engine.program, BlockedProgram)
+    expected = Engine(graph, weights, "reference").run(x)
+    assert_close(engine.run(x, threads), expected, LOGITS * max(1, np.abs(expected).max() / 10))

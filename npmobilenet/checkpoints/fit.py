@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -20,13 +19,14 @@ from npmobilenet.architectures import ARCHITECTURES, Architecture, get_architect
 from npmobilenet.architectures.blocks import Row
 from npmobilenet.checkpoints.dialects import DIALECTS
 from npmobilenet.checkpoints.heads import Head, HeadFinder
-from npmobilenet.checkpoints.key_maps import LAYOUTS, LINEAR_BLOCKS, Dialect, Naming, kernels
+from npmobilenet.checkpoints.key_maps import LINEAR_BLOCKS, Dialect, Naming, kernels, with_layout
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph, Shape
 from npmobilenet.text import listed, quote
 
 STANDARD_WIDTHS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4, 0.1)
 LONGEST_NAME = 8  # parts of a module's name in any dialect
+MOST_PREFIXES = 64  # under which a network is looked for
 HEAD_MODULES = 4  # so many modules that no dialect knows may still be a head of another name
 BIASES = ("hidden.bias", "classifier.bias", "squeeze.reduce.bias", "squeeze.expand.bias")
 """Of linear layers; where none of a kind is in the file, it was made without, and they are 0."""
@@ -101,7 +101,7 @@ class Found:
         CheckpointError
             If a tensor is missing, left over or misshapen.
         """
-        architecture = self._architecture(layout, activation)
+        architecture = with_layout(self._architecture(activation), layout)
         graph = architecture.graph(
             self.width,
             num_classes or self.head.outputs or 1,
@@ -110,10 +110,9 @@ class Found:
         )
         return Fitted(architecture, self.dialect.name, self.width, graph, self._weights(graph))
 
-    def _architecture(self, layout: str | None, activation: str | None) -> Architecture:
-        rows: dict[str, Any] = dict(LAYOUTS[layout]) if layout else {}
+    def _architecture(self, activation: str | None) -> Architecture:
         absent = {"hidden": self.head.hidden, "classifier": self.head.classifier}
-        rows |= {block: () for block, module in absent.items() if module is None}
+        rows = {block: () for block, module in absent.items() if module is None}
         if not (rows or self.folded or activation):
             return self.naming.architecture
         return self.naming.architecture.varied(rows, {}, {"norms": not self.folded}, activation)
@@ -243,9 +242,11 @@ def find_network(
         If no known network has such tensors, if there are several, or if which layer is the classifier is not clear.
     """
     names = tuple(ARCHITECTURES) if architecture is None else (get_architecture(architecture).name,)
+    if not isinstance(prefix, (str, type(None))):
+        raise ValueError(f"prefix must be text such as 'encoder.', got {prefix!r}")
     if prefix:
         prefix = prefix.rstrip(".") + "."
-    file = _File(tensors)
+    file = _File(tensors, prefix)
     match = _best(file, names, prefix, where)
     if width is None:
         width = infer_width(match.naming, match.prefix, tensors)
@@ -276,9 +277,12 @@ def find_network(
 
 
 class _File:
-    """The modules of a checkpoint, to be looked up by the end of their names."""
+    """The modules of a checkpoint, to be looked up by the end of their names.
 
-    def __init__(self, tensors: Mapping[str, np.ndarray]) -> None:
+    ``prefix``: the only one that counts, if there is one.
+    """
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], prefix: str | None) -> None:
         self.tensors = tensors
         self.modules = list(dict.fromkeys(key.rpartition(".")[0] for key in tensors))
         self.prefixes: dict[str, list[str]] = {}  # end of a module's name to what stands before it
@@ -286,7 +290,9 @@ class _File:
             end = len(module)
             for _ in range(LONGEST_NAME):
                 start = module.rfind(".", 0, end) + 1
-                self.prefixes.setdefault(module[start:], []).append(module[:start])
+                before = self.prefixes.setdefault(module[start:], [])
+                if len(before) < MOST_PREFIXES and prefix in (None, module[:start]):
+                    before.append(module[:start])
                 end = start - 1
                 if start == 0:
                     break
@@ -348,31 +354,34 @@ class _Match:
 
 def _best(file: _File, names: Collection[str], prefix: str | None, where: str) -> _Match:
     """The naming and the prefix that explain a file, or explain it best."""
-    candidates = [
-        (naming, before)
-        for naming in namings(names)
-        for before in dict.fromkeys(file.prefixes.get(naming.stem, ()))
-        if prefix in (None, before)
-    ]
-    complete: list[_Match] = []
+    for bare in (False, True):
+        match = _complete(file, namings(names, bare), where)
+        if match:
+            return match
+    return _nearest(file, names, prefix, where)
+
+
+def _complete(file: _File, choices: Iterator[Naming], where: str) -> _Match | None:
+    """The naming of which no module is missing, and that leaves the fewest unexplained."""
+    candidates = [(naming, before) for naming in choices for before in file.prefixes.get(naming.stem, ())]
+    matches: list[_Match] = []
     if len({f"{before}{naming.stem}" for naming, before in candidates if file.reads_images(before + naming.stem)}) == 1:
         # A file with one stem is most likely one of those networks that have its depthwise convolutions.
         found = {before: file.kernels(before) for before in dict.fromkeys(before for _, before in candidates)}
-        likely = [each for each in candidates if _kernels(each[0].name) == found[each[1]]]
-        complete = [match for match in _matches(file, likely) if not match.missing]
-    if not any(match.strangers <= HEAD_MODULES for match in complete):
-        complete = [match for match in _matches(file, candidates) if not match.missing]
-    if complete:
-        first = min(complete, key=lambda match: match.strangers)
-        others = [match for match in complete if not (match.modules & first.modules)]
-        if others:
-            prefixes = listed([quote(each, 60) for each in sorted({match.prefix for match in (first, *others)})], 4)
-            raise CheckpointError(
-                f"{where}: holds several networks, below {' and '.join(prefixes)}; choose one with prefix="
-            )
-        best = [match for match in complete if match.strangers == first.strangers]
-        return best[0] if len(best) == 1 else max(best, key=lambda match: _agreement(match, file))
-    return _nearest(file, names, prefix, where)
+        matches = _matches(file, [each for each in candidates if _kernels(each[0].name) == found[each[1]]])
+    if not any(match.strangers <= HEAD_MODULES for match in matches):
+        matches = _matches(file, candidates)
+    if not matches:
+        return None
+    first = min(matches, key=lambda match: match.strangers)
+    others = [match for match in matches if not (match.modules & first.modules)]
+    if others:
+        prefixes = listed([quote(each, 60) for each in sorted({match.prefix for match in (first, *others)})], 4)
+        raise CheckpointError(
+            f"{where}: holds several networks, below {' and '.join(prefixes)}; choose one with prefix="
+        )
+    best = [match for match in matches if match.strangers == first.strangers]
+    return best[0] if len(best) == 1 else max(best, key=lambda match: _agreement(match, file))
 
 
 def _nearest(file: _File, names: Collection[str], prefix: str | None, where: str) -> _Match:
@@ -383,9 +392,9 @@ def _nearest(file: _File, names: Collection[str], prefix: str | None, where: str
         for before, count in Counter(
             before for module in naming.backbone for before in file.prefixes.get(module, ())
         ).most_common(3)
-        if prefix in (None, before) and 4 * count > len(naming.backbone)
+        if 4 * count > len(naming.backbone)
     ]
-    matches = _matches(file, everywhere)
+    matches = [_Match.of(naming, before, file.below(before)) for naming, before in everywhere]
     found = file.kernels(prefix or "")
     distance = {name: sum(((found - _kernels(name)) + (_kernels(name) - found)).values()) for name in ARCHITECTURES}
     likely = [name for name in ARCHITECTURES if distance[name] == min(distance.values())]
@@ -420,7 +429,9 @@ def _series(names: Collection[str]) -> str:
 
 
 def _matches(file: _File, candidates: Sequence[tuple[Naming, str]]) -> list[_Match]:
-    return [_Match.of(naming, prefix, file.below(prefix)) for naming, prefix in candidates]
+    """Those of which nothing is missing."""
+    matches = (_Match.of(naming, prefix, file.below(prefix)) for naming, prefix in candidates)
+    return [match for match in matches if not match.missing]
 
 
 @cache
@@ -429,13 +440,14 @@ def _kernels(name: str) -> Counter[int]:
 
 
 @cache
-def _all_namings() -> tuple[Naming, ...]:
-    return tuple(Naming(dialect, name) for dialect in DIALECTS for name in dialect.architectures)
+def _all_namings(bare: bool) -> tuple[Naming, ...]:
+    dialects = [dialect for dialect in DIALECTS if dialect.has_features or not bare]
+    return tuple(Naming(dialect, name, bare) for dialect in dialects for name in dialect.architectures)
 
 
-def namings(architectures: Collection[str] = tuple(ARCHITECTURES)) -> Iterator[Naming]:
-    """Every naming of these architectures."""
-    return (naming for naming in _all_namings() if naming.name in architectures)
+def namings(architectures: Collection[str] = tuple(ARCHITECTURES), bare: bool = False) -> Iterator[Naming]:
+    """Every naming of these architectures; ``bare``: those of features under another name, where there are such."""
+    return (naming for naming in _all_namings(bare) if naming.name in architectures)
 
 
 def naming(architecture: str, dialect: str) -> Naming:

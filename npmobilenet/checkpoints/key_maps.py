@@ -35,9 +35,12 @@ from npmobilenet.image import Preprocessing
 
 LINEAR_BLOCKS = ("hidden", "classifier")  # after the pooling
 
+FEATURES = "features."
+
 _NUMBER = re.compile(r"\{(\d*)([nspduij])([+-]\d+)?\}")
 _PAIR = re.compile(r"\((.+)\|(.+)\)")
 
+LAYOUT_KNOWN = "mobilenet_v2"  # the network that has layouts
 LAYOUTS: dict[str, dict[str, str]] = {
     "imagenet": {},
     "cifar": {"stem": "s1", "c24": "s1"},  # for images of 32x32: two strides less at the beginning
@@ -80,6 +83,12 @@ class Dialect:
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def has_features(self) -> bool:
+        """Whether all convolutions are inside one module, so that a file may hold it under any name."""
+        inside = (names for kind, names in self.modules.items() if kind not in LINEAR_BLOCKS)
+        return all(names.startswith(FEATURES) for names in inside)
+
     def usual_preprocessing(self, architecture: str, width: float) -> Preprocessing | None:
         """How photographs are prepared for the network, where the publisher says so."""
         for key in (f"{architecture}@{width:g}", architecture, ""):
@@ -90,11 +99,21 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Naming:
-    """A network in a dialect."""
+    """A network in a dialect.
+
+    Attributes
+    ----------
+    dialect : Dialect
+    name : str
+        Of the architecture.
+    bare : bool
+        Without the "features." that all its convolutions' names begin with: of the features alone, or under another
+        name.
+    """
 
     dialect: Dialect
     name: str
-    """Of the architecture."""
+    bare: bool = False
 
     @property
     def architecture(self) -> Architecture:
@@ -104,7 +123,7 @@ class Naming:
     @property
     def stem(self) -> str:
         """The module that is found first."""
-        return modules_of(self.dialect.modules["stem"], dict.fromkeys("nspduij", 0))[0]
+        return modules_of(self._template("stem"), dict.fromkeys("nspduij", 0))[0]
 
     @property
     def backbone(self) -> frozenset[str]:
@@ -136,7 +155,7 @@ class Naming:
                 if not node.parameters or node.operation == "batch_norm":
                     continue
                 part = node.name.partition(".")[2] or (block.name if not block.stage else "conv")
-                first, *second = modules_of(self._template(block, part), numbers)
+                first, *second = modules_of(self._template(*_kinds(block, part)), numbers)
                 if part == "squeeze":
                     for parameter in node.parameters:
                         layer, _, name = parameter.partition(".")
@@ -149,10 +168,33 @@ class Naming:
                 numbers["j"] += part != "shortcut"
         return keys
 
-    def _template(self, block: Block, part: str) -> str:
-        unexpanded = block.row.kind == "inverted" and not block.row.has_expansion
-        kinds = (f"{block.name}.{part}", f"{block.name}.*", f"unexpanded.{part}" if unexpanded else part, part, "*")
-        return next(self.dialect.modules[kind] for kind in kinds if kind in self.dialect.modules)
+    def _template(self, *kinds: str) -> str:
+        """The names of the first of these kinds of layers that has some."""
+        template = next(self.dialect.modules[kind] for kind in kinds if kind in self.dialect.modules)
+        return template.removeprefix(FEATURES) if self.bare else template
+
+
+def _kinds(block: Block, part: str) -> tuple[str, ...]:
+    """What a layer may be called in `Dialect.modules`, the most precise first."""
+    unexpanded = block.row.kind == "inverted" and not block.row.has_expansion
+    return f"{block.name}.{part}", f"{block.name}.*", f"unexpanded.{part}" if unexpanded else part, part, "*"
+
+
+def with_layout(architecture: Architecture, layout: str | None) -> Architecture:
+    """Return a network with the strides of this layout.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layout, or not of this network.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, got {layout!r}")
+    if not (layout and LAYOUTS[layout]):
+        return architecture
+    if architecture.name != LAYOUT_KNOWN:
+        raise ValueError(f"layout {layout!r} is known of {LAYOUT_KNOWN} only, and this is {architecture.name}")
+    return architecture.varied(LAYOUTS[layout])
 
 
 def modules_of(template: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
@@ -171,9 +213,8 @@ def modules_of(template: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
 
 @cache
 def _varied(naming: Naming) -> Architecture:
-    dialect, architecture = naming.dialect, get_architecture(naming.name)
-    if dialect.layout:
-        architecture = architecture.varied(LAYOUTS[dialect.layout])
+    dialect = naming.dialect
+    architecture = with_layout(get_architecture(naming.name), dialect.layout)
     return architecture.varied(dialect.rows, dialect.squeeze, dialect.conventions, dialect.activation)
 
 

@@ -15,14 +15,13 @@ from npmobilenet.architectures import Architecture
 from npmobilenet.checkpoints.dialects import CIFAR_PHOTOS
 from npmobilenet.checkpoints.fit import Fitted, Found, find_network
 from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.key_maps import LAYOUTS
-from npmobilenet.checkpoints.publisher_config import PublisherConfig
+from npmobilenet.checkpoints.key_maps import LAYOUT_KNOWN, LAYOUTS
+from npmobilenet.checkpoints.publisher_config import ACTIVATIONS, PublisherConfig
 from npmobilenet.checkpoints.reader import Checkpoint
 from npmobilenet.image import IMAGENET, Preprocessing
 from npmobilenet.provenance import Provenance
 from npmobilenet.text import listed, plural, quote
 
-LAYOUT_KNOWN = "mobilenet_v2"  # the network that has layouts
 FEW_CLASSES = 100  # CIFAR's
 LAYOUT_SHARED = "torchvision"  # the dialect in which networks for CIFAR are published too
 NAMES_SHOWN = 4
@@ -132,11 +131,7 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
 def _layout(found: Found, option: str | None, settled: Provenance, notes: list[str]) -> str | None:
     """The layout to build; None: the dialect's own."""
     own = found.dialect.layout
-    if option is not None and option not in LAYOUTS:
-        raise ValueError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, got {option!r}")
-    if option == "cifar" and found.naming.name != LAYOUT_KNOWN:
-        raise ValueError(f"layout 'cifar' is known of {LAYOUT_KNOWN} only, and this is {found.naming.name}")
-    if own and option not in (None, own):
+    if own and option in LAYOUTS and option != own:
         raise ValueError(f"the names are {found.dialect.name}'s, whose networks have the layout {own!r}")
     shared = (
         found.naming.name == LAYOUT_KNOWN
@@ -157,6 +152,9 @@ def _activation(
     found: Found, option: str | None, in_file: str | None, quantised: bool, settled: Provenance, notes: list[str]
 ) -> str | None:
     """The activation to build with; None: the network's own."""
+    if option not in (None, *ACTIVATIONS.values()):
+        known = ", ".join(sorted(set(ACTIVATIONS.values())))
+        raise ValueError(f"activation must be one of {known}, got {option!r}")
     usual = found.naming.architecture.activation
     quantisable = found.folded and usual == "relu6"  # torchvision's networks to be quantised have ReLU for ReLU6
     in_file = _first(in_file, "relu" if quantised and quantisable else None)

@@ -44,6 +44,7 @@ class Network:
 def find_network(name: str, options: argparse.Namespace) -> Network:
     """Return the network of this name, with the options of `options.add_network_options`."""
     from npmobilenet.architectures import ARCHITECTURES
+    from npmobilenet.checkpoints.key_maps import with_layout
     from npmobilenet.model import load
     from npmobilenet.weights import CATALOGUE
 
@@ -51,6 +52,7 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         raise ValueError(f"{quote(name)}: {problem}")
     architecture = ARCHITECTURES.get(name)
     if architecture:
+        architecture = with_layout(architecture, options.layout)
         width = options.width if options.width is not None else 1.0
         return Network(
             architecture,

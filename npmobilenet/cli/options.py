@@ -14,7 +14,15 @@ from npmobilenet.text import printable, quote
 if TYPE_CHECKING:
     from npmobilenet.model import Model
 
-NETWORK = ("architecture", "width", "padding", "bn_eps", "layout", "prefix")  # options of `add_network_options`
+NETWORK = (
+    "architecture",
+    "width",
+    "padding",
+    "bn_eps",
+    "activation",
+    "layout",
+    "prefix",
+)  # options of `add_network_options`
 PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Preprocessing` that have an option
 
 
@@ -174,6 +182,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", metavar="NAME", help="read off the checkpoint if not given")
     parser.add_argument("--width", type=float, metavar="W", help="width multiplier, likewise")
     parser.add_argument("--prefix", metavar="NAME.", help="of the network's tensors, if the checkpoint has several")
+    parser.add_argument("--activation", metavar="NAME", help="such as relu, where the checkpoint does not tell")
     parser.add_argument("--layout", choices=("imagenet", "cifar"), help="strides, where the checkpoint does not tell")
     parser.add_argument(
         "--padding",
