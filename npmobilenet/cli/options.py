@@ -14,6 +14,7 @@ from npmobilenet.text import printable, quote
 if TYPE_CHECKING:
     from npmobilenet.model import Model
 
+# Options of `add_network_options`.
 NETWORK = (
     "architecture",
     "width",
@@ -22,7 +23,7 @@ NETWORK = (
     "activation",
     "layout",
     "prefix",
-)  # options of `add_network_options`
+)
 PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Preprocessing` that have an option
 
 
