@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.geometry import equal_partition
 from npmobilenet.kernels import registry
+from npmobilenet.kernels.geometry import equal_partition
 from npmobilenet.kernels.prepared import prepare_of
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.plan import Program

@@ -23,8 +23,8 @@ from npmobilenet.bench.roofline import Roofline
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.plan import Plan
 from npmobilenet.profile import Seconds, in_turns, settled, timed
 from npmobilenet.text import columns, dimensions, plural

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npmobilenet.bench.peers.folded import Layer
-from npmobilenet.geometry import Pads, output_size, resolve_padding
+from npmobilenet.kernels.geometry import Pads, output_size, resolve_padding
 
 
 def tflite_model(layers: list[Layer], shape: tuple[int, int, int, int]) -> bytes:

@@ -27,8 +27,7 @@ from pathlib import Path
 from types import CodeType
 
 from npmobilenet import __version__
-from npmobilenet.errors import CacheError
-from npmobilenet.paths import REMEDY, SETTING, cache_directory, expanded, temporary_directory
+from npmobilenet.kernels.paths import REMEDY, SETTING, NoFolderError, cache_directory, expanded, temporary_directory
 
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 FOLDER = re.compile("kernels-[0-9a-f]{16}")
@@ -73,7 +72,7 @@ def place() -> Place:
         if any(folder.glob("*.o")):
             return Place(folder, "read-only")
         why = f"{folder} cannot be written; {REMEDY}"
-    except CacheError as error:
+    except NoFolderError as error:
         why = str(error)
     except OSError as error:
         why = f"{error.filename} cannot be made: {error.strerror}; {REMEDY}"

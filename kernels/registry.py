@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import pair
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.geometry import pair
 from npmobilenet.kernels.ladder import LADDERS
 
 # "ladder" holds the versions of an operation from the textbook's to the fastest, to be studied and measured

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
 from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import MAKING, give_lock
+from npmobilenet.kernels.threads import share
 from npmobilenet.plan import Plan, Program
-from npmobilenet.threads import share
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels import registry
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.passes import folded_parameters, fuse
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from npmobilenet.architectures import random_weights
 from npmobilenet.blocked.program import BlockedProgram
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
+from npmobilenet.kernels.geometry import Pair
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan

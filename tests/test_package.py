@@ -210,3 +210,11 @@ def test_groups_in_a_container(tmp_path, path, root, below):
 def test_type_checkers_are_told_of_the_annotations():
     assert (Path(npmobilenet.__file__).parent / "py.typed").is_file()
     assert '"npmobilenet": ["py.typed"]' in (ROOT / "setup.py").read_text(encoding="utf-8")
+
+
+def test_the_helper_threads_have_two_names():
+    """What replaces `npmobilenet.threads.ask`, to look at it or to interrupt it, changes what the engine calls."""
+    from npmobilenet import threads
+    from npmobilenet.kernels import threads as theirs
+
+    assert threads is theirs

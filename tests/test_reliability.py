@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet import threads
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.engine import Engine
 from npmobilenet.idle import VARIABLE
+from npmobilenet.kernels import threads
 from npmobilenet.kernels.sharing import give_lock, once
 from npmobilenet.kernels.simd import Library
 from tests.conftest import compiled_only

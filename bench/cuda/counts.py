@@ -19,9 +19,9 @@ from npmobilenet.bench import markers
 from npmobilenet.bench.cuda import layers
 from npmobilenet.bench.cuda.ptx.memory import SECTOR
 from npmobilenet.bench.cuda.ptx.pretended import Launched, Resident, compiler_missing, pretended_device, to_device
-from npmobilenet.geometry import equal_partition
 from npmobilenet.kernels.cuda import depthwise, mixed, pointwise
 from npmobilenet.kernels.cuda.launch import Launch
+from npmobilenet.kernels.geometry import equal_partition
 
 REGION = "bench/cuda/counts.py"
 OUTPUTS = 1024  # those of a full warp in a 3x3 convolution

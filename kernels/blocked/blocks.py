@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import depthwise, library
 from npmobilenet.kernels.blocked.inverted_residual import BLOCK, SCRATCH_BYTES, Extent
@@ -29,6 +28,7 @@ from npmobilenet.kernels.blocked.layout import (
 from npmobilenet.kernels.blocked.operations import Walk, end_of
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.checks import Array, Geometry, Size
+from npmobilenet.kernels.geometry import PaddingSpec
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.simd import host
 

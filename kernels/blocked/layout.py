@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npmobilenet.geometry import Pads, Pair
+from npmobilenet.kernels.geometry import Pads, Pair
 from npmobilenet.kernels.simd import Integer, Pointer, Target
 
 ALIGNMENT = 64  # bytes: a cache line

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npmobilenet.geometry import Pads, Pair
 from npmobilenet.kernels.blocked.depthwise import whole
 from npmobilenet.kernels.blocked.layout import Fields, pack_channels
+from npmobilenet.kernels.geometry import Pads, Pair
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target
 
 # A run of blocks: from `begin` up to `end`, the address of its window's "blocks" function, its weights (less those

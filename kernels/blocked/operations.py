@@ -15,9 +15,8 @@ from functools import cached_property
 
 import numpy as np
 
-from npmobilenet import threads as helpers
-from npmobilenet.geometry import PaddingSpec, Pads
 from npmobilenet.kernels import checks
+from npmobilenet.kernels import threads as helpers
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, mixed, stem
 from npmobilenet.kernels.blocked.depthwise import Tiling
@@ -41,6 +40,7 @@ from npmobilenet.kernels.blocked.linear import LINEAR, UNROLL, pack_linear, pane
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.pooling import POOL
 from npmobilenet.kernels.checks import Shape, Size
+from npmobilenet.kernels.geometry import PaddingSpec, Pads
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.simd import host
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array, Size
 from npmobilenet.kernels.cpu.activation import activate
 from npmobilenet.kernels.cpu.depthwise import taps_inside
 from npmobilenet.kernels.cpu.pointwise import accumulate, accumulate4
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import parallel_loop
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array, Size
 from npmobilenet.kernels.cpu.activation import activate
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import ParallelLoop, inlined, parallel_loop
 
 FIRST = np.uint64(0)

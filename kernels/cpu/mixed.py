@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numba import prange
 
-from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array, Size
 from npmobilenet.kernels.cpu.activation import activate
 from npmobilenet.kernels.cpu.depthwise import taps_inside, window, window3x3
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import parallel_loop
 
 

@@ -50,8 +50,8 @@ from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any
 
-from npmobilenet.geometry import PaddingSpec, equal_partition, exponential_partition
 from npmobilenet.graph import Graph, Node
+from npmobilenet.kernels.geometry import PaddingSpec, equal_partition, exponential_partition
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet import threads
 from npmobilenet.blocked.calls import Calls
-from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
+from npmobilenet.kernels import threads
 from npmobilenet.kernels.blocked import library, linear, mixed
 from npmobilenet.kernels.blocked.layout import ARGUMENTS, CLAMPS, COUNTERS, ITEMS, KERNEL, SHARE, Frame, aligned, tiles
+from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.plan import arrange
 
 if TYPE_CHECKING:

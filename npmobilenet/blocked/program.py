@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from npmobilenet.blocked.plan import BlockedPlan
-from npmobilenet.geometry import Pads, Pair
 from npmobilenet.graph import WINDOWED, Graph, Node
 from npmobilenet.kernels.blocked import activation, library, linear, mixed
 from npmobilenet.kernels.blocked.layout import (
@@ -22,6 +21,7 @@ from npmobilenet.kernels.blocked.layout import (
     pack_pointwise,
     pack_stem,
 )
+from npmobilenet.kernels.geometry import Pads, Pair
 from npmobilenet.kernels.simd import Target, host
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import folded_parameters, fuse

@@ -14,8 +14,8 @@ from npmobilenet.text import columns, dimensions, to_json
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
     from npmobilenet.counts import Counts, LayerCount
-    from npmobilenet.geometry import Pair
     from npmobilenet.graph import Graph
+    from npmobilenet.kernels.geometry import Pair
     from npmobilenet.profile import Profile
 
 ALL = ("all",)

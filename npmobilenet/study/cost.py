@@ -17,8 +17,8 @@ import numpy as np
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.counts import LayerCount, count
-from npmobilenet.geometry import Pair, convolution_macs, resolve_padding
 from npmobilenet.graph import Graph
+from npmobilenet.kernels.geometry import Pair, convolution_macs, resolve_padding
 from npmobilenet.machine import numba_is_on
 from npmobilenet.profile import noise, time_in_turns, time_layers
 from npmobilenet.study.study import Table, measurement_notes, milliseconds, ratio

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from npmobilenet.geometry import convolution_macs
 from npmobilenet.kernels import checks, reference, registry
+from npmobilenet.kernels.geometry import convolution_macs
 
 
 def test_every_operation_has_one_reference():

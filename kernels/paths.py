@@ -7,10 +7,12 @@ import stat
 import sys
 from pathlib import Path
 
-from npmobilenet.errors import CacheError
-
 SETTING = "NPMOBILENET_CACHE_DIR"
 REMEDY = f"set {SETTING} to a folder that can be written"
+
+
+class NoFolderError(OSError):
+    """There is no folder to keep files in."""
 
 
 def cache_directory() -> Path:
@@ -21,7 +23,7 @@ def cache_directory() -> Path:
 
     Raises
     ------
-    CacheError
+    NoFolderError
         If the system knows no home folder: of this user, as for a user id without an entry in a container, or of
         the one that the setting names.
     """
@@ -44,17 +46,17 @@ def expanded(path: str) -> Path:
 
     Raises
     ------
-    CacheError
+    NoFolderError
         If that is not known.
     """
     try:
         return Path(path).expanduser().absolute()
     except OSError:
-        raise CacheError(f"{path}: the current folder, in which it should be, is no more; {REMEDY}") from None
+        raise NoFolderError(f"{path}: the current folder, in which it should be, is no more; {REMEDY}") from None
     except RuntimeError:
         whose = Path(path).parts[0][1:]
         user = f"the user {whose!r}" if whose else "this user"
-        raise CacheError(f"no home folder is known for {user}; {REMEDY}") from None
+        raise NoFolderError(f"no home folder is known for {user}; {REMEDY}") from None
 
 
 def temporary_directory() -> Path | None:
