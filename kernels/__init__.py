@@ -1,11 +1,15 @@
 """Convolution kernels: one NumPy definition of every operation, and compiled twins of it.
 
 ``reference``  what every operation means (NumPy, float64)
-``cpu``        plain, readable loops compiled by Numba
+``plain``      readable loops compiled by Numba
 ``blocked``    the fastest: explicit vectors on channel-blocked tensors, written in the vocabulary of ``simd``
 ``ladder``     every operation from the textbook's loops to the fastest kernel, to be studied and measured
 ``cuda``       the CUDA device
 ``registry``   the table of all kernels: dispatch, tests and benchmarks iterate it
 ``prepared``   an operation in two steps: packed once, run as often as one likes
-``jit``        how Numba compiles functions; ``cache``, ``numba_cache``: where machine code is kept
+``jit``        how Numba compiles functions; ``cache``, ``numba_cache``, ``paths``: where machine code is kept
+``geometry``   padding, output sizes, multiply-adds; ``checks``: what arguments must be
+``threads``    helpers that take part in a walk; ``sharing``: what threads share and a fork must not inherit
+
+Nothing in here imports the rest of npmobilenet.
 """

@@ -109,12 +109,15 @@ def _age(path: Path) -> float:
 # What kernels are made of ---------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def sources() -> str:
-    """Return a hash of all sources of kernels, be they files, in an archive, or frozen into a program as bytecode."""
+@lru_cache(maxsize=8)
+def sources(module: str = __package__) -> str:
+    """Return a hash of all sources of kernels, be they files, in an archive, or frozen into a program as bytecode.
+
+    Of another module or package for compiled loops that stand elsewhere.
+    """
     digest = hashlib.sha256()
     try:
-        for name, content in _modules(importlib.util.find_spec(__package__)):
+        for name, content in _modules(importlib.util.find_spec(module)):
             digest.update(name.encode() + hashlib.sha256(content).digest())
     except (AttributeError, ImportError):  # the modules are machine code of a program, which is known by its file then
         status = Path(sys.executable).stat()

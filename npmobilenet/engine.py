@@ -155,4 +155,4 @@ def _program(
             return BlockedProgram(graph, weights)
         except UnsupportedGraphError:
             pass
-    return Program(graph, weights, "reference" if backend == "reference" else "cpu")
+    return Program(graph, weights, "reference" if backend == "reference" else "plain")

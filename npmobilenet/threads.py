@@ -1,4 +1,4 @@
-"""`npmobilenet.kernels.threads` under its shorter name: the same module, so that a function replaced here is so there."""
+"""`npmobilenet.kernels.threads` under a shorter name: the same module, so that what is replaced here is so there."""
 
 import sys
 

@@ -152,7 +152,7 @@ def test_without_matplotlib_the_numbers_remain(monkeypatch, tmp_path, capsys):
         (["multipliers", "--resolutions", "100"], "nothing was published for images of 100"),
         (["relu-manifold", "--dimensions", "1"], "a spiral needs 2 dimensions"),
         (["asm", "pointwise_6x3", "--target", "avx2"], "no kernel 'pointwise_6x3'; near: pointwise_6x2"),
-        (["asm", "mixed_depthwise"], "no kernel 'mixed_depthwise'; near: mixed_depthwise_conv2d/cpu/njit"),
+        (["asm", "mixed_depthwise"], "no kernel 'mixed_depthwise'; near: mixed_depthwise_conv2d/plain/njit"),
         (["asm", "--target", "z80"], "no target 'z80'; there are: host, sse2"),
         (["cost", "--out", "picture.txt"], "picture.txt: a picture's name must end in .png, .svg, .pdf"),
         (["cost", "--out", "no/such/folder.png"], "there is no folder no/such"),
@@ -361,7 +361,7 @@ def test_splitting_changes_memory_but_not_the_result():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
 def test_a_process_grows_as_planned():
     graph = get_architecture("mobilenet_v2").graph(1.0)
-    planned = memory.Program(graph, random_weights(graph), "cpu").plan((192, 192)).memory
+    planned = memory.Program(graph, random_weights(graph), "plain").plan((192, 192)).memory
     measured = peak.measure("mobilenet_v2", 1.0, 192, "njit")
     if measured is None:
         pytest.skip("this system does not let a process reset its peak")
@@ -583,7 +583,8 @@ def test_without_multiply_adds_products_are_counted(capsys):
 
 @compiled_only
 @pytest.mark.parametrize(
-    "kernel", ["depthwise_conv2d/cpu/njit", "mixed_depthwise_conv2d/cpu/njit", "linear/cpu/njit", "conv2d/cpu/njit"]
+    "kernel",
+    [f"{operation}/plain/njit" for operation in ("depthwise_conv2d", "mixed_depthwise_conv2d", "linear", "conv2d")],
 )
 def test_the_marked_loop_of_a_plain_kernel_is_made_of_vectors(kernel):
     from npmobilenet.study import asm
@@ -595,7 +596,7 @@ def test_the_marked_loop_of_a_plain_kernel_is_made_of_vectors(kernel):
 
 
 @compiled_only
-@pytest.mark.parametrize("kernel", ["depthwise_conv2d/cpu/njit", "pointwise_conv2d/ladder/njit_loops"])
+@pytest.mark.parametrize("kernel", ["depthwise_conv2d/plain/njit", "pointwise_conv2d/ladder/njit_loops"])
 def test_machine_code_of_plain_loops(kernel, capsys):
     assert main(["study", "asm", kernel, "--no-picture"]) == 0
     output = capsys.readouterr().out
@@ -611,8 +612,8 @@ def test_every_plain_kernel_has_an_example():
     from npmobilenet.study import plain_loops
 
     names = set(plain_loops.names())
-    assert {"conv2d/cpu/njit", "linear/cpu/njit", "conv2d/ladder/njit_loops"} <= names
-    assert {"mixed_depthwise_conv2d/cpu/njit", "depthwise_conv2d/ladder/njit"} <= names
+    assert {"conv2d/plain/njit", "linear/plain/njit", "conv2d/ladder/njit_loops"} <= names
+    assert {"mixed_depthwise_conv2d/plain/njit", "depthwise_conv2d/ladder/njit"} <= names
     assert not any(part in name for name in names for part in ("simd", "numpy", "python"))
 
 

@@ -2,7 +2,7 @@
 
 Each is prepared, run and unpacked (:mod:`npmobilenet.kernels.prepared`): operands are packed, a table of one row
 for each image is walked, the result is brought back to NHWC. A network packs only once: its plan calls the same
-kernels on tensors that stay blocked. What is said in :mod:`npmobilenet.kernels.cpu` about arguments, ``out``,
+kernels on tensors that stay blocked. What is said in :mod:`npmobilenet.kernels.plain` about arguments, ``out``,
 threads and NaN holds here too; activations are those that are clamps (`layout.CLAMPS`) and those of
 `activation.ZERO_PRESERVING`. A ``tile`` of one channel block, or a ``tiling``, takes the place of the fastest: so
 the lower rungs of :mod:`npmobilenet.kernels.ladder` are these very kernels, less what makes them fast.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KERNELS = {
-    "plain": "plain Numba loops (kernels/cpu: convolution; depthwise, pointwise)",
+    "plain": "plain Numba loops (kernels/plain: convolution; depthwise, pointwise)",
     "vector": "explicit vectors on packed tensors, as the engine runs them (kernels/blocked: stem, the only dense one, "
     "made for an image's few channels; depthwise, pointwise)",
 }
@@ -249,9 +249,9 @@ def _arrays(layer: LayerCount) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 
 
 def _plain_calls(layer: LayerCount) -> tuple[Callable[[], object], Callable[[], object]]:
-    from npmobilenet.kernels.cpu.convolution import conv2d
-    from npmobilenet.kernels.cpu.depthwise import depthwise_conv2d
-    from npmobilenet.kernels.cpu.pointwise import pointwise_conv2d
+    from npmobilenet.kernels.plain.convolution import conv2d
+    from npmobilenet.kernels.plain.depthwise import depthwise_conv2d
+    from npmobilenet.kernels.plain.pointwise import pointwise_conv2d
 
     x, dense, depthwise, pointwise = _arrays(layer)
     (c_out, rows, columns), options = layer.output, {"stride": layer.stride, "padding": "symmetric"}

@@ -42,7 +42,7 @@ def _main(network: str, width: str, size: str, lowering: str) -> None:
     graph = get_architecture(network).graph(float(width))
     weights = random_weights(graph)
     if lowering in ("njit", "reference"):
-        make = Program(graph, weights, "cpu" if lowering == "njit" else lowering).plan
+        make = Program(graph, weights, "plain" if lowering == "njit" else lowering).plan
     else:
         program = BlockedProgram(graph, weights)
 

@@ -26,8 +26,7 @@ def names() -> list[str]:
     return [
         kernel.name
         for operation in _EXAMPLES
-        for backend in ("cpu", "ladder")
-        for kernel in registry.kernels(operation, backend)
+        for kernel in registry.kernels(operation, ("plain", "ladder"))
         if not kernel.target.startswith("blocked.") and _compiled(kernel.function) is not None
     ]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npmobilenet.kernels.cache import kernel_cache
+from npmobilenet.kernels.cache import kernel_cache, sources
 from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.simd import Library, host, numba_array
 from npmobilenet.machine import numba_is_on
@@ -107,7 +107,7 @@ def _compiled(name: str, integers: int) -> Callable[..., None]:
 
 @once
 def _library() -> Library:
-    return Library("resize", host(), _define, kernel_cache())
+    return Library(f"resize-{sources(__name__)[:16]}", host(), _define, kernel_cache())
 
 
 def _define(library: Library) -> None:

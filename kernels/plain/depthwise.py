@@ -7,9 +7,9 @@ from numba import prange
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array, Size
-from npmobilenet.kernels.cpu.activation import activate
 from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import ParallelLoop, inlined, parallel_loop
+from npmobilenet.kernels.plain.activation import activate
 
 FIRST = np.uint64(0)
 

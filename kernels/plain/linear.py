@@ -7,9 +7,9 @@ from numba import prange
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array
-from npmobilenet.kernels.cpu.activation import activate, exp
-from npmobilenet.kernels.cpu.pointwise import matrix_product
 from npmobilenet.kernels.jit import parallel_loop
+from npmobilenet.kernels.plain.activation import activate, exp
+from npmobilenet.kernels.plain.pointwise import matrix_product
 
 BLOCK = 256  # output channels per trip: enough trips for several threads when there is one image
 

@@ -7,11 +7,11 @@ from numba import prange
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array, Size
-from npmobilenet.kernels.cpu.activation import activate
-from npmobilenet.kernels.cpu.depthwise import taps_inside
-from npmobilenet.kernels.cpu.pointwise import accumulate, accumulate4
 from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import parallel_loop
+from npmobilenet.kernels.plain.activation import activate
+from npmobilenet.kernels.plain.depthwise import taps_inside
+from npmobilenet.kernels.plain.pointwise import accumulate, accumulate4
 
 
 @parallel_loop

@@ -7,9 +7,9 @@ from numba import prange
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array, Size
-from npmobilenet.kernels.cpu.depthwise import taps_inside
 from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import parallel_loop
+from npmobilenet.kernels.plain.depthwise import taps_inside
 
 BLOCK = 64  # channels per trip of the global pool: enough trips for several threads when there is one image
 

@@ -7,8 +7,8 @@ from numba import prange
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array
-from npmobilenet.kernels.cpu.activation import activate
 from npmobilenet.kernels.jit import ParallelLoop, inlined, parallel_loop
+from npmobilenet.kernels.plain.activation import activate
 
 
 @inlined

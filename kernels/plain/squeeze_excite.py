@@ -7,9 +7,9 @@ from numba import prange
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array
-from npmobilenet.kernels.cpu.linear import linear
-from npmobilenet.kernels.cpu.pooling import global_average_pool
 from npmobilenet.kernels.jit import parallel_loop
+from npmobilenet.kernels.plain.linear import linear
+from npmobilenet.kernels.plain.pooling import global_average_pool
 
 
 @parallel_loop

@@ -9,10 +9,10 @@ from numba import prange
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Array, Size
-from npmobilenet.kernels.cpu.activation import activate
-from npmobilenet.kernels.cpu.depthwise import taps_inside, window, window3x3
 from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import parallel_loop
+from npmobilenet.kernels.plain.activation import activate
+from npmobilenet.kernels.plain.depthwise import taps_inside, window, window3x3
 
 
 @parallel_loop
