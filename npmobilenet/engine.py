@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.graph import Graph
 from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
 from npmobilenet.kernels.geometry import Pair
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from npmobilenet.cuda.arrays import DeviceArray
     from npmobilenet.cuda.plan import CudaPlan, CudaProgram
 
-BACKENDS = ("cpu", "cuda", "njit", "reference")
 DTYPES = ("float32", "float16")  # in which weights and activations are stored
 PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its arena, is kept for the next call
 
@@ -44,17 +44,24 @@ class Engine:
     Raises
     ------
     ValueError
-        If the backend cannot store its numbers as `dtype`, one of :data:`DTYPES`.
+        If there is no such backend, it cannot store its numbers as `dtype`, one of :data:`DTYPES`, or it is "blocked"
+        and cannot compute this network.
+
+    Attributes
+    ----------
+    backend : str
+        Which one computes: of "auto" the one that it has come to.
     """
 
     def __init__(
         self,
         graph: Graph,
         weights: Mapping[str, np.ndarray],
-        backend: str = "cpu",
+        backend: str = DEFAULT,
         dtype: str = "float32",
         keep_bytes: int | None = None,
     ) -> None:
+        backend = checked_backend(backend)
         if dtype not in (DTYPES if backend == "cuda" else DTYPES[:1]):
             raise ValueError(
                 f"dtype must be float32, or float16 with the backend 'cuda'; got {dtype!r} with {backend!r}"
@@ -64,7 +71,7 @@ class Engine:
         if self.keep_bytes is None:
             self.keep_bytes = sys.maxsize if self.on_device else KEEP_BYTES
         with MAKING:  # imports the compilers
-            self.program = _program(graph, weights, backend, dtype)
+            self.program, self.backend = _program(graph, weights, backend, dtype)
         self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
         give_lock(self)
 
@@ -142,17 +149,21 @@ class Engine:
 
 def _program(
     graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str
-) -> Program | BlockedProgram | CudaProgram:
-    """The blocked kernels for the CPU; plain ones for a graph that these cannot compute, or where asked for."""
+) -> tuple[Program | BlockedProgram | CudaProgram, str]:
+    """A graph lowered for a backend, and which one that is of those that "auto" may mean."""
     if backend == "cuda":
         from npmobilenet.cuda.plan import CudaProgram
 
-        return CudaProgram(graph, weights, dtype)
-    if backend == "cpu":
+        return CudaProgram(graph, weights, dtype), backend
+    if backend in ("auto", "blocked"):
         from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 
         try:
-            return BlockedProgram(graph, weights)
-        except UnsupportedGraphError:
-            pass
-    return Program(graph, weights, "reference" if backend == "reference" else "plain")
+            return BlockedProgram(graph, weights), "blocked"
+        except UnsupportedGraphError as error:
+            if backend == "blocked":
+                raise ValueError(
+                    f"the backend 'blocked' cannot compute this network ({error}); 'auto' takes another then"
+                ) from None
+            backend = "plain"
+    return Program(graph, weights, backend), backend

@@ -196,7 +196,7 @@ def study(network: str, width: float, resolution: int, splits: int, rounds: int)
 
     peaks = [
         Peak("op by op, formula", VALUE_BYTES * counts.op_by_op_memory),
-        Peak("plain kernels, layer by layer", Program(graph, weights, "plain").plan(size).memory, grown("njit")),
+        Peak("plain kernels, layer by layer", Program(graph, weights, "plain").plan(size).memory, grown("plain")),
         Peak("block as one, formula", VALUE_BYTES * counts.block_memory),
     ]
     found, warning = [], None

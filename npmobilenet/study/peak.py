@@ -10,7 +10,7 @@ import sys
 from os import environ, pathsep
 from pathlib import Path
 
-LOWERINGS = ("reference", "njit", "layers", "blocks")
+LOWERINGS = ("reference", "plain", "layers", "blocks")
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # written to clear_refs: the peak is from now on (Linux, proc(5))
 
@@ -41,8 +41,8 @@ def _main(network: str, width: str, size: str, lowering: str) -> None:
 
     graph = get_architecture(network).graph(float(width))
     weights = random_weights(graph)
-    if lowering in ("njit", "reference"):
-        make = Program(graph, weights, "plain" if lowering == "njit" else lowering).plan
+    if lowering in ("plain", "reference"):
+        make = Program(graph, weights, lowering).plan
     else:
         program = BlockedProgram(graph, weights)
 

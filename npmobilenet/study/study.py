@@ -44,7 +44,7 @@ def load_network(source: str) -> Model:
     """Load weights for a study: on the fastest kernels, or on NumPy where Numba is switched off."""
     from npmobilenet.model import load
 
-    return load(source, backend="cpu" if numba_is_on() else "reference")
+    return load(source, backend="auto" if numba_is_on() else "reference")
 
 
 def milliseconds(seconds: float | None) -> str:
