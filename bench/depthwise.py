@@ -33,10 +33,10 @@ from npmobilenet.bench.peers.networks import EXPORTERS
 from npmobilenet.bench.peers.report import fastest_variants
 from npmobilenet.bench.peers.runtimes import RUNTIMES, Run, burst, one_line, rest
 from npmobilenet.bench.peers.workers import PeerError, package_version
+from npmobilenet.bench.profile import in_turn
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.geometry import equal_partition
-from npmobilenet.profile import in_turn
 
 LAYERS = 8  # by which the longer of two networks is longer
 

@@ -17,6 +17,7 @@ from npmobilenet.architectures import random_weights
 from npmobilenet.bench import machine_limits
 from npmobilenet.bench.layers import largest_error
 from npmobilenet.bench.noise import NOISY, spread
+from npmobilenet.bench.profile import Seconds, in_turns, settled, timed
 from npmobilenet.bench.progress import progress
 from npmobilenet.bench.record import Record
 from npmobilenet.bench.roofline import Roofline
@@ -26,7 +27,6 @@ from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.plan import Plan
-from npmobilenet.profile import Seconds, in_turns, settled, timed
 from npmobilenet.text import columns, dimensions, plural
 
 PEAK_REPEATS = 5  # of the peak in every round

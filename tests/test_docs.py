@@ -65,7 +65,9 @@ def test_commands_can_be_given(command):
 
 
 def test_modules_can_be_run():
-    modules = {module for page in PAGES for module in re.findall(r"python -m (npmobilenet[\w.]*)", text(page))}
+    modules = {
+        module for page in PAGES for module in re.findall(r"python -m ((?:npmobilenet|tests)\b[\w.]*)", text(page))
+    }
     assert len(modules) > 3
     for module in modules:
         assert find_spec(module) is not None, module

@@ -33,7 +33,8 @@ FRAMEWORKS = {
 
 
 def sources():
-    return [file for folder in ("npmobilenet", "kernels") for file in sorted((ROOT / folder).rglob("*.py"))]
+    folders = ("npmobilenet", "kernels", "bench/study")
+    return [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def imported(file):

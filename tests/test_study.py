@@ -17,15 +17,8 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import markers
-from npmobilenet.cli import main
-from npmobilenet.cli import study as study_command
-from npmobilenet.cli.study import TOPICS, Topic
-from npmobilenet.engine import Engine
-from npmobilenet.image import IMAGENET, preprocess, read_image
-from npmobilenet.kernels.blocked.layout import aligned
-from npmobilenet.kernels.simd import Library, host
-from npmobilenet.profile import Timing, noise, time_in_turns
-from npmobilenet.study import (
+from npmobilenet.bench.profile import Timing, noise, time_in_turns
+from npmobilenet.bench.study import (
     cost,
     linear_bottleneck,
     machine_code,
@@ -36,7 +29,14 @@ from npmobilenet.study import (
     relu_manifold,
     tiles,
 )
-from npmobilenet.study.features import visible
+from npmobilenet.bench.study.features import visible
+from npmobilenet.cli import main
+from npmobilenet.cli import study as study_command
+from npmobilenet.cli.study import TOPICS, Topic
+from npmobilenet.engine import Engine
+from npmobilenet.image import IMAGENET, preprocess, read_image
+from npmobilenet.kernels.blocked.layout import aligned
+from npmobilenet.kernels.simd import Library, host
 from tests.conftest import compiled_only, photo
 
 ROOT = Path(__file__).parents[1]
@@ -420,7 +420,7 @@ def test_the_picture_is_what_the_network_sees():
 
 def test_features_are_the_models(tiny):
     pytest.importorskip("PIL")
-    from npmobilenet.study import features
+    from npmobilenet.bench.study import features
 
     found = features.study(str(photo("rocket.jpg")), "block4.depthwise", 3, tiny)
     model = npmobilenet.load(tiny, backend="reference")
@@ -432,7 +432,7 @@ def test_features_are_the_models(tiny):
 @compiled_only
 def test_espresso_rests_on_the_coffee():
     pytest.importorskip("PIL")
-    from npmobilenet.study import occlusion
+    from npmobilenet.bench.study import occlusion
 
     found = occlusion.study(str(photo("coffee.png")), 64, 40, None, "mobilenet_v2")
     assert found.label == "espresso" and found.probability == pytest.approx(0.992, abs=2e-3)
@@ -524,7 +524,7 @@ def test_kinds_of_instructions(instruction, kind):
 @pytest.mark.parametrize(("target", "multiply_adds"), [("avx2", 96), ("avx512", 224)])
 def test_the_pointwise_kernel_has_a_multiply_add_for_every_product(target, multiply_adds):
     """Of a tile of pixels x 2 vectors and 8 input channels; 6 pixels with 16 registers, 14 with 32."""
-    from npmobilenet.study import asm
+    from npmobilenet.bench.study import asm
 
     name = {"avx2": "pointwise_6x2", "avx512": "pointwise_14x2"}[target]
     (function,) = asm.study(name, target, False, False).functions
@@ -587,7 +587,7 @@ def test_without_multiply_adds_products_are_counted(capsys):
     [f"{operation}/plain/njit" for operation in ("depthwise_conv2d", "mixed_depthwise_conv2d", "linear", "conv2d")],
 )
 def test_the_marked_loop_of_a_plain_kernel_is_made_of_vectors(kernel):
-    from npmobilenet.study import asm
+    from npmobilenet.bench.study import asm
 
     (function,) = asm.study(kernel, "host", False, False).functions
     loop = function.loop_counts
@@ -609,7 +609,7 @@ def test_machine_code_of_plain_loops(kernel, capsys):
 
 @compiled_only
 def test_every_plain_kernel_has_an_example():
-    from npmobilenet.study import plain_loops
+    from npmobilenet.bench.study import plain_loops
 
     names = set(plain_loops.names())
     assert {"conv2d/plain/njit", "linear/plain/njit", "conv2d/ladder/njit_loops"} <= names

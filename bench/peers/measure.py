@@ -20,7 +20,7 @@ from npmobilenet.bench.noise import spread
 from npmobilenet.bench.peers.networks import Network
 from npmobilenet.bench.peers.runtimes import RUNTIMES
 from npmobilenet.bench.peers.workers import PeerError, Worker, package_version
-from npmobilenet.profile import in_turn
+from npmobilenet.bench.profile import in_turn
 
 OURS = "npmobilenet"
 TOLERANCE = 1e-4  # of the largest logit

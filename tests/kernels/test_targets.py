@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.study import machine_code
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.kernels import reference, registry
@@ -19,7 +20,6 @@ from npmobilenet.kernels.blocked import blocks, depthwise, library, operations, 
 from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
 from npmobilenet.kernels.ladder.depthwise import ROW
 from npmobilenet.kernels.simd import Library, Target, host
-from npmobilenet.study import machine_code
 from tests.kernels.test_cpu_kernels import CASES
 from tests.kernels.test_jit import python
 from tests.kernels.tolerance import assert_close, tolerance

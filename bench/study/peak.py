@@ -1,6 +1,6 @@
 """How much memory a process takes while it computes one image; run in a process of its own (`memory`).
 
-python -m npmobilenet.study.peak NETWORK WIDTH SIZE LOWERING
+python -m npmobilenet.bench.study.peak NETWORK WIDTH SIZE LOWERING
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Studies: what the papers claim, computed and measured here. One module per topic, `npmobilenet study TOPIC`.
 
 Every module has a function ``study``, whose parameters are the topic's options, and which returns a
-:class:`~npmobilenet.study.study.Study`: tables of text, numbers for JSON, and a picture.
+:class:`~npmobilenet.bench.study.study.Study`: tables of text, numbers for JSON, and a picture.
 
 ``cost``               dense and depthwise separable convolutions (1704.04861, section 3.1)
 ``relu_manifold``      what ReLU leaves of a curve (1801.04381, Figure 1 and appendix A)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npmobilenet.bench.study.study import Table, load_network
 from npmobilenet.graph import Graph
 from npmobilenet.image import Preprocessing, read_image
-from npmobilenet.study.study import Table, load_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ class Features:
 
     def draw(self, figure: Figure) -> None:
         """The photograph, and its maps side by side, all in the same colours."""
-        from npmobilenet.study.pictures import DIVERGING, SEQUENTIAL, as_photograph
+        from npmobilenet.bench.study.pictures import DIVERGING, SEQUENTIAL, as_photograph
 
         shown = self.order[: self.shown]
         rows, columns = _grid(len(shown))

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.profile import noise, time_in_turns
+from npmobilenet.bench.study.peak import measure
+from npmobilenet.bench.study.study import Table, measurement_notes, milliseconds
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.counts import count, materialised_bytes
 from npmobilenet.graph import Graph
 from npmobilenet.machine import numba_is_on
 from npmobilenet.plan import Program
-from npmobilenet.profile import noise, time_in_turns
-from npmobilenet.study.peak import measure
-from npmobilenet.study.study import Table, measurement_notes, milliseconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,7 +140,7 @@ class Memory:
 
     def draw(self, figure: Figure) -> None:
         """Peaks as bars; the splits' time and memory."""
-        from npmobilenet.study.pictures import BLUE, ORANGE, RED
+        from npmobilenet.bench.study.pictures import BLUE, ORANGE, RED
 
         left, *right = figure.subplots(1, 3 if self.splits else 1, width_ratios=(1.6, 1, 1) if self.splits else (1,),
                                        squeeze=False)[0]  # fmt: skip

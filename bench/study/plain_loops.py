@@ -7,9 +7,9 @@ from inspect import getclosurevars, isfunction
 
 import numpy as np
 
+from npmobilenet.bench.study import machine_code
 from npmobilenet.kernels import registry
 from npmobilenet.machine import numba_is_on
-from npmobilenet.study import machine_code
 
 _EXAMPLES = {
     "conv2d": ((1, 9, 9, 16), (3, 3, 16, 16)),

@@ -13,11 +13,11 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from npmobilenet.bench.study import machine_code, plain_loops
+from npmobilenet.bench.study.machine_code import KINDS, Counts, Loop
+from npmobilenet.bench.study.study import Table
 from npmobilenet.kernels.blocked import depthwise, library, stem
 from npmobilenet.kernels.simd import Library, Target, host
-from npmobilenet.study import machine_code, plain_loops
-from npmobilenet.study.machine_code import KINDS, Counts, Loop
-from npmobilenet.study.study import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,7 +129,7 @@ class Machine:
             self._draw_all(figure)
 
     def _draw_one(self, figure: Figure) -> None:
-        from npmobilenet.study.pictures import BLACK
+        from npmobilenet.bench.study.pictures import BLACK
 
         (function,) = self.functions
         above, below = figure.subplots(2, 1, height_ratios=(1, 2.2))
@@ -299,6 +299,6 @@ def _notes(loop: Counts | None) -> list[str]:
 
 
 def _colours() -> dict[str, str]:
-    from npmobilenet.study.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+    from npmobilenet.bench.study.pictures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 
     return dict(zip(KINDS, (BLUE, SKY, GREEN, ORANGE, PURPLE, RED, GREY), strict=True))

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.profile import Timing, noise, time_in_turns
+from npmobilenet.bench.study.study import Table, measurement_notes, milliseconds
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.counts import count
 from npmobilenet.machine import numba_is_on
-from npmobilenet.profile import Timing, noise, time_in_turns
-from npmobilenet.study.study import Table, measurement_notes, milliseconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ class Multipliers:
         """Accuracy over time or multiply-adds; and time over multiply-adds, here and on the phone."""
         from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-        from npmobilenet.study.pictures import GREY, SERIES
+        from npmobilenet.bench.study.pictures import GREY, SERIES
 
         figure.set_size_inches(figure.get_size_inches()[0], 4.6)
         left, right = figure.subplots(1, 2)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from npmobilenet.study.study import Study
+    from npmobilenet.bench.study.study import Study
 
 SUFFIXES = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 120

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.profile import noise, time_in_turns, time_layers
+from npmobilenet.bench.study.study import Table, measurement_notes, milliseconds, ratio
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.counts import LayerCount, count
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.geometry import Pair, convolution_macs, resolve_padding
 from npmobilenet.machine import numba_is_on
-from npmobilenet.profile import noise, time_in_turns, time_layers
-from npmobilenet.study.study import Table, measurement_notes, milliseconds, ratio
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,7 +149,7 @@ class Cost:
 
     def draw(self, figure: Figure) -> None:
         """Ratios of multiply-adds and of times, layer by layer."""
-        from npmobilenet.study.pictures import BLACK, grouped_bars
+        from npmobilenet.bench.study.pictures import BLACK, grouped_bars
 
         axes = figure.subplots()
         labels = [f"{layer.input[0]}→{layer.c_out}\n{layer.input[1]}², s{layer.stride}" for layer in self.layers]

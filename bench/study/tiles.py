@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npmobilenet.bench.profile import Timing, noise, time_in_turns
+from npmobilenet.bench.study import machine_code
+from npmobilenet.bench.study.study import Table
 from npmobilenet.kernels.blocked.layout import Tile, aligned, tiles
 from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, Vector, host
 from npmobilenet.machine import cpu_name
-from npmobilenet.profile import Timing, noise, time_in_turns
-from npmobilenet.study import machine_code
-from npmobilenet.study.study import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,7 +156,7 @@ class Tiles:
 
     def draw(self, figure: Figure) -> None:
         """The sums as a curve, the tiles as a map."""
-        from npmobilenet.study.pictures import BLUE, RED, SEQUENTIAL
+        from npmobilenet.bench.study.pictures import BLUE, RED, SEQUENTIAL
 
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.9))
         left.plot(list(self.sums), list(self.sums.values()), "o-", color=BLUE)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npmobilenet.bench.study.study import Table, load_network
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph, Node
 from npmobilenet.image import Preprocessing, preprocess, read_image, resize
-from npmobilenet.study.study import Table, load_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,7 +166,7 @@ class LinearBottleneck:
 
     def draw(self, figure: Figure) -> None:
         """Figure 7, and what each block's ReLU6 would do."""
-        from npmobilenet.study.pictures import BLUE, ORANGE, PURPLE, RED
+        from npmobilenet.bench.study.pictures import BLUE, ORANGE, PURPLE, RED
 
         figure.set_size_inches(figure.get_size_inches()[0], 7.6)
         above, below = figure.subplots(2, 1)

@@ -10,4 +10,5 @@ says nothing about time, and nothing about what the driver makes of the PTX afte
 ``memory``      arrays of the device and shared memory, with their checks and counts
 ``machine``     threads: who executes what, branches, barriers
 ``pretended``   a device that is not there: arrays and launches of this package, run by the machine
+``counts``      what kernels ask of memory, the table of docs/cuda.md: ``python -m tests.ptx.counts docs/cuda.md``
 """

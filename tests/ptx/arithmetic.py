@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.bench.cuda.ptx.parser import PtxError
+from tests.ptx.parser import PtxError
 
 Function = Callable[..., np.ndarray]
 

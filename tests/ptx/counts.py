@@ -1,6 +1,6 @@
 """What compiled kernels ask of memory, counted without a GPU, as a table between the markers of docs/cuda.md.
 
-python -m npmobilenet.bench.cuda.counts docs/cuda.md
+python -m tests.ptx.counts docs/cuda.md
 
 Needs Numba's CUDA compiler and no driver. These are counts, not times.
 """
@@ -17,13 +17,13 @@ import numpy as np
 
 from npmobilenet.bench import markers
 from npmobilenet.bench.cuda import layers
-from npmobilenet.bench.cuda.ptx.memory import SECTOR
-from npmobilenet.bench.cuda.ptx.pretended import Launched, Resident, compiler_missing, pretended_device, to_device
 from npmobilenet.kernels.cuda import depthwise, mixed, pointwise
 from npmobilenet.kernels.cuda.launch import Launch
 from npmobilenet.kernels.geometry import equal_partition
+from tests.ptx.memory import SECTOR
+from tests.ptx.pretended import Launched, Resident, compiler_missing, pretended_device, to_device
 
-REGION = "bench/cuda/counts.py"
+REGION = "tests/ptx/counts.py"
 OUTPUTS = 1024  # those of a full warp in a 3x3 convolution
 BLOCKS = 12  # of threads of a pointwise layer that are run: all do the same, but those at the ends
 WINDOWS = ((5, 28, 120, 1), (7, 28, 240, 1), (9, 28, 240, 1))  # kernel, height and width, channels, stride

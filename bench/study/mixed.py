@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.profile import Timing, noise, time_in_turns, time_layers
+from npmobilenet.bench.study.study import Table, measurement_notes, milliseconds, ratio
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.counts import count
 from npmobilenet.graph import Graph
-from npmobilenet.profile import Timing, noise, time_in_turns, time_layers
-from npmobilenet.study.study import Table, measurement_notes, milliseconds, ratio
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +125,7 @@ class Mixed:
 
     def draw(self, figure: Figure) -> None:
         """Multiply-adds and time over the largest kernel; the receptive field."""
-        from npmobilenet.study.pictures import BLACK, BLUE, RED
+        from npmobilenet.bench.study.pictures import BLACK, BLUE, RED
 
         left, right = figure.subplots(1, 2)
         first = self.variants[0]

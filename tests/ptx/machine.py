@@ -11,10 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
-from npmobilenet.bench.cuda.ptx import arithmetic
-from npmobilenet.bench.cuda.ptx.arithmetic import DTYPES, as_bits
-from npmobilenet.bench.cuda.ptx.memory import WARP, Counts, Device, Findings, Shared
-from npmobilenet.bench.cuda.ptx.parser import Address, Block, Instruction, Number, Operand, Program, PtxError, Special
+from tests.ptx import arithmetic
+from tests.ptx.arithmetic import DTYPES, as_bits
+from tests.ptx.memory import WARP, Counts, Device, Findings, Shared
+from tests.ptx.parser import Address, Block, Instruction, Number, Operand, Program, PtxError, Special
 
 THREADS = 4096  # that run side by side, about
 _REGISTERS = {"pred": np.bool_, **{f"b{bits}": f"u{bits // 8}" for bits in (8, 16, 32, 64)}}

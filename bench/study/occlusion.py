@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npmobilenet.bench.study.features import visible
+from npmobilenet.bench.study.study import Table, load_network
 from npmobilenet.image import read_image
-from npmobilenet.study.features import visible
-from npmobilenet.study.study import Table, load_network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ class Occlusion:
         """The photograph with the worst place; the heat map over the photograph."""
         from matplotlib.patches import Rectangle
 
-        from npmobilenet.study.pictures import BLACK, DIVERGING, as_photograph
+        from npmobilenet.bench.study.pictures import BLACK, DIVERGING, as_photograph
 
         left, right = figure.subplots(1, 2)
         worst = self.worst[0]

@@ -18,11 +18,11 @@ from weakref import WeakSet
 
 import numpy as np
 
-from npmobilenet.bench.cuda.ptx.machine import Machine
-from npmobilenet.bench.cuda.ptx.memory import SECTOR, Counts, Device, Findings
-from npmobilenet.bench.cuda.ptx.parser import Program, parse
 from npmobilenet.kernels.cuda import device
 from npmobilenet.kernels.cuda.device import types
+from tests.ptx.machine import Machine
+from tests.ptx.memory import SECTOR, Counts, Device, Findings
+from tests.ptx.parser import Program, parse
 
 CAPABILITY = (9, 0)  # of an H100 and an H200
 MULTIPROCESSORS = 132

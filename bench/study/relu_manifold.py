@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npmobilenet.study.study import Table
+from npmobilenet.bench.study.study import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +150,7 @@ class Manifold:
 
     def draw(self, figure: Figure) -> None:
         """The paper's row of spirals; below it the theorem."""
-        from npmobilenet.study.pictures import BLACK, GREY, SEQUENTIAL, SERIES, as_photograph
+        from npmobilenet.bench.study.pictures import BLACK, GREY, SEQUENTIAL, SERIES, as_photograph
 
         columns = min(len(self.pictures), SPIRALS)
         lines = -(-len(self.pictures) // columns)
