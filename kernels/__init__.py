@@ -9,7 +9,7 @@
 ``prepared``   an operation in two steps: packed once, run as often as one likes
 ``jit``        how Numba compiles functions; ``cache``, ``numba_cache``, ``paths``: where machine code is kept
 ``geometry``   padding, output sizes, multiply-adds; ``checks``: what arguments must be
-``threads``    helpers that take part in a walk; ``sharing``: what threads share and a fork must not inherit
+``sharing``    what threads share and a forked process must not inherit
 
 Nothing in here imports the rest of npmobilenet.
 """

@@ -1,7 +1,7 @@
-"""`npmobilenet.kernels.threads` under a shorter name: the same module, so that what is replaced here is so there."""
+"""`kernels.blocked.threads` under a shorter name: one module, so that a function replaced here is replaced there."""
 
 import sys
 
-from npmobilenet.kernels import threads
+from npmobilenet.kernels.blocked import threads
 
 sys.modules[__name__] = threads

@@ -216,6 +216,16 @@ def test_type_checkers_are_told_of_the_annotations():
 def test_the_helper_threads_have_two_names():
     """What replaces `npmobilenet.threads.ask`, to look at it or to interrupt it, changes what the engine calls."""
     from npmobilenet import threads
-    from npmobilenet.kernels import threads as theirs
+    from npmobilenet.kernels.blocked import threads as theirs
 
     assert threads is theirs
+
+
+def test_the_command_line_starts_without_what_takes_a_moment():
+    """NumPy, and the benchmarks and studies: each command loads what it needs."""
+    code = (
+        "import sys; from npmobilenet.cli import parser; parser()\n"
+        "print([name for name in sys.modules if name == 'numpy' or name.startswith('npmobilenet.bench')])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"

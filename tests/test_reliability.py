@@ -23,7 +23,7 @@ import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.engine import Engine
 from npmobilenet.idle import VARIABLE
-from npmobilenet.kernels import threads
+from npmobilenet.kernels.blocked import threads
 from npmobilenet.kernels.sharing import give_lock, once
 from npmobilenet.kernels.simd import Library
 from tests.conftest import compiled_only

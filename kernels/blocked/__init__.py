@@ -19,6 +19,7 @@ depthwise kernel reads is stored *padded*, with its frame of zeros, so that no k
 ``blocks``             whole blocks likewise, fused and not
 ``library``            all of them compiled together
 ``walker``             runs a table of kernel calls on one or several threads
+``threads``            helpers that take part in a walk
 ``mailbox``            how a thread that waits in compiled code is told what to do
 
 Every kernel has the signature ``(arguments, first, last, scratch)``: it computes the work items ``first`` up

@@ -16,9 +16,9 @@ from functools import cached_property
 import numpy as np
 
 from npmobilenet.kernels import checks
-from npmobilenet.kernels import threads as helpers
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, mixed, stem
+from npmobilenet.kernels.blocked import threads as helpers
 from npmobilenet.kernels.blocked.depthwise import Tiling
 from npmobilenet.kernels.blocked.layout import (
     CLAMPS,

@@ -15,8 +15,7 @@ import numpy as np
 from npmobilenet.blocked.calls import Calls
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels import threads
-from npmobilenet.kernels.blocked import library, linear, mixed
+from npmobilenet.kernels.blocked import library, linear, mixed, threads
 from npmobilenet.kernels.blocked.layout import ARGUMENTS, CLAMPS, COUNTERS, ITEMS, KERNEL, SHARE, Frame, aligned, tiles
 from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.plan import arrange
