@@ -50,7 +50,9 @@ class Engine:
     Attributes
     ----------
     backend : str
-        Which one computes: of "auto" the one that it has come to.
+        What computes: of "auto" the one that it has come to.
+    fallback : str
+        Why "auto" has come to plain loops; empty if it has not.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class Engine:
         if self.keep_bytes is None:
             self.keep_bytes = sys.maxsize if self.on_device else KEEP_BYTES
         with MAKING:  # imports the compilers
-            self.program, self.backend = _program(graph, weights, backend, dtype)
+            self.program, self.fallback = _program(graph, weights, backend, dtype)
+        self.backend = "plain" if self.fallback else "blocked" if backend == "auto" else backend
         self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
         give_lock(self)
 
@@ -150,20 +153,22 @@ class Engine:
 def _program(
     graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str
 ) -> tuple[Program | BlockedProgram | CudaProgram, str]:
-    """A graph lowered for a backend, and which one that is of those that "auto" may mean."""
+    """The graph lowered for a backend; of "auto" for plain loops where blocked kernels cannot compute it, and why."""
     if backend == "cuda":
         from npmobilenet.cuda.plan import CudaProgram
 
-        return CudaProgram(graph, weights, dtype), backend
+        return CudaProgram(graph, weights, dtype), ""
+    problem = ""
     if backend in ("auto", "blocked"):
         from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 
         try:
-            return BlockedProgram(graph, weights), "blocked"
+            return BlockedProgram(graph, weights), ""
         except UnsupportedGraphError as error:
-            if backend == "blocked":
-                raise ValueError(
-                    f"the backend 'blocked' cannot compute this network ({error}); 'auto' takes another then"
-                ) from None
-            backend = "plain"
-    return Program(graph, weights, backend), backend
+            problem = str(error)
+        if backend == "blocked":
+            raise ValueError(
+                f"the backend 'blocked' cannot compute this network ({problem}); 'auto' takes another then"
+            )
+        backend = "plain"
+    return Program(graph, weights, backend), problem

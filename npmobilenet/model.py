@@ -238,8 +238,7 @@ class Model:
         self.preprocessing = preprocessing or IMAGENET
         self._cpus = available_cpus()
         self.threads = self._cpus if threads is None else self._thread_count(threads)
-        self.dtype, self.keep_bytes = dtype, keep_bytes
-        self._backend = backend  # as asked for: another machine may come to another one
+        self._asked, self.dtype, self.keep_bytes = backend, dtype, keep_bytes
         self.source, self.read_from = source, read_from
         self.definition = definition
         self.provenance = Provenance() if provenance is None else provenance
@@ -260,7 +259,7 @@ class Model:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._cpus = 1  # of this machine: looked at when more threads are asked for
-        self._engine = Engine(self.graph, self._weights, self._backend, self.dtype, self.keep_bytes)
+        self._engine = Engine(self.graph, self._weights, self._asked, self.dtype, self.keep_bytes)
 
     @property
     def backend(self) -> str:

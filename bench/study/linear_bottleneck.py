@@ -261,7 +261,7 @@ def _changes(network: Model, blocks: Sequence[str], x: np.ndarray) -> list[Chang
 
 
 def _logits(network: Model, graph: Graph, x: np.ndarray) -> np.ndarray:
-    return Engine(graph, network._weights, network._backend).run(x, network.threads)
+    return Engine(graph, network._weights, network._asked).run(x, network.threads)
 
 
 def _cut_off(network: Model, projection: str, x: np.ndarray) -> tuple[float, float]:

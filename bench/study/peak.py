@@ -10,7 +10,6 @@ import sys
 from os import environ, pathsep
 from pathlib import Path
 
-LOWERINGS = ("reference", "plain", "layers", "blocks")
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # written to clear_refs: the peak is from now on (Linux, proc(5))
 
