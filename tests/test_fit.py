@@ -15,7 +15,7 @@ from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.cli import main
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET
-from tests.conftest import photo
+from tests.conftest import compiled_only, photo
 
 
 def checkpoint(architecture="mobilenet_v2", source="torchvision", width=1.0, classes=4, seed=0):
@@ -667,6 +667,7 @@ def test_commands_say_assumptions_in_a_line(tmp_path, capsys):
     assert report["layers"][0]["stride"] == [1, 1]
 
 
+@compiled_only
 def test_commands_classify_with_a_probability_for_every_label(tmp_path, capsys):
     path = npmobilenet.export_weights(small(3), tmp_path / "w.safetensors")
     picture = photo("chelsea.png")
