@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
-from npmobilenet.bench.cuda import counts
 from npmobilenet.cuda.arrays import DeviceArray
 from npmobilenet.cuda.lowering import lower
 from npmobilenet.engine import Engine
@@ -22,6 +21,7 @@ from npmobilenet.passes import fuse
 from tests.kernels import cases
 from tests.kernels.cases import ACTIVATIONS, Case
 from tests.kernels.tolerance import assert_close, tolerance
+from tests.ptx import counts
 from tests.ptx.pretended import LIMITS, Resident, compiler_missing, pretended_device, to_device
 
 MISSING = compiler_missing()
