@@ -155,14 +155,14 @@ KERNELS: list[Kernel] = [
     _row("hard_sigmoid", "cpu", "njit", "cpu.activation"),
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
     # a small layer: hence the lowest rank. The engine calls the same kernels on tensors that stay blocked.
-    _row("conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised_dense),
-    _row("depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
-    _row("mixed_depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
-    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
-    _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
-    _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
+    _row("conv2d", "cpu", "simd", "blocked.stem", -1, supports=_vectorised_dense),
+    _row("depthwise_conv2d", "cpu", "simd", "blocked.depthwise", -1, supports=_vectorised),
+    _row("mixed_depthwise_conv2d", "cpu", "simd", "blocked.mixed", -1, supports=_vectorised),
+    _row("pointwise_conv2d", "cpu", "simd", "blocked.pointwise", -1, supports=_vectorised),
+    _row("linear", "cpu", "simd", "blocked.linear", -1, supports=_vectorised),
+    _row("global_average_pool", "cpu", "simd", "blocked.pooling", -1),
     *(
-        _row("inverted_residual", "cpu", variant, "blocked.blocks", -1, name, _vectorised_block)
+        _row("inverted_residual", "cpu", variant, "blocked.inverted_residual", -1, name, _vectorised_block)
         for variant, name in (("simd", "one_after_another"), ("simd_split", "split"), ("simd_ring", "ring"))
     ),
     _row("conv2d", "cuda", "numba_cuda", "cuda.convolution"),

@@ -10,15 +10,13 @@ import pytest
 
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.architectures.blocks import Builder, Row
-from npmobilenet.blocked import calls as blocked_calls
 from npmobilenet.blocked import plan as blocked_plan
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.blocked import library, mailbox
-from npmobilenet.kernels.blocked.layout import KERNEL
-from npmobilenet.kernels.simd import Library
+from npmobilenet.kernels.blocked import inverted_residual, library, mailbox
+from npmobilenet.kernels.vector.library import Library
 from npmobilenet.plan import Program
 from tests.conftest import compiled_only
 
@@ -42,7 +40,7 @@ FUSED = ("stem_residual_ring", "inverted_residual_ring", "inverted_residual_spli
 def fused_calls(plan: BlockedPlan) -> list[str]:
     """The kernels of whole blocks in a plan's table, in order."""
     names = {library.common(plan.target).address(name): name for name in FUSED}
-    return [names[kernel] for kernel in plan._idle[0].table[:, KERNEL].tolist() if kernel in names]
+    return [names[call.kernel] for call in plan._idle[0].table.calls if call.kernel in names]
 
 
 @pytest.fixture
@@ -52,7 +50,7 @@ def lower(monkeypatch):
     def choose(how: str, scratch_bytes: int = 256 * 1024) -> None:
         monkeypatch.setattr(blocked_plan, "FUSE_BELOW", 0 if how == "unfused" else NEVER)
         monkeypatch.setattr(blocked_plan, "SPLIT_FROM", 0 if how == "split" else NEVER)
-        monkeypatch.setattr(blocked_calls, "SCRATCH_BYTES", scratch_bytes)
+        monkeypatch.setattr(inverted_residual, "SCRATCH_BYTES", scratch_bytes)
 
     return choose
 
@@ -182,7 +180,7 @@ def test_memory_of_activations():
     program = BlockedProgram(*network(width=1.0))
     plan = program.plan((224, 224))
     work = plan._idle[0]
-    assert plan.memory >= work.arena.nbytes + work.image.nbytes + work.scratch[0].nbytes - 64
+    assert plan.memory >= work.arena.nbytes + work.image.nbytes + work.table.scratch[0].nbytes - 64
     assert plan.memory < 2.5e6
     assert program.plan((224, 224), threads=2).memory < 5e6
 

@@ -8,8 +8,8 @@ import numpy as np
 from numba import prange
 
 from npmobilenet.geometry import PaddingSpec, Pair
-from npmobilenet.kernels.blocked import operations as blocked
-from npmobilenet.kernels.blocked.depthwise import Tiling
+from npmobilenet.kernels.blocked import depthwise as blocked
+from npmobilenet.kernels.blocked.layout import Tiling
 from npmobilenet.kernels.checks import Array, Geometry, Size
 from npmobilenet.kernels.cpu.activation import activate
 from npmobilenet.kernels.cpu.depthwise import FIRST, slide, taps_inside, window

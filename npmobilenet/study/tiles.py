@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npmobilenet.kernels.blocked.layout import Tile, aligned, tiles
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, Vector, host
+from npmobilenet.kernels.blocked.layout import Tile, tiles
+from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
+from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import cpu_name
 from npmobilenet.profile import Timing, noise, time_in_turns
 from npmobilenet.study import machine_code
