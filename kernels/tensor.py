@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from npmobilenet.geometry import Pads, Pair
+from npmobilenet.geometry import Pads
 
 FLOAT32 = np.dtype(np.float32)
 NO_FRAME: Pads = ((0, 0), (0, 0))
@@ -103,15 +103,19 @@ class Tensor:
         return self.bytes // self.dtype.itemsize
 
     @property
-    def start(self) -> int:
-        """The address of the first pixel inside the frame."""
-        return self.address + self.frame[0][0] * self.row_bytes + self.frame[1][0] * self.pixel_bytes
+    def inner(self) -> Tensor:
+        """As a kernel sees it that goes on inside the frame: its address is that of the first pixel there."""
+        return self.at(self.address + self.frame[0][0] * self.row_bytes + self.frame[1][0] * self.pixel_bytes)
 
     def offsets(self) -> np.ndarray:
         """The distance in bytes of every pixel of the image from the beginning of its plane."""
         rows = (np.arange(self.height)[:, None] + self.frame[0][0]) * self.row_bytes
         columns = (np.arange(self.width)[None, :] + self.frame[1][0]) * self.pixel_bytes
         return (rows + columns).astype(np.int64).ravel()
+
+    def scattered(self) -> np.ndarray | None:
+        """The same, or None where pixels follow one another."""
+        return self.offsets() if self.padded else None
 
     def view(self, memory: np.ndarray) -> np.ndarray:
         """Return the image, ``(blocks, H, W, lanes)``, of memory that begins where the tensor does."""
@@ -130,8 +134,3 @@ class Tensor:
         """Return the image, ``(H, W, C)``, that stands there."""
         pixels = np.moveaxis(self.view(memory), 0, 2).reshape(self.height, self.width, -1)
         return pixels[..., : self.channels]
-
-    @property
-    def size(self) -> Pair:
-        """Height and width of the image."""
-        return self.height, self.width

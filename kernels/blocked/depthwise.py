@@ -43,6 +43,7 @@ class Depthwise(Packed):
     tap_row: int = 0
     tap_column: int = 0
     keep: object = None
+    """What the weights lead to."""
 
     @property
     def blocks_function(self) -> int:
@@ -75,21 +76,11 @@ def pack(
 
 def call(x: Tensor, out: Tensor, weights: Depthwise, *, activation: str = "none") -> Call:
     """Compute ``out``, which may have a frame, from ``x``, whose frame is the padding."""
-    arguments = DEPTHWISE.pack(
-        x=x.address,
-        x_row=x.row_bytes,
-        x_plane=x.plane_bytes,
-        **weights.arguments(),
-        out=out.start,
-        out_row=out.row_bytes,
-        out_plane=out.plane_bytes,
-        rows=out.height,
-        columns=out.width,
-        tap_row=weights.tap_row,
-        tap_column=weights.tap_column,
-        **activations.ends(weights.target, activation),
-    )
-    return Call(weights.functions.address(weights.name), out.blocks, arguments, keep=weights)
+    return DEPTHWISE.call(
+        weights.functions.address(weights.name), out.blocks, keep=weights,
+        x=x, out=out.inner, rows=out.height, columns=out.width, **weights.arguments(),
+        **activations.ends(weights.target, activation), tap_row=weights.tap_row, tap_column=weights.tap_column,
+    )  # fmt: skip
 
 
 @prepared("depthwise_conv2d")

@@ -20,23 +20,21 @@ do not fill whole vectors, an infinity may make NaN of the outputs that see it.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
-from npmobilenet.geometry import PaddingSpec
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, pointwise
 from npmobilenet.kernels.blocked.depthwise import Depthwise
 from npmobilenet.kernels.blocked.images import Images
-from npmobilenet.kernels.blocked.layout import Fields, tiles
+from npmobilenet.kernels.blocked.layout import Fields, Value, tiles
 from npmobilenet.kernels.blocked.pointwise import Pointwise
 from npmobilenet.kernels.blocked.pooling import reciprocal
 from npmobilenet.kernels.blocked.stem import Stem
 from npmobilenet.kernels.call import Call
-from npmobilenet.kernels.checks import Array, Size
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
@@ -59,6 +57,7 @@ BLOCK = Fields(
     "residual residual_plane out_offsets scratch_depthwise"
 )
 PAIR = Fields(f"{_BOTH} mean reciprocal")
+_SIGNATURE = inspect.signature(checks.inverted_residual)
 
 
 @dataclass(frozen=True)
@@ -173,27 +172,22 @@ def call(
     expand, middle, project = weights
     extent = Extent(expanded, out, middle)
     cut = extent.by_channels(threads, SCRATCH_BYTES, parts) if split else extent.by_rows(SCRATCH_BYTES)
-    both, offsets = _expand_and_filter(x, expanded, out, expand, middle, functions[:2], cut)
-    out_offsets = out.offsets() if out.padded else None
-    arguments = BLOCK.pack(
-        **both,
+    name = "stem_residual_ring" if isinstance(expand, Stem) else f"inverted_residual_{'split' if split else 'ring'}"
+    return BLOCK.call(
+        library.common(middle.target).address(name),
+        -(-out.height // cut.strip),
+        shares=1,
+        scratch_bytes=cut.scratch_bytes,
+        keep=weights,
+        **_expand_and_filter(x, expanded, out, expand, middle, functions[:2], cut),
         strip=cut.strip,
         **project.arguments("project_"),
         project_panels=project.panels,
         project_clamp=activations.clamp(functions[2]),
         unlimited=activations.clamp(),
-        **pointwise.residual_arguments(residual),
-        out_offsets=0 if out_offsets is None else out_offsets.ctypes.data,
+        residual=residual,
+        out_offsets=out.scattered(),
         scratch_depthwise=cut.chunk * cut.expanded,
-    )
-    name = "stem_residual_ring" if isinstance(expand, Stem) else f"inverted_residual_{'split' if split else 'ring'}"
-    return Call(
-        library.common(middle.target).address(name),
-        -(-out.height // cut.strip),
-        arguments,
-        shares=1,
-        scratch_bytes=cut.scratch_bytes,
-        keep=(weights, offsets, out_offsets),
     )
 
 
@@ -206,15 +200,16 @@ def pair(
     functions: tuple[str, str],
 ) -> Call:
     """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels."""
-    cut, factor = Extent(expanded, out, weights[1]).by_planes(SCRATCH_BYTES), reciprocal(out)
-    both, offsets = _expand_and_filter(x, expanded, out, *weights, functions, cut)
-    return Call(
+    cut = Extent(expanded, out, weights[1]).by_planes(SCRATCH_BYTES)
+    return PAIR.call(
         library.common(weights[1].target).address("expand_depthwise_pair"),
         -(-expanded.blocks // cut.chunk),
-        PAIR.pack(**both, mean=mean.address, reciprocal=factor.ctypes.data),
         shares=1,
         scratch_bytes=cut.scratch_bytes,
-        keep=(weights, offsets, factor),
+        keep=weights,
+        **_expand_and_filter(x, expanded, out, *weights, functions, cut),
+        mean=mean,
+        reciprocal=reciprocal(out),
     )
 
 
@@ -226,11 +221,10 @@ def _expand_and_filter(
     middle: Depthwise,
     functions: tuple[str, str],
     cut: Cut,
-) -> tuple[dict[str, int], np.ndarray]:
-    """What all these kernels know of expansion and depthwise convolution, and an array that it leads to."""
+) -> dict[str, Value]:
+    """What all these kernels know of expansion and depthwise convolution."""
     (top, _), (left, right) = expanded.frame
     held = replace(expanded, height=cut.held, frame=((0, 0), (left, right)))
-    offsets = held.offsets()
     return {
         "rows": out.height,
         "columns": out.width,
@@ -243,20 +237,17 @@ def _expand_and_filter(
         "right": right,
         "blocks": expanded.blocks,
         "chunk": cut.chunk,
-        "expand_x": x.address,
-        "expand_x_row": x.row_bytes,
-        "expand_x_plane": x.plane_bytes,
+        "expand_x": x,
         "expand_inputs": 0,
         **expand.arguments("expand_"),
         **activations.ends(middle.target, functions[0], "expand_"),
-        "offsets": offsets.ctypes.data,
+        "offsets": held.offsets(),
         "depthwise": middle.blocks_function,
         **middle.arguments("depthwise_"),
         **activations.ends(middle.target, functions[1], "depthwise_"),
-        "out": out.address,
-        "out_plane": out.plane_bytes,
+        "out": out,
         "scratch_plane": cut.expanded,
-    }, offsets
+    }
 
 
 # Single operations --------------------------------------------------------------------------------------------------
@@ -265,43 +256,25 @@ def _expand_and_filter(
 class _Block:
     """What all have in common: checked arguments, packed weights, tensors."""
 
-    def __init__(
-        self,
-        x: Array,
-        expand_weight: Array,
-        expand_bias: Array | None,
-        weight: Array,
-        bias: Array | None,
-        project_weight: Array,
-        project_bias: Array | None,
-        *,
-        stride: Size = 1,
-        padding: PaddingSpec = 0,
-        residual: bool = False,
-        expand_activation: str = "relu6",
-        depthwise_activation: str = "relu6",
-        project_activation: str = "none",
-        threads: int = 1,
-    ) -> None:
-        g = checks.inverted_residual(
-            x, expand_weight, expand_bias, weight, bias, project_weight, project_bias, stride=stride, padding=padding,
-            residual=residual, expand_activation=expand_activation, depthwise_activation=depthwise_activation,
-            project_activation=project_activation,
-        )  # fmt: skip
-        self.functions = expand_activation, depthwise_activation, project_activation
+    def __init__(self, *arguments: Any, threads: int = 1, **options: Any) -> None:
+        given = _SIGNATURE.bind(*arguments, **options)
+        given.apply_defaults()
+        g = checks.inverted_residual(*given.args, **given.kwargs)
+        a = SimpleNamespace(**given.arguments)
+        self.functions = a.expand_activation, a.depthwise_activation, a.project_activation
         for name, function in zip(("expand_activation", "depthwise_activation"), self.functions, strict=False):
             activations.check(function, name=name)
-        activations.check(project_activation, tuple(activations.CLAMPS), "project_activation")
-        self.geometry, self.residual, self.threads = g, residual, threads
+        activations.check(a.project_activation, tuple(activations.CLAMPS), "project_activation")
+        self.geometry, self.residual, self.threads = g, a.residual, threads
         self.images = Images(g.shape, threads)
-        target, channels = self.images.target, expand_weight.shape[1]
+        target, channels = self.images.target, a.expand_weight.shape[1]
         self.weights = (
-            pointwise.pack(target, checks.float32(expand_weight), checks.bias(expand_bias, channels)),
-            depthwise.pack(target, checks.float32(weight), checks.bias(bias, channels), g.stride),
-            pointwise.pack(target, checks.float32(project_weight), checks.bias(project_bias, g.shape[3])),
+            pointwise.pack(target, checks.float32(a.expand_weight), checks.bias(a.expand_bias, channels)),
+            depthwise.pack(target, checks.float32(a.weight), checks.bias(a.bias, channels), g.stride),
+            pointwise.pack(target, checks.float32(a.project_weight), checks.bias(a.project_bias, g.shape[3])),
         )
-        self.inputs = self.images.inputs(x)
-        self.expanded = Tensor(channels, *x.shape[1:3], g.pads, lanes=target.lanes)
+        self.inputs = self.images.inputs(a.x)
+        self.expanded = Tensor(channels, *a.x.shape[1:3], g.pads, lanes=target.lanes)
 
     def fused(self, split: bool) -> Images:
         """One call for each image."""
@@ -311,13 +284,9 @@ class _Block:
                 f"stride must be square and at most {window}, as the window, in this kernel, got {(stride, across)}"
             )
         for x in self.inputs:
-            residual, out = x if self.residual else None, self.images.output()
-            self.images.add(
-                call(
-                    x, self.expanded, out, self.weights, self.functions,
-                    residual=residual, split=split, threads=self.threads,
-                )
-            )  # fmt: skip
+            tensors, residual = (x, self.expanded, self.images.output()), x if self.residual else None
+            cut = {"split": split, "threads": self.threads}
+            self.images.add(call(*tensors, self.weights, self.functions, residual=residual, **cut))
         table = self.images.table
         self.images.between = table.threads * table.scratch_bytes
         return self.images

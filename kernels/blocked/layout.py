@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from npmobilenet.geometry import Pads, Pair
+from npmobilenet.kernels.call import SHARES, Call
 from npmobilenet.kernels.memory import ALIGNMENT, aligned
+from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
 if TYPE_CHECKING:
     from npmobilenet.kernels.vector.simd import Integer, Pointer
+
+Value = int | np.ndarray | Tensor | None  # of an argument
 
 
 class Fields:
@@ -22,11 +26,33 @@ class Fields:
     def __init__(self, names: str) -> None:
         self.names = names.split()
 
-    def pack(self, **values: int) -> list[int]:
-        """Return the row of these arguments (addresses, sizes)."""
+    def pack(self, **values: Value) -> list[int]:
+        """Return the row of these arguments.
+
+        An array is its address, None is 0; a tensor is its address and what else of it the kernel asks for: beside
+        ``x`` there may be ``x_row`` and ``x_plane``, the distances in bytes.
+        """
+        for name in [name for name, value in values.items() if value is None or isinstance(value, Tensor)]:
+            x = values[name] or Tensor(0, 0, 0)
+            about = {name: x.address, f"{name}_row": x.row_bytes, f"{name}_plane": x.plane_bytes}
+            values |= {name: value for name, value in about.items() if name in self.names}
         if set(values) != set(self.names):
             raise TypeError(f"arguments {sorted(set(values) ^ set(self.names))} are missing or unknown")
-        return [int(values[name]) for name in self.names]
+        row = (values[name] for name in self.names)
+        return [value.ctypes.data if isinstance(value, np.ndarray) else int(value) for value in row]
+
+    def call(
+        self,
+        kernel: int,
+        items: int,
+        /,
+        shares: int = SHARES,
+        scratch_bytes: int = 0,
+        keep: object = None,
+        **values: Value,
+    ) -> Call:
+        """Return a call of the kernel at an address with these arguments, which keeps the arrays among them."""
+        return Call(kernel, items, self.pack(**values), shares, scratch_bytes, (values, keep))
 
     @property
     def bytes(self) -> int:
@@ -138,15 +164,10 @@ class Packed:
     """The weights of an operation as its kernel reads them: a frozen dataclass of arrays, and what goes with them."""
 
     ARGUMENTS: ClassVar[tuple[str, ...]] = ("weights", "bias")
-    """What kernels are told of them."""
 
-    def arguments(self, prefix: str = "") -> dict[str, int]:
-        """Return these, arrays by their addresses; None is 0."""
-
-        def number(value: np.ndarray | int | None) -> int:
-            return value.ctypes.data if isinstance(value, np.ndarray) else value or 0
-
-        return {f"{prefix}{name}": number(getattr(self, name)) for name in self.ARGUMENTS}
+    def arguments(self, prefix: str = "") -> dict[str, Value]:
+        """What kernels are told of them."""
+        return {f"{prefix}{name}": getattr(self, name) for name in self.ARGUMENTS}
 
     def fitted(self, pads: Sequence[Pads]) -> Packed:
         """What they are for an image with such padding, of each part of the channels."""

@@ -56,9 +56,8 @@ def vector(target: Target, channels: int) -> Tensor:
 
 def call(x: Tensor, out: Tensor, weights: Linear, *, activation: str = "none") -> Call:
     """Compute ``out``, a :func:`vector`."""
-    ends = activations.ends(weights.target, activation)
-    arguments = LINEAR.pack(x=x.address, **weights.arguments(), out=out.address, **ends)
-    return Call(library.common(weights.target).address("linear"), weights.panels, arguments, keep=weights)
+    kernel, ends = library.common(weights.target).address("linear"), activations.ends(weights.target, activation)
+    return LINEAR.call(kernel, weights.panels, x=x, out=out, **weights.arguments(), **ends)
 
 
 @prepared("linear")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 
@@ -82,62 +83,27 @@ def runs(target: Target, weights: Sequence[np.ndarray], pads: Sequence[Pads], di
         Zeros that each group's window needs.
     dilations : sequence of (vertical, horizontal)
     """
-    lanes = target.lanes
-    ends = np.cumsum([weight.shape[2] for weight in weights])
-    starts = ends - [weight.shape[2] for weight in weights]
-    frame = frame_pads(pads)
-    offsets = [tuple(frame[axis][0] - p[axis][0] for axis in (0, 1)) for p in pads]
-
-    def groups_of(block: int) -> list[int]:
-        return [g for g in range(len(weights)) if starts[g] < (block + 1) * lanes and ends[g] > block * lanes]
-
-    found, begin, blocks = [], 0, -(-int(ends[-1]) // lanes)
-    while begin < blocks:
-        groups = groups_of(begin)
-        end = begin + 1
-        while end < blocks and groups_of(end) == groups:
-            end += 1
-        channels = range(begin * lanes, min(end * lanes, int(ends[-1])))
-        if len(groups) == 1:
-            (g,) = groups
-            weight = weights[g][:, :, channels.start - starts[g] : channels.stop - starts[g]]
-            found.append(Run(begin, end, offsets[g], dilations[g], weight))
-        else:
-            found.append(_shared(begin, end, groups, channels, weights, starts, offsets, dilations))
-        begin = end
+    frame, axes = frame_pads(pads), (0, 1)
+    starts = [tuple(frame[axis][0] - own[axis][0] for axis in axes) for own in pads]
+    stops = [
+        tuple(start[axis] + (weight.shape[axis] - 1) * step[axis] + 1 for axis in axes)
+        for start, weight, step in zip(starts, weights, dilations, strict=True)
+    ]
+    group_of = np.repeat(np.arange(len(weights)), [weight.shape[2] for weight in weights])  # of each channel
+    every = np.zeros((*np.max(stops, 0), len(group_of)), np.float32)  # channels' windows in the widest frame
+    for g, weight in enumerate(weights):
+        rows, columns = (slice(*about) for about in zip(starts[g], stops[g], dilations[g], strict=True))
+        every[rows, columns, group_of == g] = weight
+    found, lanes = [], target.lanes
+    blocks = [sorted({*group_of[first : first + lanes].tolist()}) for first in range(0, len(group_of), lanes)]
+    for groups, members in groupby(range(len(blocks)), blocks.__getitem__):
+        begin, end = (members := list(members))[0], members[-1] + 1
+        corner = tuple(min(starts[g][axis] for g in groups) for axis in axes)
+        stop = tuple(max(stops[g][axis] for g in groups) for axis in axes)
+        step = dilations[groups[0]] if len(groups) == 1 else (1, 1)
+        rows, columns = (slice(*about) for about in zip(corner, stop, step, strict=True))
+        found.append(Run(begin, end, corner, step, every[rows, columns, begin * lanes : end * lanes]))
     return found
-
-
-def _shared(
-    begin: int,
-    end: int,
-    groups: Sequence[int],
-    channels: range,
-    weights: Sequence[np.ndarray],
-    starts: np.ndarray,
-    offsets: Sequence[Pair],
-    dilations: Sequence[Pair],
-) -> Run:
-    """A run whose blocks lie in several groups: one undilated window that holds those of all."""
-    extents = {
-        g: tuple((taps - 1) * step + 1 for taps, step in zip(weights[g].shape[:2], dilations[g], strict=True))
-        for g in groups
-    }
-    corner = tuple(min(offsets[g][axis] for g in groups) for axis in (0, 1))
-    size = tuple(max(offsets[g][axis] + extents[g][axis] for g in groups) - corner[axis] for axis in (0, 1))
-    window = np.zeros((*size, len(channels)), np.float32)
-    for g in groups:
-        first = max(starts[g], channels.start)
-        last = min(starts[g] + weights[g].shape[2], channels.stop)
-        rows, columns = (
-            slice(
-                offsets[g][axis] - corner[axis], offsets[g][axis] - corner[axis] + extents[g][axis], dilations[g][axis]
-            )
-            for axis in (0, 1)
-        )
-        own = weights[g][:, :, first - starts[g] : last - starts[g]]
-        window[rows, columns, first - channels.start : last - channels.start] = own
-    return Run(begin, end, corner, (1, 1), window)
 
 
 @dataclass(frozen=True)

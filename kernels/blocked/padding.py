@@ -16,15 +16,13 @@ PAD = Fields(f"x x_plane out out_plane {FRAME}")
 
 def clear(target: Target, out: Tensor) -> Call:
     """Write the zeros around the image."""
-    return Call(library.common(target).address("clear"), out.blocks, CLEAR.pack(**_framed(out)))
+    return CLEAR.call(library.common(target).address("clear"), out.blocks, out=out, **_frame(out))
 
 
 def pad(target: Target, x: Tensor, out: Tensor) -> Call:
     """Copy an image without frame into one with."""
-    arguments = PAD.pack(x=x.address, x_plane=x.plane_bytes, **_framed(out))
-    return Call(library.common(target).address("pad"), x.blocks, arguments)
+    return PAD.call(library.common(target).address("pad"), x.blocks, x=x, out=out, **_frame(out))
 
 
-def _framed(out: Tensor) -> dict[str, int]:
-    frame = dict(zip(FRAME.split(), (out.rows, out.columns, *out.frame[0], *out.frame[1]), strict=True))
-    return {"out": out.address, "out_plane": out.plane_bytes, **frame}
+def _frame(out: Tensor) -> dict[str, int]:
+    return dict(zip(FRAME.split(), (out.rows, out.columns, *out.frame[0], *out.frame[1]), strict=True))

@@ -101,28 +101,11 @@ def call(
     x: Tensor, out: Tensor, weights: Pointwise, *, activation: str = "none", residual: Tensor | None = None
 ) -> Call:
     """Compute ``out``, which may have a frame; a residual is added after a clamp, before any other activation."""
-    offsets = out.offsets() if out.padded else None
-    arguments = POINTWISE.pack(
-        x=x.address,
-        x_plane=x.plane_bytes,
-        **weights.arguments(),
-        **residual_arguments(residual),
-        out=out.address,
-        out_plane=out.plane_bytes,
-        offsets=0 if offsets is None else offsets.ctypes.data,
-        pixels=out.pixels,
+    return POINTWISE.call(
+        library.matrix(weights.target, weights.tile).address("pointwise"), weights.panels,
+        x=x, residual=residual, out=out, offsets=out.scattered(), pixels=out.pixels, **weights.arguments(),
         **activations.ends(weights.target, activation),
-    )
-    address = library.matrix(weights.target, weights.tile).address("pointwise")
-    return Call(address, weights.panels, arguments, keep=(weights, offsets))
-
-
-def residual_arguments(residual: Tensor | None) -> dict[str, int]:
-    """What kernels are told of a tensor without frame that is added to their result."""
-    return {
-        "residual": residual.address if residual else 0,
-        "residual_plane": residual.plane_bytes if residual else 0,
-    }
+    )  # fmt: skip
 
 
 @prepared("pointwise_conv2d")

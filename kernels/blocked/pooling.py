@@ -18,11 +18,8 @@ POOL = Fields("x x_plane out pixels reciprocal")  # at `reciprocal` is 1 / pixel
 
 def call(target: Target, x: Tensor, out: Tensor) -> Call:
     """Compute the vector ``out``, the means of an image without frame."""
-    factor = reciprocal(x)
-    arguments = POOL.pack(
-        x=x.address, x_plane=x.plane_bytes, out=out.address, pixels=x.pixels, reciprocal=factor.ctypes.data
-    )
-    return Call(library.common(target).address("pool"), x.blocks, arguments, keep=factor)
+    kernel = library.common(target).address("pool")
+    return POOL.call(kernel, x.blocks, x=x, out=out, pixels=x.pixels, reciprocal=reciprocal(x))
 
 
 def reciprocal(x: Tensor) -> np.ndarray:

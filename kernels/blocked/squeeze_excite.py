@@ -44,5 +44,4 @@ def calls(
     """Scale the image ``x``, without frame, given its means; the other vectors are in between."""
     yield linear.call(mean, reduced, weights.reduce, activation=activation)
     yield linear.call(reduced, gate, weights.expand, activation=gated_by)
-    arguments = SCALE.pack(x=x.address, x_plane=x.plane_bytes, gate=gate.address, pixels=x.pixels)
-    yield Call(library.common(weights.target).address("scale"), x.blocks, arguments)
+    yield SCALE.call(library.common(weights.target).address("scale"), x.blocks, x=x, gate=gate, pixels=x.pixels)

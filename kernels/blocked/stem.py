@@ -51,21 +51,12 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, stride: Pair, til
 
 def call(x: Tensor, out: Tensor, weights: Stem, *, activation: str = "none") -> Call:
     """Compute ``out``, which may have a frame, from the planar image ``x``, whose frame is the padding."""
-    name = library.stem_name(weights.kernel, weights.stride)
-    arguments = STEM.pack(
-        x=x.address,
-        x_row=x.row_bytes,
-        x_plane=x.plane_bytes,
-        **weights.arguments(),
-        out=out.start,
-        out_row=out.row_bytes,
-        out_plane=out.plane_bytes,
-        columns=out.width,
-        blocks=out.blocks,
-        **activations.ends(weights.target, activation),
-    )
     functions = library.stem_window(weights.kernel, weights.stride, weights.target, weights.tile)
-    return Call(functions.address(name), out.height, arguments, keep=weights)
+    ends = activations.ends(weights.target, activation)
+    return STEM.call(
+        functions.address(library.stem_name(weights.kernel, weights.stride)), out.height,
+        x=x, out=out.inner, columns=out.width, blocks=out.blocks, **weights.arguments(), **ends,
+    )  # fmt: skip
 
 
 @prepared("conv2d")
