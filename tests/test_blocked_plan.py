@@ -175,6 +175,33 @@ def test_layers_in_any_order(seed):
         assert_like_reference(program.plan((29, 41), None, threads).run(x), expected, [node.name for node in graph])
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_depthwise_convolution_of_what_was_squeezed_and_excited(fused):
+    """It needs a frame of zeros, which what scales whole planes cannot write around them."""
+    builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
+    builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
+    builder._dense("stem", Row("conv"), 16, 3, 2)
+    builder._pointwise("expand", 36, 1)
+    builder._depthwise("first", Row("inverted", kernels=(3,)), 1)
+    builder._squeeze_excite(Row("inverted", squeeze=0.25), builder.channels)
+    builder._depthwise("second", Row("inverted", kernels=(5,)), 1)
+    graph = Graph(tuple(builder.nodes))
+    weights, x = random_weights(graph, 1), image((29, 41))
+    plan = BlockedProgram(graph, weights).plan((29, 41), fused=fused)
+    assert sorted({len(group) for group in plan.groups}) == ([1, 3] if fused else [1])
+    assert_like_reference(plan.run(x), Program(graph, weights, "reference").plan((29, 41)).run(x))
+
+
+@pytest.mark.parametrize("operation", ["global_average_pool", "pointwise_conv2d"])
+def test_only_the_stem_reads_the_image(operation):
+    builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
+    builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
+    builder._pool(Row("pool"), 0, 1) if operation == "global_average_pool" else builder._pointwise("first", 8, 1)
+    graph = Graph(tuple(builder.nodes))
+    with pytest.raises(UnsupportedGraphError, match=f"{operation} of the image"):
+        BlockedProgram(graph, random_weights(graph))
+
+
 def test_memory_of_activations():
     """At 224 less than half of the 6.02 MB that the largest step takes op by op (1801.04381, section 5.1)."""
     program = BlockedProgram(*network(width=1.0))

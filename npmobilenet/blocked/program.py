@@ -61,6 +61,8 @@ class BlockedProgram:
 
     def _problem(self, node: Node, number: int, readers: Mapping[str, int]) -> str | None:
         """What these kernels cannot compute."""
+        if "input" in node.inputs and (number or node.operation != "conv2d"):
+            return f"{node.operation} of the image"
         function = node.attributes.get("activation", "none")
         if node.operation in WINDOWED:
             if function not in (*CLAMPS, *ZERO_PRESERVING):
@@ -69,8 +71,6 @@ class BlockedProgram:
                 return f"the activation {function} before a residual add"
             if node.operation == "conv2d" and (number or (node["kernel"], node["stride"]) != library.STEM_WINDOW):
                 return "a dense convolution that is not the stem"
-            if node.operation != "conv2d" and node.inputs[0] == "input":
-                return f"{node.operation} of the image"
         elif node.operation == "squeeze_excite":
             if readers[node.inputs[0]] != 1:
                 return "squeeze-and-excitation of a tensor that is needed unscaled"
