@@ -1,8 +1,8 @@
 """Kernel calls, and the table that runs them: what single operations, benchmarks and networks all compute with.
 
 A kernel has the signature ``(arguments, first, last, scratch)``: it computes the work items ``first`` up to ``last``
-of a call, whose ``arguments`` are 64-bit integers, one row of the table. `blocked.walker` has the loop that threads
-run over a table.
+of a call, whose ``arguments`` are 64-bit integers, one row of the table. `walk` has the loop that threads run over a
+table.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from time import perf_counter
 
 import numpy as np
 
-from npmobilenet import threads as helpers
-from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.memory import ALIGNMENT, aligned
+from npmobilenet.kernels.walk import threads as helpers
+from npmobilenet.kernels.walk.columns import COUNTERS
+from npmobilenet.kernels.walk.compiled import walker
 
-KERNEL, ITEMS, SHARE, ARGUMENTS = 0, 1, 2, 3  # columns of a table
-COUNTERS = 16  # int64 for each row: items taken, and, a cache line further, items done
 COUNTER_BYTES = 1 << 16  # are taken at once, for several runs on several threads
 SHARES = 4  # of each thread's part of a call: small enough to even out, large enough to keep caches warm
 
@@ -88,7 +87,7 @@ class Table:
             target[: len(row)] = row
         values = self.scratch_bytes + ALIGNMENT
         self.scratch = scratch or [aligned(values, np.uint8) for _ in range(self.threads)]
-        self._walk = library.walker()
+        self._walk = walker()
         # Asking NumPy for an address takes as long as a small layer.
         self._about = (self._rows.ctypes.data, self._rows.strides[0], len(rows))
         self._scratch_addresses = [scratch.ctypes.data for scratch in self.scratch]

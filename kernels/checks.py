@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec, Pads, Pair, output_size, pair, resolve_padding
+from npmobilenet.kernels.geometry import PaddingSpec, Pads, Pair, output_size, pair, resolve_padding
 
 # What an operation can end with. Kernels get the position in this tuple.
 ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from npmobilenet.geometry import Pads
+from npmobilenet.kernels.geometry import Pads
 
 FLOAT32 = np.dtype(np.float32)
 NO_FRAME: Pads = ((0, 0), (0, 0))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet.geometry import Pair
+from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.graph import Graph
 from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import MAKING, give_lock
+from npmobilenet.kernels.walk.threads import share
 from npmobilenet.plan import Plan, Program
-from npmobilenet.threads import share
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from npmobilenet.cuda.arrays import DeviceArray
     from npmobilenet.cuda.plan import CudaPlan, CudaProgram
 
-BACKENDS = ("cpu", "cuda", "njit", "reference")
 DTYPES = ("float32", "float16")  # in which weights and activations are stored
 PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its arena, is kept for the next call
 
@@ -44,17 +44,26 @@ class Engine:
     Raises
     ------
     ValueError
-        If the backend cannot store its numbers as `dtype`, one of :data:`DTYPES`.
+        If there is no such backend, it cannot store its numbers as `dtype`, one of :data:`DTYPES`, or it is "blocked"
+        and cannot compute this network.
+
+    Attributes
+    ----------
+    backend : str
+        What computes: of "auto" the one that it has come to.
+    fallback : str
+        Why "auto" has come to plain loops; empty if it has not.
     """
 
     def __init__(
         self,
         graph: Graph,
         weights: Mapping[str, np.ndarray],
-        backend: str = "cpu",
+        backend: str = DEFAULT,
         dtype: str = "float32",
         keep_bytes: int | None = None,
     ) -> None:
+        backend = checked_backend(backend)
         if dtype not in (DTYPES if backend == "cuda" else DTYPES[:1]):
             raise ValueError(
                 f"dtype must be float32, or float16 with the backend 'cuda'; got {dtype!r} with {backend!r}"
@@ -64,7 +73,8 @@ class Engine:
         if self.keep_bytes is None:
             self.keep_bytes = sys.maxsize if self.on_device else KEEP_BYTES
         with MAKING:  # imports the compilers
-            self.program = _program(graph, weights, backend, dtype)
+            self.program, self.fallback = _program(graph, weights, backend, dtype)
+        self.backend = "plain" if self.fallback else "blocked" if backend == "auto" else backend
         self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
         give_lock(self)
 
@@ -142,17 +152,23 @@ class Engine:
 
 def _program(
     graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str
-) -> Program | BlockedProgram | CudaProgram:
-    """The blocked kernels for the CPU; plain ones for a graph that these cannot compute, or where asked for."""
+) -> tuple[Program | BlockedProgram | CudaProgram, str]:
+    """The graph lowered for a backend; of "auto" for plain loops where blocked kernels cannot compute it, and why."""
     if backend == "cuda":
         from npmobilenet.cuda.plan import CudaProgram
 
-        return CudaProgram(graph, weights, dtype)
-    if backend == "cpu":
+        return CudaProgram(graph, weights, dtype), ""
+    problem = ""
+    if backend in ("auto", "blocked"):
         from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 
         try:
-            return BlockedProgram(graph, weights)
-        except UnsupportedGraphError:
-            pass
-    return Program(graph, weights, "reference" if backend == "reference" else "cpu")
+            return BlockedProgram(graph, weights), ""
+        except UnsupportedGraphError as error:
+            problem = str(error)
+        if backend == "blocked":
+            raise ValueError(
+                f"the backend 'blocked' cannot compute this network ({problem}); 'auto' takes another then"
+            )
+        backend = "plain"
+    return Program(graph, weights, backend), problem

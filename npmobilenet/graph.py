@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from npmobilenet.geometry import Pair, output_size, resolve_padding
+from npmobilenet.kernels.geometry import Pair, output_size, resolve_padding
 
 Shape = tuple[int, ...]
 

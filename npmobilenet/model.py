@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from npmobilenet.architectures import Architecture, get_architecture
+from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.checkpoints.settle import settle
 from npmobilenet.counts import Counts, count
 from npmobilenet.dlpack import host_array
-from npmobilenet.engine import BACKENDS, Engine
+from npmobilenet.engine import Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError
 from npmobilenet.graph import Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
@@ -56,7 +57,7 @@ def load(
     preprocessing: Preprocessing | None = None,
     ema: bool | None = None,
     threads: int | None = None,
-    backend: str = "cpu",
+    backend: str = DEFAULT,
     dtype: str = "float32",
     keep_bytes: int | None = None,
 ) -> Model:
@@ -100,8 +101,10 @@ def load(
         complete. ``repr(model)`` says what was read.
     threads : int, optional
         Default of every call; all CPUs that this process may use if None.
-    backend : {"cpu", "cuda", "njit", "reference"}
-        The fastest kernels, an NVIDIA GPU, plain Numba loops, or the NumPy definitions in float64.
+    backend : {"auto", "blocked", "plain", "cuda", "reference"}
+        What computes. "auto": the fastest kernels of the CPU, which are "blocked" (explicit vectors on tensors blocked
+        by channels), or "plain" for a network that those cannot compute (readable Numba loops); never a GPU. "cuda":
+        an NVIDIA GPU. "reference": the NumPy definitions in float64. ("cpu" and "njit" still mean "auto" and "plain".)
     dtype : {"float32", "float16"}
         In which weights and activations are stored; float16 on a GPU only, where it halves the memory traffic. Sums
         are float32 either way.
@@ -129,8 +132,7 @@ def load(
     AssumptionWarning
         Of what the file does not tell though networks differ in it, and of tensors left out; once for each.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    checked_backend(backend)
     if architecture is not None:
         get_architecture(architecture)
     entry = CATALOGUE.get(source) if isinstance(source, str) else None
@@ -200,7 +202,7 @@ class Model:
         The network's table, as its weights' publisher builds it.
     provenance : Provenance
         What was decided when the weights were loaded: name to (value, reason).
-    backend, dtype : str
+    dtype : str
     threads : int
         Default number of threads.
     source : str
@@ -220,7 +222,7 @@ class Model:
         multi_label: bool = False,
         preprocessing: Preprocessing | None = None,
         threads: int | None = None,
-        backend: str = "cpu",
+        backend: str = DEFAULT,
         dtype: str = "float32",
         keep_bytes: int | None = None,
         source: str = "",
@@ -236,7 +238,7 @@ class Model:
         self.preprocessing = preprocessing or IMAGENET
         self._cpus = available_cpus()
         self.threads = self._cpus if threads is None else self._thread_count(threads)
-        self.backend, self.dtype, self.keep_bytes = backend, dtype, keep_bytes
+        self._asked, self.dtype, self.keep_bytes = backend, dtype, keep_bytes
         self.source, self.read_from = source, read_from
         self.definition = definition
         self.provenance = Provenance() if provenance is None else provenance
@@ -257,7 +259,12 @@ class Model:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._cpus = 1  # of this machine: looked at when more threads are asked for
-        self._engine = Engine(self.graph, self._weights, self.backend, self.dtype, self.keep_bytes)
+        self._engine = Engine(self.graph, self._weights, self._asked, self.dtype, self.keep_bytes)
+
+    @property
+    def backend(self) -> str:
+        """What computes: "blocked" or "plain" if it was to be "auto"."""
+        return self._engine.backend
 
     @property
     def blocks(self) -> list[str]:

@@ -15,8 +15,10 @@ from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.blocked import inverted_residual, library, mailbox
+from npmobilenet.kernels.blocked import inverted_residual, library
 from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.walk import mailbox
+from npmobilenet.kernels.walk.compiled import walker
 from npmobilenet.plan import Program
 from tests.conftest import compiled_only
 
@@ -263,7 +265,7 @@ def test_python_threads_with_images_of_different_sizes():
 def test_a_request_is_taken_only_by_a_helper_that_waits():
     """The mailbox: nothing is left in it for a helper that comes later, when what the request names may be gone."""
     box = np.zeros(mailbox.LENGTH, np.int64)
-    post, job = library.walker("post"), (11, 12, 13, 14, 15)
+    post, job = walker("post"), (11, 12, 13, 14, 15)
     for state in (mailbox.BUSY, mailbox.POSTING, mailbox.POSTED):
         box[:] = 0
         box[[mailbox.STATE, mailbox.ACCEPTED]] = state, 1
@@ -273,7 +275,7 @@ def test_a_request_is_taken_only_by_a_helper_that_waits():
     post(box.ctypes.data, *job)
     assert box[mailbox.STATE] == mailbox.POSTED and box[mailbox.ACCEPTED] == 1
     assert tuple(box[mailbox.JOB : mailbox.JOB + len(job)]) == job
-    library.walker("serve")(box.ctypes.data, 10)  # would crash on that job if it took it
+    walker("serve")(box.ctypes.data, 10)  # would crash on that job if it took it
     assert box[mailbox.STATE] == mailbox.BUSY
 
 

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet import threads
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.engine import Engine
 from npmobilenet.idle import VARIABLE
 from npmobilenet.kernels.sharing import give_lock, once
 from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.walk import threads
 from tests.conftest import compiled_only
 
 REPOSITORY = Path(__file__).parents[1]
@@ -248,7 +248,7 @@ model = npmobilenet.load("mobilenet_v2")
 if situation not in ("first_call", "plain_loops"):
     model(x, threads=2)
 busy = {"other_sizes": other_sizes, "same_size": same_size, "first_call": first_call, "photographs": photographs,
-        "plain_loops": lambda _: npmobilenet.load("mobilenet_v2", backend="njit")(x[:1])}.get(situation)
+        "plain_loops": lambda _: npmobilenet.load("mobilenet_v2", backend="plain")(x[:1])}.get(situation)
 if busy:
     worker = threading.Thread(target=busy, args=(model,))
     worker.start()
@@ -333,7 +333,7 @@ def kept(engine: Engine) -> int:
 
 
 @compiled_only
-@pytest.mark.parametrize("backend", ["cpu", "njit"])
+@pytest.mark.parametrize("backend", ["auto", "plain"])
 def test_memory_that_is_kept_is_bounded(backend):
     limit = 3_000_000
     model = small_model(keep_bytes=limit, backend=backend)

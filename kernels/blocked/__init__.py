@@ -22,6 +22,4 @@ the same calls as a network. None of them imports LLVM; `code` has what writes t
 ``layout``             fields of arguments, packing of weights, tiles
 ``images``             single operations: what they have in common
 ``library``            the compiled kernels, by name
-``walker``             runs a table of kernel calls on one or several threads
-``mailbox``            how a thread that waits in compiled code is told what to do
 """

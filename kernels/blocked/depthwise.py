@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
@@ -15,6 +14,7 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import Fields, Packed, Tiling, pack_channels
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.checks import Size
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target

@@ -2,7 +2,7 @@
 
 Each is prepared, run and unpacked (:mod:`npmobilenet.kernels.prepared`): operands are packed, a table with the calls
 for each image is run, the result is brought back to NHWC. A network packs only once: its plan makes the same calls on
-tensors that stay blocked. What is said in :mod:`npmobilenet.kernels.cpu` about arguments, ``out``, threads and NaN
+tensors that stay blocked. What is said in :mod:`npmobilenet.kernels.plain` about arguments, ``out``, threads and NaN
 holds here too; activations are those that `activation.check` knows. A ``tile`` of one channel block, or a ``tiling``,
 takes the place of the fastest: so the lower rungs of :mod:`npmobilenet.kernels.ladder` are these very kernels, less
 what makes them fast.
@@ -14,10 +14,10 @@ from functools import cached_property
 
 import numpy as np
 
-from npmobilenet.geometry import Pads
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.call import Call, Table
 from npmobilenet.kernels.checks import Shape
+from npmobilenet.kernels.geometry import Pads
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import host

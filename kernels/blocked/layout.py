@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from npmobilenet.geometry import Pads, Pair
 from npmobilenet.kernels.call import SHARES, Call
+from npmobilenet.kernels.geometry import Pads, Pair
 from npmobilenet.kernels.memory import ALIGNMENT, aligned
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target

@@ -1,52 +1,31 @@
 """The compiled kernels, found by name: those of a MobileNet compiled together, others when they are first needed.
 
-The one door between the host's side and `code`, which writes the kernels down: what is behind it needs LLVM.
+The one door between the host's side and `code`, which writes the kernels down. Modules of `code` are named, not
+imported: they know the operations, whose host's side knows this library; and kernels that are kept need no writer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from npmobilenet.geometry import Pair
 from npmobilenet.kernels.blocked.layout import Tile, Tiling
 from npmobilenet.kernels.cache import kernel_cache
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import once
-from npmobilenet.kernels.vector.target import Target, host
+from npmobilenet.kernels.vector.target import Target
 
 if TYPE_CHECKING:
     from npmobilenet.kernels.vector.library import Library
 
 STEM_WINDOW = ((3, 3), (2, 2))
-WALKERS = {"walk": 5, "serve": 2, "post": 6}  # and their numbers of arguments
 COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
-
-
-@once
-def walker(name: str = "walk") -> Callable[..., None]:
-    """Return a compiled function of `walker`: ``walk`` runs a table of kernel calls."""
-    return _walkers().callable(name, WALKERS[name])
-
-
-@once
-def _walkers() -> Library:
-    return _library("walker", host(), _define_walkers)
-
-
-def _define_walkers(library: Library) -> None:
-    # Imported here: it needs Numba, which loading the compiled functions does not.
-    from npmobilenet.kernels.blocked import walker as functions
-
-    for name, arguments in WALKERS.items():
-        library.add_numba(name, getattr(functions, name), ["int64"] * arguments)
 
 
 @once
 def common(target: Target) -> Library:
     """Return the library of a MobileNet's kernels."""
-    from npmobilenet.kernels.blocked.code import common
-
-    return _library("common", target, common.define)
+    return _library("common", target, "common")
 
 
 def window_name(kernel: Pair, stride: Pair) -> str:
@@ -68,12 +47,10 @@ def window(kernel: Pair, stride: Pair, target: Target, tiling: Tiling | None = N
     """Return the library that has a depthwise window, in other tiles than the best if so told."""
     if tiling is None and (kernel, stride) in COMMON_WINDOWS:
         return common(target)
-    from npmobilenet.kernels.blocked.code import depthwise
-
     name = window_name(kernel, stride)
     if tiling:
         name += f"_in_{'_'.join(map(str, tiling.widths))}{'_reloaded' * (not tiling.weights_stay)}"
-    return _library(name, target, lambda library: depthwise.define(library, kernel, stride, tiling))
+    return _library(name, target, "depthwise", kernel, stride, tiling)
 
 
 def blocks_function(kernel: Pair, stride: Pair, target: Target, tiling: Tiling | None = None) -> int:
@@ -86,11 +63,7 @@ def stem_window(kernel: Pair, stride: Pair, target: Target, tile: Tile | None = 
     """Return the library that has a dense convolution's window, in a tile of one block if so told."""
     if tile is None and (kernel, stride) == STEM_WINDOW:
         return common(target)
-    from npmobilenet.kernels.blocked.code import stem
-
-    own = (tile, tile) if tile else None
-    name = stem_name(kernel, stride) + _in(tile)
-    return _library(name, target, lambda library: stem.define(library, kernel, stride, own))
+    return _library(stem_name(kernel, stride) + _in(tile), target, "stem", kernel, stride, tile and (tile, tile))
 
 
 @once
@@ -98,16 +71,18 @@ def matrix(target: Target, tile: Tile | None = None) -> Library:
     """Return the library that has the pointwise convolution, in a tile of one block if so told."""
     if tile is None:
         return common(target)
-    from npmobilenet.kernels.blocked.code import pointwise
-
-    return _library("pointwise" + _in(tile), target, lambda library: pointwise.define(library, (tile, tile)))
+    return _library("pointwise" + _in(tile), target, "pointwise", (tile, tile))
 
 
 def _in(tile: Tile | None) -> str:
     return f"_in_{tile.pixels}x{tile.blocks}" if tile else ""
 
 
-def _library(name: str, target: Target, define: Callable[[Library], None]) -> Library:
-    from npmobilenet.kernels.vector.library import Library
+def _library(name: str, target: Target, module: str, *arguments: object) -> Library:
+    """Return a library that a module of `code` defines, given such arguments."""
+    from npmobilenet.kernels.vector.library import Library  # here, for it loads LLVM
+
+    def define(library: Library) -> None:
+        import_module(f"{__package__}.code.{module}").define(library, *arguments)
 
     return Library(name, target, define, kernel_cache())

@@ -14,7 +14,6 @@ from itertools import groupby
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec, Pads, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
@@ -22,6 +21,7 @@ from npmobilenet.kernels.blocked.depthwise import Depthwise, call
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import Fields, Packed, Tiling, pack_channels
 from npmobilenet.kernels.checks import Size
+from npmobilenet.kernels.geometry import PaddingSpec, Pads, Pair
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.vector.target import Target
 

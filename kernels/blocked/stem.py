@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
@@ -14,6 +13,7 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import Fields, Packed, Tile, pack_channels, pack_panels, wide_panels
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.checks import Size
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target

@@ -61,7 +61,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit",
-            "cpu.convolution:conv2d",
+            "plain.convolution:conv2d",
             "No copy: the input is read where it is; output channels are innermost and become vectors, four pixels "
             "share each weight that is loaded, and the border is cut off before the loops. Threads share the lines "
             "(`prange`).",
@@ -105,7 +105,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit",
-            "cpu.depthwise:depthwise_conv2d",
+            "plain.depthwise:depthwise_conv2d",
             "Pixel by pixel again with channels innermost: an output stays in the nearest cache until it is done, and "
             "taps outside of the image are left out before the loops. Threads share the lines (`prange`).",
             threads=True,
@@ -164,7 +164,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit",
-            "cpu.mixed:mixed_depthwise_conv2d",
+            "plain.mixed:mixed_depthwise_conv2d",
             "One pass: every group reads its channels where they are and writes them where they belong, so that "
             "nothing is copied, and all groups of a line are computed while it is in the cache. Threads share the "
             "lines (`prange`).",
@@ -216,7 +216,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit_fused",
-            "cpu.inverted_residual:inverted_residual",
+            "plain.inverted_residual:inverted_residual",
             "Row by row through all three: of the expanded image a ring of K_h rows is kept, which stays in the cache "
             "with all its channels, and the result is written once. Threads take a strip of rows each, and expand anew "
             "the rows that two strips share.",
@@ -262,14 +262,14 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit",
-            "cpu.pointwise:pointwise_conv2d_plain",
+            "plain.pointwise:pointwise_conv2d_plain",
             "Output channels innermost: multiples of rows of the weights are added to the pixel, all of which lie in "
             "order and become vectors. Threads share the pixels (`prange`).",
             threads=True,
         ),
         Rung(
             "njit_tiled",
-            "cpu.pointwise:pointwise_conv2d",
+            "plain.pointwise:pointwise_conv2d",
             "Tiles of four pixels and four input channels: a weight is loaded once for four pixels, and an output "
             "once for four weights. Threads share the tiles (`prange`).",
             threads=True,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from npmobilenet.blocked.calls import Calls, Group, activation_of, copy_name, vector_names
-from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import linear
@@ -17,6 +16,7 @@ from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.blocked.mixed import frame_pads
 from npmobilenet.kernels.call import Table
+from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target

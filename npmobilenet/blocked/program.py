@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from npmobilenet.blocked.plan import BlockedPlan
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import WINDOWED, Graph, Node
 from npmobilenet.kernels.blocked import depthwise, library, linear, mixed, pointwise, squeeze_excite, stem
 from npmobilenet.kernels.blocked.activation import CLAMPS, ZERO_PRESERVING
 from npmobilenet.kernels.blocked.layout import Packed, gathered
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import folded_parameters, fuse

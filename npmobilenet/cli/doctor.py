@@ -71,7 +71,7 @@ def _self_test() -> str:
     """Compare the compiled network with the NumPy one, on one thread and on all."""
     from npmobilenet.machine import available_cpus
 
-    return _compared("cpu", (1, available_cpus()), "numbers of threads")
+    return _compared("auto", (1, available_cpus()), "numbers of threads")
 
 
 def _cuda_test() -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.study import machine_code
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.kernels import reference, registry
@@ -21,7 +22,6 @@ from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
 from npmobilenet.kernels.ladder.depthwise import ROW
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.target import Target, host
-from npmobilenet.study import machine_code
 from tests.kernels.test_cpu_kernels import CASES
 from tests.kernels.test_jit import python
 from tests.kernels.tolerance import assert_close, tolerance
@@ -56,7 +56,7 @@ def test_what_is_known_of_targets():
 def compare_kernels() -> int:
     """Compare every case of every kernel of explicit vectors with the reference; returns how many there are."""
     compared = 0
-    for kernel in (kernel for kernel in registry.kernels(backend="cpu") if kernel.variant.startswith("simd")):
+    for kernel in registry.kernels(backend="blocked"):
         for case in CASES:
             if case.operation == kernel.operation and kernel.supports(**case.options):
                 arrays = case.arrays()
