@@ -2,7 +2,10 @@
 
 ``reference``  what every operation means (NumPy, float64)
 ``plain``      readable loops compiled by Numba
-``blocked``    the fastest: explicit vectors on channel-blocked tensors, written in the vocabulary of ``simd``
+``blocked``    the fastest: explicit vectors on channel-blocked tensors
+``vector``     the vocabulary that they are written in, and how they are compiled
+``tensor``     a tensor in memory; ``call``: calls of kernels on tensors, and the table that runs them
+``walk``       how threads run a table; ``memory``: where all of it lies
 ``ladder``     every operation from the textbook's loops to the fastest kernel, to be studied and measured
 ``cuda``       the CUDA device
 ``registry``   the table of all kernels: dispatch, tests and benchmarks iterate it

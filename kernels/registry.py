@@ -156,14 +156,16 @@ KERNELS: list[Kernel] = [
     _row("hard_sigmoid", "plain", "njit", "plain.activation"),
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
     # a small layer. The engine calls the same kernels on tensors that stay blocked.
-    _row("conv2d", "blocked", "simd", "blocked.operations", supports=_vectorised_dense),
-    _row("depthwise_conv2d", "blocked", "simd", "blocked.operations", supports=_vectorised),
-    _row("mixed_depthwise_conv2d", "blocked", "simd", "blocked.operations", supports=_vectorised),
-    _row("pointwise_conv2d", "blocked", "simd", "blocked.operations", supports=_vectorised),
-    _row("linear", "blocked", "simd", "blocked.operations", supports=_vectorised),
-    _row("global_average_pool", "blocked", "simd", "blocked.operations"),
+    _row("conv2d", "blocked", "simd", "blocked.stem", supports=_vectorised_dense),
+    _row("depthwise_conv2d", "blocked", "simd", "blocked.depthwise", supports=_vectorised),
+    _row("mixed_depthwise_conv2d", "blocked", "simd", "blocked.mixed", supports=_vectorised),
+    _row("pointwise_conv2d", "blocked", "simd", "blocked.pointwise", supports=_vectorised),
+    _row("linear", "blocked", "simd", "blocked.linear", supports=_vectorised),
+    _row("global_average_pool", "blocked", "simd", "blocked.pooling"),
     *(
-        _row("inverted_residual", "blocked", variant, "blocked.blocks", name=name, supports=_vectorised_block)
+        _row(
+            "inverted_residual", "blocked", variant, "blocked.inverted_residual", name=name, supports=_vectorised_block
+        )
         for variant, name in (("simd", "one_after_another"), ("simd_split", "split"), ("simd_ring", "ring"))
     ),
     _row("conv2d", "cuda", "numba_cuda", "cuda.convolution"),

@@ -12,9 +12,9 @@ import numpy as np
 from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.graph import Graph
 from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
-from npmobilenet.kernels.blocked.threads import share
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import MAKING, give_lock
+from npmobilenet.kernels.walk.threads import share
 from npmobilenet.plan import Plan, Program
 
 if TYPE_CHECKING:

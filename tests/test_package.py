@@ -216,7 +216,7 @@ def test_type_checkers_are_told_of_the_annotations():
 def test_the_helper_threads_have_two_names():
     """What replaces `npmobilenet.threads.ask`, to look at it or to interrupt it, changes what the engine calls."""
     from npmobilenet import threads
-    from npmobilenet.kernels.blocked import threads as theirs
+    from npmobilenet.kernels.walk import threads as theirs
 
     assert threads is theirs
 

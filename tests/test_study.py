@@ -35,8 +35,9 @@ from npmobilenet.cli import study as study_command
 from npmobilenet.cli.study import TOPICS, Topic
 from npmobilenet.engine import Engine
 from npmobilenet.image import IMAGENET, preprocess, read_image
-from npmobilenet.kernels.blocked.layout import aligned
-from npmobilenet.kernels.simd import Library, host
+from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.target import host
 from tests.conftest import compiled_only, photo
 
 ROOT = Path(__file__).parents[1]

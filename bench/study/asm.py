@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from npmobilenet.bench.study import machine_code, plain_loops
 from npmobilenet.bench.study.machine_code import KINDS, Counts, Loop
 from npmobilenet.bench.study.study import Table
-from npmobilenet.kernels.blocked import depthwise, library, stem
-from npmobilenet.kernels.simd import Library, Target, host
+from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.blocked.code import common, depthwise, stem
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.target import Target, host
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -244,11 +246,11 @@ def _title(name: str, target: Target) -> str:
 def _library(kernel: str | None, target: Target) -> Library:
     """The library that has a kernel: the common one, or that of a window."""
     window = _WINDOW.match(kernel or "")
-    define: Callable[[Library], None] = library.define_common
+    define: Callable[[Library], None] = common.define
     if window:
         size, stride = tuple(map(int, window.group(2, 3))), tuple(map(int, window.group(4, 5)))
-        common = library.COMMON_WINDOWS if window[1] == "depthwise" else (library.STEM_WINDOW,)
-        if (size, stride) not in common and min(*size, *stride) > 0:
+        windows = library.COMMON_WINDOWS if window[1] == "depthwise" else (library.STEM_WINDOW,)
+        if (size, stride) not in windows and min(*size, *stride) > 0:
             module = depthwise if window[1] == "depthwise" else stem
             define = partial(module.define, kernel=size, stride=stride)
     return Library("studied", target, define, None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from npmobilenet.bench.study.study import Table, measurement_notes, milliseconds
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.counts import LayerCount, count
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.geometry import Pair, convolution_macs, resolve_padding
+from npmobilenet.kernels.geometry import Pair, convolution_macs
 from npmobilenet.machine import numba_is_on
 
 if TYPE_CHECKING:
@@ -267,39 +266,10 @@ def _plain_calls(layer: LayerCount) -> tuple[Callable[[], object], Callable[[], 
 
 def _dense_vector_call(layer: LayerCount) -> Callable[[], object]:
     """The vector kernel of a dense convolution, which the engine uses for the stem, on packed operands."""
-    from npmobilenet.kernels.blocked import library, stem
-    from npmobilenet.kernels.blocked.layout import (
-        CLAMPS,
-        COUNTERS,
-        aligned,
-        pack_channels,
-        pack_stem,
-        panels,
-        tiles,
-    )
-    from npmobilenet.kernels.simd import host
+    from npmobilenet.kernels.blocked.stem import conv2d
 
     x, weight, _, _ = _arrays(layer)
-    target, (c_out, rows, columns), kernel = host(), layer.output, layer.kernels[0]
-    pads = resolve_padding("symmetric", layer.input[1:], kernel, layer.stride)
-    widths, out = panels(target, c_out), aligned(-(-c_out // target.lanes) * target.lanes * rows * columns)
-    packed = pack_stem(target, weight), pack_channels(target, np.zeros(c_out)), np.array(CLAMPS["relu6"], np.float32)
-    planar = np.ascontiguousarray(np.pad(x[0], (*pads, (0, 0))).transpose(2, 0, 1))
-    row = stem.STEM.pack(
-        x=planar.ctypes.data, x_row=planar.strides[1], x_plane=planar.strides[0], channels=len(planar),
-        weights=packed[0].ctypes.data, bias=packed[1].ctypes.data, clamp=packed[2].ctypes.data, activate=0,
-        out=out.ctypes.data, out_row=columns * target.bytes, out_plane=rows * columns * target.bytes,
-        columns=columns, wide=widths.count(tiles(target)[0].blocks), blocks=sum(widths),
-    )  # fmt: skip
-    address = library.stem_window(kernel, layer.stride, target).address(stem.name(kernel, layer.stride))
-    table, counters = np.array([address, rows, rows, *row], np.int64), aligned(COUNTERS, np.int64)
-    walk = library.walker()
-
-    def call(*keep: object) -> None:
-        counters.fill(0)
-        walk(table.ctypes.data, table.nbytes, 1, counters.ctypes.data, 0)
-
-    return partial(call, planar, packed, out)
+    return conv2d.prepare(x, weight, stride=layer.stride, padding="symmetric", activation="relu6").run
 
 
 def _millions(pair: tuple[float, float]) -> list[str]:

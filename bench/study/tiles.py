@@ -17,8 +17,11 @@ import numpy as np
 from npmobilenet.bench.profile import Timing, noise, time_in_turns
 from npmobilenet.bench.study import machine_code
 from npmobilenet.bench.study.study import Table
-from npmobilenet.kernels.blocked.layout import Tile, aligned, tiles
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, Vector, host
+from npmobilenet.kernels.blocked.layout import Tile, tiles
+from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
+from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import cpu_name
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.operations:conv2d",
+            "blocked.stem:conv2d",
             "A tile of sums in registers, pixels times vectors of output channels: additions need not wait for one "
             "another, a weight is loaded once for all the tile's pixels, and an input value once for all windows it "
             "is in. Threads take lines as work items.",
@@ -136,7 +136,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.operations:depthwise_conv2d",
+            "blocked.depthwise:depthwise_conv2d",
             "A row of the window's weights stays in registers, too, so that a value is loaded once for all the "
             "windows it is in, and a tile is as wide as the registers allow. Threads take channel blocks as work "
             "items.",
@@ -180,7 +180,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.operations:mixed_depthwise_conv2d",
+            "blocked.mixed:mixed_depthwise_conv2d",
             "Several pixels of a row at a time, their sums in registers: additions need not wait for one another, and "
             "a weight is loaded once for all of them. Threads take channel blocks as work items.",
             threads=True,
@@ -224,7 +224,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.blocks:one_after_another",
+            "blocked.inverted_residual:one_after_another",
             "Explicit vectors in blocks of channels, with sums in registers: the engine's three kernels one after "
             "another, so fast that the way of the expanded image to a farther cache and back begins to count. Threads "
             "share the channels of one kernel after the other.",
@@ -232,7 +232,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd_split",
-            "blocked.blocks:split",
+            "blocked.inverted_residual:split",
             "One kernel, a chunk of expanded channels at a time, which stays in the cache: each weight is read once, "
             "which is best for small images with many channels, but every chunk goes once more through the sums of the "
             "projection. Threads take a strip of rows each.",
@@ -240,7 +240,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd_ring",
-            "blocked.blocks:ring",
+            "blocked.inverted_residual:ring",
             "One kernel, a strip of rows at a time with all channels, and the rows that two strips share kept in a "
             "ring: every sum is finished in registers, which is best for large images whose weights stay in the cache. "
             "Threads take several strips in a row.",
@@ -299,7 +299,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.operations:pointwise_conv2d",
+            "blocked.pointwise:pointwise_conv2d",
             "Tiles of pixels times vectors of output channels: an input value is loaded once for all the tile's "
             "vectors, a vector of weights once for all its pixels, and the multiply-adds themselves are the limit. "
             "Threads take panels of output channels as work items.",

@@ -211,7 +211,7 @@ TOPICS = {
         documented=True,
     ),
     "asm": Topic(
-        "machine code of a kernel: its inner loop, vector instructions, loads, spills", "kernels/simd.py", _asm
+        "machine code of a kernel: its inner loop, vector instructions, loads, spills", "kernels/vector/simd.py", _asm
     ),
 }
 

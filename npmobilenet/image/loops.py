@@ -15,7 +15,8 @@ import numpy as np
 
 from npmobilenet.kernels.cache import kernel_cache, sources
 from npmobilenet.kernels.sharing import once
-from npmobilenet.kernels.simd import Library, host, numba_array
+from npmobilenet.kernels.vector.library import Library, numba_array
+from npmobilenet.kernels.vector.target import host
 from npmobilenet.machine import numba_is_on
 
 # A weight of 1 is 2**22: 32 bits, less 8 of the pixel, less 2 that Pillow keeps for filters with negative

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from npmobilenet.kernels import reference, registry
-from npmobilenet.kernels.blocked import blocks
+from npmobilenet.kernels.blocked import inverted_residual as blocks
 from npmobilenet.kernels.ladder import LADDERS
 from tests.kernels.cases import BLOCK_TAILS, MIXED_TAILS, TORCH_CASES, block, depthwise, pointwise
 from tests.kernels.test_cpu_kernels import NEEDS_COMPILER, explicit_vectors, small

@@ -12,10 +12,8 @@ waking a sleeping thread takes as long as a small network. Its mailbox (`mailbox
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.layout import ARGUMENTS, COUNTERS, ITEMS, KERNEL, SHARE
-from npmobilenet.kernels.blocked.mailbox import ACCEPTED, BUSY, JOB, POSTED, POSTING, STATE, WAITING
 from npmobilenet.kernels.jit import inlined
-from npmobilenet.kernels.simd_numba import (
+from npmobilenet.kernels.vector.simd_numba import (
     atomic_add,
     atomic_load,
     atomic_replace,
@@ -25,6 +23,8 @@ from npmobilenet.kernels.simd_numba import (
     pause,
     yield_to_others,
 )
+from npmobilenet.kernels.walk.columns import ARGUMENTS, COUNTERS, ITEMS, KERNEL, SHARE
+from npmobilenet.kernels.walk.mailbox import ACCEPTED, BUSY, JOB, POSTED, POSTING, STATE, WAITING
 
 SPINS = 200  # pauses before a waiting thread lets others run
 

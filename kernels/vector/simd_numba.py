@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npmobilenet.kernels.simd import ADDRESS, I32, I64
+from npmobilenet.kernels.vector.simd import ADDRESS, I32, I64
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-"""Threads that wait to take part in the walk over a plan's table (`kernels.blocked.walker`).
+"""Threads that wait to take part in the walk over a plan's table (`walker`).
 
 None is started before it is needed; all are daemons. A request is an offer: who makes it must be able to finish
 alone, since the helpers may come late, or not at all where no thread may be started. A helper that has just taken
@@ -22,7 +22,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from npmobilenet.kernels.blocked.mailbox import ACCEPTED, LENGTH
+from npmobilenet.kernels.walk.compiled import walker
+from npmobilenet.kernels.walk.mailbox import ACCEPTED, LENGTH
 
 PATIENCE = 5000  # pauses, of some 20 to 40 ns each
 
@@ -33,13 +34,11 @@ class _Helper:
     """One thread."""
 
     def __init__(self, requests: queue.SimpleQueue) -> None:
-        from npmobilenet.kernels.blocked import library  # here, for it loads LLVM
-
         self.requests = requests
         self.mailbox = np.zeros(LENGTH, np.int64)
         self.address = self.mailbox.ctypes.data
         self.keeps: deque[object] = deque()  # what it may look at: of the last request that it accepted, at least
-        self.walk, self.wait, self.post = (library.walker(name) for name in ("walk", "serve", "post"))
+        self.walk, self.wait, self.post = (walker(name) for name in ("walk", "serve", "post"))
         threading.Thread(target=self.serve, daemon=True).start()
 
     def accepts(self, walk: Walk, keep: object) -> bool:
