@@ -262,22 +262,17 @@ def bytes_moved(operation: str, *arguments: Any, **geometry: Any) -> int:
     return 4 * values
 
 
-_ARRAYS = {
-    *("x", "y", "residual", "weight", "weights", "bias", "mean", "variance"),
-    *("reduce_weight", "reduce_bias", "expand_weight", "expand_bias", "project_weight", "project_bias"),
-}
-
-
 def _bind(operation: str, arguments: tuple, geometry: dict[str, Any]) -> dict[str, Any]:
     """Name the arguments, and put an array that takes no memory in the place of each shape."""
 
     def stand_in(shape: Any) -> np.ndarray:
         return shape if isinstance(shape, np.ndarray) else np.broadcast_to(np.float32(0), shape)
 
-    bound = inspect.signature(getattr(checks, operation)).bind(*arguments, **geometry).arguments
-    for name in _ARRAYS & bound.keys():
-        if name == "weights":
-            bound[name] = [stand_in(weight) for weight in bound[name]]
-        elif not isinstance(bound[name], (bool, type(None))):  # the residual of a block is said by a flag
-            bound[name] = stand_in(bound[name])
+    signature = inspect.signature(getattr(checks, operation))
+    bound = signature.bind(*arguments, **geometry).arguments
+    for name in bound:
+        annotation = signature.parameters[name].annotation  # a text
+        if bound[name] is not None and "np.ndarray" in annotation:
+            several = annotation.startswith("Sequence")
+            bound[name] = [stand_in(one) for one in bound[name]] if several else stand_in(bound[name])
     return bound

@@ -34,8 +34,8 @@ class Case:
         def make(name: str, shape: Sequence | None) -> np.ndarray | list[np.ndarray] | None:
             if shape is None:
                 return None
-            if name == "weights":
-                return [make("weight", each) for each in shape]
+            if isinstance(shape, list):
+                return [make(name, each) for each in shape]
             values = rng.standard_normal(shape).astype(np.float32)
             return np.abs(values) + np.float32(0.1) if name == "variance" else 2 * values
 
@@ -238,6 +238,8 @@ SQUEEZE_TAILS = [
     *(squeeze(1, 3, 2, 9, 4, gate=gate) for gate in ACTIVATIONS),
     squeeze(0, 2, 2, 3, 1),
 ]
+# Of operations that their lines in TORCH_CASES and PYTORCH, and these, bring into every test of kernels.
+NEWER_TAILS: list[Case] = []
 
 
 def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -287,6 +289,17 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
         y = F.linear(tensor(arrays["x"]), tensor(arrays["weight"]).T, None if bias is None else tensor(bias))
         return activate(y).numpy()
 
+    if operation in PYTORCH:
+        images = {
+            name: [image(each) for each in array]
+            if isinstance(array, list)
+            else image(array)
+            if array.ndim == 4
+            else tensor(array)
+            for name, array in arrays.items()
+        }
+        y = PYTORCH[operation](F, **images, **options)
+        return (y.permute(0, 2, 3, 1) if y.ndim == 4 else y).contiguous().numpy()
     x = image(arrays["x"])
     if operation == "global_average_pool":
         return F.adaptive_avg_pool2d(x, 1).flatten(1).numpy()
@@ -344,3 +357,7 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
     if "residual" in arrays:
         y = y + image(arrays["residual"])
     return y.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+# What PyTorch does, of images (N, C, H, W), given torch.nn.functional.
+PYTORCH: dict[str, Callable] = {}
