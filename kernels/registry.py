@@ -142,6 +142,7 @@ KERNELS: list[Kernel] = [
     _row("linear", "cpu", "njit", "cpu.linear"),
     _row("squeeze_excite", "cpu", "njit", "cpu.squeeze_excite"),
     _row("inverted_residual", "cpu", "njit", "cpu.inverted_residual"),
+    _row("batch_norm", "cpu", "njit", "cpu.batch_norm"),
     _row("softmax", "cpu", "njit", "cpu.linear"),
     _row("global_average_pool", "cpu", "njit", "cpu.pooling"),
     _row("max_pool2d", "cpu", "njit", "cpu.pooling"),

@@ -32,6 +32,8 @@ def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], e
     if operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"):
         terms = 1
         magnitude = sum(np.abs(np.float64(a)) for a in arrays.values())
+    elif operation == "batch_norm":
+        terms, magnitude = 1, np.abs(expected - arrays["bias"]) + np.abs(arrays["bias"])
     else:
         positive = {name: [np.abs(w) for w in a] if isinstance(a, list) else np.abs(a) for name, a in arrays.items()}
         linear = {name: value for name, value in options.items() if name not in ("activation", "gate")}

@@ -1,0 +1,124 @@
+"""Graphs of all operations: what their classes say agrees with the kernels, on every backend, thread and output."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from npmobilenet.engine import Engine
+from npmobilenet.graph import Graph, Node
+from npmobilenet.kernels import checks, reference, registry
+from npmobilenet.operations import OPERATIONS, REQUIRED
+from npmobilenet.passes import kernel_arguments
+from tests.conftest import compiled_only
+
+GRAPHS = range(40)
+
+
+def window(random, channels):
+    kernel = (int(random.integers(1, 4)), int(random.integers(1, 4)))
+    stride, dilation = (int(random.integers(1, 3)), 1), (int(random.integers(1, 3)), 1)
+    return {"channels": channels, "kernel": kernel, "stride": stride, "dilation": dilation, "padding": "symmetric"}
+
+
+# Attributes that a node must have, and others worth a trial, for an input of a shape.
+ATTRIBUTES = {
+    "conv2d": lambda random, x: window(random, 6) | {"groups": 3 if x[0] % 3 == 0 else 1},
+    "depthwise_conv2d": lambda random, x: window(random, x[0]),
+    "mixed_depthwise_conv2d": lambda random, x: {
+        "channels": x[0],
+        "kernels": ((3, 3), (5, 5)),
+        "dilations": ((1, 1), (1, 1)),
+        "partition": (x[0] - x[0] // 2, x[0] // 2),
+        "stride": (int(random.integers(1, 3)),) * 2,
+    },
+    "pointwise_conv2d": lambda random, x: {"channels": 9, "groups": 3 if x[0] % 3 == 0 else 1},
+    "linear": lambda random, x: {"channels": 7},
+    "squeeze_excite": lambda random, x: {"channels": x[0], "reduced": 2, "gate": "hard_sigmoid"},
+    "activation": lambda random, x: {"function": str(random.choice(checks.ACTIVATIONS[1:]))},
+}
+
+
+def random_graph(seed):
+    """Branches, several readers, dead ends, and three outputs anywhere; with its weights."""
+    random = np.random.default_rng(seed)
+    shapes = {"input": (3, int(random.integers(5, 12)), int(random.integers(5, 12)))}
+    nodes, weights, kinds = [], {}, list(OPERATIONS)
+    while len(nodes) < 14:
+        name, operation = f"n{len(nodes)}", kinds[random.integers(len(kinds))]
+        kind, names = OPERATIONS[operation], list(shapes)
+        first = names[random.integers(len(names) // 2, len(names))]
+        needed = [name for name in kind.inputs if name != "residual"]
+        alike = [name for name in names if shapes[name] == shapes[first]]
+        inputs = (first, *(alike[random.integers(len(alike))] for _ in needed[1:]))
+        attributes = ATTRIBUTES.get(operation, lambda random, x: {})(random, shapes[first])
+        try:
+            parameters = kind.parameter_shapes(shapes[first][0], attributes, optional=bool(random.integers(2)))
+            node = Node(name, operation, inputs, "body", parameters, attributes)
+            shapes[name] = node.output_shape(shapes)
+        except (IndexError, ValueError):  # a vector where it must be an image
+            continue
+        nodes.append(node)
+        for parameter, shape in node.tensors.items():
+            values = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+            weights[parameter] = (np.abs(values) + 0.5 if "running_var" in parameter else values).astype(np.float32)
+    chosen = random.choice(len(nodes), 3, replace=False)
+    graph = Graph(tuple(nodes), outputs={f"out{number}": nodes[at].name for number, at in enumerate(chosen)})
+    return graph, weights, random.standard_normal((2, *shapes["input"])).astype(np.float32)
+
+
+def by_definition(graph, weights, x):
+    """Every node by itself, in float64: nothing fused, folded or planned."""
+    tensors = {"input": np.moveaxis(x.astype(np.float64), 1, -1)}
+    for node in graph:
+        function = getattr(reference, node.kind.kernel(node))
+        operands = node.kind.operands([tensors[name] for name in node.inputs])
+        tensors[node.name] = function(**operands, **kernel_arguments(node, weights), **node.kind.keywords(node))
+    return {name: np.moveaxis(tensors[node], -1, 1) for name, node in graph.outputs.items()}
+
+
+def assert_like(found, expected):
+    assert list(found) == list(expected)
+    for name, one in expected.items():
+        assert found[name].dtype == np.float32 and found[name].shape == one.shape
+        np.testing.assert_allclose(found[name], one, rtol=0, atol=1e-4 * max(1, np.abs(one).max()), err_msg=name)
+
+
+@compiled_only
+@pytest.mark.parametrize("seed", GRAPHS)
+def test_random_graphs(seed):
+    graph, weights, x = random_graph(seed)
+    expected = by_definition(graph, weights, x)
+    assert_like(Engine(graph, weights, "reference").outputs(x, graph.output_names), expected)
+    engine = Engine(graph, weights, "njit")
+    found = engine.outputs(x, graph.output_names)
+    assert_like(found, expected)
+    for threads in (1, 2):
+        again = engine.outputs(x, graph.output_names[::-1], threads)
+        one = engine.outputs(x[1:], graph.output_names, threads)
+        for name in graph.output_names:
+            assert np.array_equal(again[name], found[name]) and np.array_equal(one[name], found[name][1:])
+            assert np.array_equal(engine.run(x, threads, name), found[name])
+
+
+def test_random_graphs_hold_every_operation():
+    assert {node.operation for seed in GRAPHS for node in random_graph(seed)[0]} == OPERATIONS.keys()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_arguments_are_those_of_the_kernels(name):
+    """Inputs, parameters and options by the names in the kernels' signature, with the axes that these check."""
+    kind, random, x = OPERATIONS[name], np.random.default_rng(0), (12, 9, 8)
+    if name in ("linear",):
+        x = x[:1]
+    attributes = ATTRIBUTES.get(name, lambda random, x: {})(random, x)
+    assert set(attributes) <= {*kind.attributes, "channels"}
+    assert all(attribute in attributes for attribute, value in kind.attributes.items() if value is REQUIRED)
+    node = Node("n", name, ("a",), "body", kind.parameter_shapes(x[0], attributes, optional=True), attributes)
+    weights = {parameter: np.ones(shape, np.float32) for parameter, shape in node.tensors.items()}
+    operands = kind.operands([(2, *x[1:], x[0])] * len([one for one in kind.inputs if one != "residual"]))
+    arguments = {**operands, **kernel_arguments(node, weights), **kind.keywords(node)}
+    output = node.output_shape({"a": x}) if len(operands) == 1 else x
+    assert registry.output_shape(kind.kernel(node), **arguments) == (2, *output[1:], output[0])
+    assert node.macs(output) * 2 == registry.macs(kind.kernel(node), **arguments)
+    assert isinstance(kind.text(node), str)
