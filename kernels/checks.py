@@ -362,6 +362,15 @@ def add(x: np.ndarray, y: np.ndarray, *, activation: str = "none") -> Geometry:
     return Geometry(x.shape)
 
 
+def prelu(x: np.ndarray, weight: np.ndarray) -> Geometry:
+    """Check a rectifier with slopes; see :func:`npmobilenet.kernels.reference.prelu`."""
+    array("x", x)
+    array("weight", weight)
+    if weight.shape not in ((1,), x.shape[-1:], x.shape[1:]):
+        raise ValueError(f"weight must have the shape (1,), {x.shape[-1:]} or {x.shape[1:]}, got {weight.shape}")
+    return Geometry(x.shape)
+
+
 def softmax(x: np.ndarray) -> Geometry:
     """Check a softmax; see :func:`npmobilenet.kernels.reference.softmax`."""
     array("x", x, "N C")

@@ -343,6 +343,17 @@ def add(
     return _finish(_float64(x) + _float64(y), activation=activation, out=out)
 
 
+def prelu(x: np.ndarray, weight: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``x`` where it is positive, ``weight * x`` elsewhere: (N, ..., C) -> (N, ..., C).
+
+    A slope for each channel, He et al. 2015, arXiv 1502.01852, section 2.1; or one, (1,), for all; or one for each
+    element, of the shape of ``x`` without N.
+    """
+    checks.prelu(x, weight)
+    x = _float64(x)
+    return _finish(np.where(x > 0, x, weight * x), out=out)
+
+
 def softmax(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
     """``exp(x) / sum of exp(x)`` over the last axis: (N, C) -> (N, C)."""
     checks.softmax(x)

@@ -397,6 +397,26 @@ class Activation(Operation, name="activation"):
         return node["function"]
 
 
+class PReLU(Operation, name="prelu"):
+    """``max(x, 0) + slope * min(x, 0)``; ``slopes`` is their shape: (C,), (1,), or (C, H, W) for each element."""
+
+    parameters: ClassVar = {"weight": Parameter("C", "C")}
+    attributes: ClassVar = {"slopes": None}
+
+    def output_shape(self, node: Node, x: Shape) -> Shape:
+        if node["slopes"] not in (None, (1,), x[:1], x):
+            raise ValueError(f"its slopes must have the shape (1,), {x[:1]} or {x}, got {node['slopes']}")
+        return x
+
+    def parameter_shapes(
+        self, channels: int, attributes: Mapping[str, Any], optional: bool = False
+    ) -> dict[str, Shape]:
+        return {"weight": attributes.get("slopes") or (channels,)}
+
+    def arguments(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"weight": np.moveaxis(arrays["weight"], 0, -1)}
+
+
 class Add(Operation, name="add"):
     """Sum of two tensors of one shape."""
 

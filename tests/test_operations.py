@@ -36,6 +36,7 @@ ATTRIBUTES = {
     "linear": lambda random, x: {"channels": 7},
     "squeeze_excite": lambda random, x: {"channels": x[0], "reduced": 2, "gate": "hard_sigmoid"},
     "activation": lambda random, x: {"function": str(random.choice(checks.ACTIVATIONS[1:]))},
+    "prelu": lambda random, x: {"slopes": [None, (1,), x[:1], x][random.integers(4)]},
 }
 
 

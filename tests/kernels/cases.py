@@ -155,6 +155,7 @@ TORCH_CASES = [
     pool("max_pool2d", 2, 6, 6, 2, (2, 3)),
     pool("average_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1),
     pool("average_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1, count_include_pad=False),
+    *(Case("prelu", {"x": (2, 4, 3, 5), "weight": slopes}) for slopes in ((5,), (1,), (4, 3, 5))),
     linear(3, 5, 4),
     linear(1, 7, 3, bias=False, activation="relu"),
     Case("softmax", {"x": (3, 10)}),
@@ -239,7 +240,11 @@ SQUEEZE_TAILS = [
     squeeze(0, 2, 2, 3, 1),
 ]
 # Of operations that their lines in TORCH_CASES and PYTORCH, and these, bring into every test of kernels.
-NEWER_TAILS: list[Case] = []
+NEWER_TAILS = [
+    *(Case("prelu", {"x": (n, 5, 3, c), "weight": (c,)}) for n, c in zip((1, 3) * 6, WIDTHS, strict=True)),
+    *(Case("prelu", {"x": (3, h, w, 17), "weight": (h, w, 17)}) for h, w in SIZES),
+    *(Case("prelu", {"x": (n, 7), "weight": slopes}) for n, slopes in ((0, (7,)), (3, (1,)), (1, (7,)))),
+]
 
 
 def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -360,4 +365,8 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 # What PyTorch does, of images (N, C, H, W), given torch.nn.functional.
-PYTORCH: dict[str, Callable] = {}
+PYTORCH: dict[str, Callable] = {
+    "prelu": lambda F, x, weight: (
+        F.prelu(x, weight) if weight.ndim == 1 else F.relu(x) - weight.permute(2, 0, 1) * F.relu(-x)
+    ),
+}
