@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec, Pads, Pair, output_size, pair, resolve_padding
+from npmobilenet.geometry import PaddingSpec, Pads, Pair, Tap, output_size, pair, resize_taps, resized, resolve_padding
 
 # What an operation can end with. Kernels get the position in this tuple.
 ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
@@ -37,6 +37,8 @@ class Geometry:
     pads: Pads = ((0, 0), (0, 0))
     dilation: Pair = (1, 1)
     groups: tuple[Geometry, ...] = ()
+    taps: tuple[tuple[Tap, ...], ...] = ()
+    """Of a resized image: its rows and its columns, each between two."""
 
     @property
     def start(self) -> Pair:
@@ -369,6 +371,22 @@ def prelu(x: np.ndarray, weight: np.ndarray) -> Geometry:
     if weight.shape not in ((1,), x.shape[-1:], x.shape[1:]):
         raise ValueError(f"weight must have the shape (1,), {x.shape[-1:]} or {x.shape[1:]}, got {weight.shape}")
     return Geometry(x.shape)
+
+
+def resize2d(
+    x: np.ndarray,
+    size: Size | None = None,
+    *,
+    scale: float | Sequence[float] | None = None,
+    mode: str = "bilinear",
+    coordinates: str = "half_pixel",
+) -> Geometry:
+    """Check a change of size; see :func:`npmobilenet.kernels.reference.resize2d`."""
+    array("x", x, "N H W C")
+    n, h, w, c = x.shape
+    to = resized((h, w), size, scale)
+    rows, columns = resize_taps((h, w), to, scale, mode, coordinates)
+    return Geometry((n, *to, c), taps=(tuple(rows), tuple(columns)))
 
 
 def softmax(x: np.ndarray) -> Geometry:

@@ -354,6 +354,38 @@ def prelu(x: np.ndarray, weight: np.ndarray, *, out: np.ndarray | None = None, t
     return _finish(np.where(x > 0, x, weight * x), out=out)
 
 
+def resize2d(
+    x: np.ndarray,
+    size: Size | None = None,
+    *,
+    scale: float | Sequence[float] | None = None,
+    mode: str = "bilinear",
+    coordinates: str = "half_pixel",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """The image at another size: (N, H, W, C) -> (N, P, Q, C).
+
+    Every pixel is the mean of the four around its place in the image, weighted by how near they are, or the nearest
+    one. It has ``size`` pixels, or ``floor(H * scale)`` and ``floor(W * scale)``.
+
+    Parameters
+    ----------
+    mode, coordinates
+        As for :func:`npmobilenet.geometry.resize_taps`.
+    """
+    g = checks.resize2d(x, size, scale=scale, mode=mode, coordinates=coordinates)
+    y = _float64(x)
+    for axis, taps in enumerate(g.taps, 1):
+        first, second, weight = (np.array(values) for values in zip(*taps, strict=True))
+        near = y.take(first, axis)
+        if mode == "bilinear":
+            weight = weight.reshape(-1, *[1] * (3 - axis))
+            near = near * (1 - weight) + y.take(second, axis) * weight
+        y = near
+    return _finish(y, out=out)
+
+
 def softmax(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
     """``exp(x) / sum of exp(x)`` over the last axis: (N, C) -> (N, C)."""
     checks.softmax(x)

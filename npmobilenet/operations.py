@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from npmobilenet.geometry import Pair, output_size, resolve_padding
+from npmobilenet.geometry import Pair, output_size, resized, resolve_padding
 from npmobilenet.text import dimensions
 
 if TYPE_CHECKING:
@@ -431,6 +431,19 @@ class GlobalAveragePool(Operation, name="global_average_pool"):
 
     def output_shape(self, node: Node, x: Shape) -> Shape:
         return image(x)[:1]
+
+
+class Resize2d(Operation, name="resize2d"):
+    """The image at another ``size``, or by a ``scale``; :func:`~npmobilenet.geometry.resize_taps` says how."""
+
+    attributes: ClassVar = {"size": None, "scale": None, "mode": "bilinear", "coordinates": "half_pixel"}
+    options = ("size", "scale", "mode", "coordinates")
+
+    def output_shape(self, node: Node, x: Shape) -> Shape:
+        return (x[0], *resized(image(x)[1:], node["size"], node["scale"]))
+
+    def text(self, node: Node) -> str:
+        return node["mode"]
 
 
 def same_shape(x: Shape, y: Shape) -> Shape:

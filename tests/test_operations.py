@@ -36,6 +36,12 @@ ATTRIBUTES = {
     "linear": lambda random, x: {"channels": 7},
     "squeeze_excite": lambda random, x: {"channels": x[0], "reduced": 2, "gate": "hard_sigmoid"},
     "activation": lambda random, x: {"function": str(random.choice(checks.ACTIVATIONS[1:]))},
+    "resize2d": lambda random, x: [
+        {"size": (7, 6)},
+        {"scale": (0.7, 1.5), "mode": "nearest", "coordinates": "asymmetric"},
+        {"size": (9, 5), "coordinates": "align_corners"},
+        {"scale": 2, "coordinates": "asymmetric"},
+    ][random.integers(4)],
     "prelu": lambda random, x: {"slopes": [None, (1,), x[:1], x][random.integers(4)]},
 }
 

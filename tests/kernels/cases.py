@@ -105,6 +105,10 @@ def pool(operation, n, h, w, c, k, **options):
     return Case(operation, {"x": (n, h, w, c)}, {"kernel_size": k, **options})
 
 
+def resize(n, h, w, c, **options):
+    return Case("resize2d", {"x": (n, h, w, c)}, options)
+
+
 # Compared with PyTorch: stored answers in tests/data/torch_operations.npz, and live where it is installed.
 TORCH_CASES = [
     conv(1, 5, 6, 3, 4),
@@ -156,6 +160,16 @@ TORCH_CASES = [
     pool("average_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1),
     pool("average_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1, count_include_pad=False),
     *(Case("prelu", {"x": (2, 4, 3, 5), "weight": slopes}) for slopes in ((5,), (1,), (4, 3, 5))),
+    *(
+        resize(2, 4, 5, 3, **to, mode=mode, coordinates=coordinates)
+        for to in ({"size": (7, 11)}, {"size": (2, 3)}, {"scale": 2.0}, {"scale": (0.6, 1.7)}, {"size": (1, 1)})
+        for mode, coordinates in (
+            ("bilinear", "half_pixel"),
+            *([("bilinear", "align_corners")] if "size" in to else []),
+            ("nearest", "half_pixel"),
+            ("nearest", "asymmetric"),
+        )
+    ),
     linear(3, 5, 4),
     linear(1, 7, 3, bias=False, activation="relu"),
     Case("softmax", {"x": (3, 10)}),
@@ -243,6 +257,12 @@ SQUEEZE_TAILS = [
 NEWER_TAILS = [
     *(Case("prelu", {"x": (n, 5, 3, c), "weight": (c,)}) for n, c in zip((1, 3) * 6, WIDTHS, strict=True)),
     *(Case("prelu", {"x": (3, h, w, 17), "weight": (h, w, 17)}) for h, w in SIZES),
+    *(
+        resize(n, h, w, c, size=(p, q), mode=mode, coordinates=coordinates)
+        for n, c, (h, w), (p, q) in zip((1, 3) * 2, (1, 17, 8, 90), SIZES, SIZES[::-1], strict=True)
+        for mode, coordinates in (("bilinear", "asymmetric"), ("bilinear", "align_corners"), ("nearest", "asymmetric"))
+    ),
+    resize(0, 2, 2, 3, scale=2),
     *(Case("prelu", {"x": (n, 7), "weight": slopes}) for n, slopes in ((0, (7,)), (3, (1,)), (1, (7,)))),
 ]
 
@@ -364,8 +384,15 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return y.permute(0, 2, 3, 1).contiguous().numpy()
 
 
+def _torch_resize(F: Any, x: Any, size: Any = None, scale: Any = None, mode: str = "", coordinates: str = "") -> Any:
+    names = {"bilinear": "bilinear", "nearest": "nearest-exact" if coordinates == "half_pixel" else "nearest"}
+    corners = {"align_corners": coordinates == "align_corners"} if mode == "bilinear" else {}
+    return F.interpolate(x, size, scale, names[mode], **corners)
+
+
 # What PyTorch does, of images (N, C, H, W), given torch.nn.functional.
 PYTORCH: dict[str, Callable] = {
+    "resize2d": _torch_resize,
     "prelu": lambda F, x, weight: (
         F.prelu(x, weight) if weight.ndim == 1 else F.relu(x) - weight.permute(2, 0, 1) * F.relu(-x)
     ),

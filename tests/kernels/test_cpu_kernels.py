@@ -217,7 +217,7 @@ WITH_SPECIAL_VALUES = [
 ]
 
 
-WITH_SPECIAL_VALUES += others(WITH_SPECIAL_VALUES)
+WITH_SPECIAL_VALUES += {case.operation: case for case in reversed(others(WITH_SPECIAL_VALUES))}.values()  # the first
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -465,6 +465,17 @@ BAD_CALLS = [
     ("inverted_residual", {"expand_activation": "gelu"}, "expand_activation must be one of none, .*, got 'gelu'"),
     ("linear", {"x": ZEROS(5)}, r"x must be a float array of shape \(N, C_in\), got float64 \(5,\)"),
     ("linear", {"weight": ZEROS((6, 5))}, r"weight .* \(C_in=5, C_out\), got float64 \(6, 5\)"),
+    ("prelu", {"weight": ZEROS(4)}, r"weight must have the shape \(1,\), \(5,\) or \(4, 3, 5\), got \(4,\)"),
+    ("resize2d", {"size": None}, "either size or scale must be given, got size=None and scale=None"),
+    ("resize2d", {"size": (3, 0)}, r"size must be an integer >= 1 or a pair of them, got \(3, 0\)"),
+    ("resize2d", {"size": None, "scale": 0.1}, r"the resized image must be an integer >= 1 or a pair .* got \[0, 0\]"),
+    ("resize2d", {"size": None, "scale": -1}, "scale must be a positive number or a pair of them, got -1"),
+    ("resize2d", {"mode": "cubic"}, "mode must be 'bilinear' or 'nearest', got 'cubic'"),
+    (
+        "resize2d",
+        {"mode": "nearest", "coordinates": "align_corners"},
+        "coordinates of nearest must be one of half_pixel, asymmetric, got 'align_corners'",
+    ),
     ("softmax", {"x": ZEROS(5)}, r"x .* \(N, C\), got float64 \(5,\)"),
     ("global_average_pool", {"x": ZEROS((2, 3))}, r"x .* \(N, H, W, C\), got float64 \(2, 3\)"),
     ("max_pool2d", {"kernel_size": 5}, r"a window of 5 .* does not fit into 4"),

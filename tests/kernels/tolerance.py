@@ -32,6 +32,9 @@ def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], e
     if operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"):
         terms = 1
         magnitude = sum(np.abs(np.float64(a)) for a in arrays.values())
+    elif operation == "resize2d":  # weights are rounded too
+        terms, magnitude = 16, np.abs(arrays["x"]).max(initial=0) * np.ones(expected.shape)
+        magnitude *= options.get("mode") != "nearest"
     elif operation == "batch_norm":
         terms, magnitude = 1, np.abs(expected - arrays["bias"]) + np.abs(arrays["bias"])
     else:
