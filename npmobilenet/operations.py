@@ -433,6 +433,23 @@ class GlobalAveragePool(Operation, name="global_average_pool"):
         return image(x)[:1]
 
 
+class MaxPool2d(Operation, name="max_pool2d"):
+    """Maximum of every window; the ``stride`` is the window's size unless given."""
+
+    attributes: ClassVar = {"kernel": REQUIRED, "stride": None, "padding": 0}
+    options = ("stride", "padding")
+
+    def output_shape(self, node: Node, x: Shape) -> Shape:
+        node = node if node["stride"] else node.with_attributes(stride=node["kernel"])
+        return (x[0], *positions(node, image(x)[1:], node["kernel"]))
+
+    def windows(self, node: Node) -> Windows:
+        return ((node["kernel"], (1, 1)),)
+
+    def keywords(self, node: Node) -> dict[str, Any]:
+        return super().keywords(node) | {"kernel_size": node["kernel"]}
+
+
 class Resize2d(Operation, name="resize2d"):
     """The image at another ``size``, or by a ``scale``; :func:`~npmobilenet.geometry.resize_taps` says how."""
 

@@ -36,6 +36,11 @@ ATTRIBUTES = {
     "linear": lambda random, x: {"channels": 7},
     "squeeze_excite": lambda random, x: {"channels": x[0], "reduced": 2, "gate": "hard_sigmoid"},
     "activation": lambda random, x: {"function": str(random.choice(checks.ACTIVATIONS[1:]))},
+    "max_pool2d": lambda random, x: {
+        "kernel": (3, 2),
+        "padding": ((1, 0), (0, 1)),
+        "stride": [None, (1, 1), (2, 3)][random.integers(3)],
+    },
     "resize2d": lambda random, x: [
         {"size": (7, 6)},
         {"scale": (0.7, 1.5), "mode": "nearest", "coordinates": "asymmetric"},
