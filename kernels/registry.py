@@ -125,6 +125,16 @@ OPERATIONS = (
     "add",
     "prelu",
     "resize2d",
+    "conv_transpose2d",
+    "global_max_pool",
+    "broadcast_add",
+    "multiply",
+    "concat",
+    "channel_pad",
+    "flatten",
+    "leaky_relu",
+    "elu",
+    "tanh",
     "softmax",
     "relu",
     "relu6",
@@ -152,6 +162,16 @@ KERNELS: list[Kernel] = [
     _row("add", "cpu", "njit", "cpu.activation"),
     _row("prelu", "cpu", "njit", "cpu.prelu"),
     _row("resize2d", "cpu", "njit", "cpu.resize2d"),
+    _row("conv_transpose2d", "cpu", "njit", "cpu.conv_transpose"),
+    _row("global_max_pool", "cpu", "njit", "cpu.pooling"),
+    _row("broadcast_add", "cpu", "njit", "cpu.broadcast"),
+    _row("multiply", "cpu", "njit", "cpu.broadcast"),
+    _row("concat", "cpu", "njit", "cpu.channels"),
+    _row("channel_pad", "cpu", "njit", "cpu.channels"),
+    _row("flatten", "cpu", "njit", "cpu.channels"),
+    _row("leaky_relu", "cpu", "njit", "cpu.elementwise"),
+    _row("elu", "cpu", "njit", "cpu.elementwise"),
+    _row("tanh", "cpu", "njit", "cpu.elementwise"),
     _row("relu", "cpu", "njit", "cpu.activation"),
     _row("relu6", "cpu", "njit", "cpu.activation"),
     _row("hard_swish", "cpu", "njit", "cpu.activation"),
@@ -247,6 +267,8 @@ def macs(operation: str, *arguments: Any, **geometry: Any) -> int:
     if operation in ("depthwise_conv2d", "mixed_depthwise_conv2d"):
         weights = bound["weights"] if "weights" in bound else [bound["weight"]]
         return prod(shape[:3]) * sum(weight.size for weight in weights)
+    if operation == "conv_transpose2d":
+        return prod(bound["x"].shape[:3]) * bound["weight"].size
     if operation == "squeeze_excite":
         return shape[0] * (bound["reduce_weight"].size + bound["expand_weight"].size)
     if operation == "inverted_residual":

@@ -83,6 +83,21 @@ def output_size(size: int, kernel: int, stride: int = 1, pads: Pair = (0, 0), di
     return (padded - extent) // stride + 1
 
 
+def transposed_size(size: Pair, kernel: Pair, stride: Pair, padding: PaddingSpec) -> Pair:
+    """Return height and width of what a transposed convolution makes: the image whose convolution has this ``size``.
+
+    Raises
+    ------
+    ValueError
+        If the padding is no number, or cuts all of it off.
+    """
+    if isinstance(padding, str):
+        raise ValueError(f"padding of a transposed convolution must be numbers, got {padding!r}")
+    pads = resolve_padding(padding, size, kernel)
+    axes = zip(size, kernel, stride, pads, strict=True)
+    return pair([(length - 1) * step + k - sum(cut) for length, k, step, cut in axes], "the image without its padding")
+
+
 def equal_partition(channels: int, groups: int) -> list[int]:
     """Cut channels into groups of one width, ``channels // groups``; the remainder goes to the first group.
 

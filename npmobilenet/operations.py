@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from npmobilenet.geometry import Pair, output_size, resized, resolve_padding
+from npmobilenet.geometry import Pair, output_size, resized, resolve_padding, transposed_size
 from npmobilenet.text import dimensions
 
 if TYPE_CHECKING:
@@ -335,6 +335,29 @@ class PointwiseConv2d(Convolution, name="pointwise_conv2d"):
         return [{**attributes, "channels": attributes["channels"] // groups}] * groups
 
 
+class ConvTranspose2d(Operation, name="conv_transpose2d"):
+    """Transposed convolution: each pixel adds its window to a larger image, of which ``padding`` is cut off."""
+
+    parameters: ClassVar = {
+        "weight": Parameter("C_in C_out K_h K_w", "K_h K_w C_in C_out", multiplied=True),
+        "bias": BIAS,
+    }
+    attributes: ClassVar = {"channels": REQUIRED, "kernel": REQUIRED, "stride": (1, 1), "padding": 0}
+    options = ("stride", "padding")
+
+    def output_shape(self, node: Node, x: Shape) -> Shape:
+        size = transposed_size(image(x)[1:], node["kernel"], node["stride"], node["padding"])
+        return (node["channels"], *size)
+
+    def macs(self, node: Node, output: Shape) -> int:
+        pads = resolve_padding(node["padding"], output[1:], node["kernel"])
+        sizes = zip(output[1:], node["kernel"], node["stride"], pads, strict=True)
+        return node.weight_count * prod(output_size(*axis) for axis in sizes)
+
+    def text(self, node: Node) -> str:
+        return f"{dimensions(node['kernel'])} transposed"
+
+
 # Other layers with weights -----------------------------------------------------------------------------------
 
 
@@ -417,6 +440,28 @@ class PReLU(Operation, name="prelu"):
         return {"weight": np.moveaxis(arrays["weight"], 0, -1)}
 
 
+class LeakyReLU(Operation, name="leaky_relu"):
+    """A small slope below zero."""
+
+    attributes: ClassVar = {"slope": 0.01}
+    options = ("slope",)
+
+
+class ELU(Operation, name="elu"):
+    """An exponential below zero."""
+
+    attributes: ClassVar = {"alpha": 1.0}
+    options = ("alpha",)
+
+
+class Tanh(Operation, name="tanh"):
+    """Hyperbolic tangent."""
+
+
+class Softmax(Operation, name="softmax"):
+    """Over the channels, of each pixel by itself."""
+
+
 class Add(Operation, name="add"):
     """Sum of two tensors of one shape."""
 
@@ -426,6 +471,52 @@ class Add(Operation, name="add"):
         return same_shape(x, y)
 
 
+class BroadcastAdd(Operation, name="broadcast_add"):
+    """Sum in which the second tensor stands for one of the first's shape: of length 1 in some axes, or a vector."""
+
+    inputs = ("x", "y")
+
+    def output_shape(self, node: Node, x: Shape, y: Shape) -> Shape:
+        if len(y) > len(x) or not all(mine in (1, length) for mine, length in zip(y, x, strict=False)):
+            raise ValueError(f"it takes a second tensor that broadcasts to the first, {x}, got {y}")
+        return x
+
+
+class Multiply(BroadcastAdd, name="multiply"):
+    """Product, likewise."""
+
+
+class Concat(Operation, name="concat"):
+    """The channels of several tensors one after the other."""
+
+    inputs = ("xs",)
+
+    def output_shape(self, node: Node, *xs: Shape) -> Shape:
+        if len({x[1:] for x in xs}) > 1:
+            raise ValueError(f"it takes tensors that differ in nothing but channels, got {', '.join(map(str, xs))}")
+        return (sum(x[0] for x in xs), *xs[0][1:])
+
+    def operands(self, tensors: Sequence[Any]) -> dict[str, Any]:
+        return {"xs": list(tensors)}
+
+
+class ChannelPad(Operation, name="channel_pad"):
+    """Channels of zeros, ``before`` and ``after`` the others."""
+
+    attributes: ClassVar = {"before": 0, "after": 0}
+    options = ("before", "after")
+
+    def output_shape(self, node: Node, x: Shape) -> Shape:
+        return (node["before"] + x[0] + node["after"], *x[1:])
+
+
+class Flatten(Operation, name="flatten"):
+    """The image as a vector in PyTorch's order, channel after channel."""
+
+    def output_shape(self, node: Node, x: Shape) -> Shape:
+        return (prod(image(x)),)
+
+
 class GlobalAveragePool(Operation, name="global_average_pool"):
     """Mean over all pixels."""
 
@@ -433,8 +524,8 @@ class GlobalAveragePool(Operation, name="global_average_pool"):
         return image(x)[:1]
 
 
-class MaxPool2d(Operation, name="max_pool2d"):
-    """Maximum of every window; the ``stride`` is the window's size unless given."""
+class Pool2d(Operation):
+    """One value of every window; the ``stride`` is the window's size unless given."""
 
     attributes: ClassVar = {"kernel": REQUIRED, "stride": None, "padding": 0}
     options = ("stride", "padding")
@@ -448,6 +539,24 @@ class MaxPool2d(Operation, name="max_pool2d"):
 
     def keywords(self, node: Node) -> dict[str, Any]:
         return super().keywords(node) | {"kernel_size": node["kernel"]}
+
+
+class MaxPool2d(Pool2d, name="max_pool2d"):
+    """Maximum of every window."""
+
+
+class AveragePool2d(Pool2d, name="average_pool2d"):
+    """Mean of every window, in which zeros of the padding count or not."""
+
+    attributes: ClassVar = {**Pool2d.attributes, "count_include_pad": True}
+    options = ("stride", "padding", "count_include_pad")
+
+
+class GlobalMaxPool(Operation, name="global_max_pool"):
+    """Maximum of all pixels."""
+
+    def output_shape(self, node: Node, x: Shape) -> Shape:
+        return image(x)[:1]
 
 
 class Resize2d(Operation, name="resize2d"):

@@ -36,6 +36,16 @@ ATTRIBUTES = {
     "linear": lambda random, x: {"channels": 7},
     "squeeze_excite": lambda random, x: {"channels": x[0], "reduced": 2, "gate": "hard_sigmoid"},
     "activation": lambda random, x: {"function": str(random.choice(checks.ACTIVATIONS[1:]))},
+    "conv_transpose2d": lambda random, x: {"channels": 4, "kernel": (2, 3), "stride": (2, 1), "padding": (0, 1)},
+    "average_pool2d": lambda random, x: {
+        "kernel": (2, 3),
+        "padding": (1, 1),
+        "stride": (1, 2),
+        "count_include_pad": bool(random.integers(2)),
+    },
+    "leaky_relu": lambda random, x: {"slope": 0.2},
+    "elu": lambda random, x: {"alpha": 0.5},
+    "channel_pad": lambda random, x: {"before": 1, "after": int(random.integers(3))},
     "max_pool2d": lambda random, x: {
         "kernel": (3, 2),
         "padding": ((1, 0), (0, 1)),
@@ -51,6 +61,11 @@ ATTRIBUTES = {
 }
 
 
+def operands(kind):
+    """The names of what a node of the kind reads, when nothing is fused."""
+    return ["x", "x", "x"] if kind.inputs == ("xs",) else [name for name in kind.inputs if name != "residual"]
+
+
 def random_graph(seed):
     """Branches, several readers, dead ends, and three outputs anywhere; with its weights."""
     random = np.random.default_rng(seed)
@@ -60,7 +75,7 @@ def random_graph(seed):
         name, operation = f"n{len(nodes)}", kinds[random.integers(len(kinds))]
         kind, names = OPERATIONS[operation], list(shapes)
         first = names[random.integers(len(names) // 2, len(names))]
-        needed = [name for name in kind.inputs if name != "residual"]
+        needed = operands(kind)
         alike = [name for name in names if shapes[name] == shapes[first]]
         inputs = (first, *(alike[random.integers(len(alike))] for _ in needed[1:]))
         attributes = ATTRIBUTES.get(operation, lambda random, x: {})(random, shapes[first])
@@ -128,9 +143,10 @@ def test_arguments_are_those_of_the_kernels(name):
     assert all(attribute in attributes for attribute, value in kind.attributes.items() if value is REQUIRED)
     node = Node("n", name, ("a",), "body", kind.parameter_shapes(x[0], attributes, optional=True), attributes)
     weights = {parameter: np.ones(shape, np.float32) for parameter, shape in node.tensors.items()}
-    operands = kind.operands([(2, *x[1:], x[0])] * len([one for one in kind.inputs if one != "residual"]))
-    arguments = {**operands, **kernel_arguments(node, weights), **kind.keywords(node)}
-    output = node.output_shape({"a": x}) if len(operands) == 1 else x
+    inputs = operands(kind)
+    read = kind.operands([(2, *x[1:], x[0])] * len(inputs))
+    arguments = {**read, **kernel_arguments(node, weights), **kind.keywords(node)}
+    output = kind.output_shape(node, *[x] * len(inputs))
     assert registry.output_shape(kind.kernel(node), **arguments) == (2, *output[1:], output[0])
     assert node.macs(output) * 2 == registry.macs(kind.kernel(node), **arguments)
     assert isinstance(kind.text(node), str)
