@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 
+import npmobilenet
+from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels import checks, reference, registry
@@ -150,3 +155,128 @@ def test_arguments_are_those_of_the_kernels(name):
     assert registry.output_shape(kind.kernel(node), **arguments) == (2, *output[1:], output[0])
     assert node.macs(output) * 2 == registry.macs(kind.kernel(node), **arguments)
     assert isinstance(kind.text(node), str)
+
+
+def model(graph, weights, **options):
+    return npmobilenet.Model(graph, weights, architecture="custom", **options)
+
+
+def test_unknown_operations_and_missing_attributes():
+    with pytest.raises(ValueError, match="no operation 'gelu'; there are conv2d, depthwise_conv2d, "):
+        _ = Node("n", "gelu", ("input",), "b").kind
+    node = Node("n", "conv2d", ("input",), "b", {}, {"channels": 3})
+    assert node["groups"] == 1
+    with pytest.raises(KeyError, match="kernel"):
+        _ = node["kernel"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "message"),
+    [
+        ([("a", ("b",)), ("b", ("input",))], {}, "the node 'a' reads 'b', which is no node before it"),
+        ([("a", ("input",)), ("a", ("input",))], {}, "the node 'a' is there twice"),
+        ([("a", ("input",))], {"y": "b"}, "the output 'y' is the node 'b', which is not there"),
+        ([("a", ("input",))], {"y": "input"}, "the output 'y' is the node 'input', which is not there"),
+    ],
+)
+def test_graphs_that_are_none(nodes, outputs, message):
+    with pytest.raises(ValueError, match=message):
+        Graph(tuple(Node(name, "tanh", inputs, "b") for name, inputs in nodes), outputs=outputs)
+
+
+@pytest.mark.parametrize(
+    ("operation", "attributes", "parameters", "message"),
+    [
+        ("linear", {"channels": 2}, {}, r"does not fit n: it takes a vector \(C,\), got \(3, 9, 8\)"),
+        ("concat", {}, {}, r"it takes tensors that differ in nothing but channels, got \(3, 9, 8\), \(3,\)"),
+        ("add", {}, {}, r"it takes two tensors of one shape, got \(3, 9, 8\) and \(3,\)"),
+        ("prelu", {"slopes": (5,)}, {}, r"its slopes must have the shape \(1,\), \(3,\) or \(3, 9, 8\), got \(5,\)"),
+        ("prelu", {}, {"weight": (4,)}, r"its weight has shape \(4,\), expected \(3,\)"),
+        ("tanh", {}, {"weight": (4,)}, r"its weight has shape \(4,\), expected None"),
+    ],
+)
+def test_nodes_that_do_not_fit(operation, attributes, parameters, message):
+    inputs = ("input", "v") if operation in ("add", "concat") else ("input",)
+    node = Node("n", operation, inputs, "b", parameters, attributes)
+    with pytest.raises(ValueError, match=message):
+        Graph((Node("v", "global_average_pool", ("input",), "b"), node)).shapes((9, 8))
+
+
+def test_an_output_is_what_its_node_gives_though_more_is_computed_after_it():
+    """Batch norm and activation are not merged into a convolution whose own result is wanted."""
+    graph = get_architecture("mobilenet_v2").graph(0.25, 7)
+    named = Graph(graph.nodes, outputs={"raw": "stem", "mid": "block2.expand.norm", "sum": "block3.add"})
+    weights, x = random_weights(graph, 5), np.random.default_rng(0).standard_normal((2, 3, 20, 24)).astype(np.float32)
+    expected = by_definition(named, weights, x)
+    for backend in ("cpu", "njit", "reference"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", npmobilenet.FallbackWarning)
+            network = model(named, weights, backend=backend)
+        found = network.run({"input": x})
+        assert network.output_names == ("raw", "mid", "sum")
+        assert_like(found, expected)
+        logits = Engine(graph, weights, "reference").run(x)
+        np.testing.assert_allclose(network(x), logits, atol=1e-4 * np.abs(logits).max())
+        np.testing.assert_allclose(network.outputs(x, ["logits"])["logits"], logits, atol=1e-4 * np.abs(logits).max())
+
+
+@compiled_only
+@pytest.mark.parametrize("backend", ["cpu", "njit", "reference"])
+def test_outputs_of_a_network(backend):
+    graph = get_architecture("mobilenet_v2").graph(0.25, 7)
+    network = model(graph, random_weights(graph, 5), backend=backend)
+    x = np.random.default_rng(0).standard_normal((3, 3, 33, 40)).astype(np.float32)
+    assert network.backend == backend and network.output_names == ("logits",)
+    names = ["logits", "block3", "block13.expand", "block3.add", "pool"]
+    found = network.outputs(x, names)
+    assert list(found) == names
+    assert np.array_equal(found["block3"], found["block3.add"])  # by the block's name, and by its last layer's
+    for threads in (1, 2):
+        for name, one in network.outputs(x, names, threads=threads).items():
+            assert one.dtype == np.float32 and np.array_equal(one, found[name])
+            assert np.array_equal(network.features(x, name, threads=threads), one)
+        assert np.array_equal(network(x, threads=threads), found["logits"])
+    assert np.array_equal(network.run({"input": x})["logits"], found["logits"])
+    assert network.outputs(x, []) == {} and network.outputs(x[:0], ["pool"])["pool"].shape == (0, 1280)
+
+
+def test_outputs_that_are_not_there():
+    graph = get_architecture("mobilenet_v2").graph(0.25, 7)
+    network = model(graph, random_weights(graph, 5), backend="reference")
+    x = np.zeros((1, 3, 32, 32), np.float32)
+    with pytest.raises(
+        ValueError, match=r"no block 'blok13.expand'; there are: stem, .*; the nearest: block13.expand, "
+    ):
+        network.outputs(x, ["block3", "blok13.expand"])
+    with pytest.raises(ValueError, match=r"names must be a list, such as \['block3'\], got 'block3'"):
+        network.outputs(x, "block3")
+    for inputs, given in (({"image": x}, "'image'"), ({}, "none"), ({"input": x, "mask": x}, "'input', 'mask'")):
+        with pytest.raises(ValueError, match=f"the network has one input, 'input', got {given}$"):
+            network.run(inputs)
+
+
+def test_features_alone_are_an_output_by_their_blocks_name():
+    graph = get_architecture("mobilenet_v2").graph(0.25, 7).up_to("pool")
+    network = model(graph, random_weights(graph, 5), backend="reference")
+    x = np.ones((1, 3, 32, 32), np.float32)
+    assert network.output_names == ("pool",)
+    assert np.array_equal(network.run({"input": x})["pool"], network.features(x))
+
+
+@compiled_only
+def test_plain_loops_in_place_of_the_fastest_kernels_are_said():
+    graph, weights, x = random_graph(0)
+    with pytest.warns(
+        npmobilenet.FallbackWarning, match=r"plain loops compute this network \(backend 'njit'\)"
+    ) as said:
+        network = model(graph, weights)
+    assert len(said) == 1 and "\n" not in str(said[0].message)
+    assert network.backend == "njit" and "backend='njit'" in repr(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        copy = pickle.loads(pickle.dumps(network))
+        assert copy.backend == "njit" and np.array_equal(
+            copy.run({"input": x})["out1"], network.run({"input": x})["out1"]
+        )
+        asked = model(graph, weights, backend="njit")
+        assert asked.backend == "njit"
