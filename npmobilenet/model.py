@@ -24,7 +24,7 @@ from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, 
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.text import printable, quote
+from npmobilenet.text import listed, printable, quote
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
@@ -249,12 +249,7 @@ class Model:
         self._weights = dict(weights)
         self._engine = Engine(graph, self._weights, backend, dtype, keep_bytes)
         if self._engine.fallback:
-            warnings.warn(
-                f"plain loops compute this network (backend {self.backend!r}), several times slower than the fastest "
-                f"kernels, which cannot: {self._engine.fallback}",
-                FallbackWarning,
-                stacklevel=3,
-            )
+            warnings.warn(self._engine.fallback, FallbackWarning, stacklevel=3)
 
     @property
     def backend(self) -> str:
@@ -263,6 +258,8 @@ class Model:
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
         which = f" ({printable(self.read_from)})" if self.read_from else ""
+        plain = self._engine.plain_layers
+        stored += f"(plain loops: {', '.join(listed(plain, 3))}) " if plain else ""
         return (
             f"<npmobilenet.Model {self.architecture} width={self.width:g} classes={len(self.classes)} "
             f"backend={self.backend!r} {stored}threads={self.threads} from {quote(self.source, 500)}{which}>"
