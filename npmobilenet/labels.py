@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
@@ -39,6 +39,8 @@ def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[s
     ValueError
         If the number of names is not the number of classes.
     """
+    if isinstance(names, str) or not isinstance(names, (Iterable, type(None))):
+        raise ValueError(f"names of classes must be a list of texts, got {names!r}")
     if names is not None:
         names = tuple(str(name) for name in names)
         if len(names) != num_classes:

@@ -22,7 +22,7 @@ from npmobilenet.checkpoints.heads import Head, HeadFinder
 from npmobilenet.checkpoints.key_maps import LINEAR_BLOCKS, Dialect, Naming, kernels, with_layout
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph, Shape
-from npmobilenet.text import listed, quote
+from npmobilenet.text import NAMES_LISTED, listed, quote
 
 STANDARD_WIDTHS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4, 0.1)
 LONGEST_NAME = 8  # parts of a module's name in any dialect
@@ -148,11 +148,12 @@ class Found:
                 if key in tensors and tensors[key].dtype.kind != "f"
             ],
         }
-        if any(problems.values()):
+        problems = {title: items for title, items in problems.items() if items}
+        if problems:
             lines = [f"{self.where}: does not fit {self._title(graph)}:"]
             for title, items in problems.items():
-                if items:
-                    lines += [f"  {len(items)} {title}:", *(f"    {item}" for item in listed(items))]
+                shown = listed(items, NAMES_LISTED // len(problems))
+                lines += [f"  {len(items)} {title}:", *(f"    {item}" for item in shown)]
             raise CheckpointError("\n".join(lines))
         weights = {
             name: np.zeros(shapes[name], np.float32)

@@ -188,7 +188,7 @@ def with_layout(architecture: Architecture, layout: str | None) -> Architecture:
     ValueError
         If there is no such layout, or not of this network.
     """
-    if layout is not None and layout not in LAYOUTS:
+    if layout is not None and layout not in tuple(LAYOUTS):
         raise ValueError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, got {layout!r}")
     if not (layout and LAYOUTS[layout]):
         return architecture

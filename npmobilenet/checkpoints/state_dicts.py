@@ -10,7 +10,8 @@ The dict
 The averaged copy
     Training often keeps a moving average of the weights (EMA) beside them, under a name of which ``ema`` or one of the
     other ``AVERAGES`` is a word. It is what the training's own tools evaluate and publish (timm, torchvision), so it is
-    taken, unless it lacks tensors that the weights have. Some files keep both in one dict, under two prefixes.
+    taken, unless it lacks tensors that the weights have. Some files keep both in one dict, under two prefixes. MMEngine
+    saves the two in each other's place: what is trained under ``ema_state_dict``, with the number of steps.
 
 The entries
     Values that are not tensors are left out, and so are the tensors in ``BOOKKEEPING``, which training
@@ -44,7 +45,10 @@ WRAPPERS = (
 AVERAGES = {"ema", "swa", "averaged"}
 OPTIMIZERS = {"optim", "optimizer", "optimizers"}
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-BOOKKEEPING = ("num_batches_tracked", "n_averaged")
+BOOKKEEPING = ("num_batches_tracked", "n_averaged", "steps", "total_ops", "total_params")  # the last two: of thop
+
+MMENGINE_TRAINED = ("ema_state_dict",)
+_WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 MAX_NESTING = 8
 MAX_OTHERS, MAX_KEY = 100, 200  # state dicts listed, characters of each key
@@ -86,6 +90,8 @@ def find_state_dict(
         raise CheckpointError(f"holds a single tensor, not a state dict; {SAVE}")
     search = _Search(allowance)
     raw, average = search.weights(checkpoint), search.average(checkpoint)
+    if average.path[-1:] == MMENGINE_TRAINED and "steps" in average.tensors and raw.tensors:
+        raw, average = average, raw
     if not raw.tensors and not average.tensors:
         raise CheckpointError(_nothing(checkpoint, foreign))
     if not raw.tensors and ema is False:
@@ -116,8 +122,8 @@ def _is_optimizer(name: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name such as ``model_ema``, ``net.EMA``, ``modelEma``."""
-    return re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name[:MAX_KEY]).lower())
+    """The words of a name such as ``model_ema``, ``net.EMA``, ``modelEma``, ``EMACallback``."""
+    return re.split(r"[^a-z]+", _WORD_BEGINS.sub("_", name[:MAX_KEY]).lower())
 
 
 class _Search:
