@@ -219,6 +219,10 @@ def test_modules_of_which_a_part_cannot_be_read(tmp_path):
     layer = Call(Name("torch.ao.nn.quantized.modules.conv", "Conv2d"), (), (3, 8, W), b"\x81")
     path.write_bytes(torch_zip({"model": module(parameters={"weight": W}, modules={"0": layer})}, {"0": RAW}))
     assert "its part '0' is of the class 'torch.ao.nn.quantized.modules.conv.Conv2d'" in message(path)
+    layer = module()
+    layer.state["_packed_params"] = Call(Name("torch", "ScriptObject"), (), {}, b"\x81")
+    path.write_bytes(torch_zip(module(parameters={"weight": W}, modules={"0": layer}), {"0": RAW}))
+    assert "its part '0._packed_params' is of the class 'torch.ScriptObject'" in message(path)
     packed = Call(Name("__torch__.torch.classes.quantized", "Conv2dPackedParamsBase"), (), (3, W), b"\x81")
     network = Call(Name("__torch__", "Net"), (), {"conv": packed, "weight": W}, b"\x81")
     path.write_bytes(torch_zip(network, {"0": RAW}, **{"constants.pkl": b""}))
@@ -260,6 +264,7 @@ def test_modules_that_share_modules_without_end(tmp_path):
             "callbacks.EMACallback{'decay': 0.9}.state_dict",
             "state_dict",
         ),
+        ({"state_dict": {"net.w": W, "loss.x": W}, "ema": {"w": V}}, "ema", "state_dict"),
         ({"state_dict": {"w": V}, "ema_state_dict": {"steps": V, "module.w": W}}, "state_dict", "ema_state_dict"),
     ],
 )
@@ -287,6 +292,7 @@ def test_averaged_copies(tmp_path, item, averaged, raw):
         {"model": {"w": W}, "schema": {"w": V}},
         {"model": {"w": W, "ema.other": V}},
         {"model.w": W, "model.v": W, "ema.w": V},
+        {"state_dict": {"net.w": W, "net.v": W, "loss.x": W}, "ema": {"w": V}},
     ],
 )
 def test_no_complete_averaged_copy(tmp_path, item):

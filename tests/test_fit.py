@@ -394,6 +394,8 @@ def test_heads_of_networks_with_a_hidden_layer(tmp_path):
     tensors = small(1000, architecture="mobilenet_v3_small")
     fine = renamed(tensors, "classifier.3", "classifier.3.1")
     assert loaded(fine, tmp_path).provenance["classifier"][0] == "classifier.3.1"
+    own = renamed(renamed(tensors, "classifier.0", "fc.0"), "classifier.3", "fc.2")
+    assert loaded(own, tmp_path, ["'hard_swish' assumed after 'fc.0'"]).blocks[-2:] == ["hidden", "classifier"]
     none = {key: tensor for key, tensor in tensors.items() if not key.startswith("classifier")}
     assert loaded(none, tmp_path).blocks[-1] == "pool"
     single = none | {"classifier.weight": np.zeros((5, 144), np.float32), "classifier.bias": np.zeros(5, np.float32)}

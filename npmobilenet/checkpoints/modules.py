@@ -16,7 +16,7 @@ from npmobilenet.checkpoints.stored_tensor import Tensor
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
 
-_COMPILED = "__torch__.torch.classes."  # objects of C++ in a TorchScript program
+_COMPILED = ("__torch__.torch.classes.", "torch.ScriptObject")  # objects of C++: the weights of quantised layers
 
 
 def is_module(value: object) -> bool:
@@ -46,7 +46,7 @@ def state_dict(module: ForeignObject, allowance: Allowance) -> dict[str, Tensor]
                 found[prefix + name] = value
             elif is_module(value):
                 inner.append((f"{prefix}{name}.", value))
-            elif isinstance(value, ForeignObject) and (not _is_script(module) or value.kind.startswith(_COMPILED)):
+            elif isinstance(value, ForeignObject) and (_is_compiled(value) or not _is_script(module)):
                 raise CheckpointError(
                     f"holds a whole module, and its part {quote(prefix + name)} is of the class {quote(value.kind)}, "
                     "whose weights are not where a module has them (as in quantised layers); save model.state_dict()"
@@ -56,11 +56,15 @@ def state_dict(module: ForeignObject, allowance: Allowance) -> dict[str, Tensor]
 
 
 def _is_script(module: ForeignObject) -> bool:
-    return module.kind.startswith("__torch__.") and not module.kind.startswith(_COMPILED)
+    return module.kind.startswith("__torch__.") and not _is_compiled(module)
+
+
+def _is_compiled(value: object) -> bool:
+    return isinstance(value, ForeignObject) and value.kind.startswith(_COMPILED)
 
 
 def _parts(module: ForeignObject) -> Iterator[tuple[str, object]]:
-    """The named parameters, buffers and modules of a module."""
+    """The named parameters, buffers and modules of a module, and objects of C++ that it keeps beside them."""
     if _is_script(module):
         yield from module.attributes.items()
         return
@@ -70,3 +74,4 @@ def _parts(module: ForeignObject) -> Iterator[tuple[str, object]]:
         for name, value in entries.items() if type(entries) is dict else ():
             if not (kind == "_buffers" and type(passing) is list and name in passing):
                 yield name, value
+    yield from ((name, value) for name, value in module.attributes.items() if _is_compiled(value))

@@ -92,6 +92,10 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         settled["left out"] = (found.left_out, "file")
         notes.append(_left_out(found.left_out))
 
+    hidden = found.head.hidden
+    if hidden and not hidden.endswith(found.naming.linear_module("hidden")):
+        usual = found.naming.architecture.activation
+        notes.append(f"{usual!r} assumed after {quote(hidden, 60)}, as in the network's own head")
     layout = _layout(found, options["layout"], info.layout, settled, notes)
     padding = settled.choose(
         "padding", option=options["padding"], file=_first(info.padding, config.padding), source=dialect.padding

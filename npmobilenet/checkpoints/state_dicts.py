@@ -51,6 +51,7 @@ MMENGINE_TRAINED = ("ema_state_dict",)
 _WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 MAX_NESTING = 8
+MAX_PARTS = 16  # of a file's weights that are compared with the averaged copy
 MAX_OTHERS, MAX_KEY = 100, 200  # state dicts listed, characters of each key
 SAVE = "save model.state_dict()"
 
@@ -96,7 +97,7 @@ def find_state_dict(
         raise CheckpointError(_nothing(checkpoint, foreign))
     if not raw.tensors and ema is False:
         raise CheckpointError(f"holds averaged weights only ({quote(name_of(average.path))}); leave ema=False out")
-    whole = len(_strip(average.tensors)) >= len(_strip(raw.tensors))
+    whole = _is_whole(_strip(average.tensors), _strip(raw.tensors))
     chosen = average if average.tensors and ema is not False and (ema or whole) else raw
     found = _choose_prefix(replace(chosen, tensors=_strip(chosen.tensors)), ema if chosen is raw else None)
     if ema and found.path == raw.path:
@@ -115,6 +116,18 @@ def raw_tensors(checkpoint: object, allowance: Allowance) -> dict[str, Tensor]:
 def is_average(name: str) -> bool:
     """Whether an entry of this name is an averaged copy of weights."""
     return not AVERAGES.isdisjoint(_words(name)) and not _is_optimizer(name)
+
+
+def _is_whole(copy: dict[str, Tensor], original: dict[str, Tensor]) -> bool:
+    """Whether a copy lacks nothing, or nothing of a part of the original: the network without its loss."""
+    if len(copy) >= len(original):
+        return True
+    first = next(iter(copy), "")
+    parts = (name.removesuffix(first) for name in original if first and name.endswith(f".{first}"))
+    return any(
+        all(name.removeprefix(part) in copy for name in original if name.startswith(part))
+        for part in islice(parts, MAX_PARTS)
+    )
 
 
 def _is_optimizer(name: str) -> bool:
