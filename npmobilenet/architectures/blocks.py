@@ -48,6 +48,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -127,6 +128,7 @@ class Row:
     """Which blocks of stride 1 have a convolution around them: those whose channels are "changed", or "every" one."""
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def parse(cls, text: str) -> Row:
         """Read a row such as ``"inverted_r2_k3_s2_e6_c24"``.
 

@@ -97,8 +97,9 @@ def find_state_dict(
         raise CheckpointError(_nothing(checkpoint, foreign))
     if not raw.tensors and ema is False:
         raise CheckpointError(f"holds averaged weights only ({quote(name_of(average.path))}); leave ema=False out")
-    whole = _is_whole(_strip(average.tensors), _strip(raw.tensors))
-    chosen = average if average.tensors and ema is not False and (ema or whole) else raw
+    chosen = raw
+    if average.tensors and ema is not False and (ema or _is_whole(_strip(average.tensors), _strip(raw.tensors))):
+        chosen = average
     found = _choose_prefix(replace(chosen, tensors=_strip(chosen.tensors)), ema if chosen is raw else None)
     if ema and found.path == raw.path:
         raise CheckpointError(
@@ -149,6 +150,8 @@ class _Search:
 
     def entries(self, value: object) -> dict[str, object]:
         """The content of ``value`` as a dict."""
+        if type(value) is StoredTensor:  # as nearly all values are
+            return {}
         if is_module(value):
             if id(value) not in self._modules:
                 self._modules[id(value)] = state_dict(value, self._allowance)
