@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 
@@ -92,6 +91,8 @@ class Labels:
         raise ValueError(f"{quote(label)} ({self._nearest(plain) or f'there are {len(self.classes)} classes'})")
 
     def _nearest(self, plain: str) -> str:
+        from difflib import get_close_matches  # of errors alone
+
         near = get_close_matches(plain[:200], self._indices, NEAREST_NAMES)
         return f"nearest: {', '.join(quote(self.classes[self._indices[name][0]]) for name in near)}" if near else ""
 
