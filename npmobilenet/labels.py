@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 
@@ -39,6 +38,8 @@ def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[s
     ValueError
         If the number of names is not the number of classes.
     """
+    if isinstance(names, str) or not isinstance(names, (Iterable, type(None))):
+        raise ValueError(f"names of classes must be a list of texts, got {names!r}")
     if names is not None:
         names = tuple(str(name) for name in names)
         if len(names) != num_classes:
@@ -90,6 +91,8 @@ class Labels:
         raise ValueError(f"{quote(label)} ({self._nearest(plain) or f'there are {len(self.classes)} classes'})")
 
     def _nearest(self, plain: str) -> str:
+        from difflib import get_close_matches  # of errors alone
+
         near = get_close_matches(plain[:200], self._indices, NEAREST_NAMES)
         return f"nearest: {', '.join(quote(self.classes[self._indices[name][0]]) for name in near)}" if near else ""
 

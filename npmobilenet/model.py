@@ -141,7 +141,7 @@ def load(
     try:
         checkpoint = entry.read(ema=ema) if entry else read_checkpoint(source, ema=ema)
     except CheckpointError as error:
-        if entry or Path(source).exists() or Path(source).name != str(source):
+        if entry or os.path.exists(source) or Path(source).name != str(source):  # noqa: PTH110 - false if too long
             raise
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
     info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
