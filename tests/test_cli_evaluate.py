@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,8 +139,17 @@ def test_a_list_on_standard_input(pets, guesses, thumbnails):
     arguments = ["evaluate", "-", "--model", pets, "--backend", "reference"]
     text = f"{thumbnails / 'coffee.png'},{guesses['coffee.png']}\n"
     command = [sys.executable, "-m", "npmobilenet", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "") and "1 of 1" in done.stdout
+    for given in (text, f"\ufefffile,label\r\n{text}"):
+        done = subprocess.run(command, input=given.encode(), capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"") and b"1 of 1" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="this system has no file without an end")
+def test_files_without_an_end(evaluate, folders, monkeypatch):
+    monkeypatch.setattr("npmobilenet.cli.labelled.LARGEST_LIST", 1 << 20)
+    for arguments in (["/dev/zero"], [folders, "--classes", "/dev/zero"], [folders, "--preprocessing", "/dev/zero"]):
+        code, out, err = evaluate(*arguments)
+        assert (code, out, err.count("\n")) == (1, "", 1) and "/dev/zero: " in err and "more than" in err
 
 
 @pytest.fixture

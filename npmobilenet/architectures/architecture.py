@@ -21,6 +21,7 @@ from npmobilenet.architectures.blocks import (
 )
 from npmobilenet.geometry import PaddingSpec
 from npmobilenet.graph import Graph
+from npmobilenet.text import shown
 
 PARTITIONS = ("equal", "exponential")
 
@@ -86,8 +87,7 @@ class Architecture:
             If a number is out of range, the padding is unknown, or a block has fewer channels than its row
             wants to divide.
         """
-        if not (isinstance(width, (int, float)) and 0 < width <= 100):
-            raise ValueError(f"width must be a number above 0 (1.0 is the paper's network), got {width!r}")
+        _check_width(width)
         if not (isinstance(num_classes, (int, np.integer)) and num_classes >= 1):
             raise ValueError(f"num_classes must be an integer >= 1, got {num_classes!r}")
         if padding not in ("symmetric", "same"):
@@ -99,6 +99,7 @@ class Architecture:
 
     def channels(self, width: float = 1.0) -> dict[str, int]:
         """Return the output channels of the blocks before the classifier, by name, under a width multiplier."""
+        _check_width(width)
         channels: dict[str, int] = {}
         last = 0
         for block in self.blocks:
@@ -236,3 +237,10 @@ def random_weights(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
             values = random.uniform(-0.5, 0.5, shape)
         weights[name] = values.astype(np.float32)
     return weights
+
+
+def _check_width(width: object) -> None:
+    if not (isinstance(width, (int, float)) and 0 < width <= 100):
+        raise ValueError(
+            f"width must be a number above 0 (1.0 is the paper's network) and up to 100, got {shown(width)}"
+        )

@@ -19,14 +19,12 @@ COMMANDS = (
 
 def parser() -> argparse.ArgumentParser:
     """Return what reads the command line."""
-    import argparse
     from importlib import import_module
 
     from npmobilenet import __version__
+    from npmobilenet.cli.options import Parser
 
-    parser = argparse.ArgumentParser(
-        prog="npmobilenet", description="MobileNet inference with nothing but NumPy and Numba."
-    )
+    parser = Parser(prog="npmobilenet", description="MobileNet inference with nothing but NumPy and Numba.")
     parser.add_argument("--version", action="version", version=f"npmobilenet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,11 +16,13 @@ from npmobilenet.cli import terminal
 from npmobilenet.cli.photographs import (
     STANDARD_INPUT,
     Photograph,
+    StandardInput,
     find_in_folder,
     is_hidden,
     not_a_path,
     report_skipped,
 )
+from npmobilenet.files import read_all
 from npmobilenet.text import plural, printable, quote
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 FILE_COLUMNS = ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "img", "name")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "y")
 DELIMITERS = ",;\t"
+LARGEST_LIST = 1 << 28  # bytes
 UNKNOWN_SHOWN = 5
 
 
@@ -75,13 +79,9 @@ def _of_folders(source: str, labels: Labels) -> list[Labelled]:
 def _of_list(source: str, labels: Labels) -> list[Labelled]:
     folder = Path() if source == STANDARD_INPUT else Path(source).parent
     try:
-        if source == STANDARD_INPUT:
-            if sys.stdin is None:
-                raise ValueError("standard input is closed")
-            pairs = list(_pairs(sys.stdin))
-        else:
-            with Path(source).open(encoding="utf-8-sig", newline="") as lines:
-                pairs = list(_pairs(lines))
+        with nullcontext(StandardInput()) if source == STANDARD_INPUT else Path(source).open("rb") as file:
+            text = read_all(file, LARGEST_LIST).decode("utf-8-sig")
+        pairs = list(_pairs(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{printable(source)}: no list of files and labels: {terminal.reason(error)}") from None
     except ValueError as error:
