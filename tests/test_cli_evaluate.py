@@ -83,6 +83,7 @@ def test_json_and_bad_files(evaluate, folders, guesses):
     [
         ["a.png,{0}", "in/b.jpg,{1}"],
         ["path,label", "a.png,{0}", "", "in/b.jpg,{1}"],
+        ["", " ", "a.png;{0}", "in/b.jpg;{1}"],
         ["\ufeffid;Label;x;Filename", "1;{0};;a.png", "2;{1};;in/b.jpg"],
         ["a.png\t{0}", "in/b.jpg\tclass {1.index}"],
         ["a.png {0.index}", "in/b.jpg   {1.index}"],
@@ -109,6 +110,8 @@ def test_lists(lines, evaluate, guesses, tmp_path, thumbnails):
         ("file,label\n", "the list is empty"),
         ("a.png,cat\nb.png\n", "line 2 has no label"),
         ("a.png,bird\nb.png,kat\n", "2 labels are not of this network: 'bird' (there are 2 classes), 'kat' (near"),
+        ("\n\na.png,cat\nb.png\n", "line 4 has no label"),
+        ("".join(f"a.png,{n}{n}\n" for n in range(9000)), "8999 labels are not of this network: '11' (there are 2"),
         ("a.png,2\n", "1 label is not of this network: '2' (there are 2 classes)"),
         (b"\xff\xfe\x00", "no list of files and labels: "),
         ("a.png,cat\n", "no photograph could be evaluated"),

@@ -172,9 +172,9 @@ def test_what_is_no_file_is_never_replaced(tmp_path):
     before = sorted(tmp_path.iterdir())
     problems = {"pipe.csv": "a pipe", "link.npz": "a pipe", "circle.npz": "", "folder.npy": ""}
     for name, problem in problems.items():
-        with pytest.raises(ValueError, match=f"{name}: (cannot be written|is a folder).*{problem}"):
-            with feature_file(tmp_path / name) as file:
-                file.append("a", np.zeros(3, np.float32))
+        message = f"{name}: (cannot be written|is a folder).*{problem}"
+        with pytest.raises(ValueError, match=message), feature_file(tmp_path / name) as file:
+            file.append("a", np.zeros(3, np.float32))
     assert sorted(tmp_path.iterdir()) == before and (tmp_path / "pipe.csv").is_fifo()
 
 

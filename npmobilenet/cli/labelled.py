@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,17 +100,18 @@ def _listed(folder: Path, name: str) -> Photograph:
 def _pairs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The files and labels of a list: separated by commas, semicolons or tabs, in the columns that a header names.
 
-    Without any of these in the first line the label is what follows the last space, as in ImageNet's own lists.
+    Without any of these in the first line that is not blank the label is what follows the last space, as in ImageNet's
+    own lists.
     """
     lines = iter(lines)
-    first = next(lines, "")
+    blank, first = next(((number, line) for number, line in enumerate(lines) if line.strip()), (0, ""))
     delimiter = next((one for one in DELIMITERS if one in first), None)
     together = chain([first], lines)
     rows = csv.reader(together, delimiter=delimiter) if delimiter else (line.rsplit(None, 1) for line in together)
     file, label, width = 0, 1, 2
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, blank + 1):
         cells = [cell.strip() for cell in row]
-        if number == 1 and (header := _header(cells)):
+        if number == blank + 1 and (header := _header(cells)):
             file, label = header
             width = max(header) + 1
         elif any(cells):
@@ -129,17 +130,13 @@ def _header(cells: list[str]) -> tuple[int, int] | None:
 
 def _indices(source: str, names: Iterable[str], labels: Labels) -> dict[str, int]:
     """Return the classes of these labels; all that are none are told at once."""
-    indices, unknown = {}, []
-    for name in dict.fromkeys(names):
-        try:
-            indices[name] = labels.index(name)
-        except ValueError as error:
-            unknown.append(str(error))
+    meant = {name: labels.meant(name) for name in names}
+    unknown = [name for name, indices in meant.items() if len(indices) != 1]
     if unknown:
         more = f" and {len(unknown) - UNKNOWN_SHOWN} more" if len(unknown) > UNKNOWN_SHOWN else ""
         are = "is" if len(unknown) == 1 else "are"
         raise ValueError(
             f"{printable(source)}: {plural(len(unknown), 'label')} {are} not of this network: "
-            f"{', '.join(islice(unknown, UNKNOWN_SHOWN))}{more}; a label is a class's name or number"
+            f"{', '.join(map(labels.problem, unknown[:UNKNOWN_SHOWN]))}{more}; a label is a class's name or number"
         )
-    return indices
+    return {name: indices[0] for name, indices in meant.items()}

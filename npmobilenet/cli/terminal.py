@@ -241,5 +241,6 @@ def _plain_warnings() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", AssumptionWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\b")  # which do not say of what file; what is wrong is an error
         warnings.showwarning = show
         yield
