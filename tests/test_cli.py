@@ -152,6 +152,13 @@ def test_failures_are_one_line(arguments, message, capsys):
     assert error.startswith("npmobilenet: ") and message in error and error.count("\n") == 1
 
 
+def test_only_the_command_that_is_given_is_imported():
+    code = "import sys; from npmobilenet.cli import main\ntry: main(['features', '--help'])\nexcept SystemExit: pass\n"
+    code += "print(sorted({'npmobilenet.cli.features', 'npmobilenet.cli.bench', 'npmobilenet.cli.study'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("['npmobilenet.cli.features']\n")
+
+
 def test_inspect_table(capsys):
     assert main(["inspect", "mobilenet_v2"]) == 0
     output = capsys.readouterr().out
