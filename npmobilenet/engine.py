@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet.geometry import Pair
+from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.graph import Graph
 from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import MAKING, give_lock
+from npmobilenet.kernels.walk.threads import share
 from npmobilenet.plan import Plan, Program
-from npmobilenet.threads import share
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from npmobilenet.cuda.arrays import DeviceArray
     from npmobilenet.cuda.plan import CudaPlan, CudaProgram
 
-BACKENDS = ("cpu", "cuda", "njit", "reference")
+Outputs = str | tuple[str, ...] | None
 DTYPES = ("float32", "float16")  # in which weights and activations are stored
 PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its arena, is kept for the next call
 
@@ -44,17 +45,26 @@ class Engine:
     Raises
     ------
     ValueError
-        If the backend cannot store its numbers as `dtype`, one of :data:`DTYPES`.
+        If there is no such backend, it cannot store its numbers as `dtype`, one of :data:`DTYPES`, or it is "blocked"
+        and cannot compute this network.
+
+    Attributes
+    ----------
+    backend : str
+        What computes: of "auto" the one that it has come to.
+    fallback : str
+        Why "auto" has come to plain loops; empty if it has not.
     """
 
     def __init__(
         self,
         graph: Graph,
         weights: Mapping[str, np.ndarray],
-        backend: str = "cpu",
+        backend: str = DEFAULT,
         dtype: str = "float32",
         keep_bytes: int | None = None,
     ) -> None:
+        backend = checked_backend(backend)
         if dtype not in (DTYPES if backend == "cuda" else DTYPES[:1]):
             raise ValueError(
                 f"dtype must be float32, or float16 with the backend 'cuda'; got {dtype!r} with {backend!r}"
@@ -64,12 +74,18 @@ class Engine:
         if self.keep_bytes is None:
             self.keep_bytes = sys.maxsize if self.on_device else KEEP_BYTES
         with MAKING:  # imports the compilers
-            self.program = _program(graph, weights, backend, dtype)
-        self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
+            self.program, self.fallback = _program(graph, weights, backend, dtype)
+        self.backend = "plain" if self.fallback else "blocked" if backend == "auto" else backend
+        graph = self.program.graph
+        main = graph.up_to(graph.main_output)
+        self._main = None if len(main.nodes) == len(graph.nodes) else graph.main_output  # of no output: all nodes
+        self._plans: OrderedDict[tuple[Pair, Outputs, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
         give_lock(self)
 
-    def plan(self, size: Pair, output: str | None = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
+    def plan(self, size: Pair, output: Outputs = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
         """Return the plan for images of ``(H, W)``, made when it is first asked for.
+
+        ``output`` is as for :meth:`run`; several names make one plan for all of them where the backend can.
 
         ``parallel`` is the number of threads that compute an image; on a GPU the number of images.
         """
@@ -103,23 +119,71 @@ class Engine:
         float32 array (N, C, P, Q) or (N, C)
             On the device if ``x`` is, and then of the dtype in which the network is stored.
         """
-        size = tuple(x.shape[2:])
+        size, output = tuple(x.shape[2:]), output or self._main
         if self.on_device:
             return self._run_on_device(x, size, output)
-        rounds = len(x) // threads * threads if threads > 1 else 0  # in which each thread has an image of its own
-        alone = self.plan(size, output, 1) if rounds else None
-        together = self.plan(size, output, threads) if rounds < len(x) or not rounds else None
+        alone, together, rounds = self._plans_for(len(x), size, output, threads)
         result = np.empty((len(x), *(alone or together).output_shape), np.float32)
 
         def compute(index: int) -> None:
             result[index] = (alone if index < rounds else together).run(x[index])
 
-        if rounds:
-            share(compute, rounds, threads)
-        for index in range(rounds, len(x)):
-            compute(index)
+        self._each(compute, len(x), rounds, threads)
         self._let_go(alone, together)
         return result
+
+    def outputs(
+        self, x: np.ndarray | DeviceArray, names: Sequence[str], threads: int = 1
+    ) -> dict[str, np.ndarray | DeviceArray]:
+        """Compute several outputs of a batch.
+
+        The plain and the reference kernels compute every node once. A plan of the blocked or of the CUDA kernels gives
+        one output: the network runs once for each of them, up to there, with the same bits.
+
+        Parameters
+        ----------
+        x, threads
+            As for :meth:`run`.
+        names : sequence of str
+            Each as the ``output`` of :meth:`run`.
+
+        Returns
+        -------
+        dict of str to array, in the order of the names
+        """
+        nodes = {name: self.program.graph.node_of(name) for name in names}  # an unknown one before all work
+        if len(nodes) < 2 or not isinstance(self.program, Program):
+            return {name: self.run(x, threads, name) for name in nodes}
+        alone, together, rounds = self._plans_for(len(x), tuple(x.shape[2:]), tuple(nodes), threads)
+        results = [np.empty((len(x), *shape), np.float32) for shape in (alone or together).output_shapes]
+
+        def compute(index: int) -> None:
+            found = (alone if index < rounds else together).run_all(x[index])
+            for result, one in zip(results, found, strict=True):
+                result[index] = one
+
+        self._each(compute, len(x), rounds, threads)
+        self._let_go(alone, together)
+        return dict(zip(nodes, results, strict=True))
+
+    def _plans_for(
+        self, images: int, size: Pair, output: Outputs, threads: int
+    ) -> tuple[Plan | BlockedPlan | None, Plan | BlockedPlan | None, int]:
+        """The plan for images that a thread computes alone, that for all threads, and how many images are the former's.
+
+        Those make rounds in which each thread has an image of its own.
+        """
+        rounds = images // threads * threads if threads > 1 else 0
+        alone = self.plan(size, output, 1) if rounds else None
+        together = self.plan(size, output, threads) if rounds < images or not rounds else None
+        return alone, together, rounds
+
+    @staticmethod
+    def _each(compute: Callable[[int], None], images: int, rounds: int, threads: int) -> None:
+        if rounds:
+            share(compute, rounds, threads)
+        for index in range(rounds, images):
+            compute(index)
 
     def _let_go(self, *used: Plan | BlockedPlan | CudaPlan | None) -> None:
         """Keep no more working memory than is allowed, after a call that used these plans."""
@@ -142,17 +206,23 @@ class Engine:
 
 def _program(
     graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str
-) -> Program | BlockedProgram | CudaProgram:
-    """The blocked kernels for the CPU; plain ones for a graph that these cannot compute, or where asked for."""
+) -> tuple[Program | BlockedProgram | CudaProgram, str]:
+    """The graph lowered for a backend; of "auto" for plain loops where blocked kernels cannot compute it, and why."""
     if backend == "cuda":
         from npmobilenet.cuda.plan import CudaProgram
 
-        return CudaProgram(graph, weights, dtype)
-    if backend == "cpu":
+        return CudaProgram(graph, weights, dtype), ""
+    problem = ""
+    if backend in ("auto", "blocked"):
         from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 
         try:
-            return BlockedProgram(graph, weights)
-        except UnsupportedGraphError:
-            pass
-    return Program(graph, weights, "reference" if backend == "reference" else "cpu")
+            return BlockedProgram(graph, weights), ""
+        except UnsupportedGraphError as error:
+            problem = str(error)
+        if backend == "blocked":
+            raise ValueError(
+                f"the backend 'blocked' cannot compute this network ({problem}); 'auto' takes another then"
+            )
+        backend = "plain"
+    return Program(graph, weights, backend), problem

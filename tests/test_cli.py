@@ -153,8 +153,9 @@ def test_failures_are_one_line(arguments, message, capsys):
 
 
 def test_only_the_command_that_is_given_is_imported():
+    names = "{'npmobilenet.cli.features', 'npmobilenet.cli.bench', 'npmobilenet.cli.study'}"
     code = "import sys; from npmobilenet.cli import main\ntry: main(['features', '--help'])\nexcept SystemExit: pass\n"
-    code += "print(sorted({'npmobilenet.cli.features', 'npmobilenet.cli.bench', 'npmobilenet.cli.study'} & set(sys.modules)))"
+    code += f"print(sorted({names} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("['npmobilenet.cli.features']\n")
 

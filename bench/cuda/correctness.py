@@ -12,8 +12,8 @@ import npmobilenet
 from npmobilenet.architectures import Architecture, get_architecture, random_weights
 from npmobilenet.bench.layers import layers
 from npmobilenet.engine import Engine
-from npmobilenet.geometry import equal_partition
 from npmobilenet.kernels import registry
+from npmobilenet.kernels.geometry import equal_partition
 
 # The largest error that passes, as a part of the largest value. A sum of a thousand products in float32 is off by some
 # 1e-6 of that, one in float16 by a rounding of what is stored, 5e-4; sixty layers add such errors up.
@@ -48,7 +48,7 @@ def cases(smoke: bool) -> Iterator[Case]:
     """The layers of real networks (one small network if ``smoke``), and windows that these do not have."""
     for network in () if smoke else REAL:
         for layer in layers(network):
-            yield f"{network} {layer.title}", layer.operation, layer.arguments(), layer.options
+            yield f"{network} {layer.title}", layer.operation, tuple(layer.arguments().values()), layer.options
     n, size, channels = (1, 7, 8) if smoke else (3, 28, 90)
     x = normal(n, size, size + 1, channels)
     for kernel in (3,) if smoke else (3, 5, 7, 9, 11):
