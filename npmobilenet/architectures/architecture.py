@@ -21,6 +21,7 @@ from npmobilenet.architectures.blocks import (
 )
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.geometry import PaddingSpec
+from npmobilenet.text import shown
 
 PARTITIONS = ("equal", "exponential")
 
@@ -109,7 +110,9 @@ class Architecture:
     def _width(self, width: float) -> float:
         """What multiplies the table's channels."""
         if not (isinstance(width, (int, float)) and 0 < width <= 100):
-            raise ValueError(f"width must be a number above 0 (1.0 is the paper's network), got {width!r}")
+            raise ValueError(
+                f"width must be a number above 0 (1.0 is the paper's network) and up to 100, got {shown(width)}"
+            )
         return self.width * width
 
     def varied(
