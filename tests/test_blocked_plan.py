@@ -142,7 +142,7 @@ def test_layers_in_any_order(seed):
     random = np.random.default_rng(seed)
     builder = Builder(1.0, 5, "relu6", random.choice(["symmetric", "same"]), 1e-5)
     builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
-    builder._dense("stem", Row("conv"), 16, 3, 2)
+    builder._dense("stem", 16, 3, 2)
     before = [builder.last]  # tensors of the present size and channels
     for number in range(random.integers(3, 9)):
         name = f"layer{number}"
@@ -182,7 +182,7 @@ def test_a_depthwise_convolution_of_what_was_squeezed_and_excited(fused):
     """It needs a frame of zeros, which what scales whole planes cannot write around them."""
     builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
     builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
-    builder._dense("stem", Row("conv"), 16, 3, 2)
+    builder._dense("stem", 16, 3, 2)
     builder._pointwise("expand", 36, 1)
     builder._depthwise("first", Row("inverted", kernels=(3,)), 1)
     builder._squeeze_excite(Row("inverted", squeeze=0.25), builder.channels)
