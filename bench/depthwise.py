@@ -97,7 +97,7 @@ class Case:
         """A stem, so many of these layers, and a small classifier."""
         builder = Builder(1.0, 10, "relu6", "symmetric", 1e-5)
         builder.channels, builder.last, builder.block, builder.function = 3, "input", "layers", "relu6"
-        builder._dense("stem", Row("conv"), self.channels, 3, 2)
+        builder._dense("stem", self.channels, 3, 2)
         for number in range(layers):
             builder._depthwise(f"layer{number}", Row("inverted", kernels=self.kernels), 1)
         builder._pool(Row("pool"), 0, 1)

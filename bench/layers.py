@@ -45,18 +45,16 @@ class Layer:
     name: str
     operation: str
     shape: tuple[int, ...]
-    weights: tuple[np.ndarray | list[np.ndarray], ...]
+    weights: dict[str, np.ndarray | list[np.ndarray]]
     options: dict[str, Any]
 
     @property
     def variation(self) -> str:
         """What asks for a kernel of its own: ``k3``, ``mixed-k3.5.7``, ``2groups``; empty for most operations."""
-        if self.operation == BLOCK:
-            return f"k{len(self.weights[2])}"
-        if "depthwise" in self.operation:
-            mixed = isinstance(self.weights[0], list)
-            sizes = [str(len(kernel)) for kernel in (self.weights[0] if mixed else self.weights[:1])]
-            return "mixed-" * mixed + f"k{'.'.join(sizes)}"
+        if self.operation == "mixed_depthwise_conv2d":
+            return f"mixed-k{'.'.join(str(len(kernel)) for kernel in self.weights['weights'])}"
+        if self.operation in (BLOCK, "depthwise_conv2d"):
+            return f"k{len(self.weights['weight'])}"
         groups = self.options.get("groups", 1)
         return f"{groups}groups" if groups > 1 else ""
 
@@ -64,14 +62,14 @@ class Layer:
     def title(self) -> str:
         """Such as ``block2.depthwise-k3-1x112x112x96-s2``; of a block with its expanded and output channels."""
         stride = self.options.get("stride", (1, 1))[0]
-        inner = self.weights[4].shape if self.operation == BLOCK else ()
+        inner = self.weights["project_weight"].shape if self.operation == BLOCK else ()
         shape = "x".join(map(str, (*self.shape, *inner)))
         return "-".join(filter(None, (self.name, self.variation, shape, f"s{stride}" * (stride > 1))))
 
     @property
     def channels(self) -> int:
         """Of the output; of a block the expanded ones."""
-        return len(self.weights[1])
+        return len(self.weights["expand_bias" if self.operation == BLOCK else "bias"])
 
     def narrowed(self, macs: int) -> Layer:
         """The same with only so many :attr:`channels` that there are about so many multiply-adds, of a convolution.
@@ -83,28 +81,27 @@ class Layer:
         def kept(channels: int) -> int:
             return max(1, int(channels * part))
 
-        if self.operation == BLOCK:
-            *inner, project_weight, project_bias = self.weights
-            first = kept(self.channels)
-            parts = [np.ascontiguousarray(array[..., :first]) for array in inner]
-            return replace(self, weights=(*parts, project_weight[:first], project_bias))
-        weight, bias, *others = self.weights
-        if isinstance(weight, list):
-            weight = [np.ascontiguousarray(one[..., : kept(one.shape[-1])]) for one in weight]
-            channels = sum(one.shape[-1] for one in weight)
-        else:
-            channels = kept(weight.shape[-1])
-            weight = np.ascontiguousarray(weight[..., :channels])
-        shape = (*self.shape[:-1], channels) if "depthwise" in self.operation else self.shape
-        return replace(self, shape=shape, weights=(weight, bias[:channels], *others))
+        def cut(array: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(array[..., : kept(array.shape[-1])])
 
-    def arguments(self) -> tuple[np.ndarray, ...]:
-        """The arrays; the input is random."""
-        return (np.random.default_rng(0).standard_normal(self.shape, np.float32), *self.weights)
+        if self.operation == BLOCK:
+            inner = {name: cut(array) for name, array in self.weights.items() if not name.startswith("project")}
+            project = self.weights["project_weight"][: kept(self.channels)]
+            return replace(self, weights={**self.weights, **inner, "project_weight": project})
+        name = "weights" if "weights" in self.weights else "weight"
+        weight = self.weights[name]
+        weight = [cut(one) for one in weight] if isinstance(weight, list) else cut(weight)
+        channels = sum(one.shape[-1] for one in weight) if isinstance(weight, list) else weight.shape[-1]
+        shape = (*self.shape[:-1], channels) if "depthwise" in self.operation else self.shape
+        return replace(self, shape=shape, weights={name: weight, "bias": self.weights["bias"][:channels]})
+
+    def arguments(self) -> dict[str, np.ndarray | list[np.ndarray]]:
+        """The arrays, by the kernels' names for them; the input is random."""
+        return {"x": np.random.default_rng(0).standard_normal(self.shape, np.float32), **self.weights}
 
     def reference(self) -> np.ndarray:
         """What the reference computes."""
-        return registry.best(self.operation, "reference").function(*self.arguments(), **self.options)
+        return registry.best(self.operation, "reference").function(**self.arguments(), **self.options)
 
     def kernels(self) -> list[Kernel]:
         """Every compiled kernel that can compute it."""
@@ -115,12 +112,12 @@ class Layer:
     @property
     def macs(self) -> int:
         """Multiply-adds."""
-        return registry.macs(self.operation, *self.arguments(), **self.options)
+        return registry.macs(self.operation, **self.arguments(), **self.options)
 
     @property
     def bytes(self) -> int:
         """Least memory traffic."""
-        return registry.bytes_moved(self.operation, *self.arguments(), **self.options)
+        return registry.bytes_moved(self.operation, **self.arguments(), **self.options)
 
 
 @dataclass(frozen=True)
@@ -156,14 +153,14 @@ class Call:
         expected = layer.reference() if expected is None else expected
         arguments, prepare = layer.arguments(), prepare_of(kernel.function)
         if prepare:
-            ready = prepare(*arguments, **layer.options, threads=threads)
+            ready = prepare(**arguments, **layer.options, threads=threads)
             ready.run()
             packs = getattr(ready, "packs", True)
             return cls(ready.run, largest_error(ready.result(), expected), packs, getattr(ready, "between", None))
         out = np.full(expected.shape, np.nan, np.float32)
-        run = partial(kernel.function, *arguments, **layer.options, threads=threads, out=out)
+        run = partial(kernel.function, **arguments, **layer.options, threads=threads, out=out)
         between = getattr(kernel.function, "between", None)
-        kept = between(*arguments, **layer.options, threads=threads) if between else None
+        kept = between(**arguments, **layer.options, threads=threads) if between else None
         return cls(run, largest_error(run(), expected), False, kept)
 
 
@@ -180,7 +177,7 @@ def _layers(network: str, size: int) -> Iterator[Layer]:
     for step in plan.steps:
         shape = plan.shapes[step.node.inputs[0]]
         output = plan.shapes[step.node.name]
-        layer = Layer(network, step.node.name, step.kernel.operation, shape, step.weights, dict(step.options))
+        layer = Layer(network, step.node.name, step.kernel.operation, shape, step.arguments, step.options)
         case = (layer.operation, layer.variation, shape, output, str(step.options))
         if case not in seen:
             seen.add(case)
@@ -209,7 +206,11 @@ def blocks(network: str, size: int = 224) -> list[Layer]:
             "depthwise_activation": middle.attributes.get("activation", "none"),
             "project_activation": project.attributes.get("activation", "none"),
         }
-        weights = tuple(array for step in steps for array in step.weights)
+        weights = {
+            f"{prefix}{name}": array
+            for prefix, step in zip(("expand_", "", "project_"), steps, strict=True)
+            for name, array in step.arguments.items()
+        }
         found.append(Layer(network, expand.block, BLOCK, plan.shapes[expand.inputs[0]], weights, options))
     return found
 
@@ -265,8 +266,8 @@ def find_layer(operation: str, text: str) -> Layer:
     options = {"activation": "relu6"}
     if operation != "pointwise_conv2d":
         options |= {"stride": (int(stride or 1),) * 2, "padding": "symmetric"}
-    bias = random.standard_normal(outputs, np.float32)
-    return Layer("", "", operation, (1, height, width, channels), (weights, bias), options)
+    arrays = {"weights" if mixed else "weight": weights, "bias": random.standard_normal(outputs, np.float32)}
+    return Layer("", "", operation, (1, height, width, channels), arrays, options)
 
 
 def _written_block(text: str) -> Layer:
@@ -276,11 +277,17 @@ def _written_block(text: str) -> Layer:
         raise ValueError(f"a {BLOCK} is written as 3-112x112x16x96x24-s2, or as a network's block, got {text!r}")
     kernel, height, width, c_in, expanded, c_out, stride = numbers
     random = np.random.default_rng(1)
-    shapes = (c_in, expanded), (expanded,), (kernel, kernel, expanded), (expanded,), (expanded, c_out), (c_out,)
+    shapes = {
+        "expand_weight": (c_in, expanded),
+        "expand_bias": (expanded,),
+        "weight": (kernel, kernel, expanded),
+        "bias": (expanded,),
+        "project_weight": (expanded, c_out),
+        "project_bias": (c_out,),
+    }
+    weights = {name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     options = {"stride": (stride, stride), "padding": "symmetric", "residual": False}
-    layer = Layer(
-        "", "", BLOCK, (1, height, width, c_in), tuple(random.standard_normal(s, np.float32) for s in shapes), options
-    )
+    layer = Layer("", "", BLOCK, (1, height, width, c_in), weights, options)
     # As in MobileNetV2: where the result has the shape of the input, the input is added (1801.04381, figure 4d).
-    residual = registry.output_shape(BLOCK, *layer.arguments(), **options) == layer.shape
+    residual = registry.output_shape(BLOCK, **layer.arguments(), **options) == layer.shape
     return replace(layer, options={**options, "residual": residual})

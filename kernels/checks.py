@@ -13,7 +13,18 @@ from functools import lru_cache
 
 import numpy as np
 
-from npmobilenet.kernels.geometry import PaddingSpec, Pads, Pair, output_size, pair, resolve_padding
+from npmobilenet.kernels.geometry import (
+    PaddingSpec,
+    Pads,
+    Pair,
+    Tap,
+    output_size,
+    pair,
+    resize_taps,
+    resized,
+    resolve_padding,
+    transposed_size,
+)
 
 # What an operation can end with. Kernels get the position in this tuple.
 ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
@@ -37,6 +48,8 @@ class Geometry:
     pads: Pads = ((0, 0), (0, 0))
     dilation: Pair = (1, 1)
     groups: tuple[Geometry, ...] = ()
+    taps: tuple[tuple[Tap, ...], ...] = ()
+    """Of a resized image: its rows and its columns, each between two."""
 
     @property
     def start(self) -> Pair:
@@ -362,10 +375,105 @@ def add(x: np.ndarray, y: np.ndarray, *, activation: str = "none") -> Geometry:
     return Geometry(x.shape)
 
 
+def prelu(x: np.ndarray, weight: np.ndarray) -> Geometry:
+    """Check a rectifier with slopes; see :func:`npmobilenet.kernels.reference.prelu`."""
+    array("x", x)
+    array("weight", weight)
+    if weight.shape not in ((1,), x.shape[-1:], x.shape[1:]):
+        raise ValueError(f"weight must have the shape (1,), {x.shape[-1:]} or {x.shape[1:]}, got {weight.shape}")
+    return Geometry(x.shape)
+
+
+def resize2d(
+    x: np.ndarray,
+    size: Size | None = None,
+    *,
+    scale: float | Sequence[float] | None = None,
+    mode: str = "bilinear",
+    coordinates: str = "half_pixel",
+) -> Geometry:
+    """Check a change of size; see :func:`npmobilenet.kernels.reference.resize2d`."""
+    array("x", x, "N H W C")
+    n, h, w, c = x.shape
+    to = resized((h, w), size, scale)
+    rows, columns = resize_taps((h, w), to, scale, mode, coordinates)
+    return Geometry((n, *to, c), taps=(tuple(rows), tuple(columns)))
+
+
 def softmax(x: np.ndarray) -> Geometry:
     """Check a softmax; see :func:`npmobilenet.kernels.reference.softmax`."""
-    array("x", x, "N C")
+    array("x", x, "N H W C" if np.ndim(x) == 4 else "N C")
     return Geometry(x.shape)
+
+
+def global_max_pool(x: np.ndarray) -> Geometry:
+    """Check a maximum of all pixels; see :func:`npmobilenet.kernels.reference.global_max_pool`."""
+    return global_average_pool(x)
+
+
+def conv_transpose2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+) -> Geometry:
+    """Check a transposed convolution; see :func:`npmobilenet.kernels.reference.conv_transpose2d`."""
+    array("x", x, "N H W C_in")
+    array("weight", weight, "K_h K_w C_in C_out", C_in=x.shape[3])
+    _bias(bias, weight.shape[3])
+    kernel, stride = weight.shape[:2], pair(stride, "stride")
+    size = transposed_size(x.shape[1:3], kernel, stride, padding)
+    return Geometry((x.shape[0], *size, weight.shape[3]), kernel, stride, resolve_padding(padding, size, kernel))
+
+
+def broadcast_add(x: np.ndarray, y: np.ndarray) -> Geometry:
+    """Check a sum of arrays of two shapes; see :func:`npmobilenet.kernels.reference.broadcast_add`."""
+    array("x", x, "N H W C" if np.ndim(x) == 4 else "N C")
+    array("y", y, "N H W C" if np.ndim(y) == 4 else "N C", N=x.shape[0])
+    wanted = (x.shape[0], x.shape[-1]) if y.ndim < x.ndim else x.shape
+    if y.ndim > x.ndim or not all(mine in (1, length) for mine, length in zip(y.shape[1:], wanted[1:], strict=True)):
+        raise ValueError(f"y must broadcast to the shape of x, {x.shape}, got {y.shape}")
+    return Geometry(x.shape)
+
+
+multiply = broadcast_add
+
+
+def concat(xs: Sequence[np.ndarray]) -> Geometry:
+    """Check a concatenation; see :func:`npmobilenet.kernels.reference.concat`."""
+    if not isinstance(xs, (list, tuple)) or not xs:
+        raise ValueError(f"xs must be a list of at least one array, got {_describe(xs)}")
+    for number, x in enumerate(xs):
+        array(f"xs[{number}]", x, "N H W C" if np.ndim(x) == 4 else "N C")
+        if x.shape[:-1] != xs[0].shape[:-1]:
+            raise ValueError(f"xs must differ in nothing but channels, got {xs[0].shape} and {x.shape}")
+    return Geometry((*xs[0].shape[:-1], sum(x.shape[-1] for x in xs)))
+
+
+def channel_pad(x: np.ndarray, *, before: int = 0, after: int = 0) -> Geometry:
+    """Check added channels; see :func:`npmobilenet.kernels.reference.channel_pad`."""
+    array("x", x, "N H W C" if np.ndim(x) == 4 else "N C")
+    pair((before, after), "channels before and after", 0)
+    return Geometry((*x.shape[:-1], before + x.shape[-1] + after))
+
+
+def flatten(x: np.ndarray) -> Geometry:
+    """Check an image to be made a vector; see :func:`npmobilenet.kernels.reference.flatten`."""
+    array("x", x, "N H W C")
+    n, h, w, c = x.shape
+    return Geometry((n, c * h * w))
+
+
+def leaky_relu(x: np.ndarray, *, slope: float = 0.01) -> Geometry:
+    """Check a rectifier with one slope; see :func:`npmobilenet.kernels.reference.leaky_relu`."""
+    return elementwise(x)
+
+
+def elu(x: np.ndarray, *, alpha: float = 1.0) -> Geometry:
+    """Check an exponential linear unit; see :func:`npmobilenet.kernels.reference.elu`."""
+    return elementwise(x)
 
 
 def elementwise(x: np.ndarray) -> Geometry:
@@ -374,7 +482,7 @@ def elementwise(x: np.ndarray) -> Geometry:
     return Geometry(x.shape)
 
 
-relu = relu6 = hard_swish = swish = sigmoid = hard_sigmoid = elementwise
+tanh = relu = relu6 = hard_swish = swish = sigmoid = hard_sigmoid = elementwise
 
 
 def _grouped(weight: np.ndarray, window: str, c_in: int, groups: int) -> int:

@@ -83,6 +83,21 @@ def output_size(size: int, kernel: int, stride: int = 1, pads: Pair = (0, 0), di
     return (padded - extent) // stride + 1
 
 
+def transposed_size(size: Pair, kernel: Pair, stride: Pair, padding: PaddingSpec) -> Pair:
+    """Return height and width of what a transposed convolution makes: the image whose convolution has this ``size``.
+
+    Raises
+    ------
+    ValueError
+        If the padding is no number, or cuts all of it off.
+    """
+    if isinstance(padding, str):
+        raise ValueError(f"padding of a transposed convolution must be numbers, got {padding!r}")
+    pads = resolve_padding(padding, size, kernel)
+    axes = zip(size, kernel, stride, pads, strict=True)
+    return pair([(length - 1) * step + k - sum(cut) for length, k, step, cut in axes], "the image without its padding")
+
+
 def equal_partition(channels: int, groups: int) -> list[int]:
     """Cut channels into groups of one width, ``channels // groups``; the remainder goes to the first group.
 
@@ -126,3 +141,70 @@ def _check_groups(channels: int, groups: int) -> None:
 def convolution_macs(output: Pair, kernel: Pair, c_in: int, c_out: int, groups: int = 1) -> int:
     """Multiply-adds of one convolution of one image: ``P * Q * K_h * K_w * C_in * C_out / G``."""
     return output[0] * output[1] * kernel[0] * kernel[1] * (c_in // groups) * c_out
+
+
+Tap = tuple[int, int, float]  # two neighbours, and the weight of the second
+COORDINATES = ("half_pixel", "align_corners", "asymmetric")
+
+
+def resized(size: Pair, to: int | Sequence[int] | None, scale: float | Sequence[float] | None) -> Pair:
+    """Return height and width of a resized image: given, or the whole pixels of the scaled one.
+
+    Raises
+    ------
+    ValueError
+        If not just one of both is given, or nothing is left.
+    """
+    if (to is None) == (scale is None):
+        raise ValueError(f"either size or scale must be given, got size={to!r} and scale={scale!r}")
+    if scale is None:
+        return pair(to, "size")
+    factors = tuple(scale) if isinstance(scale, Sequence) else (scale, scale)
+    if len(factors) != 2 or not all(isinstance(factor, (int, float)) and 0 < factor < 1e6 for factor in factors):
+        raise ValueError(f"scale must be a positive number or a pair of them, got {scale!r}")
+    return pair([int(length * factor) for length, factor in zip(size, factors, strict=True)], "the resized image")
+
+
+def resize_taps(
+    size: Pair, to: Pair, scale: float | Sequence[float] | None, mode: str, coordinates: str
+) -> tuple[list[Tap], list[Tap]]:
+    """Return between which rows, and between which columns, those of a resized image lie.
+
+    Parameters
+    ----------
+    mode : {"bilinear", "nearest"}
+    coordinates : {"half_pixel", "align_corners", "asymmetric"}
+        Where a pixel of the result is in the image: pixels are areas (PyTorch without ``align_corners``; its
+        "nearest-exact"), the corners' centres stay corners, or the first row and column stay first (PyTorch's
+        "nearest", TensorFlow 1).
+
+    Raises
+    ------
+    ValueError
+        If one of both is unknown; the nearest pixel with ``align_corners`` has no agreed meaning.
+    """
+    if mode not in ("bilinear", "nearest"):
+        raise ValueError(f"mode must be 'bilinear' or 'nearest', got {mode!r}")
+    allowed = COORDINATES if mode == "bilinear" else ("half_pixel", "asymmetric")
+    if coordinates not in allowed:
+        raise ValueError(f"coordinates of {mode} must be one of {', '.join(allowed)}, got {coordinates!r}")
+    scales = (None, None) if scale is None else scale if isinstance(scale, Sequence) else (scale, scale)
+    return tuple(
+        [
+            _tap(position, length, out, length / out if factor is None else 1 / factor, mode, coordinates)
+            for position in range(out)
+        ]
+        for length, out, factor in zip(size, to, scales, strict=True)
+    )
+
+
+def _tap(position: int, length: int, out: int, step: float, mode: str, coordinates: str) -> Tap:
+    if coordinates == "align_corners":
+        source = position * (length - 1) / (out - 1) if out > 1 else 0.0
+    elif coordinates == "asymmetric":
+        source = position * step
+    else:
+        source = (position + 0.5) * step - (0.5 if mode == "bilinear" else 0.0)
+    source = min(max(source, 0.0), length - 1)
+    first = int(source)
+    return (first, min(first + 1, length - 1), source - first) if mode == "bilinear" else (first, first, 0.0)

@@ -344,8 +344,142 @@ def add(
     return _finish(_float64(x) + _float64(y), activation=activation, out=out)
 
 
+def prelu(x: np.ndarray, weight: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``x`` where it is positive, ``weight * x`` elsewhere: (N, ..., C) -> (N, ..., C).
+
+    A slope for each channel, He et al. 2015, arXiv 1502.01852, section 2.1; or one, (1,), for all; or one for each
+    element, of the shape of ``x`` without N.
+    """
+    checks.prelu(x, weight)
+    x = _float64(x)
+    return _finish(np.where(x > 0, x, weight * x), out=out)
+
+
+def resize2d(
+    x: np.ndarray,
+    size: Size | None = None,
+    *,
+    scale: float | Sequence[float] | None = None,
+    mode: str = "bilinear",
+    coordinates: str = "half_pixel",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """The image at another size: (N, H, W, C) -> (N, P, Q, C).
+
+    Every pixel is the mean of the four around its place in the image, weighted by how near they are, or the nearest
+    one. It has ``size`` pixels, or ``floor(H * scale)`` and ``floor(W * scale)``.
+
+    Parameters
+    ----------
+    mode, coordinates
+        As for :func:`npmobilenet.kernels.geometry.resize_taps`.
+    """
+    g = checks.resize2d(x, size, scale=scale, mode=mode, coordinates=coordinates)
+    y = _float64(x)
+    for axis, taps in enumerate(g.taps, 1):
+        first, second, weight = (np.array(values) for values in zip(*taps, strict=True))
+        near = y.take(first, axis)
+        if mode == "bilinear":
+            weight = weight.reshape(-1, *[1] * (3 - axis))
+            near = near * (1 - weight) + y.take(second, axis) * weight
+        y = near
+    return _finish(y, out=out)
+
+
+def global_max_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """Maximum of all pixels: (N, H, W, C) -> (N, C)."""
+    checks.global_max_pool(x)
+    return _finish(_float64(x).max(axis=(1, 2)), out=out)
+
+
+def conv_transpose2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Transposed convolution: (N, H, W, C_in) * (K_h, K_w, C_in, C_out) -> (N, P, Q, C_out).
+
+    Every pixel, times the weights, is added to the window where it stands, ``stride`` apart from its neighbours';
+    ``padding`` is cut off. The gradient of :func:`conv2d` with these numbers: Dumoulin and Visin 2016, arXiv
+    1603.07285, chapter 4.
+    """
+    g = checks.conv_transpose2d(x, weight, bias, stride=stride, padding=padding)
+    (top, bottom), (left, right) = g.pads
+    n, p, q, c_out = g.shape
+    x, weight, y = _float64(x), _float64(weight), np.zeros((n, top + p + bottom, left + q + right, c_out))
+    for i, j in np.ndindex(g.kernel):
+        rows, columns = (
+            slice(at, at + (count - 1) * step + 1, step)
+            for at, count, step in zip((i, j), x.shape[1:3], g.stride, strict=True)
+        )
+        y[:, rows, columns] += x @ weight[i, j]
+    return _finish(y[:, top : top + p, left : left + q], bias, out=out)
+
+
+def broadcast_add(x: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """Sum in which ``y`` has length 1 along some axes of ``x``, or no pixels: (N, H, W, C) + (N, C) -> (N, H, W, C)."""
+    checks.broadcast_add(x, y)
+    return _finish(_float64(x) + _stretched(y, x), out=out)
+
+
+def multiply(x: np.ndarray, y: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """Product in which ``y`` is as in :func:`broadcast_add`: (N, H, W, C) * (N, C) -> (N, H, W, C)."""
+    checks.multiply(x, y)
+    return _finish(_float64(x) * _stretched(y, x), out=out)
+
+
+def _stretched(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return _float64(y[:, None, None] if y.ndim < x.ndim else y)
+
+
+def concat(xs: Sequence[np.ndarray], *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """The channels of several arrays one after the other: list of (N, ..., C_i) -> (N, ..., C)."""
+    checks.concat(xs)
+    return _finish(np.concatenate(xs, axis=-1), out=out)
+
+
+def channel_pad(
+    x: np.ndarray, *, before: int = 0, after: int = 0, out: np.ndarray | None = None, threads: int = 1
+) -> np.ndarray:
+    """Channels of zeros before and after the others: (N, ..., C) -> (N, ..., before + C + after)."""
+    checks.channel_pad(x, before=before, after=after)
+    return _finish(np.pad(x, (*[(0, 0)] * (x.ndim - 1), (before, after))), out=out)
+
+
+def flatten(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """The image as a vector, channel after channel as in PyTorch: (N, H, W, C) -> (N, C * H * W)."""
+    g = checks.flatten(x)
+    return _finish(np.moveaxis(x, 3, 1).reshape(g.shape), out=out)
+
+
+def leaky_relu(x: np.ndarray, *, slope: float = 0.01, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``x`` where it is positive, ``slope * x`` elsewhere, any shape."""
+    checks.leaky_relu(x, slope=slope)
+    x = _float64(x)
+    return _finish(np.where(x > 0, x, slope * x), out=out)
+
+
+def elu(x: np.ndarray, *, alpha: float = 1.0, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """``x`` where it is positive, ``alpha * (exp(x) - 1)`` elsewhere, any shape: Clevert et al., arXiv 1511.07289."""
+    checks.elu(x, alpha=alpha)
+    x = _float64(x)
+    return _finish(np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))), out=out)
+
+
+def tanh(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """Hyperbolic tangent, any shape."""
+    checks.tanh(x)
+    return _finish(np.tanh(_float64(x)), out=out)
+
+
 def softmax(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
-    """``exp(x) / sum of exp(x)`` over the last axis: (N, C) -> (N, C)."""
+    """``exp(x) / sum of exp(x)`` over the last axis: (N, ..., C) -> (N, ..., C)."""
     checks.softmax(x)
     x = _float64(x)
     y = np.exp(x - x.max(axis=-1, keepdims=True))

@@ -124,6 +124,18 @@ OPERATIONS = (
     "max_pool2d",
     "average_pool2d",
     "add",
+    "prelu",
+    "resize2d",
+    "conv_transpose2d",
+    "global_max_pool",
+    "broadcast_add",
+    "multiply",
+    "concat",
+    "channel_pad",
+    "flatten",
+    "leaky_relu",
+    "elu",
+    "tanh",
     "softmax",
     "relu",
     "relu6",
@@ -143,11 +155,24 @@ KERNELS: list[Kernel] = [
     _row("linear", "plain", "njit", "plain.linear"),
     _row("squeeze_excite", "plain", "njit", "plain.squeeze_excite"),
     _row("inverted_residual", "plain", "njit", "plain.inverted_residual"),
+    _row("batch_norm", "plain", "njit", "plain.batch_norm"),
     _row("softmax", "plain", "njit", "plain.linear"),
     _row("global_average_pool", "plain", "njit", "plain.pooling"),
     _row("max_pool2d", "plain", "njit", "plain.pooling"),
     _row("average_pool2d", "plain", "njit", "plain.pooling"),
     _row("add", "plain", "njit", "plain.activation"),
+    _row("prelu", "plain", "njit", "plain.prelu"),
+    _row("resize2d", "plain", "njit", "plain.resize2d"),
+    _row("conv_transpose2d", "plain", "njit", "plain.conv_transpose"),
+    _row("global_max_pool", "plain", "njit", "plain.pooling"),
+    _row("broadcast_add", "plain", "njit", "plain.broadcast"),
+    _row("multiply", "plain", "njit", "plain.broadcast"),
+    _row("concat", "plain", "njit", "plain.channels"),
+    _row("channel_pad", "plain", "njit", "plain.channels"),
+    _row("flatten", "plain", "njit", "plain.channels"),
+    _row("leaky_relu", "plain", "njit", "plain.elementwise"),
+    _row("elu", "plain", "njit", "plain.elementwise"),
+    _row("tanh", "plain", "njit", "plain.elementwise"),
     _row("relu", "plain", "njit", "plain.activation"),
     _row("relu6", "plain", "njit", "plain.activation"),
     _row("hard_swish", "plain", "njit", "plain.activation"),
@@ -246,6 +271,8 @@ def macs(operation: str, *arguments: Any, **geometry: Any) -> int:
     if operation in ("depthwise_conv2d", "mixed_depthwise_conv2d"):
         weights = bound["weights"] if "weights" in bound else [bound["weight"]]
         return prod(shape[:3]) * sum(weight.size for weight in weights)
+    if operation == "conv_transpose2d":
+        return prod(bound["x"].shape[:3]) * bound["weight"].size
     if operation == "squeeze_excite":
         return shape[0] * (bound["reduce_weight"].size + bound["expand_weight"].size)
     if operation == "inverted_residual":
@@ -266,22 +293,17 @@ def bytes_moved(operation: str, *arguments: Any, **geometry: Any) -> int:
     return 4 * values
 
 
-_ARRAYS = {
-    *("x", "y", "residual", "weight", "weights", "bias", "mean", "variance"),
-    *("reduce_weight", "reduce_bias", "expand_weight", "expand_bias", "project_weight", "project_bias"),
-}
-
-
 def _bind(operation: str, arguments: tuple, geometry: dict[str, Any]) -> dict[str, Any]:
     """Name the arguments, and put an array that takes no memory in the place of each shape."""
 
     def stand_in(shape: Any) -> np.ndarray:
         return shape if isinstance(shape, np.ndarray) else np.broadcast_to(np.float32(0), shape)
 
-    bound = inspect.signature(getattr(checks, operation)).bind(*arguments, **geometry).arguments
-    for name in _ARRAYS & bound.keys():
-        if name == "weights":
-            bound[name] = [stand_in(weight) for weight in bound[name]]
-        elif not isinstance(bound[name], (bool, type(None))):  # the residual of a block is said by a flag
-            bound[name] = stand_in(bound[name])
+    signature = inspect.signature(getattr(checks, operation))
+    bound = signature.bind(*arguments, **geometry).arguments
+    for name in bound:
+        annotation = signature.parameters[name].annotation  # a text
+        if bound[name] is not None and "np.ndarray" in annotation:
+            several = annotation.startswith("Sequence")
+            bound[name] = [stand_in(one) for one in bound[name]] if several else stand_in(bound[name])
     return bound

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.checkpoints import export_weights
-    from npmobilenet.errors import AssumptionWarning
+    from npmobilenet.errors import AssumptionWarning, FallbackWarning
     from npmobilenet.image import Preprocessing
     from npmobilenet.model import Model, Prediction, load
 
 __all__ = [
     "ARCHITECTURES",
     "AssumptionWarning",
+    "FallbackWarning",
     "Model",
     "Prediction",
     "Preprocessing",
@@ -32,6 +33,7 @@ if not (_here / "kernels").is_dir():
 _MODULES = {
     "ARCHITECTURES": "architectures",
     "AssumptionWarning": "errors",
+    "FallbackWarning": "errors",
     "Model": "model",
     "Prediction": "model",
     "Preprocessing": "image",

@@ -23,6 +23,8 @@ class LayerCount:
     name: str
     block: str
     operation: str
+    text: str
+    """What a table says of it: its windows, or what else tells it from others."""
     kernels: tuple[Pair, ...]
     """One of a convolution, several of a mixed one."""
     dilations: tuple[Pair, ...]
@@ -98,6 +100,7 @@ def _count_layer(node: Node, shapes: dict[str, Shape]) -> LayerCount:
         node.name,
         node.block,
         node.operation,
+        node.kind.text(node),
         tuple(kernel for kernel, _ in node.windows),
         tuple(dilation for _, dilation in node.windows),
         node.attributes.get("stride"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from npmobilenet.cuda.arrays import DeviceArray
     from npmobilenet.cuda.plan import CudaPlan, CudaProgram
 
+Outputs = str | tuple[str, ...] | None
 DTYPES = ("float32", "float16")  # in which weights and activations are stored
 PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its arena, is kept for the next call
 
@@ -75,11 +76,16 @@ class Engine:
         with MAKING:  # imports the compilers
             self.program, self.fallback = _program(graph, weights, backend, dtype)
         self.backend = "plain" if self.fallback else "blocked" if backend == "auto" else backend
-        self._plans: OrderedDict[tuple[Pair, str | None, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
+        graph = self.program.graph
+        main = graph.up_to(graph.main_output)
+        self._main = None if len(main.nodes) == len(graph.nodes) else graph.main_output  # of no output: all nodes
+        self._plans: OrderedDict[tuple[Pair, Outputs, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
         give_lock(self)
 
-    def plan(self, size: Pair, output: str | None = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
+    def plan(self, size: Pair, output: Outputs = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
         """Return the plan for images of ``(H, W)``, made when it is first asked for.
+
+        ``output`` is as for :meth:`run`; several names make one plan for all of them where the backend can.
 
         ``parallel`` is the number of threads that compute an image; on a GPU the number of images.
         """
@@ -113,23 +119,71 @@ class Engine:
         float32 array (N, C, P, Q) or (N, C)
             On the device if ``x`` is, and then of the dtype in which the network is stored.
         """
-        size = tuple(x.shape[2:])
+        size, output = tuple(x.shape[2:]), output or self._main
         if self.on_device:
             return self._run_on_device(x, size, output)
-        rounds = len(x) // threads * threads if threads > 1 else 0  # in which each thread has an image of its own
-        alone = self.plan(size, output, 1) if rounds else None
-        together = self.plan(size, output, threads) if rounds < len(x) or not rounds else None
+        alone, together, rounds = self._plans_for(len(x), size, output, threads)
         result = np.empty((len(x), *(alone or together).output_shape), np.float32)
 
         def compute(index: int) -> None:
             result[index] = (alone if index < rounds else together).run(x[index])
 
-        if rounds:
-            share(compute, rounds, threads)
-        for index in range(rounds, len(x)):
-            compute(index)
+        self._each(compute, len(x), rounds, threads)
         self._let_go(alone, together)
         return result
+
+    def outputs(
+        self, x: np.ndarray | DeviceArray, names: Sequence[str], threads: int = 1
+    ) -> dict[str, np.ndarray | DeviceArray]:
+        """Compute several outputs of a batch.
+
+        The plain and the reference kernels compute every node once. A plan of the blocked or of the CUDA kernels gives
+        one output: the network runs once for each of them, up to there, with the same bits.
+
+        Parameters
+        ----------
+        x, threads
+            As for :meth:`run`.
+        names : sequence of str
+            Each as the ``output`` of :meth:`run`.
+
+        Returns
+        -------
+        dict of str to array, in the order of the names
+        """
+        nodes = {name: self.program.graph.node_of(name) for name in names}  # an unknown one before all work
+        if len(nodes) < 2 or not isinstance(self.program, Program):
+            return {name: self.run(x, threads, name) for name in nodes}
+        alone, together, rounds = self._plans_for(len(x), tuple(x.shape[2:]), tuple(nodes), threads)
+        results = [np.empty((len(x), *shape), np.float32) for shape in (alone or together).output_shapes]
+
+        def compute(index: int) -> None:
+            found = (alone if index < rounds else together).run_all(x[index])
+            for result, one in zip(results, found, strict=True):
+                result[index] = one
+
+        self._each(compute, len(x), rounds, threads)
+        self._let_go(alone, together)
+        return dict(zip(nodes, results, strict=True))
+
+    def _plans_for(
+        self, images: int, size: Pair, output: Outputs, threads: int
+    ) -> tuple[Plan | BlockedPlan | None, Plan | BlockedPlan | None, int]:
+        """The plan for images that a thread computes alone, that for all threads, and how many images are the former's.
+
+        Those make rounds in which each thread has an image of its own.
+        """
+        rounds = images // threads * threads if threads > 1 else 0
+        alone = self.plan(size, output, 1) if rounds else None
+        together = self.plan(size, output, threads) if rounds < images or not rounds else None
+        return alone, together, rounds
+
+    @staticmethod
+    def _each(compute: Callable[[int], None], images: int, rounds: int, threads: int) -> None:
+        if rounds:
+            share(compute, rounds, threads)
+        for index in range(rounds, images):
+            compute(index)
 
     def _let_go(self, *used: Plan | BlockedPlan | CudaPlan | None) -> None:
         """Keep no more working memory than is allowed, after a call that used these plans."""

@@ -29,5 +29,13 @@ class AssumptionWarning(UserWarning):
     """
 
 
+class FallbackWarning(UserWarning):
+    """A network holds an operation that the fastest kernels do not know, and is computed by slower ones.
+
+    `npmobilenet.load` warns once, in one line that says which; `Model.backend` is what computes it then. To silence it:
+    ``warnings.simplefilter("ignore", npmobilenet.FallbackWarning)``, or ask for the backend "plain".
+    """
+
+
 class MissingDependencyError(NpmobilenetError, ImportError):
     """An optional library is needed for what was asked; the text says which extra installs it."""

@@ -1,25 +1,26 @@
-"""A network as a list of operations: names, shapes, parameters, multiply-adds. No kernels, no weights.
+"""A network as a list of operations: names, shapes, parameters, outputs. No kernels, no weights.
 
-Shapes are those of one image: ``(C, H, W)``, or ``(C,)`` after the global pooling. Parameter shapes are
-PyTorch's: ``(C_out, C_in / G, K_h, K_w)`` for a convolution, ``(C_out, C_in)`` for a linear layer. A convolution
-that its source computes in several parts (a mixed one, a pointwise one with groups) has a weight for each:
-``"0.weight"``, ``"1.weight"``, ...
+What each operation is stands in `operations`. Shapes are those of one image: ``(C, H, W)``, or ``(C,)`` after the
+global pooling. Parameter shapes are PyTorch's: ``(C_out, C_in / G, K_h, K_w)`` for a convolution, ``(C_out, C_in)`` for
+a linear layer. A convolution that its source computes in several parts (a mixed one, a pointwise one with groups) has a
+weight for each: ``"0.weight"``, ``"1.weight"``, ...
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from math import prod
 from typing import Any
 
-from npmobilenet.kernels.geometry import Pair, output_size, resolve_padding
+from npmobilenet import operations
+from npmobilenet.kernels.geometry import Pair
+from npmobilenet.operations import REQUIRED, Convolution, Operation, Shape, Windows
+from npmobilenet.text import listed, printable
 
-Shape = tuple[int, ...]
-
-CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d")  # of one window
-WINDOWED = (*CONVOLUTIONS, "mixed_depthwise_conv2d")
-OPERATIONS = (*WINDOWED, "batch_norm", "activation", "add", "squeeze_excite", "global_average_pool", "linear")
+WINDOWED = tuple(name for name, kind in operations.OPERATIONS.items() if isinstance(kind, Convolution))
+INPUT = "input"  # the image
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Node:
     name : str
         Unique; the parameters are called ``name.parameter``, so ``block2.expand.weight``.
     operation : str
-        One of :data:`OPERATIONS`.
+        One of `operations.OPERATIONS`.
     inputs : tuple of str
         Names of the nodes it reads; ``"input"`` is the image. A fused residual is the second input.
     block : str
@@ -39,11 +40,8 @@ class Node:
     parameters : mapping of str to shape
         Local parameter names and their shapes.
     attributes : mapping
-        ``channels`` (out), and for convolutions ``kernel``, ``stride``, ``dilation``, ``groups``,
-        ``padding``; a mixed one has ``kernels``, ``dilations`` and ``partition`` (channels), one per part, in
-        place of ``kernel`` and ``dilation``; ``reduced`` (channels), ``activation`` and ``gate`` of a
-        squeeze-and-excitation; ``function`` of an activation; ``eps`` of a batch norm; after fusion
-        (`passes.fuse`) ``norm`` (the folded batch norm), ``activation`` and ``residual``.
+        The operation's class says which; after fusion (`passes.fuse`) also ``norm`` (the folded batch norm),
+        ``activation`` and ``residual``.
     """
 
     name: str
@@ -54,7 +52,17 @@ class Node:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, attribute: str) -> Any:
-        return self.attributes[attribute]
+        value = self.attributes.get(attribute, REQUIRED)
+        if value is REQUIRED:
+            value = self.kind.attributes.get(attribute, REQUIRED)
+        if value is REQUIRED:
+            raise KeyError(attribute)
+        return value
+
+    @property
+    def kind(self) -> Operation:
+        """What its operation is."""
+        return operations.get(self.operation)
 
     def with_attributes(self, **attributes: Any) -> Node:
         """Return a copy with these attributes added or replaced."""
@@ -68,70 +76,80 @@ class Node:
         return {**own, **norm.tensors} if norm else own
 
     @property
-    def windows(self) -> tuple[tuple[Pair, Pair], ...]:
-        """Kernel size and dilation of a convolution: one window, or one for each part of a mixed one."""
-        if self.operation in CONVOLUTIONS:
-            return ((self["kernel"], self["dilation"]),)
-        if self.operation in WINDOWED:
-            return tuple(zip(self["kernels"], self["dilations"], strict=True))
-        return ()
-
-    @property
-    def weight_shapes(self) -> tuple[Shape, ...]:
-        """Of the convolution's or linear layer's kernels, or of both of a squeeze-and-excitation."""
-        if self.operation == "batch_norm":
-            return ()
-        return tuple(shape for name, shape in self.parameters.items() if name.endswith("weight"))
+    def windows(self) -> Windows:
+        """Kernel size and dilation of what slides over the image: one window, or one for each part of a mixed one."""
+        return self.kind.windows(self)
 
     def output_shape(self, shapes: Mapping[str, Shape]) -> Shape:
-        """Return the output shape, given the shapes of the inputs by name."""
-        first = shapes[self.inputs[0]]
-        if self.operation in WINDOWED:
-            sizes = [self._window_positions(first[1:], *window) for window in self.windows]
-            if len(set(sizes)) > 1:
-                kernels = ", ".join(f"{kernel[0]}x{kernel[1]}" for kernel, _ in self.windows)
-                raise ValueError(f"kernels {kernels} give images of different sizes with padding {self['padding']!r}")
-            return (self["channels"], *sizes[0])
-        if self.operation == "global_average_pool":
-            return first[:1]
-        if self.operation == "linear":
-            return (self["channels"],)
-        return first
+        """Return the output shape, given the shapes of the inputs by name.
 
-    def _window_positions(self, size: Pair, kernel: Pair, dilation: Pair) -> Pair:
-        pads = resolve_padding(self["padding"], size, kernel, self["stride"], dilation)
-        window = zip(size, kernel, self["stride"], pads, dilation, strict=True)
-        return tuple(output_size(*axis) for axis in window)
+        Raises
+        ------
+        ValueError
+            If they do not fit the operation, or its parameters.
+        """
+        inputs = [shapes[name] for name in self.inputs]
+        output = self.kind.output_shape(self, *inputs)
+        expected = self.kind.parameter_shapes(inputs[0][0], self.attributes, optional=True)
+        for name, shape in self.parameters.items():
+            if shape != expected.get(name):
+                raise ValueError(f"its {name} has shape {shape}, expected {expected.get(name)}")
+        return output
 
     def macs(self, output: Shape) -> int:
         """Multiply-adds for an output of this shape; only convolutions and linear layers have any."""
-        positions = prod(output[1:]) if self.operation in WINDOWED else 1
-        return positions * self.weight_count
+        return self.kind.macs(self, output)
 
     @property
     def parameter_count(self) -> int:
         """Learned values: weights, biases, batch norm's scale and shift (not its running statistics)."""
-        return sum(prod(shape) for name, shape in self.tensors.items() if ".running_" not in name)
+        norm = self.attributes.get("norm")
+        own = (prod(shape) for name, shape in self.parameters.items() if self.kind.parameter(name).learned)
+        return sum(own) + (norm.parameter_count if norm else 0)
 
     @property
     def weight_count(self) -> int:
         """Values of convolution and linear kernels alone: what TensorFlow's tables call parameters."""
-        return sum(map(prod, self.weight_shapes))
+        return sum(prod(shape) for name, shape in self.parameters.items() if self.kind.parameter(name).multiplied)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order of execution; the last one is the output.
+    """Nodes in the order of execution, each of which reads nodes before it.
 
     Attributes
     ----------
     nodes : tuple of Node
     in_channels : int
-        Channels of the image.
+        Channels of the image, ``"input"``.
+    outputs : mapping of str to str
+        The names of the outputs, and which node each one is. If empty, the last node is the only output, called
+        ``"logits"`` if it is the classifier, else by the name of its block.
+    merged : mapping of str to str
+        Nodes that are no more, because another one computes them at its end (`passes.fuse`), and which that is.
+
+    Raises
+    ------
+    ValueError
+        If two nodes have one name, a node reads what is not before it, or an output is no node.
     """
 
     nodes: tuple[Node, ...]
     in_channels: int = 3
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    merged: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {INPUT}
+        for node in self.nodes:
+            unknown = [name for name in node.inputs if name not in known]
+            if unknown or node.name in known:
+                what = f"reads {unknown[0]!r}, which is no node before it" if unknown else "is there twice"
+                raise ValueError(f"the node {node.name!r} {what}")
+            known.add(node.name)
+        for name, node in self.outputs.items():
+            if node == INPUT or node not in known:
+                raise ValueError(f"the output {name!r} is the node {node!r}, which is not there")
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
@@ -155,6 +173,41 @@ class Graph:
         """Every parameter's full name and shape."""
         return {name: shape for node in self.nodes for name, shape in node.tensors.items()}
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, in order."""
+        return tuple(self.output_nodes)
+
+    @property
+    def output_nodes(self) -> dict[str, str]:
+        """The outputs by their names, and which node each one is."""
+        last = self.nodes[-1]
+        return dict(self.outputs) or {"logits" if last.block == "classifier" else last.block: last.name}
+
+    @property
+    def main_output(self) -> str:
+        """``"logits"`` of a classifier, else the first output."""
+        return "logits" if "classifier" in self.blocks or "logits" in self.outputs else self.output_names[0]
+
+    def node_of(self, output: str) -> str:
+        """Return which node an output is: a named one of the graph, ``"logits"``, the last node of a block, or a node.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing of that name; the message lists the nearest names.
+        """
+        blocks = {block: nodes[-1].name for block, nodes in self.blocks.items()}
+        known = {node.name: node.name for node in self.nodes} | dict(self.merged) | blocks
+        known |= {"logits": blocks["classifier"]} if "classifier" in blocks else {}
+        known |= self.output_nodes
+        if output in known:
+            return known[output]
+        there = ", ".join(listed(list(dict.fromkeys([*blocks, *self.output_nodes])), 50))
+        nearest = ", ".join(listed(get_close_matches(str(output), known, 3)))
+        near = f"; the nearest: {nearest}" if nearest else ""
+        raise ValueError(f"no block {printable(output)!r}; there are: {there}, and the layers inside{near}")
+
     def shapes(self, size: Pair) -> dict[str, Shape]:
         """Return the shape of every tensor by the name of the node that makes it, for an image of ``(H, W)``.
 
@@ -163,7 +216,7 @@ class Graph:
         ValueError
             If the image is too small for some window.
         """
-        shapes: dict[str, Shape] = {"input": (self.in_channels, *size)}
+        shapes: dict[str, Shape] = {INPUT: (self.in_channels, *size)}
         for node in self.nodes:
             try:
                 shapes[node.name] = node.output_shape(shapes)
@@ -171,19 +224,13 @@ class Graph:
                 raise ValueError(f"an input of {size[0]}x{size[1]} does not fit {node.name}: {error}") from None
         return shapes
 
-    def up_to(self, name: str) -> Graph:
-        """Return the part that computes a block's or a node's output.
-
-        Raises
-        ------
-        ValueError
-            If there is neither a block nor a node of that name; the message lists the blocks.
-        """
-        wanted = self.blocks[name][-1].name if name in self.blocks else name
-        if wanted not in {node.name for node in self.nodes}:
-            raise ValueError(f"no block {name!r}; there are: {', '.join(self.blocks)}")
-        needed = {wanted}
+    def up_to(self, *outputs: str) -> Graph:
+        """Return the part that computes certain outputs, which are then its own: see :meth:`node_of`."""
+        wanted = {output: self.node_of(output) for output in outputs}
+        needed = set(wanted.values())
         for node in reversed(self.nodes):
             if node.name in needed:
                 needed.update(node.inputs)
-        return replace(self, nodes=tuple(node for node in self.nodes if node.name in needed))
+        nodes = tuple(node for node in self.nodes if node.name in needed)
+        merged = {name: node for name, node in self.merged.items() if node in needed}
+        return replace(self, nodes=nodes, outputs=wanted, merged=merged)

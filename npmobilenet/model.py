@@ -18,8 +18,8 @@ from npmobilenet.checkpoints.settle import settle
 from npmobilenet.counts import Counts, count
 from npmobilenet.dlpack import host_array
 from npmobilenet.engine import Engine
-from npmobilenet.errors import AssumptionWarning, CheckpointError
-from npmobilenet.graph import Graph
+from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
+from npmobilenet.graph import INPUT, Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
@@ -131,6 +131,8 @@ def load(
     -----
     AssumptionWarning
         Of what the file does not tell though networks differ in it, and of tensors left out; once for each.
+    FallbackWarning
+        If the network holds an operation that the fastest kernels do not know, so that plain ones compute it.
     """
     checked_backend(backend)
     if architecture is not None:
@@ -202,6 +204,8 @@ class Model:
         The network's table, as its weights' publisher builds it.
     provenance : Provenance
         What was decided when the weights were loaded: name to (value, reason).
+    backend : str
+        What computes it: of "auto" the one that it has come to, "blocked" or "plain".
     dtype : str
     threads : int
         Default number of threads.
@@ -244,6 +248,17 @@ class Model:
         self.provenance = Provenance() if provenance is None else provenance
         self._weights = dict(weights)
         self._engine = Engine(graph, self._weights, backend, dtype, keep_bytes)
+        if self._engine.fallback:
+            warnings.warn(
+                f"plain loops compute this network (backend {self.backend!r}), several times slower than the fastest "
+                f"kernels, which cannot: {self._engine.fallback}",
+                FallbackWarning,
+                stacklevel=3,
+            )
+
+    @property
+    def backend(self) -> str:
+        return self._engine.backend
 
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
@@ -260,11 +275,6 @@ class Model:
         self.__dict__.update(state)
         self._cpus = 1  # of this machine: looked at when more threads are asked for
         self._engine = Engine(self.graph, self._weights, self._asked, self.dtype, self.keep_bytes)
-
-    @property
-    def backend(self) -> str:
-        """What computes: "blocked" or "plain" if it was to be "auto"."""
-        return self._engine.backend
 
     @property
     def blocks(self) -> list[str]:
@@ -296,6 +306,65 @@ class Model:
         """
         self._require_classifier()
         return self._run(x, None, threads)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the network's outputs, as :meth:`run` gives them: ``("logits",)`` of a classifier."""
+        return self.graph.output_names
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray | Any], *, threads: int | None = None
+    ) -> dict[str, np.ndarray | DeviceArray]:
+        """Compute all outputs of the network, whichever it has.
+
+        Parameters
+        ----------
+        inputs : mapping
+            ``{"input": x}``, as for a call.
+        threads : int, optional
+
+        Returns
+        -------
+        dict of str to float32 array
+            By :attr:`output_names`, in that order.
+
+        Raises
+        ------
+        ValueError
+            If there is another input, or the array is not of that kind.
+        """
+        if set(inputs) != {INPUT}:
+            given = ", ".join(map(quote, inputs)) or "none"
+            raise ValueError(f"the network has one input, {INPUT!r}, got {given}")
+        return self._run(inputs[INPUT], self.output_names, threads)
+
+    def outputs(
+        self, x: np.ndarray | Any, names: Sequence[str], *, threads: int | None = None
+    ) -> dict[str, np.ndarray | DeviceArray]:
+        """Compute several outputs: of the network, of blocks, or of layers.
+
+        Parameters
+        ----------
+        x : float array (N, 3, H, W)
+            As for a call.
+        names : sequence of str
+            Such as ``["block3", "block13.expand", "logits"]``: each one of :attr:`output_names`, or as for
+            :meth:`features`.
+        threads : int, optional
+
+        Returns
+        -------
+        dict of str to float32 array (N, C, P, Q) or (N, C)
+            In the order of the names. Where and of which type: as for a call.
+
+        Raises
+        ------
+        ValueError
+            If the array is not of that kind or there is no such output; the message lists the nearest.
+        """
+        if isinstance(names, str):
+            raise ValueError(f"names must be a list, such as [{quote(names)}], got {quote(names)}")
+        return self._run(x, tuple(names), threads)
 
     def features(
         self, x: np.ndarray | Any, block: str = "pool", *, threads: int | None = None
@@ -330,9 +399,12 @@ class Model:
                 "would read"
             )
 
-    def _run(self, x: np.ndarray | Any, output: str | None, threads: int | None) -> np.ndarray | DeviceArray:
-        x = _checked_input(x, self.graph.in_channels, self.backend)
-        return self._engine.run(x, self._thread_count(self.threads if threads is None else threads), output)
+    def _run(self, x: np.ndarray | Any, output: str | tuple[str, ...] | None, threads: int | None) -> Any:
+        x = _checked_input(x, self.graph.in_channels, self._asked)
+        threads = self._thread_count(self.threads if threads is None else threads)
+        if isinstance(output, tuple):
+            return self._engine.outputs(x, output, threads)
+        return self._engine.run(x, threads, output)
 
     def _thread_count(self, threads: int) -> int:
         """As many as were asked for, but no more than there are CPUs: others would only get in each other's way."""

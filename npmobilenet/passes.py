@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npmobilenet.graph import WINDOWED, Graph, Node
+from npmobilenet.graph import INPUT, Graph, Node
 
 
 def fuse(graph: Graph) -> Graph:
@@ -20,38 +20,38 @@ def fuse(graph: Graph) -> Graph:
 
     A convolution gains the attributes ``norm`` (the batch norm node), ``activation`` (its name) and
     ``residual`` (true if its second input is added to its result, after the activation); a linear layer only
-    ``activation``.
+    ``activation``. What is an output of the graph stays one.
     """
-    readers = Counter(name for node in graph for name in node.inputs)
+    readers = Counter([*(name for node in graph for name in node.inputs), *graph.output_nodes.values()])
     nodes: dict[str, Node] = {}  # the fused graph so far, in order of execution
-    gives = {"input": "input"}  # which of its nodes gives the output of an original node
+    gives = {INPUT: INPUT}  # which of its nodes gives the output of an original node
+    merged: dict[str, str] = {}  # which original node is the last that a node took in
     for node in graph:
         inputs = tuple(gives[name] for name in node.inputs)
         into = nodes.get(inputs[0])
         if into and readers[node.inputs[0]] == 1 and _may_take(into, node) and _ready(nodes, into, inputs[1:]):
             nodes[into.name] = _merged(into, node, inputs)
-            gives[node.name] = into.name
+            gives[node.name], merged[into.name] = into.name, node.name
         else:
             nodes[node.name] = replace(node, inputs=inputs)
             gives[node.name] = node.name
-    return replace(graph, nodes=tuple(nodes.values()))
+    outputs = {output: gives[name] for output, name in graph.output_nodes.items()}
+    last = {original: name for name, original in merged.items()}
+    return replace(graph, nodes=tuple(nodes.values()), outputs=outputs, merged={**graph.merged, **last})
+
+
+_ENDS = {"batch_norm": "norm", "activation": "activation", "add": "residual"}
 
 
 def _may_take(into: Node, node: Node) -> bool:
-    """A convolution does, in this order: multiply-adds, batch norm, activation, residual add; each once."""
-    done = into.attributes
-    if into.operation not in (*WINDOWED, "linear") or done.get("residual"):
-        return False
-    if node.operation == "batch_norm":
-        return into.operation in WINDOWED and "norm" not in done and "activation" not in done
-    if node.operation == "activation":
-        return "activation" not in done
-    return node.operation == "add" and into.operation == "pointwise_conv2d"
+    """Each end of a layer once, in the order that its operation has."""
+    ends, end = into.kind.ends, _ENDS.get(node.operation)
+    return end in ends and not any(later in into.attributes for later in ends[ends.index(end) :])
 
 
 def _ready(nodes: Mapping[str, Node], into: Node, others: tuple[str, ...]) -> bool:
     """Whether the other inputs are computed before ``into`` is."""
-    before = ["input", *nodes]
+    before = [INPUT, *nodes]
     return all(before.index(name) < before.index(into.name) for name in others)
 
 
@@ -95,3 +95,15 @@ def folded_parameters(
     if node.operation == "mixed_depthwise_conv2d":
         return parts, bias
     return parts[0] if len(parts) == 1 else np.concatenate(parts), bias
+
+
+def kernel_arguments(node: Node, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | list[np.ndarray]]:
+    """Return a node's parameters as kernels take them, by the names and in the axes that these have; a norm folded in.
+
+    A list has an array for each part of a mixed convolution.
+    """
+    if node.kind.ends:
+        arrays = dict(zip(("weight", "bias"), folded_parameters(node, weights), strict=True))
+    else:
+        arrays = {name: weights[f"{node.name}.{name}"] for name in node.parameters}
+    return node.kind.arguments(arrays)

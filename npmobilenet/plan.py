@@ -16,42 +16,44 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.graph import INPUT, Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.registry import Kernel
-from npmobilenet.passes import folded_parameters, fuse
+from npmobilenet.passes import fuse, kernel_arguments
 
 ARENA_ALIGNMENT = 16  # values: a cache line of float32, so that no tensor shares one with its neighbour
 
-# PyTorch's weight axes to the kernels' (see kernels/reference.py).
-_WEIGHT_LAYOUT = {
-    "conv2d": lambda weight: weight.transpose(2, 3, 1, 0),
-    "depthwise_conv2d": lambda weight: weight[:, 0].transpose(1, 2, 0),
-    "mixed_depthwise_conv2d": lambda parts: [part[:, 0].transpose(1, 2, 0) for part in parts],
-    "pointwise_conv2d": lambda weight: weight[:, :, 0, 0].T,
-    "linear": lambda weight: weight.T,
-}
-
-# What a kernel takes as a keyword, under the name of the node's attribute.
-_OPTIONS = {
-    "conv2d": ("stride", "padding", "dilation", "groups"),
-    "depthwise_conv2d": ("stride", "padding", "dilation"),
-    "mixed_depthwise_conv2d": ("stride", "padding"),
-    "pointwise_conv2d": ("groups",),
-    "squeeze_excite": ("gate",),
-}
-
 
 @dataclass(frozen=True)
-class Operation:
-    """One fused node with the kernel chosen for it and its packed weights; independent of the image size."""
+class Step:
+    """One fused node with the kernel chosen for it; independent of the image size.
+
+    Attributes
+    ----------
+    node : Node
+    kernel : Kernel
+    arguments : mapping of str to array or list of them
+        Its parameters, by the kernel's names for them.
+    options : mapping
+        What the kernel takes beside arrays.
+    """
 
     node: Node
     kernel: Kernel
-    weights: tuple[np.ndarray | list[np.ndarray], ...]
+    arguments: Mapping[str, np.ndarray | list[np.ndarray]]
     options: Mapping[str, Any]
+
+    def run(self, tensors: Mapping[str, np.ndarray], threads: int) -> None:
+        """Compute it, from tensors to a tensor."""
+        self.kernel.function(
+            **self.node.kind.operands([tensors[name] for name in self.node.inputs]),
+            **self.arguments,
+            **self.options,
+            out=tensors[self.node.name],
+            threads=threads,
+        )
 
 
 class Program:
@@ -70,44 +72,31 @@ class Program:
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str) -> None:
         self.graph = fuse(graph)
         self.dtype = np.float64 if backend == "reference" else np.float32
-        self.operations = {node.name: self._lower(node, weights, backend) for node in self.graph}
+        self.steps = {node.name: self._lower(node, weights, backend) for node in self.graph}
 
-    def _lower(self, node: Node, weights: Mapping[str, np.ndarray], backend: str) -> Operation:
-        operation = node["function"] if node.operation == "activation" else node.operation
-        options = {name: node[name] for name in ("activation", *_OPTIONS.get(operation, ())) if name in node.attributes}
-        if operation == "mixed_depthwise_conv2d":
-            options["dilation"] = list(node["dilations"])
-        packed = tuple(self._packed(array) for array in _arrays(node, weights))
-        return Operation(node, registry.best(operation, backend, **options), packed, options)
+    def _lower(self, node: Node, weights: Mapping[str, np.ndarray], backend: str) -> Step:
+        options = node.kind.keywords(node)
+        arguments = {name: self._packed(array) for name, array in kernel_arguments(node, weights).items()}
+        return Step(node, registry.best(node.kind.kernel(node), backend, **options), arguments, options)
 
     def _packed(self, array: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         if isinstance(array, list):
             return [self._packed(part) for part in array]
         return np.ascontiguousarray(array, self.dtype)
 
-    def plan(self, size: Pair, output: str | None = None, threads: int = 1) -> Plan:
-        """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits.
+    def plan(self, size: Pair, output: str | tuple[str, ...] | None = None, threads: int = 1) -> Plan:
+        """Return the plan for images of ``(H, W)`` that computes one or more outputs (`Graph.node_of`), or the logits.
 
         Raises
         ------
         ValueError
-            If the image is too small or there is no block of that name.
+            If the image is too small or there is no output of that name.
         """
-        graph = self.graph if output is None else self.graph.up_to(output)
+        output = output or self.graph.main_output
+        graph = self.graph.up_to(*([output] if isinstance(output, str) else output))
         shapes = {name: (1, *shape[1:], shape[0]) for name, shape in graph.shapes(size).items()}
-        steps = [self.operations[node.name] for node in graph]
-        return Plan(steps, shapes, *plan_arena(graph, shapes), self.dtype, threads)
-
-
-def _arrays(node: Node, weights: Mapping[str, np.ndarray]) -> tuple[np.ndarray | list[np.ndarray], ...]:
-    """A node's weights in the order and the layout that kernels take."""
-    if node.operation in _WEIGHT_LAYOUT:
-        weight, bias = folded_parameters(node, weights)
-        return _WEIGHT_LAYOUT[node.operation](weight), bias
-    if node.operation == "squeeze_excite":
-        names = ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
-        return tuple(weights[f"{node.name}.{name}"].T for name in names)
-    return ()
+        steps = [self.steps[node.name] for node in graph]
+        return Plan(steps, tuple(graph.outputs.values()), shapes, *plan_arena(graph, shapes), self.dtype, threads)
 
 
 @dataclass
@@ -116,7 +105,9 @@ class Plan:
 
     Attributes
     ----------
-    steps : list of Operation
+    steps : list of Step
+    outputs : tuple of str
+        The nodes whose tensors are wanted.
     shapes : dict of str to shape
         ``(1, H, W, C)`` or ``(1, C)`` of every tensor, by the node that makes it.
     offsets : dict of str to int
@@ -125,7 +116,8 @@ class Plan:
         Size of the arena.
     """
 
-    steps: list[Operation]
+    steps: list[Step]
+    outputs: tuple[str, ...]
     shapes: dict[str, Shape]
     offsets: dict[str, int]
     arena_values: int
@@ -137,9 +129,14 @@ class Plan:
 
     @property
     def output_shape(self) -> Shape:
-        """``(C, P, Q)`` or ``(C,)``."""
-        shape = self.shapes[self.steps[-1].node.name]
-        return (shape[-1], *shape[1:-1])
+        """``(C, P, Q)`` or ``(C,)`` of the first output."""
+        return self.output_shapes[0]
+
+    @property
+    def output_shapes(self) -> tuple[Shape, ...]:
+        """That of every output."""
+        shapes = [self.shapes[name] for name in self.outputs]
+        return tuple((shape[-1], *shape[1:-1]) for shape in shapes)
 
     @property
     def memory(self) -> int:
@@ -147,18 +144,22 @@ class Plan:
         return self.arena_values * np.dtype(self.dtype).itemsize
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """Compute one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``.
+        """Compute the first output of one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``."""
+        return self.run_all(image)[0]
+
+    def run_all(self, image: np.ndarray) -> list[np.ndarray]:
+        """Compute all outputs of one image, every node once.
 
         May be called from several Python threads at once: each takes an arena of its own.
         """
         tensors = self._idle.take() or self._new_arena()
-        tensors["input"][0] = image.transpose(1, 2, 0)
+        tensors[INPUT][0] = image.transpose(1, 2, 0)
         for step in self.steps:
-            self._compute(step, tensors)
-        result = tensors[self.steps[-1].node.name][0]
-        result = (result.transpose(2, 0, 1) if result.ndim == 3 else result).copy()
+            step.run(tensors, self.threads)
+        results = [tensors[name][0] for name in self.outputs]
+        results = [(result.transpose(2, 0, 1) if result.ndim == 3 else result).copy() for result in results]
         self._idle.append(tensors)
-        return result
+        return results
 
     @property
     def groups(self) -> list[tuple[Node, ...]]:
@@ -170,25 +171,12 @@ class Plan:
         tensors = self._idle.take() or self._new_arena()
         times = [perf_counter()]
         for step in self.steps:
-            self._compute(step, tensors)
+            step.run(tensors, self.threads)
             times.append(perf_counter())
         self._idle.append(tensors)
         return {
             step.node.name: after - before for step, (before, after) in zip(self.steps, pairwise(times), strict=True)
         }
-
-    def _compute(self, step: Operation, tensors: Mapping[str, np.ndarray]) -> None:
-        source, *residual = (tensors[name] for name in step.node.inputs)
-        also = {"residual": residual[0]} if step.node.attributes.get("residual") else {}
-        operands = (source,) if also else (source, *residual)
-        step.kernel.function(
-            *operands,
-            *step.weights,
-            **also,
-            **step.options,
-            out=tensors[step.node.name],
-            threads=self.threads,
-        )
 
     def _new_arena(self) -> dict[str, np.ndarray]:
         arena = np.empty(self.arena_values, self.dtype)
@@ -199,11 +187,13 @@ class Plan:
 
 
 def plan_arena(graph: Graph, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
-    """Give every tensor of a graph an offset in one arena; see :func:`arrange`."""
-    lifetimes = {"input": (0, 0)}
+    """Give every tensor of a graph an offset in one arena; see :func:`arrange`. Outputs live to the end."""
+    lifetimes = {INPUT: (0, 0)}
     for time, node in enumerate(graph):
         for name in (*node.inputs, node.name):
             lifetimes[name] = (lifetimes.get(name, (time, time))[0], time)
+    for name in graph.output_nodes.values():
+        lifetimes[name] = (lifetimes[name][0], len(graph.nodes))
     return arrange(lifetimes, {name: prod(shapes[name]) for name in lifetimes})
 
 

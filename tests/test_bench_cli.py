@@ -148,13 +148,13 @@ def test_a_layer_of_a_network_has_a_row_inside_it():
 )
 def test_shapes(operation, text, shape, weights):
     layer = find_layer(operation, text)
-    first = layer.weights[0]
+    first = next(iter(layer.weights.values()))
     assert layer.shape == shape
     assert ([part.shape for part in first] if isinstance(first, list) else first.shape) == weights
     part = layer.narrowed(layer.macs // 2)
     assert 0 < part.channels <= layer.channels // 2 + 1
     assert part.macs / part.channels == pytest.approx(layer.macs / layer.channels, rel=0.35)
-    out = registry.best(operation, "reference").function(*part.arguments(), **part.options)
+    out = registry.best(operation, "reference").function(**part.arguments(), **part.options)
     assert out.shape[3] == part.channels == part.narrowed(part.macs).channels
 
 

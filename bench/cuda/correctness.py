@@ -48,7 +48,7 @@ def cases(smoke: bool) -> Iterator[Case]:
     """The layers of real networks (one small network if ``smoke``), and windows that these do not have."""
     for network in () if smoke else REAL:
         for layer in layers(network):
-            yield f"{network} {layer.title}", layer.operation, layer.arguments(), layer.options
+            yield f"{network} {layer.title}", layer.operation, tuple(layer.arguments().values()), layer.options
     n, size, channels = (1, 7, 8) if smoke else (3, 28, 90)
     x = normal(n, size, size + 1, channels)
     for kernel in (3,) if smoke else (3, 5, 7, 9, 11):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npmobilenet.graph import CONVOLUTIONS, Graph, Node, Shape
+from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
+from npmobilenet.operations import Convolution
 from npmobilenet.passes import folded_parameters, fuse
 
 ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid")
@@ -79,14 +80,14 @@ def _layers(node: Node, weights: Mapping[str, np.ndarray], shapes: Mapping[str, 
         yield Layer(node.name, "linear", node.inputs, activation, *_single(*folded_parameters(node, weights)))
     elif node.operation == "squeeze_excite":
         yield from _squeeze_excite(node, weights)
-    elif node.operation in CONVOLUTIONS:
+    elif node.operation == "mixed_depthwise_conv2d":
+        yield from _mixed(node, weights, shapes)
+    elif isinstance(node.kind, Convolution):
         residual = node.inputs[1:]
         name = f"{node.name}.sum" if residual else node.name
         yield _convolution(node, 0, name, node.inputs[0], *folded_parameters(node, weights), shapes)
         if residual:
             yield Layer(node.name, "add", (name, *residual))
-    elif node.operation == "mixed_depthwise_conv2d":
-        yield from _mixed(node, weights, shapes)
     else:
         raise ValueError(f"cannot be exported: {node.name}, {node.operation}")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -80,23 +81,23 @@ def _softmax(threads: int) -> Any:
 
 
 def prepare_softmax(shape: Sequence[int], *, dtype: Any = np.float32) -> Launch:
-    """Return a launcher of ``x, out``: (N, C) -> (N, C)."""
+    """Return a launcher of ``x, out``: (N, ..., C) -> (N, ..., C)."""
     g = checks.softmax(stand_in(shape))
-    threads = launch.power_of_two(shape[1], launch.CONFIGURATION["threads"])
+    threads = launch.power_of_two(shape[-1], launch.CONFIGURATION["threads"])
     return Launch(
         "softmax",
         g.shape,
         _softmax(threads),
-        (shape[0], 1, 1),
+        (prod(shape[:-1]), 1, 1),
         (threads, 1, 1),
-        (shape[1],),
+        (shape[-1],),
         (0, 1),
         launch.storage(dtype),
     )
 
 
 def softmax(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
-    """``exp(x) / sum of exp(x)`` over the last axis: (N, C) -> (N, C)."""
+    """``exp(x) / sum of exp(x)`` over the last axis: (N, ..., C) -> (N, ..., C)."""
     call = Call(x)
     checks.softmax(call.see(x))
     return call(prepare_softmax(x.shape, dtype=call.dtype), out, x)

@@ -156,10 +156,9 @@ def _strips_of(shape: checks.Shape, threads: int) -> int:
     return max(1, min(rows, -(-threads // max(n, 1))))
 
 
-def between(*arguments: Any, threads: int = 1, **options: Any) -> int:
+def between(x: np.ndarray, weight: np.ndarray, *, threads: int = 1, **others: Any) -> int:
     """Bytes that lie between input and result, every thread's ring and row: arguments as for the operation."""
-    g = checks.inverted_residual(*arguments, **options)
-    x, weight = arguments[0], arguments[3]
+    g = checks.inverted_residual(x=x, weight=weight, **others)
     working = min(threads, len(x) * _strips_of(g.shape, threads))
     return 4 * working * weight.shape[2] * (len(weight) * x.shape[2] + g.shape[2])
 

@@ -69,7 +69,8 @@ def _softmax(x: Array, out: Array) -> None:
 
 
 def softmax(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
-    """``exp(x) / sum of exp(x)`` over the last axis: (N, C) -> (N, C)."""
+    """``exp(x) / sum of exp(x)`` over the last axis: (N, ..., C) -> (N, ..., C)."""
     out = checks.output(out, checks.softmax(x).shape)
-    _softmax(threads, checks.float32(x), out)
+    rows = (-1, x.shape[-1])
+    _softmax(threads, checks.float32(x).reshape(rows), out.reshape(rows))
     return out

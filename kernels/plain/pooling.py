@@ -41,6 +41,29 @@ def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads
 
 
 @parallel_loop
+def _global_max(x: Array, out: Array) -> None:
+    n_out, channels = out.shape
+    blocks = (channels + BLOCK - 1) // BLOCK
+    for trip in prange(n_out * blocks):
+        n, block = trip // blocks, trip % blocks
+        for c in range(block * BLOCK, min((block + 1) * BLOCK, channels)):
+            largest = x[n, 0, c]
+            for pixel in range(1, x.shape[1]):
+                value = x[n, pixel, c]
+                if value > largest or value != value:  # as in _max_pool
+                    largest = value
+            out[n, c] = largest
+
+
+def global_max_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """Maximum of all pixels: (N, H, W, C) -> (N, C)."""
+    out = checks.output(out, checks.global_max_pool(x).shape)
+    n, h, w, c = x.shape
+    _global_max(threads, checks.float32(x).reshape(n, h * w, c), out)
+    return out
+
+
+@parallel_loop
 def _max_pool(x: Array, kernel: Pair, stride: Pair, start: Pair, out: Array) -> None:
     n_out, p_out, q_out, channels = out.shape
     for line in prange(n_out * p_out):

@@ -50,6 +50,7 @@ from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any
 
+from npmobilenet import operations
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels.geometry import PaddingSpec, equal_partition, exponential_partition
 
@@ -349,27 +350,21 @@ class Builder:
         self.nodes.append(Node(name, operation, inputs or (self.last,), self.block, **rest))
         self.last = name
 
-    def _normalised(
-        self, name: str, operation: str, channels: int, parameters: dict, *, active: bool = True, **attributes: Any
-    ) -> None:
+    def _parameterised(self, name: str, operation: str, biases: bool = False, **attributes: Any) -> None:
+        shapes = operations.get(operation).parameter_shapes(self.channels, attributes, biases)
+        self._add(name, operation, parameters=shapes, attributes=attributes)
+        self.channels = attributes.get("channels", self.channels)
+
+    def _normalised(self, name: str, operation: str, channels: int, *, active: bool = True, **attributes: Any) -> None:
         """Add a convolution, its batch norm and, unless it is linear, its activation."""
+        biases = self.conventions.bias or not self.conventions.norms
         attributes = {"channels": channels, "stride": (1, 1), "padding": self.padding, **attributes}
-        if self.conventions.bias or not self.conventions.norms:
-            biases = {weight.replace("weight", "bias"): shape[:1] for weight, shape in parameters.items()}
-            parameters = parameters | biases
-        self._add(name, operation, parameters=parameters, attributes=attributes)
+        self._parameterised(name, operation, biases, **attributes)
         if self.conventions.norms:
-            statistics = ("weight", "bias", "running_mean", "running_var")
             eps = self.bn_eps if active or self.conventions.linear_eps is None else self.conventions.linear_eps
-            self._add(
-                f"{name}.norm",
-                "batch_norm",
-                parameters=dict.fromkeys(statistics, (channels,)),
-                attributes={"eps": eps},
-            )
+            self._parameterised(f"{name}.norm", "batch_norm", eps=eps)
         if active:
             self._activation(name)
-        self.channels = channels
 
     def _activation(self, name: str, function: str | None = None) -> None:
         self._add(f"{name}.activation", "activation", attributes={"function": function or self.function})
@@ -379,7 +374,6 @@ class Builder:
             name,
             "conv2d",
             channels,
-            {"weight": (channels, self.channels, kernel, kernel)},
             kernel=(kernel, kernel),
             stride=(stride, stride),
             padding=self.padding if pad is None else pad,
@@ -391,18 +385,8 @@ class Builder:
         for what in (self.channels, channels):
             if what % groups:
                 raise ValueError(f"a pointwise convolution of {groups} groups must divide its {what} channels")
-        shape = (channels // groups, self.channels // groups, 1, 1)
-        parameters = {"weight": shape} if groups == 1 else {f"{group}.weight": shape for group in range(groups)}
-        self._normalised(
-            name,
-            "pointwise_conv2d",
-            channels,
-            parameters,
-            active=active,
-            kernel=(1, 1),
-            dilation=(1, 1),
-            groups=groups,
-        )
+        window = {"kernel": (1, 1), "dilation": (1, 1), "groups": groups}
+        self._normalised(name, "pointwise_conv2d", channels, active=active, **window)
 
     def _depthwise(self, name: str, row: Row, stride: int, active: bool = True) -> None:
         channels, sizes, rates = self.channels, row.kernels, (1,) * len(row.kernels)
@@ -413,15 +397,13 @@ class Builder:
                 sizes, rates = (3,) * len(sizes), tuple((size - 1) // 2 for size in sizes)
         kernels, dilations = [(size, size) for size in sizes], [(rate, rate) for rate in rates]
         if len(kernels) == 1:
-            operation, parameters = "depthwise_conv2d", {"weight": (channels, 1, *kernels[0])}
+            operation = "depthwise_conv2d"
             window = {"kernel": kernels[0], "dilation": dilations[0]}
         else:
             operation, partition = "mixed_depthwise_conv2d", _partition(row, channels)
-            shapes = [(width, 1, *kernel) for width, kernel in zip(partition, kernels, strict=True)]
-            parameters = {f"{group}.weight": shape for group, shape in enumerate(shapes)}
             window = {"kernels": tuple(kernels), "dilations": tuple(dilations), "partition": partition}
         window |= {"stride": (stride, stride), "groups": channels}
-        self._normalised(name, operation, channels, parameters, active=active, **window)
+        self._normalised(name, operation, channels, active=active, **window)
 
     def _squeeze_excite(self, row: Row, in_channels: int) -> None:
         """1709.01507, section 3: the mean over the pixels, through two linear layers, scales each channel."""
@@ -430,21 +412,13 @@ class Builder:
             reduced = ROUNDINGS[squeeze.rounding](channels, row.squeeze)
         else:
             reduced = round(in_channels * row.squeeze)
-        self._add(
+        self._parameterised(
             f"{self.block}.squeeze",
             "squeeze_excite",
-            parameters={
-                "reduce.weight": (reduced, channels),
-                "reduce.bias": (reduced,),
-                "expand.weight": (channels, reduced),
-                "expand.bias": (channels,),
-            },
-            attributes={
-                "channels": channels,
-                "reduced": reduced,
-                "activation": squeeze.activation or self.function,
-                "gate": squeeze.gate,
-            },
+            channels=channels,
+            reduced=reduced,
+            activation=squeeze.activation or self.function,
+            gate=squeeze.gate,
         )
 
     def _conv(self, row: Row, channels: int, stride: int) -> None:
@@ -497,11 +471,9 @@ class Builder:
 
     def _linear(self, row: Row, channels: int, stride: int) -> None:
         channels = channels if row.channels else self.num_classes
-        shapes = {"weight": (channels, self.channels), "bias": (channels,)}
-        self._add(self.block, "linear", parameters=shapes, attributes={"channels": channels})
+        self._parameterised(self.block, "linear", biases=True, channels=channels)
         if row.channels:
             self._activation(self.block)
-        self.channels = channels
 
 
 def _partition(row: Row, channels: int) -> tuple[int, ...]:

@@ -110,7 +110,7 @@ def print_comparison(plain: Counts, mixed: Counts, times: Sequence[Profile] | No
     header = ("layer", "output", "kernel", "mixed", "parameters", "mixed", "MACs", "mixed", "ratio")
     total = ("total", "", "", "", *_costs(plain, mixed))
     lines = [
-        (one.name, dimensions(one.output), _kernels(one), _kernels(two) if two != one else "", *_costs(one, two))
+        (one.name, dimensions(one.output), one.text, two.text if two != one else "", *_costs(one, two))
         for one, two in zip(plain.layers, mixed.layers, strict=True)
     ]
     table = [header, *lines, total]
@@ -147,18 +147,12 @@ def _cells(layer: LayerCount) -> tuple[str, ...]:
     return (
         layer.name,
         dimensions(layer.output),
-        _kernels(layer),
+        layer.text,
         str(layer.stride[0]) if layer.stride else "",
         f"{layer.parameters:,}" if layer.parameters else "",
         f"{layer.macs:,}" if layer.macs else "",
         _megabytes(layer.memory),
     )
-
-
-def _kernels(layer: LayerCount) -> str:
-    """Such as ``3x3``, of a mixed convolution ``3x3+5x5``, dilated by three ``3x3d3``."""
-    windows = zip(layer.kernels, layer.dilations, strict=True)
-    return "+".join(dimensions(kernel) + (f"d{dilation[0]}" if dilation[0] > 1 else "") for kernel, dilation in windows)
 
 
 def _megabytes(values: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,17 +25,14 @@ from npmobilenet.kernels.cuda import (
     squeeze_excite,
 )
 from npmobilenet.kernels.cuda.launch import Launch
-from npmobilenet.passes import folded_parameters
+from npmobilenet.passes import kernel_arguments
 
-# PyTorch's weight axes to the kernels' (see kernels/reference.py).
-_PACK: dict[str, Callable[[Any], np.ndarray]] = {
-    "conv2d": lambda weight: weight.transpose(2, 3, 1, 0),
-    "depthwise_conv2d": lambda weight: weight[:, 0].transpose(1, 2, 0),
-    "mixed_depthwise_conv2d": lambda parts: mixed.pack_weights([part[:, 0].transpose(1, 2, 0) for part in parts]),
-    "pointwise_conv2d": lambda weight: weight[:, :, 0, 0].T,
-    "linear": lambda weight: weight.T,
+_PREPARE: dict[str, Callable[..., Launch]] = {
+    "conv2d": convolution.prepare_conv2d,
+    "depthwise_conv2d": depthwise.prepare_depthwise_conv2d,
+    "mixed_depthwise_conv2d": mixed.prepare_mixed_depthwise_conv2d,
+    "linear": linear.prepare_linear,
 }
-_SQUEEZE = ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
 
 
 class UnsupportedGraphError(NpmobilenetError):
@@ -44,15 +40,12 @@ class UnsupportedGraphError(NpmobilenetError):
 
 
 def packed_weights(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the weights of a fused graph as launches take them: flat, by ``"node:weight"`` and ``"node:bias"``."""
-    packed = {}
-    for node in graph:
-        if node.operation == "squeeze_excite":
-            packed |= {f"{node.name}:{name}": weights[f"{node.name}.{name}"].T for name in _SQUEEZE}
-        elif node.operation in _PACK:
-            weight, bias = folded_parameters(node, weights)
-            packed[f"{node.name}:weight"] = _PACK[node.operation](weight)
-            packed[f"{node.name}:bias"] = bias
+    """Return the weights of a fused graph as launches take them: flat, by ``"node:argument"``."""
+    packed = {
+        f"{node.name}:{name}": mixed.pack_weights(array) if isinstance(array, list) else array
+        for node in graph
+        for name, array in kernel_arguments(node, weights).items()
+    }
     return {name: np.ravel(array) for name, array in packed.items()}
 
 
@@ -130,47 +123,28 @@ class _Lowering:
             yield from lower(nodes[0])
             nodes = nodes[1:]
 
-    def weighted(self, node: Node, prepare: Callable[..., Launch], weight_shape: Any, **options: Any) -> Step:
-        operands = (node.inputs[0], f"{node.name}:weight", f"{node.name}:bias", node.name)
-        launch = prepare(
-            self.shapes[node.inputs[0]], weight_shape, activation=_activation(node), dtype=self.dtype, **options
-        )
-        return Step(node.name, launch, operands)
+    def weighted(self, node: Node) -> Iterator[Step]:
+        (source,), kind = node.inputs, node.kind
+        shape = self.shapes[source]
+        weight_shape, options = kind.weight_shape(node, shape[-1]), kind.keywords(node)
+        launch = _PREPARE[node.operation](shape, weight_shape, **options, dtype=self.dtype)
+        yield Step(node.name, launch, (source, *_weights(node), node.name))
 
-    def conv2d(self, node: Node) -> Iterator[Step]:
-        groups = node["groups"]
-        shape = (*node["kernel"], self.shapes[node.inputs[0]][-1] // groups, node["channels"])
-        yield self.weighted(node, convolution.prepare_conv2d, shape, groups=groups, **_window(node))
-
-    def depthwise_conv2d(self, node: Node) -> Iterator[Step]:
-        shape = (*node["kernel"], node["channels"])
-        yield self.weighted(node, depthwise.prepare_depthwise_conv2d, shape, **_window(node))
-
-    def mixed_depthwise_conv2d(self, node: Node) -> Iterator[Step]:
-        shapes = [(*kernel, part) for kernel, part in zip(node["kernels"], node["partition"], strict=True)]
-        window = {"stride": node["stride"], "padding": node["padding"], "dilation": list(node["dilations"])}
-        yield self.weighted(node, mixed.prepare_mixed_depthwise_conv2d, shapes, **window)
+    conv2d = depthwise_conv2d = mixed_depthwise_conv2d = linear = weighted
 
     def pointwise_conv2d(self, node: Node) -> Iterator[Step]:
         source, *residual = node.inputs
         source, *scale = self.unscaled.get(source, (source,))
-        groups = node["groups"]
+        shape = self.shapes[source]
         launch = pointwise.prepare_pointwise_conv2d(
-            self.shapes[source],
-            (self.shapes[source][-1] // groups, node["channels"]),
-            groups=groups,
-            activation=_activation(node),
+            shape,
+            node.kind.weight_shape(node, shape[-1]),
+            **node.kind.keywords(node),
             residual=bool(residual),
             scale=bool(scale),
             dtype=self.dtype,
         )
-        yield Step(
-            node.name, launch, (source, f"{node.name}:weight", f"{node.name}:bias", node.name, *residual, *scale)
-        )
-
-    def linear(self, node: Node) -> Iterator[Step]:
-        shape = (self.shapes[node.inputs[0]][-1], node["channels"])
-        yield self.weighted(node, linear.prepare_linear, shape)
+        yield Step(node.name, launch, (source, *_weights(node), node.name, *residual, *scale))
 
     def squeeze_excite(self, node: Node) -> Iterator[Step]:
         """Means, then scales; a convolution that alone reads the product computes it as it loads."""
@@ -179,10 +153,8 @@ class _Lowering:
         means, scales = f"{node.name}/means", f"{node.name}/scales"
         self.shapes |= {means: (n, channels), scales: (n, channels)}
         yield self.pool(source, means)
-        gate = squeeze_excite.prepare_gate(
-            n, channels, node["reduced"], activation=node["activation"], gate=node["gate"], dtype=self.dtype
-        )
-        yield Step(scales, gate, (means, *(f"{node.name}:{name}" for name in _SQUEEZE), scales))
+        gate = squeeze_excite.prepare_gate(n, channels, node["reduced"], **node.kind.keywords(node), dtype=self.dtype)
+        yield Step(scales, gate, (means, *_weights(node), scales))
         readers = self.readers[node.name]
         if [(reader.operation, reader.inputs[0]) for reader in readers] == [("pointwise_conv2d", node.name)]:
             self.unscaled[node.name] = source, scales
@@ -236,7 +208,7 @@ class _Lowering:
             residual=bool(residual),
             dtype=self.dtype,
         )
-        weights = (f"{node.name}:{name}" for node in nodes for name in ("weight", "bias"))
+        weights = (name for node in nodes for name in _weights(node))
         return launch and Step(project.name, launch, (source, *weights, project.name))
 
 
@@ -244,5 +216,6 @@ def _activation(node: Node) -> str:
     return node.attributes.get("activation", "none")
 
 
-def _window(node: Node) -> dict[str, Any]:
-    return {name: node[name] for name in ("stride", "padding", "dilation")}
+def _weights(node: Node) -> list[str]:
+    """The names of its weights, in the order of the kernels' arguments."""
+    return [f"{node.name}:{node.kind.argument(name)}" for name in node.kind.parameters]

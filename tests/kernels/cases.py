@@ -34,8 +34,8 @@ class Case:
         def make(name: str, shape: Sequence | None) -> np.ndarray | list[np.ndarray] | None:
             if shape is None:
                 return None
-            if name == "weights":
-                return [make("weight", each) for each in shape]
+            if isinstance(shape, list):
+                return [make(name, each) for each in shape]
             values = rng.standard_normal(shape).astype(np.float32)
             return np.abs(values) + np.float32(0.1) if name == "variance" else 2 * values
 
@@ -105,6 +105,10 @@ def pool(operation, n, h, w, c, k, **options):
     return Case(operation, {"x": (n, h, w, c)}, {"kernel_size": k, **options})
 
 
+def resize(n, h, w, c, **options):
+    return Case("resize2d", {"x": (n, h, w, c)}, options)
+
+
 # Compared with PyTorch: stored answers in tests/data/torch_operations.npz, and live where it is installed.
 TORCH_CASES = [
     conv(1, 5, 6, 3, 4),
@@ -155,6 +159,31 @@ TORCH_CASES = [
     pool("max_pool2d", 2, 6, 6, 2, (2, 3)),
     pool("average_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1),
     pool("average_pool2d", 1, 7, 8, 3, 3, stride=2, padding=1, count_include_pad=False),
+    *(Case("prelu", {"x": (2, 4, 3, 5), "weight": slopes}) for slopes in ((5,), (1,), (4, 3, 5))),
+    Case("conv_transpose2d", {"x": (2, 4, 5, 3), "weight": (2, 2, 3, 5), "bias": (5,)}, {"stride": 2}),
+    Case("conv_transpose2d", {"x": (1, 5, 4, 3), "weight": (3, 4, 3, 2)}, {"stride": (2, 3), "padding": (1, 2)}),
+    Case("global_max_pool", {"x": (2, 4, 3, 5)}),
+    *(
+        Case(operation, {"x": (2, 4, 3, 5), "y": y})
+        for operation in ("broadcast_add", "multiply")
+        for y in ((2, 5), (2, 4, 3, 1), (2, 1, 3, 5), (2, 4, 3, 5))
+    ),
+    Case("concat", {"xs": [(2, 4, 3, 5), (2, 4, 3, 1), (2, 4, 3, 9)]}),
+    Case("channel_pad", {"x": (2, 4, 3, 5)}, {"before": 2, "after": 3}),
+    Case("flatten", {"x": (2, 4, 3, 5)}),
+    Case("leaky_relu", {"x": (3, 40)}, {"slope": 0.2}),
+    Case("elu", {"x": (3, 40)}, {"alpha": 1.5}),
+    Case("tanh", {"x": (3, 40)}),
+    *(
+        resize(2, 4, 5, 3, **to, mode=mode, coordinates=coordinates)
+        for to in ({"size": (7, 11)}, {"size": (2, 3)}, {"scale": 2.0}, {"scale": (0.6, 1.7)}, {"size": (1, 1)})
+        for mode, coordinates in (
+            ("bilinear", "half_pixel"),
+            *([("bilinear", "align_corners")] if "size" in to else []),
+            ("nearest", "half_pixel"),
+            ("nearest", "asymmetric"),
+        )
+    ),
     linear(3, 5, 4),
     linear(1, 7, 3, bias=False, activation="relu"),
     Case("softmax", {"x": (3, 10)}),
@@ -238,6 +267,32 @@ SQUEEZE_TAILS = [
     *(squeeze(1, 3, 2, 9, 4, gate=gate) for gate in ACTIVATIONS),
     squeeze(0, 2, 2, 3, 1),
 ]
+# Of operations that their lines in TORCH_CASES and PYTORCH, and these, bring into every test of kernels.
+NEWER_TAILS = [
+    *(Case("prelu", {"x": (n, 5, 3, c), "weight": (c,)}) for n, c in zip((1, 3) * 6, WIDTHS, strict=True)),
+    *(Case("prelu", {"x": (3, h, w, 17), "weight": (h, w, 17)}) for h, w in SIZES),
+    *(
+        resize(n, h, w, c, size=(p, q), mode=mode, coordinates=coordinates)
+        for n, c, (h, w), (p, q) in zip((1, 3) * 2, (1, 17, 8, 90), SIZES, SIZES[::-1], strict=True)
+        for mode, coordinates in (("bilinear", "asymmetric"), ("bilinear", "align_corners"), ("nearest", "asymmetric"))
+    ),
+    resize(0, 2, 2, 3, scale=2),
+    *(
+        Case("conv_transpose2d", {"x": (n, 3, 4, c), "weight": (*k, c, d)}, {"stride": s})
+        for n, c, d in ((1, 17, 8), (3, 1, 16))
+        for k, s in (((2, 2), 2), ((3, 3), 1), ((1, 2), 3), ((4, 3), (2, 1)))
+    ),
+    *(Case("global_max_pool", {"x": shape}) for shape in ((1, 1, 1, 1), (3, 15, 7, 65), (1, 33, 29, 90))),
+    *(Case(operation, {"x": (n, 3), "y": (n, 1)}) for operation in ("broadcast_add", "multiply") for n in (0, 3)),
+    *(Case("multiply", {"x": (3, h, w, 17), "y": (3, 17)}) for h, w in SIZES),
+    Case("concat", {"xs": [(1, c) for c in WIDTHS]}),
+    Case("concat", {"xs": [(3, 2, 1, 7)]}),
+    Case("channel_pad", {"x": (3, 17)}, {"after": 1}),
+    *(Case("flatten", {"x": (3, h, w, c)}) for (h, w), c in zip(SIZES, (1, 17, 8, 3), strict=True)),
+    *(Case(operation, {"x": (n,)}) for operation in ("leaky_relu", "elu", "tanh") for n in (0, 4095, 4097)),
+    Case("softmax", {"x": (2, 5, 3, 17)}),
+    *(Case("prelu", {"x": (n, 7), "weight": slopes}) for n, slopes in ((0, (7,)), (3, (1,)), (1, (7,)))),
+]
 
 
 def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
@@ -287,6 +342,17 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
         y = F.linear(tensor(arrays["x"]), tensor(arrays["weight"]).T, None if bias is None else tensor(bias))
         return activate(y).numpy()
 
+    if operation in PYTORCH:
+        images = {
+            name: [image(each) for each in array]
+            if isinstance(array, list)
+            else image(array)
+            if array.ndim == 4
+            else tensor(array)
+            for name, array in arrays.items()
+        }
+        y = PYTORCH[operation](F, **images, **options)
+        return (y.permute(0, 2, 3, 1) if y.ndim == 4 else y).contiguous().numpy()
     x = image(arrays["x"])
     if operation == "global_average_pool":
         return F.adaptive_avg_pool2d(x, 1).flatten(1).numpy()
@@ -344,3 +410,36 @@ def torch_result(case: Case, arrays: dict[str, np.ndarray]) -> np.ndarray:
     if "residual" in arrays:
         y = y + image(arrays["residual"])
     return y.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _torch_resize(F: Any, x: Any, size: Any = None, scale: Any = None, mode: str = "", coordinates: str = "") -> Any:
+    names = {"bilinear": "bilinear", "nearest": "nearest-exact" if coordinates == "half_pixel" else "nearest"}
+    corners = {"align_corners": coordinates == "align_corners"} if mode == "bilinear" else {}
+    return F.interpolate(x, size, scale, names[mode], **corners)
+
+
+def _torch_concat(F: Any, xs: list) -> Any:
+    import torch
+
+    return torch.cat(xs, 1)
+
+
+# What PyTorch does, of images (N, C, H, W), given torch.nn.functional.
+PYTORCH: dict[str, Callable] = {
+    "resize2d": _torch_resize,
+    "conv_transpose2d": lambda F, x, weight, bias=None, **options: F.conv_transpose2d(
+        x, weight.permute(3, 1, 0, 2), bias, **options
+    ),
+    "global_max_pool": lambda F, x: F.adaptive_max_pool2d(x, 1).flatten(1),
+    "broadcast_add": lambda F, x, y: x + (y if y.ndim == 4 else y[..., None, None]),
+    "multiply": lambda F, x, y: x * (y if y.ndim == 4 else y[..., None, None]),
+    "concat": _torch_concat,
+    "channel_pad": lambda F, x, before, after: F.pad(x, (0, 0, 0, 0, before, after)),
+    "flatten": lambda F, x: x.flatten(1),
+    "leaky_relu": lambda F, x, slope: F.leaky_relu(x, slope),
+    "elu": lambda F, x, alpha: F.elu(x, alpha),
+    "tanh": lambda F, x: x.tanh(),
+    "prelu": lambda F, x, weight: (
+        F.prelu(x, weight) if weight.ndim == 1 else F.relu(x) - weight.permute(2, 0, 1) * F.relu(-x)
+    ),
+}

@@ -22,7 +22,7 @@ def stored_arrays(stored: dict, case: Case) -> dict:
     def load(name, shape):
         if shape is None:
             return None
-        if name == "weights":
+        if isinstance(shape, list):
             return [stored[f"{case}/{name}{i}"] for i in range(len(shape))]
         return stored[f"{case}/{name}"]
 

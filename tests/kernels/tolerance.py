@@ -9,6 +9,7 @@ import numpy as np
 
 from npmobilenet.kernels import reference
 
+ELEMENTWISE = ("leaky_relu", "elu", "tanh")
 UNIT = 2.0**-24  # half the distance from 1 to the next float32: the largest relative error of one rounding
 
 
@@ -24,14 +25,21 @@ def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], e
     """
     if operation == "inverted_residual":
         return _block_tolerance(arrays, options, expected)
-    if operation == "max_pool2d":
+    if operation in ("max_pool2d", "global_max_pool", "concat", "channel_pad", "flatten"):
         return np.zeros(expected.shape)
     if operation == "softmax":  # exp(x - max) is off by a rounding of x - max, the sum as above
         x = arrays["x"]
         return 4 * UNIT * (np.sqrt(x.shape[-1]) + np.ptp(x, axis=-1, keepdims=True)) * expected
-    if operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"):
+    if operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid", *ELEMENTWISE):
         terms = 1
         magnitude = sum(np.abs(np.float64(a)) for a in arrays.values())
+    elif operation == "resize2d":  # weights are rounded too
+        terms, magnitude = 16, np.abs(arrays["x"]).max(initial=0) * np.ones(expected.shape)
+        magnitude *= options.get("mode") != "nearest"
+    elif operation in ("broadcast_add", "multiply"):
+        terms, magnitude = 1, getattr(reference, operation)(np.abs(arrays["x"]), np.abs(arrays["y"]))
+    elif operation == "batch_norm":
+        terms, magnitude = 1, np.abs(expected - arrays["bias"]) + np.abs(arrays["bias"])
     else:
         positive = {name: [np.abs(w) for w in a] if isinstance(a, list) else np.abs(a) for name, a in arrays.items()}
         linear = {name: value for name, value in options.items() if name not in ("activation", "gate")}
