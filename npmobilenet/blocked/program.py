@@ -69,8 +69,10 @@ class BlockedProgram:
                 return f"a convolution with the activation {function}"
             if function not in CLAMPS and node.attributes.get("residual"):
                 return f"the activation {function} before a residual add"
-            if node.operation == "conv2d" and (number or (node["kernel"], node["stride"]) != library.STEM_WINDOW):
-                return "a dense convolution that is not the stem"
+            if node.operation == "conv2d":
+                window, plain = (node["kernel"], node["stride"]), node["dilation"] == (1, 1) and node["groups"] == 1
+                if number or window != library.STEM_WINDOW or not plain:
+                    return "a dense convolution that is not the stem"
         elif node.operation == "squeeze_excite":
             if readers[node.inputs[0]] != 1:
                 return "squeeze-and-excitation of a tensor that is needed unscaled"
