@@ -194,6 +194,17 @@ def test_a_depthwise_convolution_of_what_was_squeezed_and_excited(fused):
     assert_like_reference(plan.run(x), Program(graph, weights, "reference").plan((29, 41)).run(x))
 
 
+@pytest.mark.parametrize("attributes", [{"dilation": (2, 2)}, {"groups": 3}])
+def test_a_stem_that_the_kernels_cannot_compute(attributes):
+    builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
+    builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
+    builder._dense("stem", 12, 3, 2)
+    stem, *others = builder.nodes
+    graph = Graph((stem.with_attributes(**attributes), *others))
+    with pytest.raises(UnsupportedGraphError, match="stem: a dense convolution that is not the stem"):
+        BlockedProgram(graph, random_weights(graph))
+
+
 @pytest.mark.parametrize("operation", ["global_average_pool", "pointwise_conv2d"])
 def test_only_the_stem_reads_the_image(operation):
     builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
