@@ -163,11 +163,10 @@ def model(graph, weights, **options):
 
 def test_unknown_operations_and_missing_attributes():
     with pytest.raises(ValueError, match="no operation 'gelu'; there are conv2d, depthwise_conv2d, "):
-        _ = Node("n", "gelu", ("input",), "b").kind
-    node = Node("n", "conv2d", ("input",), "b", {}, {"channels": 3})
-    assert node["groups"] == 1
-    with pytest.raises(KeyError, match="kernel"):
-        _ = node["kernel"]
+        Node("n", "gelu", ("input",), "b")
+    with pytest.raises(ValueError, match="the node 'n', conv2d, must have the attribute 'kernel'"):
+        Node("n", "conv2d", ("input",), "b", {}, {"channels": 3})
+    assert Node("n", "squeeze_excite", ("input",), "b", {}, {"channels": 3, "reduced": 1})["activation"] == "relu"
 
 
 @pytest.mark.parametrize(
