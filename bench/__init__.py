@@ -10,5 +10,6 @@
 What computes is compared with the reference before it is timed. `roofline` says what is possible: the machine's
 peak and bandwidths are probed in the same run. `network`, `ladder` and `peers` measure, `record` keeps what they
 find, `compare` sets two records beside each other, `documents` writes them into the README and docs/, `report` makes
-a page of them.
+a page of them. `profile` times a network and its layers; `study` computes and measures what the papers claim
+(`npmobilenet study`).
 """

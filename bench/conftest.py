@@ -8,7 +8,7 @@ import pytest
 from npmobilenet.bench import machine_limits
 from npmobilenet.bench.layers import Call
 from npmobilenet.bench.roofline import Roofline
-from npmobilenet.kernels.blocked.layout import aligned
+from npmobilenet.kernels.memory import aligned
 from npmobilenet.machine import available_cpus
 
 COLD_ROUNDS = 30

@@ -25,18 +25,19 @@ import numpy as np
 from npmobilenet.architectures import random_weights
 from npmobilenet.architectures.blocks import Builder, Row
 from npmobilenet.bench import machine_limits
+from npmobilenet.bench.machine import package_version
 from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.peers import command
 from npmobilenet.bench.peers.folded import folded_layers
 from npmobilenet.bench.peers.measure import OURS, Say, difference
 from npmobilenet.bench.peers.networks import EXPORTERS
 from npmobilenet.bench.peers.report import fastest_variants
-from npmobilenet.bench.peers.runtimes import RUNTIMES, Run, burst, one_line, rest
-from npmobilenet.bench.peers.workers import PeerError, package_version
+from npmobilenet.bench.peers.workers import PeerError
+from npmobilenet.bench.profile import in_turn
+from npmobilenet.bench.runtimes import RUNTIMES, Run, burst, one_line, rest
 from npmobilenet.engine import Engine
-from npmobilenet.geometry import equal_partition
 from npmobilenet.graph import Graph
-from npmobilenet.profile import in_turn
+from npmobilenet.kernels.geometry import equal_partition
 
 LAYERS = 8  # by which the longer of two networks is longer
 
@@ -96,7 +97,7 @@ class Case:
         """A stem, so many of these layers, and a small classifier."""
         builder = Builder(1.0, 10, "relu6", "symmetric", 1e-5)
         builder.channels, builder.last, builder.block, builder.function = 3, "input", "layers", "relu6"
-        builder._dense("stem", Row("conv"), self.channels, 3, 2)
+        builder._dense("stem", self.channels, 3, 2)
         for number in range(layers):
             builder._depthwise(f"layer{number}", Row("inverted", kernels=self.kernels), 1)
         builder._pool(Row("pool"), 0, 1)

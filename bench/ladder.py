@@ -18,14 +18,14 @@ from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import machine_limits
 from npmobilenet.bench.layers import BLOCK, Call, Layer
 from npmobilenet.bench.noise import NOISY, spread
-from npmobilenet.bench.peers.runtimes import burst
+from npmobilenet.bench.profile import Seconds, in_turns, medians, timed
 from npmobilenet.bench.progress import progress, say
 from npmobilenet.bench.record import Record
+from npmobilenet.bench.runtimes import burst
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
 from npmobilenet.kernels.registry import Kernel
-from npmobilenet.profile import Seconds, in_turns, medians, timed
 from npmobilenet.text import columns, megabytes, plural
 
 LAYERS = {

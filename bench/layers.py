@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.geometry import equal_partition
 from npmobilenet.kernels import registry
+from npmobilenet.kernels.geometry import equal_partition
 from npmobilenet.kernels.prepared import prepare_of
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.plan import Program
@@ -105,7 +105,9 @@ class Layer:
 
     def kernels(self) -> list[Kernel]:
         """Every compiled kernel that can compute it."""
-        return [kernel for kernel in registry.kernels(self.operation, "cpu") if kernel.supports(**self.options)]
+        return [
+            kernel for kernel in registry.kernels(self.operation, registry.ON_CPU) if kernel.supports(**self.options)
+        ]
 
     @property
     def macs(self) -> int:
@@ -170,7 +172,7 @@ def layers(network: str, size: int = 224) -> list[Layer]:
 
 def _layers(network: str, size: int) -> Iterator[Layer]:
     graph = get_architecture(network).graph()
-    plan = Program(graph, random_weights(graph), "cpu").plan((size, size))
+    plan = Program(graph, random_weights(graph), "plain").plan((size, size))
     seen = set()
     for step in plan.steps:
         shape = plan.shapes[step.node.inputs[0]]
@@ -186,7 +188,7 @@ def _layers(network: str, size: int) -> Iterator[Layer]:
 def blocks(network: str, size: int = 224) -> list[Layer]:
     """Return the inverted residuals of a network, those that are nothing but three convolutions."""
     graph = get_architecture(network).graph()
-    plan = Program(graph, random_weights(graph), "cpu").plan((size, size))
+    plan = Program(graph, random_weights(graph), "plain").plan((size, size))
     found = []
     for steps in zip(plan.steps, plan.steps[1:], plan.steps[2:], strict=False):
         expand, middle, project = nodes = [step.node for step in steps]

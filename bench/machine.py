@@ -6,11 +6,12 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import npmobilenet
 from npmobilenet.bench import machine_limits
-from npmobilenet.bench.peers.runtimes import RUNTIMES
-from npmobilenet.bench.peers.workers import package_version
+from npmobilenet.bench.runtimes import RUNTIMES
 from npmobilenet.machine import available_cpus, cpu_name, vector_set
 
 SAME = ("cpu", "vectors", "cpus")
@@ -34,6 +35,16 @@ def commit() -> str | None:
     try:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    if package == "npmobilenet":
+        return npmobilenet.__version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
         return None
 
 

@@ -13,8 +13,10 @@ from functools import cache
 
 import numpy as np
 
-from npmobilenet.kernels.blocked.layout import aligned
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target, host
+from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
+from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import available_cpus, cpu_name, vector_set
 
 UNROLL = 4  # so that counting trips costs nothing

@@ -17,16 +17,16 @@ from npmobilenet.architectures import random_weights
 from npmobilenet.bench import machine_limits
 from npmobilenet.bench.layers import largest_error
 from npmobilenet.bench.noise import NOISY, spread
+from npmobilenet.bench.profile import Seconds, in_turns, settled, timed
 from npmobilenet.bench.progress import progress
 from npmobilenet.bench.record import Record
 from npmobilenet.bench.roofline import Roofline
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.plan import Plan
-from npmobilenet.profile import Seconds, in_turns, settled, timed
 from npmobilenet.text import columns, dimensions, plural
 
 PEAK_REPEATS = 5  # of the peak in every round

@@ -16,7 +16,7 @@ from npmobilenet.bench.machine import measured_on
 from npmobilenet.bench.noise import NOISY
 from npmobilenet.bench.peers.measure import OURS
 from npmobilenet.bench.peers.report import fastest_variants
-from npmobilenet.bench.peers.runtimes import RUNTIMES
+from npmobilenet.bench.runtimes import RUNTIMES
 
 README = Path(__file__).parents[1] / "README.md"
 REGION = "bench/readme.py"

@@ -27,8 +27,7 @@ from pathlib import Path
 from types import CodeType
 
 from npmobilenet import __version__
-from npmobilenet.errors import CacheError
-from npmobilenet.paths import REMEDY, SETTING, cache_directory, expanded, temporary_directory
+from npmobilenet.kernels.paths import REMEDY, SETTING, NoFolderError, cache_directory, expanded, temporary_directory
 
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 FOLDER = re.compile("kernels-[0-9a-f]{16}")
@@ -73,7 +72,7 @@ def place() -> Place:
         if any(folder.glob("*.o")):
             return Place(folder, "read-only")
         why = f"{folder} cannot be written; {REMEDY}"
-    except CacheError as error:
+    except NoFolderError as error:
         why = str(error)
     except OSError as error:
         why = f"{error.filename} cannot be made: {error.strerror}; {REMEDY}"
@@ -110,12 +109,15 @@ def _age(path: Path) -> float:
 # What kernels are made of ---------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def sources() -> str:
-    """Return a hash of all sources of kernels, be they files, in an archive, or frozen into a program as bytecode."""
+@lru_cache(maxsize=8)
+def sources(module: str = __package__) -> str:
+    """Return a hash of all sources of kernels, be they files, in an archive, or frozen into a program as bytecode.
+
+    Of another module or package for compiled loops that stand elsewhere.
+    """
     digest = hashlib.sha256()
     try:
-        for name, content in _modules(importlib.util.find_spec(__package__)):
+        for name, content in _modules(importlib.util.find_spec(module)):
             digest.update(name.encode() + hashlib.sha256(content).digest())
     except (AttributeError, ImportError):  # the modules are machine code of a program, which is known by its file then
         status = Path(sys.executable).stat()

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from npmobilenet.geometry import (
+from npmobilenet.kernels.geometry import (
     PaddingSpec,
     Pads,
     Pair,

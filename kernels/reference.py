@@ -3,7 +3,7 @@
 The compiled kernels are twins of these functions: same names, arguments and axes. Here everything is computed
 and returned in float64, and ``threads`` is accepted and ignored. Images are NHWC; N batch, H W height and
 width, C channels (C_in, C_out), K kernel size, G groups, P Q output height and width. ``stride``, ``padding``
-and ``dilation`` are what :func:`pair` and :func:`resolve_padding` of :mod:`npmobilenet.geometry` take.
+and ``dilation`` are what :func:`pair` and :func:`resolve_padding` of :mod:`npmobilenet.kernels.geometry` take.
 
 Every function takes ``out``, a C-contiguous array of the result's shape and type (float64 here, float32 in
 compiled kernels) to write into; it must not overlap an input. Arguments that do not fit raise ``ValueError``.
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Size
+from npmobilenet.kernels.geometry import PaddingSpec
 
 
 def conv2d(
@@ -111,7 +111,8 @@ def mixed_depthwise_conv2d(
 
     The channels are cut into groups, in order, and each group has its own kernel size: MixConv, Tan and Le
     2019, arXiv 1907.09595, section 3.1. Any widths will do; those of the paper are
-    :func:`~npmobilenet.geometry.equal_partition` and :func:`~npmobilenet.geometry.exponential_partition`.
+    :func:`~npmobilenet.kernels.geometry.equal_partition` and
+    :func:`~npmobilenet.kernels.geometry.exponential_partition`.
 
     Parameters
     ----------
@@ -372,7 +373,7 @@ def resize2d(
     Parameters
     ----------
     mode, coordinates
-        As for :func:`npmobilenet.geometry.resize_taps`.
+        As for :func:`npmobilenet.kernels.geometry.resize_taps`.
     """
     g = checks.resize2d(x, size, scale=scale, mode=mode, coordinates=coordinates)
     y = _float64(x)

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import pair
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.geometry import pair
 from npmobilenet.kernels.ladder import LADDERS
 
 # "ladder" holds the versions of an operation from the textbook's to the fastest, to be studied and measured
 # beside each other: nothing is dispatched to it.
-BACKENDS = ("reference", "cpu", "cuda", "ladder")
+BACKENDS = ("reference", "plain", "blocked", "cuda", "ladder")
+ON_CPU = ("plain", "blocked")
 
 
 def _everything(**what: Any) -> bool:
@@ -37,7 +38,7 @@ class Kernel:
     ----------
     operation : str
         What it computes: the name of the function in :mod:`npmobilenet.kernels.reference` that defines it.
-    backend : {"reference", "cpu", "cuda", "ladder"}
+    backend : {"reference", "plain", "blocked", "cuda", "ladder"}
     variant : str
         How it computes it; unique among the kernels of one operation and backend.
     target : str
@@ -146,48 +147,50 @@ OPERATIONS = (
 
 KERNELS: list[Kernel] = [
     *(_row(operation, "reference", "numpy", "reference") for operation in OPERATIONS),
-    _row("conv2d", "cpu", "njit", "cpu.convolution"),
-    _row("depthwise_conv2d", "cpu", "njit", "cpu.depthwise"),
-    _row("mixed_depthwise_conv2d", "cpu", "njit", "cpu.mixed"),
-    _row("pointwise_conv2d", "cpu", "njit", "cpu.pointwise", name="pointwise_conv2d_plain"),
-    _row("pointwise_conv2d", "cpu", "njit_tiled", "cpu.pointwise", rank=1),
-    _row("linear", "cpu", "njit", "cpu.linear"),
-    _row("squeeze_excite", "cpu", "njit", "cpu.squeeze_excite"),
-    _row("inverted_residual", "cpu", "njit", "cpu.inverted_residual"),
-    _row("batch_norm", "cpu", "njit", "cpu.batch_norm"),
-    _row("softmax", "cpu", "njit", "cpu.linear"),
-    _row("global_average_pool", "cpu", "njit", "cpu.pooling"),
-    _row("max_pool2d", "cpu", "njit", "cpu.pooling"),
-    _row("average_pool2d", "cpu", "njit", "cpu.pooling"),
-    _row("add", "cpu", "njit", "cpu.activation"),
-    _row("prelu", "cpu", "njit", "cpu.prelu"),
-    _row("resize2d", "cpu", "njit", "cpu.resize2d"),
-    _row("conv_transpose2d", "cpu", "njit", "cpu.conv_transpose"),
-    _row("global_max_pool", "cpu", "njit", "cpu.pooling"),
-    _row("broadcast_add", "cpu", "njit", "cpu.broadcast"),
-    _row("multiply", "cpu", "njit", "cpu.broadcast"),
-    _row("concat", "cpu", "njit", "cpu.channels"),
-    _row("channel_pad", "cpu", "njit", "cpu.channels"),
-    _row("flatten", "cpu", "njit", "cpu.channels"),
-    _row("leaky_relu", "cpu", "njit", "cpu.elementwise"),
-    _row("elu", "cpu", "njit", "cpu.elementwise"),
-    _row("tanh", "cpu", "njit", "cpu.elementwise"),
-    _row("relu", "cpu", "njit", "cpu.activation"),
-    _row("relu6", "cpu", "njit", "cpu.activation"),
-    _row("hard_swish", "cpu", "njit", "cpu.activation"),
-    _row("swish", "cpu", "njit", "cpu.activation"),
-    _row("sigmoid", "cpu", "njit", "cpu.activation"),
-    _row("hard_sigmoid", "cpu", "njit", "cpu.activation"),
+    _row("conv2d", "plain", "njit", "plain.convolution"),
+    _row("depthwise_conv2d", "plain", "njit", "plain.depthwise"),
+    _row("mixed_depthwise_conv2d", "plain", "njit", "plain.mixed"),
+    _row("pointwise_conv2d", "plain", "njit", "plain.pointwise", name="pointwise_conv2d_plain"),
+    _row("pointwise_conv2d", "plain", "njit_tiled", "plain.pointwise", rank=1),
+    _row("linear", "plain", "njit", "plain.linear"),
+    _row("squeeze_excite", "plain", "njit", "plain.squeeze_excite"),
+    _row("inverted_residual", "plain", "njit", "plain.inverted_residual"),
+    _row("batch_norm", "plain", "njit", "plain.batch_norm"),
+    _row("softmax", "plain", "njit", "plain.linear"),
+    _row("global_average_pool", "plain", "njit", "plain.pooling"),
+    _row("max_pool2d", "plain", "njit", "plain.pooling"),
+    _row("average_pool2d", "plain", "njit", "plain.pooling"),
+    _row("add", "plain", "njit", "plain.activation"),
+    _row("prelu", "plain", "njit", "plain.prelu"),
+    _row("resize2d", "plain", "njit", "plain.resize2d"),
+    _row("conv_transpose2d", "plain", "njit", "plain.conv_transpose"),
+    _row("global_max_pool", "plain", "njit", "plain.pooling"),
+    _row("broadcast_add", "plain", "njit", "plain.broadcast"),
+    _row("multiply", "plain", "njit", "plain.broadcast"),
+    _row("concat", "plain", "njit", "plain.channels"),
+    _row("channel_pad", "plain", "njit", "plain.channels"),
+    _row("flatten", "plain", "njit", "plain.channels"),
+    _row("leaky_relu", "plain", "njit", "plain.elementwise"),
+    _row("elu", "plain", "njit", "plain.elementwise"),
+    _row("tanh", "plain", "njit", "plain.elementwise"),
+    _row("relu", "plain", "njit", "plain.activation"),
+    _row("relu6", "plain", "njit", "plain.activation"),
+    _row("hard_swish", "plain", "njit", "plain.activation"),
+    _row("swish", "plain", "njit", "plain.activation"),
+    _row("sigmoid", "plain", "njit", "plain.activation"),
+    _row("hard_sigmoid", "plain", "njit", "plain.activation"),
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
-    # a small layer: hence the lowest rank. The engine calls the same kernels on tensors that stay blocked.
-    _row("conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised_dense),
-    _row("depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
-    _row("mixed_depthwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
-    _row("pointwise_conv2d", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
-    _row("linear", "cpu", "simd", "blocked.operations", -1, supports=_vectorised),
-    _row("global_average_pool", "cpu", "simd", "blocked.operations", -1),
+    # a small layer. The engine calls the same kernels on tensors that stay blocked.
+    _row("conv2d", "blocked", "simd", "blocked.stem", supports=_vectorised_dense),
+    _row("depthwise_conv2d", "blocked", "simd", "blocked.depthwise", supports=_vectorised),
+    _row("mixed_depthwise_conv2d", "blocked", "simd", "blocked.mixed", supports=_vectorised),
+    _row("pointwise_conv2d", "blocked", "simd", "blocked.pointwise", supports=_vectorised),
+    _row("linear", "blocked", "simd", "blocked.linear", supports=_vectorised),
+    _row("global_average_pool", "blocked", "simd", "blocked.pooling"),
     *(
-        _row("inverted_residual", "cpu", variant, "blocked.blocks", -1, name, _vectorised_block)
+        _row(
+            "inverted_residual", "blocked", variant, "blocked.inverted_residual", name=name, supports=_vectorised_block
+        )
         for variant, name in (("simd", "one_after_another"), ("simd_split", "split"), ("simd_ring", "ring"))
     ),
     _row("conv2d", "cuda", "numba_cuda", "cuda.convolution"),
@@ -214,7 +217,7 @@ _supports |= {
     rung.target: kernel.supports
     for kernel in KERNELS
     for rung in LADDERS.get(kernel.operation, ())
-    if kernel.variant == "simd" and rung.name.startswith("simd_")
+    if kernel.backend == "blocked" and kernel.variant == "simd" and rung.name.startswith("simd_")
 }
 KERNELS += [
     Kernel(operation, "ladder", rung.name, rung.target, height, _supports.get(rung.target, _ungrouped))
@@ -223,9 +226,10 @@ KERNELS += [
 ]
 
 
-def kernels(operation: str | None = None, backend: str | None = None) -> list[Kernel]:
-    """Return the rows of one operation, of one backend, of both, or all."""
-    return [k for k in KERNELS if operation in (None, k.operation) and backend in (None, k.backend)]
+def kernels(operation: str | None = None, backend: str | Sequence[str] = BACKENDS) -> list[Kernel]:
+    """Return the rows of one operation or of all, of one backend or of several."""
+    backends = (backend,) if isinstance(backend, str) else backend
+    return [k for k in KERNELS if operation in (None, k.operation) and k.backend in backends]
 
 
 def best(operation: str, backend: str, **what: Any) -> Kernel:

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.passes import fuse
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet.geometry import Pair
+from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.graph import Graph
 from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import MAKING, give_lock
+from npmobilenet.kernels.walk.threads import share
 from npmobilenet.plan import Plan, Program
-from npmobilenet.threads import share
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from npmobilenet.cuda.plan import CudaPlan, CudaProgram
 
 Outputs = str | tuple[str, ...] | None
-BACKENDS = ("cpu", "cuda", "njit", "reference")
 DTYPES = ("float32", "float16")  # in which weights and activations are stored
 PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its arena, is kept for the next call
 
@@ -42,27 +42,29 @@ class Engine:
         How many bytes of working memory are kept between calls; `idle.KEEP_BYTES` if None, on a GPU all that is not
         needed otherwise.
 
-    Attributes
-    ----------
-    backend : str
-        What computes: "njit" where the fastest kernels for the CPU do not know the graph.
-    fallback : str
-        Why it is not the one that was asked for; empty if it is.
-
     Raises
     ------
     ValueError
-        If the backend cannot store its numbers as `dtype`, one of :data:`DTYPES`.
+        If there is no such backend, it cannot store its numbers as `dtype`, one of :data:`DTYPES`, or it is "blocked"
+        and cannot compute this network.
+
+    Attributes
+    ----------
+    backend : str
+        What computes: of "auto" the one that it has come to.
+    fallback : str
+        Why "auto" has come to plain loops; empty if it has not.
     """
 
     def __init__(
         self,
         graph: Graph,
         weights: Mapping[str, np.ndarray],
-        backend: str = "cpu",
+        backend: str = DEFAULT,
         dtype: str = "float32",
         keep_bytes: int | None = None,
     ) -> None:
+        backend = checked_backend(backend)
         if dtype not in (DTYPES if backend == "cuda" else DTYPES[:1]):
             raise ValueError(
                 f"dtype must be float32, or float16 with the backend 'cuda'; got {dtype!r} with {backend!r}"
@@ -73,7 +75,7 @@ class Engine:
             self.keep_bytes = sys.maxsize if self.on_device else KEEP_BYTES
         with MAKING:  # imports the compilers
             self.program, self.fallback = _program(graph, weights, backend, dtype)
-        self.backend = "njit" if self.fallback else backend
+        self.backend = "plain" if self.fallback else "blocked" if backend == "auto" else backend
         graph = self.program.graph
         main = graph.up_to(graph.main_output)
         self._main = None if len(main.nodes) == len(graph.nodes) else graph.main_output  # of no output: all nodes
@@ -205,17 +207,22 @@ class Engine:
 def _program(
     graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str
 ) -> tuple[Program | BlockedProgram | CudaProgram, str]:
-    """The blocked kernels for the CPU; plain ones where asked for, or where these cannot compute the graph, and why."""
+    """The graph lowered for a backend; of "auto" for plain loops where blocked kernels cannot compute it, and why."""
     if backend == "cuda":
         from npmobilenet.cuda.plan import CudaProgram
 
         return CudaProgram(graph, weights, dtype), ""
     problem = ""
-    if backend == "cpu":
+    if backend in ("auto", "blocked"):
         from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 
         try:
             return BlockedProgram(graph, weights), ""
         except UnsupportedGraphError as error:
             problem = str(error)
-    return Program(graph, weights, "reference" if backend == "reference" else "cpu"), problem
+        if backend == "blocked":
+            raise ValueError(
+                f"the backend 'blocked' cannot compute this network ({problem}); 'auto' takes another then"
+            )
+        backend = "plain"
+    return Program(graph, weights, backend), problem

@@ -33,7 +33,7 @@ class FallbackWarning(UserWarning):
     """A network holds an operation that the fastest kernels do not know, and is computed by slower ones.
 
     `npmobilenet.load` warns once, in one line that says which; `Model.backend` is what computes it then. To silence it:
-    ``warnings.simplefilter("ignore", npmobilenet.FallbackWarning)``, or ask for the backend "njit".
+    ``warnings.simplefilter("ignore", npmobilenet.FallbackWarning)``, or ask for the backend "plain".
     """
 
 

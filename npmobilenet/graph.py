@@ -15,7 +15,7 @@ from math import prod
 from typing import Any
 
 from npmobilenet import operations
-from npmobilenet.geometry import Pair
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.operations import REQUIRED, Convolution, Operation, Shape, Windows
 from npmobilenet.text import listed, printable
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from npmobilenet.architectures import Architecture, get_architecture
+from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.checkpoints.settle import settle
 from npmobilenet.counts import Counts, count
 from npmobilenet.dlpack import host_array
-from npmobilenet.engine import BACKENDS, Engine
+from npmobilenet.engine import Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
 from npmobilenet.graph import INPUT, Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
@@ -56,7 +57,7 @@ def load(
     preprocessing: Preprocessing | None = None,
     ema: bool | None = None,
     threads: int | None = None,
-    backend: str = "cpu",
+    backend: str = DEFAULT,
     dtype: str = "float32",
     keep_bytes: int | None = None,
 ) -> Model:
@@ -100,8 +101,10 @@ def load(
         complete. ``repr(model)`` says what was read.
     threads : int, optional
         Default of every call; all CPUs that this process may use if None.
-    backend : {"cpu", "cuda", "njit", "reference"}
-        The fastest kernels, an NVIDIA GPU, plain Numba loops, or the NumPy definitions in float64.
+    backend : {"auto", "blocked", "plain", "cuda", "reference"}
+        What computes. "auto": the fastest kernels of the CPU, which are "blocked" (explicit vectors on tensors blocked
+        by channels), or "plain" for a network that those cannot compute (readable Numba loops); never a GPU. "cuda":
+        an NVIDIA GPU. "reference": the NumPy definitions in float64. ("cpu" and "njit" still mean "auto" and "plain".)
     dtype : {"float32", "float16"}
         In which weights and activations are stored; float16 on a GPU only, where it halves the memory traffic. Sums
         are float32 either way.
@@ -131,8 +134,7 @@ def load(
     FallbackWarning
         If the network holds an operation that the fastest kernels do not know, so that plain ones compute it.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    checked_backend(backend)
     if architecture is not None:
         get_architecture(architecture)
     entry = CATALOGUE.get(source) if isinstance(source, str) else None
@@ -203,7 +205,7 @@ class Model:
     provenance : Provenance
         What was decided when the weights were loaded: name to (value, reason).
     backend : str
-        What computes it: "njit" where "cpu" was asked for and does not know an operation.
+        What computes it: of "auto" the one that it has come to, "blocked" or "plain".
     dtype : str
     threads : int
         Default number of threads.
@@ -224,7 +226,7 @@ class Model:
         multi_label: bool = False,
         preprocessing: Preprocessing | None = None,
         threads: int | None = None,
-        backend: str = "cpu",
+        backend: str = DEFAULT,
         dtype: str = "float32",
         keep_bytes: int | None = None,
         source: str = "",

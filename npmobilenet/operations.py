@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from npmobilenet.geometry import Pair, output_size, resized, resolve_padding, transposed_size
+from npmobilenet.kernels.geometry import Pair, output_size, resized, resolve_padding, transposed_size
 from npmobilenet.text import dimensions
 
 if TYPE_CHECKING:
@@ -560,7 +560,7 @@ class GlobalMaxPool(Operation, name="global_max_pool"):
 
 
 class Resize2d(Operation, name="resize2d"):
-    """The image at another ``size``, or by a ``scale``; :func:`~npmobilenet.geometry.resize_taps` says how."""
+    """The image at another ``size``, or by a ``scale``; :func:`~npmobilenet.kernels.geometry.resize_taps` says how."""
 
     attributes: ClassVar = {"size": None, "scale": None, "mode": "bilinear", "coordinates": "half_pixel"}
     options = ("size", "scale", "mode", "coordinates")

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import INPUT, Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels import registry
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.passes import fuse, kernel_arguments
 
@@ -66,7 +66,7 @@ class Program:
     weights : mapping of str to float32 array
         By the graph's parameter names, in PyTorch's layout.
     backend : str
-        "cpu" or "reference"; the latter computes in float64 throughout.
+        "plain" or "reference"; the latter computes in float64 throughout.
     """
 
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str) -> None:

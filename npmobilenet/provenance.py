@@ -7,8 +7,6 @@ from typing import Any
 from npmobilenet.image import Preprocessing
 from npmobilenet.text import dimensions, plural, printable
 
-REASONS = ("option", "file", "source", "assumed")
-
 
 class Provenance(dict[str, tuple[Any, str]]):
     """What was decided when weights were loaded: name to ``(value, reason)``.
@@ -19,7 +17,7 @@ class Provenance(dict[str, tuple[Any, str]]):
     """
 
     def choose(self, name: str, **by_reason: Any) -> Any:
-        """Note and return the first value that is not None; the keywords are `REASONS`, the strongest first."""
+        """Note and return the first value that is not None; the keywords are reasons, the strongest first."""
         for reason, value in by_reason.items():
             if value is not None:
                 self[name] = (value, reason)

@@ -8,12 +8,13 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import depthwise, machine_limits, markers, readme
+from npmobilenet.bench.machine import package_version
 from npmobilenet.bench.peers import __main__ as command
 from npmobilenet.bench.peers.folded import folded_layers
 from npmobilenet.bench.peers.measure import OURS, TOLERANCE
 from npmobilenet.bench.peers.networks import EXPORTERS, Network
-from npmobilenet.bench.peers.runtimes import RUNTIMES, Runtime, burst
-from npmobilenet.bench.peers.workers import PeerError, Worker, cpus_for, package_version
+from npmobilenet.bench.peers.workers import PeerError, Worker, cpus_for
+from npmobilenet.bench.runtimes import RUNTIMES, Runtime, burst
 from npmobilenet.engine import Engine
 from tests.conftest import compiled_only
 

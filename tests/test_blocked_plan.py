@@ -10,15 +10,15 @@ import pytest
 
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.architectures.blocks import Builder, Row
-from npmobilenet.blocked import calls as blocked_calls
 from npmobilenet.blocked import plan as blocked_plan
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.blocked import library, mailbox
-from npmobilenet.kernels.blocked.layout import KERNEL
-from npmobilenet.kernels.simd import Library
+from npmobilenet.kernels.blocked import inverted_residual, library
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.walk import mailbox
+from npmobilenet.kernels.walk.compiled import walker
 from npmobilenet.plan import Program
 from tests.conftest import compiled_only
 
@@ -42,7 +42,7 @@ FUSED = ("stem_residual_ring", "inverted_residual_ring", "inverted_residual_spli
 def fused_calls(plan: BlockedPlan) -> list[str]:
     """The kernels of whole blocks in a plan's table, in order."""
     names = {library.common(plan.target).address(name): name for name in FUSED}
-    return [names[kernel] for kernel in plan._idle[0].table[:, KERNEL].tolist() if kernel in names]
+    return [names[call.kernel] for call in plan._idle[0].table.calls if call.kernel in names]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def lower(monkeypatch):
     def choose(how: str, scratch_bytes: int = 256 * 1024) -> None:
         monkeypatch.setattr(blocked_plan, "FUSE_BELOW", 0 if how == "unfused" else NEVER)
         monkeypatch.setattr(blocked_plan, "SPLIT_FROM", 0 if how == "split" else NEVER)
-        monkeypatch.setattr(blocked_calls, "SCRATCH_BYTES", scratch_bytes)
+        monkeypatch.setattr(inverted_residual, "SCRATCH_BYTES", scratch_bytes)
 
     return choose
 
@@ -142,7 +142,7 @@ def test_layers_in_any_order(seed):
     random = np.random.default_rng(seed)
     builder = Builder(1.0, 5, "relu6", random.choice(["symmetric", "same"]), 1e-5)
     builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
-    builder._dense("stem", Row("conv"), 16, 3, 2)
+    builder._dense("stem", 16, 3, 2)
     before = [builder.last]  # tensors of the present size and channels
     for number in range(random.integers(3, 9)):
         name = f"layer{number}"
@@ -177,12 +177,39 @@ def test_layers_in_any_order(seed):
         assert_like_reference(program.plan((29, 41), None, threads).run(x), expected, [node.name for node in graph])
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_depthwise_convolution_of_what_was_squeezed_and_excited(fused):
+    """It needs a frame of zeros, which what scales whole planes cannot write around them."""
+    builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
+    builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
+    builder._dense("stem", Row("conv"), 16, 3, 2)
+    builder._pointwise("expand", 36, 1)
+    builder._depthwise("first", Row("inverted", kernels=(3,)), 1)
+    builder._squeeze_excite(Row("inverted", squeeze=0.25), builder.channels)
+    builder._depthwise("second", Row("inverted", kernels=(5,)), 1)
+    graph = Graph(tuple(builder.nodes))
+    weights, x = random_weights(graph, 1), image((29, 41))
+    plan = BlockedProgram(graph, weights).plan((29, 41), fused=fused)
+    assert sorted({len(group) for group in plan.groups}) == ([1, 3] if fused else [1])
+    assert_like_reference(plan.run(x), Program(graph, weights, "reference").plan((29, 41)).run(x))
+
+
+@pytest.mark.parametrize("operation", ["global_average_pool", "pointwise_conv2d"])
+def test_only_the_stem_reads_the_image(operation):
+    builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
+    builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
+    builder._pool(Row("pool"), 0, 1) if operation == "global_average_pool" else builder._pointwise("first", 8, 1)
+    graph = Graph(tuple(builder.nodes))
+    with pytest.raises(UnsupportedGraphError, match=f"{operation} of the image"):
+        BlockedProgram(graph, random_weights(graph))
+
+
 def test_memory_of_activations():
     """At 224 less than half of the 6.02 MB that the largest step takes op by op (1801.04381, section 5.1)."""
     program = BlockedProgram(*network(width=1.0))
     plan = program.plan((224, 224))
     work = plan._idle[0]
-    assert plan.memory >= work.arena.nbytes + work.image.nbytes + work.scratch[0].nbytes - 64
+    assert plan.memory >= work.arena.nbytes + work.image.nbytes + work.table.scratch[0].nbytes - 64
     assert plan.memory < 2.5e6
     assert program.plan((224, 224), threads=2).memory < 5e6
 
@@ -238,7 +265,7 @@ def test_python_threads_with_images_of_different_sizes():
 def test_a_request_is_taken_only_by_a_helper_that_waits():
     """The mailbox: nothing is left in it for a helper that comes later, when what the request names may be gone."""
     box = np.zeros(mailbox.LENGTH, np.int64)
-    post, job = library.walker("post"), (11, 12, 13, 14, 15)
+    post, job = walker("post"), (11, 12, 13, 14, 15)
     for state in (mailbox.BUSY, mailbox.POSTING, mailbox.POSTED):
         box[:] = 0
         box[[mailbox.STATE, mailbox.ACCEPTED]] = state, 1
@@ -248,7 +275,7 @@ def test_a_request_is_taken_only_by_a_helper_that_waits():
     post(box.ctypes.data, *job)
     assert box[mailbox.STATE] == mailbox.POSTED and box[mailbox.ACCEPTED] == 1
     assert tuple(box[mailbox.JOB : mailbox.JOB + len(job)]) == job
-    library.walker("serve")(box.ctypes.data, 10)  # would crash on that job if it took it
+    walker("serve")(box.ctypes.data, 10)  # would crash on that job if it took it
     assert box[mailbox.STATE] == mailbox.BUSY
 
 

@@ -14,7 +14,7 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.checkpoints import allowance, compressed, read_checkpoint
-from npmobilenet.checkpoints.key_maps import Naming
+from npmobilenet.checkpoints.fit import naming
 from npmobilenet.errors import CheckpointError
 from tests.checkpoint_files import (
     Call,
@@ -294,7 +294,7 @@ def test_the_raw_weights_of_a_real_file():
 @compiled_only
 def test_load_takes_and_tells_which_weights(tmp_path):
     graph = get_architecture("mobilenet_v2").graph(0.1, 3)
-    keys = Naming(get_architecture("mobilenet_v2"), "torchvision").keys(graph)
+    keys = naming("mobilenet_v2", "torchvision").keys(graph)
     both = {}
     for seed, name in enumerate(("state_dict", "state_dict_ema")):
         weights = random_weights(graph, seed)

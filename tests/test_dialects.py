@@ -110,7 +110,7 @@ def test_logits_are_the_publishers(name, tmp_path):
 @pytest.mark.parametrize(
     "name", ["tonylins, first version", "d-li14, 0.1", "d-li14, v3 small", "kuan-wang, small 0.75", "kuangliu"]
 )
-@pytest.mark.parametrize("backend", ["cpu", "njit"])
+@pytest.mark.parametrize("backend", ["auto", "plain"])
 def test_compiled_kernels_compute_the_variants(name, backend, tmp_path):
     network, how, _ = NETWORKS[name]
     tensors, x, expected = computed(network, name, **how)

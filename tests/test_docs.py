@@ -64,8 +64,16 @@ def test_commands_can_be_given(command):
             find_layer(operation, options.shape)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_are_named_exist(page):
+    for path in re.findall(r"`((?:npmobilenet|kernels|bench|tests|docs|examples)/[\w./]*)`", text(page)):
+        assert (ROOT / path).exists(), path
+
+
 def test_modules_can_be_run():
-    modules = {module for page in PAGES for module in re.findall(r"python -m (npmobilenet[\w.]*)", text(page))}
+    modules = {
+        module for page in PAGES for module in re.findall(r"python -m ((?:npmobilenet|tests)\b[\w.]*)", text(page))
+    }
     assert len(modules) > 3
     for module in modules:
         assert find_spec(module) is not None, module

@@ -15,7 +15,7 @@ from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.cli import main
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET
-from tests.conftest import photo
+from tests.conftest import compiled_only, photo
 
 
 def checkpoint(architecture="mobilenet_v2", source="torchvision", width=1.0, classes=4, seed=0):
@@ -624,8 +624,13 @@ def test_one_output_and_several_labels(tmp_path):
     model = loaded(small(1), tmp_path, layout="imagenet")
     ((only,),) = model.top(np.array([[-0.837]]))
     assert (only.index, only.label) == (0, "class 0") and only.probability == pytest.approx(0.302, abs=1e-3)
-    path = npmobilenet.export_weights(small(3), tmp_path / "w.npz", metadata=WeightsInfo(multi_label=True).to_dict())
-    assert npmobilenet.load(path, backend="reference", layout="imagenet").multi_label
+    about = WeightsInfo(multi_label=True, layout="cifar")
+    path = npmobilenet.export_weights(small(3), tmp_path / "w.npz", metadata=about.to_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = npmobilenet.load(path, backend="reference")
+    assert model.multi_label and model.provenance["layout"] == ("cifar", "file")
+    assert model.graph["stem"]["stride"] == (1, 1)
 
 
 def test_provenance_is_text_and_json(tmp_path):
@@ -667,6 +672,7 @@ def test_commands_say_assumptions_in_a_line(tmp_path, capsys):
     assert report["layers"][0]["stride"] == [1, 1]
 
 
+@compiled_only
 def test_commands_classify_with_a_probability_for_every_label(tmp_path, capsys):
     path = npmobilenet.export_weights(small(3), tmp_path / "w.safetensors")
     picture = photo("chelsea.png")

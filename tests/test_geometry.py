@@ -2,7 +2,7 @@
 
 import pytest
 
-from npmobilenet.geometry import (
+from npmobilenet.kernels.geometry import (
     convolution_macs,
     equal_partition,
     exponential_partition,

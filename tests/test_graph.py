@@ -135,7 +135,7 @@ def test_what_the_blocked_kernels_leave_to_the_plain_ones(architecture, blocked)
     graph = architecture.graph(0.25 if architecture.width == 1 else 1.0, 3)
     weights = random_weights(graph, 1)
     x = np.random.default_rng(0).standard_normal((1, 3, 40, 40)).astype(np.float32)
-    engine = Engine(graph, weights, "cpu")
+    engine = Engine(graph, weights, "auto")
     if not config.DISABLE_JIT:
         assert isinstance(engine.program, Program) is not blocked
         expected = Engine(graph, weights, "reference").run(x)

@@ -31,14 +31,14 @@ def assert_close(actual, expected, tolerance):
     assert error[worst] <= tolerance, f"{actual[worst]} instead of {expected[worst]} at {worst} of {error.shape}"
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("name", [*PHOTOS, "chelsea_128x128", "rocket_193x225"])
 def test_mobilenet_v2_against_torchvision(name, backend, mobilenet_v2):
     stored = reference(f"mobilenet_v2_imagenet_{name}")
-    model = mobilenet_v2 if backend == "cpu" else npmobilenet.load("mobilenet_v2", backend=backend)
+    model = mobilenet_v2 if backend == "auto" else npmobilenet.load("mobilenet_v2", backend=backend)
     logits = model(stored["input"])
     assert logits.dtype == np.float32 and logits.shape == (1, 1000)
-    assert_close(logits, stored["logits_f64"], LOGITS if backend == "cpu" else 2e-6)
+    assert_close(logits, stored["logits_f64"], LOGITS if backend == "auto" else 2e-6)
 
 
 @pytest.mark.parametrize("name", PHOTOS)
@@ -88,7 +88,7 @@ def test_other_widths_sizes_and_names_against_pytorch(name, tmp_path):
     x, expected = network_input(size, seed), reference("random_networks")[name]
     scale = max(1, np.abs(expected).max() / 10)
     assert_close(model(x), expected, LOGITS * scale)
-    for backend, tolerance in (("njit", LOGITS), ("reference", 2e-6)):
+    for backend, tolerance in (("plain", LOGITS), ("reference", 2e-6)):
         assert_close(Engine(model.graph, random_weights(graph, seed), backend).run(x), expected, tolerance * scale)
 
 
@@ -101,7 +101,7 @@ def depthwise_as_parts(weights, graph):
     return {name: weights[name] if name in weights else cut[name] for name in graph.tensors}
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
 def test_mixed_convolutions_in_place_of_plain_ones(name, backend, inputs):
     """Parts with kernels of one size are the plain network, however the channels are divided."""
@@ -127,7 +127,7 @@ def test_dilated_kernels_are_large_ones_with_holes(padding, inputs):
             holed[name] = np.zeros(shape, np.float32)
             holed[name][..., ::rate, ::rate] = weights[name]
     expected = Engine(large, holed, "reference").run(inputs)
-    for backend, tolerance in (("reference", 2e-6), ("cpu", LOGITS)):
+    for backend, tolerance in (("reference", 2e-6), ("auto", LOGITS)):
         assert_close(Engine(dilated, weights, backend).run(inputs), expected, tolerance * np.abs(expected).max())
 
 
@@ -295,7 +295,7 @@ def test_bad_options(inputs):
         model.features(inputs, "neck")
     with pytest.raises(ValueError, match="top must be an integer >= 1, got 0"):
         model.classify(np.zeros((9, 9, 3), np.uint8), top=0)
-    with pytest.raises(ValueError, match="backend must be one of cpu, cuda, njit, reference, got 'gpu'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, blocked, plain, cuda, reference, got 'gpu'"):
         npmobilenet.load(backend="gpu")
     with pytest.raises(ValueError, match="no architecture 'resnet'"):
         npmobilenet.load(architecture="resnet")
@@ -313,7 +313,7 @@ def test_features_of_layers(inputs):
 
 def test_plans_are_kept_but_not_without_end():
     graph = get_architecture("mobilenet_v2").graph(0.25, 2)
-    engine = Engine(graph, random_weights(graph), "cpu")
+    engine = Engine(graph, random_weights(graph), "auto")
     assert engine.plan((32, 32)) is engine.plan((32, 32))
     for size in range(32, 72):
         engine.plan((size, size))
@@ -324,8 +324,8 @@ def test_planned_memory_of_the_engine():
     """1801.04381 section 5.1, at 224: op by op, and with every block as one operation."""
     graph = get_architecture("mobilenet_v2").graph()
     weights = random_weights(graph)
-    assert Engine(graph, weights, "njit").plan((224, 224)).memory == 4 * 1_505_280
-    assert Engine(graph, weights, "cpu").plan((224, 224)).memory < 4 * 602_112
+    assert Engine(graph, weights, "plain").plan((224, 224)).memory == 4 * 1_505_280
+    assert Engine(graph, weights, "auto").plan((224, 224)).memory < 4 * 602_112
 
 
 def test_counts_of_a_model():

@@ -33,7 +33,8 @@ FRAMEWORKS = {
 
 
 def sources():
-    return [file for folder in ("npmobilenet", "kernels") for file in sorted((ROOT / folder).rglob("*.py"))]
+    folders = ("npmobilenet", "kernels", "bench/study")
+    return [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def imported(file):
@@ -210,3 +211,21 @@ def test_groups_in_a_container(tmp_path, path, root, below):
 def test_type_checkers_are_told_of_the_annotations():
     assert (Path(npmobilenet.__file__).parent / "py.typed").is_file()
     assert '"npmobilenet": ["py.typed"]' in (ROOT / "setup.py").read_text(encoding="utf-8")
+
+
+def test_the_helper_threads_have_two_names():
+    """What replaces `npmobilenet.threads.ask`, to look at it or to interrupt it, changes what the engine calls."""
+    from npmobilenet import threads
+    from npmobilenet.kernels.walk import threads as theirs
+
+    assert threads is theirs
+
+
+def test_the_command_line_starts_without_what_takes_a_moment():
+    """NumPy, and the benchmarks and studies: each command loads what it needs."""
+    code = (
+        "import sys; from npmobilenet.cli import parser; parser()\n"
+        "print([name for name in sys.modules if name == 'numpy' or name.startswith('npmobilenet.bench')])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"

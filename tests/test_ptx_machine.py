@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from npmobilenet.bench.cuda.ptx import arithmetic
-from npmobilenet.bench.cuda.ptx.machine import Machine
-from npmobilenet.bench.cuda.ptx.memory import Counts, Device, Findings
-from npmobilenet.bench.cuda.ptx.parser import PtxError, parse
+from tests.ptx import arithmetic
+from tests.ptx.machine import Machine
+from tests.ptx.memory import Counts, Device, Findings
+from tests.ptx.parser import PtxError, parse
 
 HEADER = """
 .version 9.0

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet import threads
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.engine import Engine
 from npmobilenet.idle import VARIABLE
 from npmobilenet.kernels.sharing import give_lock, once
-from npmobilenet.kernels.simd import Library
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.walk import threads
 from tests.conftest import compiled_only
 
 REPOSITORY = Path(__file__).parents[1]
@@ -104,7 +104,7 @@ def test_what_could_not_be_made_is_tried_again():
 
 FIRST_CALLS = """
 import gc, threading, numpy as np, npmobilenet
-from npmobilenet.kernels.simd import Library
+from npmobilenet.kernels.vector.library import Library
 made, begin = [], Library.__init__
 def counted(self, name, *arguments):
     made.append(name)
@@ -139,10 +139,10 @@ def test_machine_code_outlives_its_library():
     import ctypes
     import gc
 
-    from npmobilenet.kernels.blocked import library
-    from npmobilenet.kernels.simd import host
+    from npmobilenet.kernels.blocked.code import common
+    from npmobilenet.kernels.vector.target import host
 
-    again = Library("common", host(), library.define_common, None)
+    again = Library("common", host(), common.define, None)
     address = again.address("clear")
     first = ctypes.string_at(address, 16)
     del again
@@ -248,7 +248,7 @@ model = npmobilenet.load("mobilenet_v2")
 if situation not in ("first_call", "plain_loops"):
     model(x, threads=2)
 busy = {"other_sizes": other_sizes, "same_size": same_size, "first_call": first_call, "photographs": photographs,
-        "plain_loops": lambda _: npmobilenet.load("mobilenet_v2", backend="njit")(x[:1])}.get(situation)
+        "plain_loops": lambda _: npmobilenet.load("mobilenet_v2", backend="plain")(x[:1])}.get(situation)
 if busy:
     worker = threading.Thread(target=busy, args=(model,))
     worker.start()
@@ -333,7 +333,7 @@ def kept(engine: Engine) -> int:
 
 
 @compiled_only
-@pytest.mark.parametrize("backend", ["cpu", "njit"])
+@pytest.mark.parametrize("backend", ["auto", "plain"])
 def test_memory_that_is_kept_is_bounded(backend):
     limit = 3_000_000
     model = small_model(keep_bytes=limit, backend=backend)
@@ -360,7 +360,7 @@ def test_memory_that_is_let_go_leaves_the_process(monkeypatch):
     import mmap
     import weakref
 
-    from npmobilenet.kernels.blocked import layout
+    from npmobilenet.kernels import memory
 
     class Pages(mmap.mmap):
         pass
@@ -373,7 +373,7 @@ def test_memory_that_is_let_go_leaves_the_process(monkeypatch):
         return pages
 
     model = small_model()
-    monkeypatch.setattr(layout.mmap, "mmap", mapped)
+    monkeypatch.setattr(memory.mmap, "mmap", mapped)
     model(image(512), threads=2)
     assert made and any(pages() is not None for pages in made)
     model.release()

@@ -17,15 +17,8 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import markers
-from npmobilenet.cli import main
-from npmobilenet.cli import study as study_command
-from npmobilenet.cli.study import TOPICS, Topic
-from npmobilenet.engine import Engine
-from npmobilenet.image import IMAGENET, preprocess, read_image
-from npmobilenet.kernels.blocked.layout import aligned
-from npmobilenet.kernels.simd import Library, host
-from npmobilenet.profile import Timing, noise, time_in_turns
-from npmobilenet.study import (
+from npmobilenet.bench.profile import Timing, noise, time_in_turns
+from npmobilenet.bench.study import (
     cost,
     linear_bottleneck,
     machine_code,
@@ -36,7 +29,15 @@ from npmobilenet.study import (
     relu_manifold,
     tiles,
 )
-from npmobilenet.study.features import visible
+from npmobilenet.bench.study.features import visible
+from npmobilenet.cli import main
+from npmobilenet.cli import study as study_command
+from npmobilenet.cli.study import TOPICS, Topic
+from npmobilenet.engine import Engine
+from npmobilenet.image import IMAGENET, preprocess, read_image
+from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.target import host
 from tests.conftest import compiled_only, photo
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +153,7 @@ def test_without_matplotlib_the_numbers_remain(monkeypatch, tmp_path, capsys):
         (["multipliers", "--resolutions", "100"], "nothing was published for images of 100"),
         (["relu-manifold", "--dimensions", "1"], "a spiral needs 2 dimensions"),
         (["asm", "pointwise_6x3", "--target", "avx2"], "no kernel 'pointwise_6x3'; near: pointwise_6x2"),
-        (["asm", "mixed_depthwise"], "no kernel 'mixed_depthwise'; near: mixed_depthwise_conv2d/cpu/njit"),
+        (["asm", "mixed_depthwise"], "no kernel 'mixed_depthwise'; near: mixed_depthwise_conv2d/plain/njit"),
         (["asm", "--target", "z80"], "no target 'z80'; there are: host, sse2"),
         (["cost", "--out", "picture.txt"], "picture.txt: a picture's name must end in .png, .svg, .pdf"),
         (["cost", "--out", "no/such/folder.png"], "there is no folder no/such"),
@@ -361,8 +362,8 @@ def test_splitting_changes_memory_but_not_the_result():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
 def test_a_process_grows_as_planned():
     graph = get_architecture("mobilenet_v2").graph(1.0)
-    planned = memory.Program(graph, random_weights(graph), "cpu").plan((192, 192)).memory
-    measured = peak.measure("mobilenet_v2", 1.0, 192, "njit")
+    planned = memory.Program(graph, random_weights(graph), "plain").plan((192, 192)).memory
+    measured = peak.measure("mobilenet_v2", 1.0, 192, "plain")
     if measured is None:
         pytest.skip("this system does not let a process reset its peak")
     assert 0.8 * planned < measured < 1.5 * planned
@@ -420,7 +421,7 @@ def test_the_picture_is_what_the_network_sees():
 
 def test_features_are_the_models(tiny):
     pytest.importorskip("PIL")
-    from npmobilenet.study import features
+    from npmobilenet.bench.study import features
 
     found = features.study(str(photo("rocket.jpg")), "block4.depthwise", 3, tiny)
     model = npmobilenet.load(tiny, backend="reference")
@@ -432,7 +433,7 @@ def test_features_are_the_models(tiny):
 @compiled_only
 def test_espresso_rests_on_the_coffee():
     pytest.importorskip("PIL")
-    from npmobilenet.study import occlusion
+    from npmobilenet.bench.study import occlusion
 
     found = occlusion.study(str(photo("coffee.png")), 64, 40, None, "mobilenet_v2")
     assert found.label == "espresso" and found.probability == pytest.approx(0.992, abs=2e-3)
@@ -524,7 +525,7 @@ def test_kinds_of_instructions(instruction, kind):
 @pytest.mark.parametrize(("target", "multiply_adds"), [("avx2", 96), ("avx512", 224)])
 def test_the_pointwise_kernel_has_a_multiply_add_for_every_product(target, multiply_adds):
     """Of a tile of pixels x 2 vectors and 8 input channels; 6 pixels with 16 registers, 14 with 32."""
-    from npmobilenet.study import asm
+    from npmobilenet.bench.study import asm
 
     name = {"avx2": "pointwise_6x2", "avx512": "pointwise_14x2"}[target]
     (function,) = asm.study(name, target, False, False).functions
@@ -583,10 +584,11 @@ def test_without_multiply_adds_products_are_counted(capsys):
 
 @compiled_only
 @pytest.mark.parametrize(
-    "kernel", ["depthwise_conv2d/cpu/njit", "mixed_depthwise_conv2d/cpu/njit", "linear/cpu/njit", "conv2d/cpu/njit"]
+    "kernel",
+    [f"{operation}/plain/njit" for operation in ("depthwise_conv2d", "mixed_depthwise_conv2d", "linear", "conv2d")],
 )
 def test_the_marked_loop_of_a_plain_kernel_is_made_of_vectors(kernel):
-    from npmobilenet.study import asm
+    from npmobilenet.bench.study import asm
 
     (function,) = asm.study(kernel, "host", False, False).functions
     loop = function.loop_counts
@@ -595,7 +597,7 @@ def test_the_marked_loop_of_a_plain_kernel_is_made_of_vectors(kernel):
 
 
 @compiled_only
-@pytest.mark.parametrize("kernel", ["depthwise_conv2d/cpu/njit", "pointwise_conv2d/ladder/njit_loops"])
+@pytest.mark.parametrize("kernel", ["depthwise_conv2d/plain/njit", "pointwise_conv2d/ladder/njit_loops"])
 def test_machine_code_of_plain_loops(kernel, capsys):
     assert main(["study", "asm", kernel, "--no-picture"]) == 0
     output = capsys.readouterr().out
@@ -608,11 +610,11 @@ def test_machine_code_of_plain_loops(kernel, capsys):
 
 @compiled_only
 def test_every_plain_kernel_has_an_example():
-    from npmobilenet.study import plain_loops
+    from npmobilenet.bench.study import plain_loops
 
     names = set(plain_loops.names())
-    assert {"conv2d/cpu/njit", "linear/cpu/njit", "conv2d/ladder/njit_loops"} <= names
-    assert {"mixed_depthwise_conv2d/cpu/njit", "depthwise_conv2d/ladder/njit"} <= names
+    assert {"conv2d/plain/njit", "linear/plain/njit", "conv2d/ladder/njit_loops"} <= names
+    assert {"mixed_depthwise_conv2d/plain/njit", "depthwise_conv2d/ladder/njit"} <= names
     assert not any(part in name for name in names for part in ("simd", "numpy", "python"))
 
 

@@ -2,11 +2,10 @@
 
     python -m npmobilenet.bench.cuda --out results        # everything, in less than eight minutes
     python -m npmobilenet.bench.cuda --smoke              # tiny sizes, in the simulator too
-    python -m npmobilenet.bench.cuda.counts               # without a GPU: what compiled kernels ask of memory
     compute-sanitizer python -m npmobilenet.bench.cuda --sanitizer
 
 One call on a machine with a GPU and nothing else: what is not installed is left out, and what fails is a line in the
 report. `timing` measures, `correctness` compares, `layers` and `networks` have what is measured, `torch_networks` and
-`onnx_networks` the same networks in other runtimes, `report` writes. `counts` needs the compiler
-alone, and `ptx`, which executes what it makes.
+`onnx_networks` the same networks in other runtimes, `report` writes. What compiled kernels ask of memory is counted
+without a GPU by `tests/ptx`.
 """

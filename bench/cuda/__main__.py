@@ -14,8 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npmobilenet.bench.machine import commit
-from npmobilenet.bench.peers.workers import package_version
+from npmobilenet.bench.machine import commit, package_version
 from npmobilenet.kernels.cuda import device
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import npmobilenet
 from npmobilenet.architectures import Architecture, get_architecture, random_weights
 from npmobilenet.bench.layers import layers
 from npmobilenet.engine import Engine
-from npmobilenet.geometry import equal_partition
 from npmobilenet.kernels import registry
+from npmobilenet.kernels.geometry import equal_partition
 
 # The largest error that passes, as a part of the largest value. A sum of a thousand products in float32 is off by some
 # 1e-6 of that, one in float16 by a rounding of what is stored, 5e-4; sixty layers add such errors up.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.bench.cuda import timing
-from npmobilenet.geometry import equal_partition
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.cuda import depthwise, inverted_residual, mixed, pointwise
 from npmobilenet.kernels.cuda.launch import Launch
+from npmobilenet.kernels.geometry import equal_partition
 
 BATCH = 32
 

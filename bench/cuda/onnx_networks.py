@@ -23,7 +23,7 @@ def prepared(layers: list[Layer], shape: tuple[int, ...], classes: int) -> Calla
     """
     import onnxruntime
 
-    from npmobilenet.bench.onnx_export import onnx_model
+    from npmobilenet.bench.peers.onnx_export import onnx_model
 
     if PROVIDER not in onnxruntime.get_available_providers():
         raise ImportError(f"this onnxruntime has no {PROVIDER}")

@@ -3,7 +3,7 @@
     python -m npmobilenet.bench.peers                    # latency and throughput of every runtime installed
     python -m npmobilenet.bench.peers --startup --memory
 
-`networks` has the networks, `folded` describes one to the exporters (`bench.onnx_export`, `bench.tflite_export`),
-`runtimes` is the process in which a runtime is measured, `workers` starts such processes, `measure` has the
-measurements, `report` prints them; `command` is what all commands that compare runtimes have in common.
+`networks` has the networks, `folded` describes one to the exporters (`onnx_export`, `tflite_export`), `workers` starts
+a process for each runtime (`bench.runtimes`), `measure` has the measurements, `report` prints them; `command` is what
+all commands that compare runtimes have in common.
 """

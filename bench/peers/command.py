@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from npmobilenet.bench.peers.runtimes import RUNTIMES
 from npmobilenet.bench.record import Record
+from npmobilenet.bench.runtimes import RUNTIMES
 
 
 def numbers(text: str) -> list[int]:

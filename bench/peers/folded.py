@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npmobilenet.geometry import Pads, Pair, resolve_padding
 from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.operations import Convolution
 from npmobilenet.passes import folded_parameters, fuse
 

@@ -16,11 +16,12 @@ from statistics import median
 import numpy as np
 
 from npmobilenet.bench import machine_limits
+from npmobilenet.bench.machine import package_version
 from npmobilenet.bench.noise import spread
 from npmobilenet.bench.peers.networks import Network
-from npmobilenet.bench.peers.runtimes import RUNTIMES
-from npmobilenet.bench.peers.workers import PeerError, Worker, package_version
-from npmobilenet.profile import in_turn
+from npmobilenet.bench.peers.workers import PeerError, Worker
+from npmobilenet.bench.profile import in_turn
+from npmobilenet.bench.runtimes import RUNTIMES
 
 OURS = "npmobilenet"
 TOLERANCE = 1e-4  # of the largest logit

@@ -30,13 +30,13 @@ DEFAULT = (
 
 
 def _onnx(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
-    from npmobilenet.bench.onnx_export import onnx_model
+    from npmobilenet.bench.peers.onnx_export import onnx_model
 
     path.write_bytes(onnx_model(layers, shape).SerializeToString())
 
 
 def _tflite(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
-    from npmobilenet.bench.tflite_export import tflite_model
+    from npmobilenet.bench.peers.tflite_export import tflite_model
 
     path.write_bytes(tflite_model(layers, shape))
 

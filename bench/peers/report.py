@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from npmobilenet.bench.noise import NOISY
 from npmobilenet.bench.peers.measure import OURS
-from npmobilenet.bench.peers.runtimes import RUNTIMES
+from npmobilenet.bench.runtimes import RUNTIMES
 
 
 def _label(row: dict) -> str:

@@ -10,32 +10,22 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Timer
 
 import numpy as np
 
 import npmobilenet
-from npmobilenet.bench.peers import runtimes
+from npmobilenet.bench import runtimes
+from npmobilenet.bench.machine import package_version
 from npmobilenet.bench.peers.networks import Network
-from npmobilenet.bench.peers.runtimes import RUNTIMES
+from npmobilenet.bench.runtimes import RUNTIMES
 
 PATIENCE = 300  # seconds until a process that does not answer is given up
 
 
 class PeerError(Exception):
     """A runtime is missing, fails, or computes something else."""
-
-
-def package_version(package: str) -> str | None:
-    """Return the version of an installed package, or None."""
-    if package == "npmobilenet":
-        return npmobilenet.__version__
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def cpus_for(threads: int) -> list[int]:

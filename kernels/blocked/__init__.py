@@ -5,22 +5,21 @@ AVX-512, 8 with AVX2, 4 with SSE or NEON); the last block is filled up with zero
 depthwise kernels both find their operands at constant distances from one address in it. A tensor that a
 depthwise kernel reads is stored *padded*, with its frame of zeros, so that no kernel tests for borders.
 
-``layout``             packing of activations and weights
+A module for each operation has the host's side: the fields of its kernel's arguments, ``pack`` for its weights,
+``call`` from tensors to a :class:`~npmobilenet.kernels.call.Call`, and the single operation on NHWC arrays, which makes
+the same calls as a network. None of them imports LLVM; `code` has what writes the machine code.
+
 ``pointwise``          1x1 convolution: a register tile of pixels x channel blocks
 ``depthwise``          any kernel size, stride and dilation
 ``mixed``              depthwise with several kernel sizes, each on its part of the channels, in one pass
 ``stem``               the first dense convolution, from the planar image
-``pooling``            global average, and the scaling of channels by squeeze-and-excitation
+``pooling``            global average
 ``linear``             a vector times a matrix: the classifier
-``activation``         swish, hard swish, sigmoid, hard sigmoid
-``padding``            the frame of zeros around a padded tensor
+``squeeze_excite``     the scaling of channels by what two linear layers make of their means
 ``inverted_residual``  expand, depthwise, project over strips of rows, the expanded strip in the cache
-``operations``         single operations on NHWC arrays, as the reference defines them
-``blocks``             whole blocks likewise, fused and not
-``library``            all of them compiled together
-``walker``             runs a table of kernel calls on one or several threads
-``mailbox``            how a thread that waits in compiled code is told what to do
-
-Every kernel has the signature ``(arguments, first, last, scratch)``: it computes the work items ``first`` up
-to ``last`` of a call whose ``arguments`` are one row of a table of 64-bit integers (:class:`~.layout.Fields`).
+``activation``         how a kernel ends: a clamp, swish, hard swish, sigmoid, hard sigmoid
+``padding``            the frame of zeros around a padded tensor
+``layout``             fields of arguments, packing of weights, tiles
+``images``             single operations: what they have in common
+``library``            the compiled kernels, by name
 """

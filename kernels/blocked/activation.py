@@ -1,103 +1,37 @@
-"""Activations that are more than a clamp: a pass over values that a kernel has just written, still in the cache.
-
-The exponential ends in infinity and in zero as it must, for it is computed as ``exp(-x) = (2**t)**2`` with
-``t = -x / (2 ln 2)``, and ``2**t = 2**n * 2**f``: n is the integer nearest to t, and a polynomial in f gives the
-rest.
-"""
+"""How a kernel ends: with a clamp in its registers, or a pass over what it has just written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import numpy as np
 
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
+from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.vector.target import Target
 
-# Minimax coefficients of 2**f = 1 + f * (...) for |f| <= 1/2, relative error 2e-8 (fitted by Lawson's algorithm).
-POLYNOMIAL = (
-    0.00015353258640971035,
-    0.001339900423772633,
-    0.00961843878030777,
-    0.05550331994891167,
-    0.24022647738456726,
-    0.6931471824645996,
-)
-TO_HALF_BINARY = -0.5 / 0.6931471805599453
-ROUND = 1.5 * 2**23  # added to a small number, it leaves the nearest integer in the low bits
-LIMIT = 170.0  # of x: beyond, the square is infinity or zero
+CLAMPS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+ZERO_PRESERVING = ("hard_swish", "swish")  # passes that a convolution may end with: the zeros of a frame stay zeros
 
-
-def exponential(code: Code, x: Vector) -> Vector:
-    """``exp(-x)``; NaN stays NaN."""
-    x = x.clamp(code.splat(-LIMIT), code.splat(LIMIT))
-    rounder, factor = code.splat(ROUND), code.splat(TO_HALF_BINARY)
-    shifted = rounder.fma(x, factor)
-    f = (rounder - shifted).fma(x, factor)  # exact but for the factor's own rounding
-    series = code.splat(POLYNOMIAL[0])
-    for coefficient in POLYNOMIAL[1:]:
-        series = code.splat(coefficient).fma(series, f)
-    root = code.splat(1.0).fma(series, f).add_to_exponent(shifted)
-    return root * root
-
-
-def swish(code: Code, x: Vector) -> Vector:
-    """``x / (1 + exp(-x))``."""
-    return x / (code.splat(1.0) + exponential(code, x))
-
-
-def sigmoid(code: Code, x: Vector) -> Vector:
-    """``1 / (1 + exp(-x))``."""
-    return code.splat(1.0) / (code.splat(1.0) + exponential(code, x))
-
-
-def hard_sigmoid(code: Code, x: Vector) -> Vector:
-    """``relu6(x + 3) / 6``."""
-    return (x + code.splat(3.0)).clamp(code.splat(0.0), code.splat(6.0)) * code.splat(1 / 6)
-
-
-def hard_swish(code: Code, x: Vector) -> Vector:
-    """``x * relu6(x + 3) / 6``."""
-    return x * hard_sigmoid(code, x)
-
-
-ACTIVATIONS: dict[str, Callable[[Code, Vector], Vector]] = {
-    "hard_swish": hard_swish,
-    "swish": swish,
-    "sigmoid": sigmoid,
-    "hard_sigmoid": hard_sigmoid,
-}
-ZERO_PRESERVING = ("hard_swish", "swish")
+_bounds = {name: np.array(bounds, np.float32) for name, bounds in CLAMPS.items()}  # what kernels find by an address
 
 
 def function_name(activation: str) -> str:
-    """The function's name in its library."""
+    """A pass's name in its library."""
     return f"activate_{activation}"
 
 
-def define(library: Library) -> None:
-    """Add the functions."""
-    for name, function in ACTIVATIONS.items():
-        library.add(function_name(name), _pass(function))
+def clamp(activation: str = "none") -> int:
+    """Return the address of a clamp's bounds."""
+    return _bounds[activation].ctypes.data
 
 
-def apply(code: Code, function: Pointer, x: Pointer, vectors: Integer) -> None:
-    """Call one of these functions, unless its address is 0, on what has just been written.
-
-    Zeros between the values, of a frame, may lie in the range: they stay zeros under all that a convolution ends
-    with (`ZERO_PRESERVING`).
-    """
-    with code.when(code.builder.not_(function.is_null())):
-        code.call(function, x, vectors)
+def ends(target: Target, activation: str, prefix: str = "") -> dict[str, int]:
+    """Return the arguments: a clamp, or one that changes nothing and the address of another activation's pass."""
+    if activation in CLAMPS:
+        return {f"{prefix}clamp": clamp(activation), f"{prefix}activate": 0}
+    function = library.common(target).address(function_name(activation))
+    return {f"{prefix}clamp": clamp(), f"{prefix}activate": function}
 
 
-def _pass(function: Callable[[Code, Vector], Vector]):
-    """Over ``vectors`` vectors from ``x`` on, in place."""
-
-    def write(code: Code, x: Pointer, vectors: Integer) -> None:
-        size = code.target.bytes
-
-        def step(at: Integer) -> None:
-            place = x + at * size
-            place.store(function(code, place.vector()))
-
-        code.loop(vectors, step)
-
-    return write
+def check(activation: str, known: tuple[str, ...] = (*CLAMPS, *ZERO_PRESERVING), name: str = "activation") -> None:
+    """Refuse what a kernel cannot end with."""
+    if activation not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)} in this kernel, got {activation!r}")

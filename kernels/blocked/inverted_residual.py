@@ -14,17 +14,30 @@ Where squeeze-and-excitation stands between depthwise and projection, the two be
             all means are known.
 
 Sums run in the same order as in three separate kernels, so the result has the same bits either way, whatever
-the strips and chunks.
+the strips and chunks. As single operations, the projection may end with a clamp only, and where the expanded channels
+do not fill whole vectors, an infinity may make NaN of the outputs that see it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
-from npmobilenet.kernels.blocked import stem
-from npmobilenet.kernels.blocked.depthwise import NO_RING
-from npmobilenet.kernels.blocked.layout import Arguments, Fields, k_unit, tiles
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target
+from npmobilenet.kernels import checks
+from npmobilenet.kernels.blocked import activation as activations
+from npmobilenet.kernels.blocked import depthwise, library, pointwise
+from npmobilenet.kernels.blocked.depthwise import Depthwise
+from npmobilenet.kernels.blocked.images import Images
+from npmobilenet.kernels.blocked.layout import Fields, Value, tiles
+from npmobilenet.kernels.blocked.pointwise import Pointwise
+from npmobilenet.kernels.blocked.pooling import reciprocal
+from npmobilenet.kernels.blocked.stem import Stem
+from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.prepared import prepared
+from npmobilenet.kernels.tensor import Tensor
+from npmobilenet.kernels.vector.target import Target
 
 SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
 
@@ -33,17 +46,18 @@ SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a 
 # rows are one item, of a pair a chunk. `unlimited` is a clamp that changes nothing.
 _BOTH = (
     "rows columns height width stride kernel_height top left right blocks chunk "
-    "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_units expand_inputs expand_wide "
+    "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_k_units expand_inputs expand_wide "
     "expand_clamp expand_activate offsets "
     "depthwise depthwise_weights depthwise_bias depthwise_clamp depthwise_activate "
     "out out_plane scratch_plane"
 )
 BLOCK = Fields(
     f"{_BOTH} strip "
-    "project_weights project_bias project_units project_inputs project_wide project_panels project_clamp unlimited "
+    "project_weights project_bias project_k_units project_inputs project_wide project_panels project_clamp unlimited "
     "residual residual_plane out_offsets scratch_depthwise"
 )
 PAIR = Fields(f"{_BOTH} mean reciprocal")
+_SIGNATURE = inspect.signature(checks.inverted_residual)
 
 
 @dataclass(frozen=True)
@@ -76,255 +90,233 @@ class Cut:
 
 @dataclass(frozen=True)
 class Extent:
-    """What decides how a block is cut: output rows and columns, vectors of an expanded row inside its frame.
+    """What decides how a block is cut: the expanded image inside its frame, the result, the depthwise convolution."""
 
-    ``blocks`` are the channel blocks of the expansion; ``window`` is the height of the depthwise window.
-    """
-
-    target: Target
-    rows: int
-    columns: int
-    row_vectors: int
-    stride: int
-    window: int
-    blocks: int
+    expanded: Tensor
+    out: Tensor
+    middle: Depthwise
 
     def by_rows(self, budget: int) -> Cut:
         """For the ring: strips as high as ``budget`` bytes of scratch allow, the same number of them, evenly."""
-        least = -(-(self.window - self.stride) // self.stride)  # a strip is at least as high as what it shares
+        rows, stride = self.out.height, self.middle.stride[0]
+        least = -(-(self.middle.reach - stride) // stride)  # a strip is at least as high as what it shares
 
         def cut(strip: int) -> Cut:
-            return self._cut(strip, self.blocks, 2 * strip * self.stride)
+            return self._cut(strip, self.expanded.blocks, 2 * strip * stride)
 
-        fitting = [strip for strip in range(1, self.rows + 1) if cut(strip).scratch_bytes <= budget]
+        fitting = [strip for strip in range(1, rows + 1) if cut(strip).scratch_bytes <= budget]
         highest = max([1, least, *fitting])
-        return cut(max(least, -(-self.rows // (-(-self.rows // highest)))))
+        return cut(max(least, -(-rows // (-(-rows // highest)))))
 
     def by_channels(self, threads: int, budget: int, parts: int | None = None) -> Cut:
         """For the split: a strip for each thread, and so many channels at a time as fit, or 1 / ``parts`` of them."""
-        strip = -(-self.rows // threads)
-        whole = self._cut(strip, 1, (strip - 1) * self.stride + self.window)
-        chunk = chunk_of(self.target, whole.scratch_bytes, budget)
+        strip = -(-self.out.height // threads)
+        whole = self._cut(strip, 1, self.held(strip))
+        chunk = _chunk(self.middle.target, whole.scratch_bytes, budget)
         if parts:
-            wide = tiles(self.target)[0].blocks
-            chunk = -(-self.blocks // (wide * parts)) * wide
-        return self._cut(strip, min(self.blocks, chunk), whole.held)
+            wide = tiles(self.middle.target)[0].blocks
+            chunk = -(-self.expanded.blocks // (wide * parts)) * wide
+        return self._cut(strip, min(self.expanded.blocks, chunk), whole.held)
+
+    def by_planes(self, budget: int) -> Cut:
+        """For the pair: so many channels at a time as fit; what is filtered goes to the result."""
+        held = self.held(self.out.height)
+        plane = held * self.expanded.row_bytes
+        return Cut(self.out.height, _chunk(self.middle.target, plane, budget), held, plane, 0)
+
+    def held(self, rows: int) -> int:
+        """Expanded rows that so many rows of the result depend on."""
+        return (rows - 1) * self.middle.stride[0] + self.middle.reach
 
     def _cut(self, strip: int, chunk: int, held: int) -> Cut:
-        size = self.target.bytes
-        return Cut(strip, chunk, held, held * self.row_vectors * size, strip * self.columns * size)
+        filtered = strip * self.out.width * self.expanded.pixel_bytes
+        return Cut(strip, chunk, held, held * self.expanded.row_bytes, filtered)
 
 
-def chunk_of(target: Target, block_bytes: int, budget: int) -> int:
+def _chunk(target: Target, block_bytes: int, budget: int) -> int:
     """How many channel blocks of so many bytes fit: whole panels, one at least."""
     wide = tiles(target)[0].blocks
     return max(wide, budget // block_bytes // wide * wide)
 
 
-def define(library: Library, stem_window: tuple) -> None:
-    """Add the kernels."""
-    library.add("inverted_residual_ring", _ring(None))
-    library.add("inverted_residual_split", _split())
-    library.add("stem_residual_ring", _ring(stem_window))
-    library.add("expand_depthwise_pair", pair)
+def panel_bytes(expanded: Tensor, out: Tensor, middle: Depthwise) -> int:
+    """The least that a pair holds at a time: a panel of expanded channels."""
+    return Extent(expanded, out, middle).by_planes(0).scratch_bytes
+
+
+def call(
+    x: Tensor,
+    expanded: Tensor,
+    out: Tensor,
+    weights: tuple[Pointwise | Stem, Depthwise, Pointwise],
+    functions: tuple[str, str, str],
+    *,
+    residual: Tensor | None = None,
+    split: bool = False,
+    threads: int = 1,
+    parts: int | None = None,
+) -> Call:
+    """Compute a block: by strips of rows in a ring, or ``split`` by channels.
+
+    Parameters
+    ----------
+    x, out, residual : Tensor
+        ``out`` may have a frame; ``x`` is planar where the expansion is the stem.
+    expanded : Tensor
+        Without memory; its frame is the depthwise convolution's padding.
+    functions : tuple of str
+        The activations.
+    threads, parts : int
+        What a split is made for; so many chunks, if not as many as fit the cache.
+    """
+    expand, middle, project = weights
+    extent = Extent(expanded, out, middle)
+    cut = extent.by_channels(threads, SCRATCH_BYTES, parts) if split else extent.by_rows(SCRATCH_BYTES)
+    name = "stem_residual_ring" if isinstance(expand, Stem) else f"inverted_residual_{'split' if split else 'ring'}"
+    return BLOCK.call(
+        library.common(middle.target).address(name),
+        -(-out.height // cut.strip),
+        shares=1,
+        scratch_bytes=cut.scratch_bytes,
+        keep=weights,
+        **_expand_and_filter(x, expanded, out, expand, middle, functions[:2], cut),
+        strip=cut.strip,
+        **project.arguments("project_"),
+        project_panels=project.panels,
+        project_clamp=activations.clamp(functions[2]),
+        unlimited=activations.clamp(),
+        residual=residual,
+        out_offsets=out.scattered(),
+        scratch_depthwise=cut.chunk * cut.expanded,
+    )
+
+
+def pair(
+    x: Tensor,
+    expanded: Tensor,
+    out: Tensor,
+    mean: Tensor,
+    weights: tuple[Pointwise, Depthwise],
+    functions: tuple[str, str],
+) -> Call:
+    """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels."""
+    cut = Extent(expanded, out, weights[1]).by_planes(SCRATCH_BYTES)
+    return PAIR.call(
+        library.common(weights[1].target).address("expand_depthwise_pair"),
+        -(-expanded.blocks // cut.chunk),
+        shares=1,
+        scratch_bytes=cut.scratch_bytes,
+        keep=weights,
+        **_expand_and_filter(x, expanded, out, *weights, functions, cut),
+        mean=mean,
+        reciprocal=reciprocal(out),
+    )
+
+
+def _expand_and_filter(
+    x: Tensor,
+    expanded: Tensor,
+    out: Tensor,
+    expand: Pointwise | Stem,
+    middle: Depthwise,
+    functions: tuple[str, str],
+    cut: Cut,
+) -> dict[str, Value]:
+    """What all these kernels know of expansion and depthwise convolution."""
+    (top, _), (left, right) = expanded.frame
+    held = replace(expanded, height=cut.held, frame=((0, 0), (left, right)))
+    return {
+        "rows": out.height,
+        "columns": out.width,
+        "height": expanded.height,
+        "width": expanded.width,
+        "stride": middle.stride[0],
+        "kernel_height": middle.reach,
+        "top": top,
+        "left": left,
+        "right": right,
+        "blocks": expanded.blocks,
+        "chunk": cut.chunk,
+        "expand_x": x,
+        "expand_inputs": 0,
+        **expand.arguments("expand_"),
+        **activations.ends(middle.target, functions[0], "expand_"),
+        "offsets": held.offsets(),
+        "depthwise": middle.blocks_function,
+        **middle.arguments("depthwise_"),
+        **activations.ends(middle.target, functions[1], "depthwise_"),
+        "out": out,
+        "scratch_plane": cut.expanded,
+    }
+
+
+# Single operations --------------------------------------------------------------------------------------------------
 
 
 class _Block:
-    """The steps of a block, as both kernels take them."""
+    """What all have in common: checked arguments, packed weights, tensors."""
 
-    def __init__(self, code: Code, a: Arguments, scratch: Pointer, stem_window: tuple | None = None) -> None:
-        self.code, self.a, self.stem_window = code, a, stem_window
-        self.size = code.target.bytes
-        self.wide_blocks = tiles(code.target)[0].blocks
-        self.row_vectors = a["left"] + a["width"] + a["right"]
-        self.expanded = scratch
-
-    def panel_of(self, block: Integer) -> Integer:
-        """The panel of the expansion that begins with this block."""
-        wide = (block // self.wide_blocks).minimum(self.a["expand_wide"])
-        return wide + (block - wide * self.wide_blocks)
-
-    def expand(self, begin: Integer, count: Integer, slot: Integer, first: Integer, last: Integer) -> None:
-        """Write ``count`` rows of the padded expanded image, from row ``begin``, to row ``slot`` of the scratch."""
-        code, a, size = self.code, self.a, self.size
-        row_bytes = self.row_vectors * size
-        above = begin - a["top"]
-        skipped = (0 - above).maximum(0).minimum(count)
-        present = ((above + count).minimum(a["height"]) - (above + skipped)).maximum(0)
-        rows = self.expanded + slot * row_bytes
-
-        def clear(block: Integer) -> None:
-            frame = (count, self.row_vectors, skipped, count - skipped - present, a["left"], a["right"])
-            code.call("zero_frame", rows + a["scratch_plane"] * (block - first), *frame)
-
-        code.loop(last, clear, start=first)
-        place = rows + skipped * row_bytes
-        with code.when(present > 0):
-            if self.stem_window is None:
-                code.call(
-                    "pointwise_panels_scattered",
-                    *(a.at("expand_x") + (above + skipped) * a["width"] * size, a["expand_x_plane"]),
-                    *(a.at("expand_weights"), a.at("expand_bias"), code.integer(0).pointer(), 0),
-                    *(place - a["scratch_plane"] * first, a["scratch_plane"], a.at("offsets")),
-                    *(
-                        present * a["width"],
-                        a["expand_units"],
-                        a.at("expand_inputs"),
-                        a.at("expand_clamp"),
-                        a.at("expand_activate"),
-                        0,
-                    ),
-                    *(a["expand_units"] * (k_unit(code.target) * size), a["expand_wide"]),
-                    *(self.panel_of(first), self.panel_of(last), 0),
-                )
-            else:
-                kernel, stride = self.stem_window
-                code.call(
-                    f"{stem.name(kernel, stride)}_rows",
-                    a.at("expand_x") + a["expand_x_row"] * ((above + skipped) * stride[0]),
-                    *(a["expand_x_row"], a["expand_x_plane"], a["expand_units"]),
-                    *(a.at("expand_weights"), a.at("expand_bias")),
-                    *(place + a["left"] * size, row_bytes, a["scratch_plane"], a["width"]),
-                    *(a.at("expand_clamp"), a.at("expand_activate"), a["expand_wide"], a["blocks"], present),
-                )
-
-    def filter(
-        self,
-        rows: Integer,
-        start: Integer,
-        ring: Integer | int,
-        first: Integer,
-        last: Integer,
-        out: Pointer,
-        plane: Integer,
-    ) -> None:
-        """Depthwise convolution of what was expanded, for ``rows`` output rows; ``out`` is block ``first``'s."""
-        code, a, size = self.code, self.a, self.size
-        code.call(
-            a.at("depthwise"),
-            *(self.expanded - a["scratch_plane"] * first, self.row_vectors * size, a["scratch_plane"]),
-            *(a.at("depthwise_weights"), a.at("depthwise_bias")),
-            *(out - plane * first, a["columns"] * size, plane, rows, a["columns"], a.at("depthwise_clamp")),
-            *(a.at("depthwise_activate"), code.integer(1), code.integer(size), start, code.integer(ring), first, last),
+    def __init__(self, *arguments: Any, threads: int = 1, **options: Any) -> None:
+        given = _SIGNATURE.bind(*arguments, **options)
+        given.apply_defaults()
+        g = checks.inverted_residual(*given.args, **given.kwargs)
+        a = SimpleNamespace(**given.arguments)
+        self.functions = a.expand_activation, a.depthwise_activation, a.project_activation
+        for name, function in zip(("expand_activation", "depthwise_activation"), self.functions, strict=False):
+            activations.check(function, name=name)
+        activations.check(a.project_activation, tuple(activations.CLAMPS), "project_activation")
+        self.geometry, self.residual, self.threads = g, a.residual, threads
+        self.images = Images(g.shape, threads)
+        target, channels = self.images.target, a.expand_weight.shape[1]
+        self.weights = (
+            pointwise.pack(target, checks.float32(a.expand_weight), checks.bias(a.expand_bias, channels)),
+            depthwise.pack(target, checks.float32(a.weight), checks.bias(a.bias, channels), g.stride),
+            pointwise.pack(target, checks.float32(a.project_weight), checks.bias(a.project_bias, g.shape[3])),
         )
+        self.inputs = self.images.inputs(a.x)
+        self.expanded = Tensor(channels, *a.x.shape[1:3], g.pads, lanes=target.lanes)
 
-    def filter_to_scratch(
-        self, rows: Integer, start: Integer, ring: Integer | int, first: Integer, last: Integer
-    ) -> None:
-        """The same, for the projection to read."""
-        self.filtered = self.expanded + self.a["scratch_depthwise"]
-        self.filter(rows, start, ring, first, last, self.filtered, rows * self.a["columns"] * self.size)
-
-    def project(self, begin: Integer, rows: Integer, first: Integer, last: Integer) -> None:
-        """Add the projection of blocks ``first`` up to ``last``; the last ones complete it."""
-        code, a, size = self.code, self.a, self.size
-        unit, pixels = k_unit(code.target), rows * a["columns"]
-        where = begin * a["columns"] * size
-        complete = last >= a["blocks"]
-        nothing = code.integer(0).pointer()
-        residual = code.select(a["residual"].equals(0), nothing, a.at("residual") + where)
-        units = first * (code.target.lanes // unit)
-        left = a["project_units"] - units
-        here = code.select(complete, left, (last - first) * (code.target.lanes // unit))
-        clamp = code.select(complete, a.at("project_clamp"), a.at("unlimited"))
-
-        def run(name: str, out: Pointer, offsets: Pointer) -> None:
-            code.call(
-                name,
-                *(self.filtered, pixels * size, a.at("project_weights"), a.at("project_bias")),
-                *(
-                    code.select(complete, residual, nothing),
-                    a["residual_plane"],
-                    out,
-                    a["out_plane"],
-                    offsets,
-                ),
-                *(
-                    pixels,
-                    here,
-                    a.at("project_inputs"),
-                    clamp,
-                    nothing,
-                    first.minimum(1),
-                    a["project_units"] * (unit * size),
-                ),
-                *(a["project_wide"], 0, a["project_panels"], units * (unit * size)),
+    def fused(self, split: bool) -> Images:
+        """One call for each image."""
+        window, (stride, across) = self.geometry.kernel[0], self.geometry.stride
+        if stride != across or stride > window:
+            raise ValueError(
+                f"stride must be square and at most {window}, as the window, in this kernel, got {(stride, across)}"
             )
-
-        with code.when(a["out_offsets"].equals(0)):
-            run("pointwise_panels", a.at("out") + where, nothing)
-        with code.when(a["out_offsets"] > 0):
-            run("pointwise_panels_scattered", a.at("out"), a.at("out_offsets") + begin * a["columns"] * 8)
-
-
-def _ring(stem_window: tuple | None):
-    def ring(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-        """Kernel: strips ``first`` up to ``last`` of a block (fields `BLOCK`)."""
-        block = _Block(code, BLOCK.read(arguments), scratch, stem_window)
-        a = block.a
-        shared = a["kernel_height"] - a["stride"]  # rows that a strip and the next one both read
-        fresh = a["strip"] * a["stride"]
-        length = fresh * 2
-        zero = code.integer(0)
-
-        def slot(strip: Integer) -> Integer:
-            return (strip % 2) * fresh
-
-        def before(strip: Integer) -> Integer:
-            """Where the shared rows stand: at the end of the half before."""
-            return slot(strip + 1) + fresh - shared
-
-        block.expand(first * fresh, shared, before(first), zero, a["blocks"])
-
-        def at_strip(strip: Integer) -> None:
-            begin = strip * a["strip"]
-            rows = a["strip"].minimum(a["rows"] - begin)
-            block.expand(strip * fresh + shared, rows * a["stride"], slot(strip), zero, a["blocks"])
-            block.filter_to_scratch(rows, before(strip), length, zero, a["blocks"])
-            block.project(begin, rows, zero, a["blocks"])
-
-        code.loop(last, at_strip, start=first)
-
-    return ring
+        for x in self.inputs:
+            tensors, residual = (x, self.expanded, self.images.output()), x if self.residual else None
+            cut = {"split": split, "threads": self.threads}
+            self.images.add(call(*tensors, self.weights, self.functions, residual=residual, **cut))
+        table = self.images.table
+        self.images.between = table.threads * table.scratch_bytes
+        return self.images
 
 
-def _split():
-    def split(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-        """Kernel: strips ``first`` up to ``last`` of a block, chunk by chunk (fields `BLOCK`)."""
-        block = _Block(code, BLOCK.read(arguments), scratch)
-        a = block.a
-
-        def at_strip(strip: Integer) -> None:
-            begin = strip * a["strip"]
-            rows = a["strip"].minimum(a["rows"] - begin)
-            needed = (rows - 1) * a["stride"] + a["kernel_height"]
-
-            def at_chunk(start: Integer) -> None:
-                stop = (start + a["chunk"]).minimum(a["blocks"])
-                block.expand(begin * a["stride"], needed, code.integer(0), start, stop)
-                block.filter_to_scratch(rows, code.integer(0), NO_RING, start, stop)
-                block.project(begin, rows, start, stop)
-
-            code.loop(a["blocks"], at_chunk, step=a["chunk"])
-
-        code.loop(last, at_strip, start=first)
-
-    return split
+@prepared("inverted_residual")
+def one_after_another(*arguments: Any, **options: Any) -> Images:
+    """Inverted residual as three kernels of explicit vectors: (N, H, W, C_in) -> (N, P, Q, C_out)."""
+    block = _Block(*arguments, **options)
+    images, (expand, middle, project), functions = block.images, block.weights, block.functions
+    _, rows, columns, _ = block.geometry.shape
+    expanded, filtered = images.take(block.expanded), images.tensor(block.expanded.channels, rows, columns)
+    images.between = expanded.bytes + filtered.bytes
+    for x in block.inputs:
+        residual = x if block.residual else None
+        images.add(
+            pointwise.call(x, expanded, expand, activation=functions[0]),
+            depthwise.call(expanded, filtered, middle, activation=functions[1]),
+            pointwise.call(filtered, images.output(), project, activation=functions[2], residual=residual),
+        )
+    return images
 
 
-def pair(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: chunks ``first`` up to ``last`` of an expansion, its depthwise convolution and means (fields `PAIR`)."""
-    block = _Block(code, PAIR.read(arguments), scratch)
-    a = block.a
-    zero = code.integer(0)
-    needed = (a["rows"] - 1) * a["stride"] + a["kernel_height"]
-    pixels = a["rows"] * a["columns"]
+@prepared("inverted_residual")
+def split(*arguments: Any, **options: Any) -> Images:
+    """Inverted residual, a chunk of expanded channels after the other: (N, H, W, C_in) -> (N, P, Q, C_out)."""
+    return _Block(*arguments, **options).fused(split=True)
 
-    def at_chunk(number: Integer) -> None:
-        start = number * a["chunk"]
-        stop = (start + a["chunk"]).minimum(a["blocks"])
-        block.expand(zero, needed, zero, start, stop)
-        block.filter(a["rows"], zero, NO_RING, start, stop, a.at("out") + a["out_plane"] * start, a["out_plane"])
-        code.call("mean_planes", a.at("out"), a["out_plane"], a.at("mean"), pixels, a.at("reciprocal"), start, stop)
 
-    code.loop(last, at_chunk, start=first)
+@prepared("inverted_residual")
+def ring(*arguments: Any, **options: Any) -> Images:
+    """Inverted residual, a strip of rows after the other: (N, H, W, C_in) -> (N, P, Q, C_out)."""
+    return _Block(*arguments, **options).fused(split=False)

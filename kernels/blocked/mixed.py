@@ -9,14 +9,21 @@ with the signature of a depthwise kernel's hands the blocks out, so that whoever
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 
-from npmobilenet.geometry import Pads, Pair
-from npmobilenet.kernels.blocked.depthwise import whole
-from npmobilenet.kernels.blocked.layout import Fields, pack_channels
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Target
+from npmobilenet.kernels import checks
+from npmobilenet.kernels.blocked import activation as activations
+from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.blocked.depthwise import Depthwise, call
+from npmobilenet.kernels.blocked.images import Images
+from npmobilenet.kernels.blocked.layout import Fields, Packed, Tiling, pack_channels
+from npmobilenet.kernels.checks import Size
+from npmobilenet.kernels.geometry import PaddingSpec, Pads, Pair
+from npmobilenet.kernels.prepared import prepared
+from npmobilenet.kernels.vector.target import Target
 
 # A run of blocks: from `begin` up to `end`, the address of its window's "blocks" function, its weights (less those
 # that `begin` blocks would have), where its window begins in the frame, in rows and in bytes, and its dilation.
@@ -47,17 +54,13 @@ class Run:
             at + (taps - 1) * step + 1 for at, taps, step in zip(self.offset, self.kernel, self.dilation, strict=True)
         )
 
-    def packed(self, target: Target) -> np.ndarray:
-        """The weights as `depthwise` reads them."""
-        return pack_channels(target, self.weight)
-
-    def row(self, function: int, weights: int, target: Target) -> list[int]:
-        """The numbers of `RUN`, given the addresses of the function and of the packed weights."""
+    def row(self, function: int, weights: np.ndarray, target: Target) -> list[int]:
+        """The numbers of `RUN`, given the address of the function and the packed weights."""
         return RUN.pack(
             begin=self.begin,
             end=self.end,
             function=function,
-            weights=weights - self.begin * self.kernel[0] * self.kernel[1] * target.bytes,
+            weights=weights.ctypes.data - self.begin * self.kernel[0] * self.kernel[1] * target.bytes,
             row=self.offset[0],
             column=self.offset[1] * target.bytes,
             tap_row=self.dilation[0],
@@ -80,107 +83,99 @@ def runs(target: Target, weights: Sequence[np.ndarray], pads: Sequence[Pads], di
         Zeros that each group's window needs.
     dilations : sequence of (vertical, horizontal)
     """
-    lanes = target.lanes
-    ends = np.cumsum([weight.shape[2] for weight in weights])
-    starts = ends - [weight.shape[2] for weight in weights]
-    frame = frame_pads(pads)
-    offsets = [tuple(frame[axis][0] - p[axis][0] for axis in (0, 1)) for p in pads]
-
-    def groups_of(block: int) -> list[int]:
-        return [g for g in range(len(weights)) if starts[g] < (block + 1) * lanes and ends[g] > block * lanes]
-
-    found, begin, blocks = [], 0, -(-int(ends[-1]) // lanes)
-    while begin < blocks:
-        groups = groups_of(begin)
-        end = begin + 1
-        while end < blocks and groups_of(end) == groups:
-            end += 1
-        channels = range(begin * lanes, min(end * lanes, int(ends[-1])))
-        if len(groups) == 1:
-            (g,) = groups
-            weight = weights[g][:, :, channels.start - starts[g] : channels.stop - starts[g]]
-            found.append(Run(begin, end, offsets[g], dilations[g], weight))
-        else:
-            found.append(_shared(begin, end, groups, channels, weights, starts, offsets, dilations))
-        begin = end
+    frame, axes = frame_pads(pads), (0, 1)
+    starts = [tuple(frame[axis][0] - own[axis][0] for axis in axes) for own in pads]
+    stops = [
+        tuple(start[axis] + (weight.shape[axis] - 1) * step[axis] + 1 for axis in axes)
+        for start, weight, step in zip(starts, weights, dilations, strict=True)
+    ]
+    group_of = np.repeat(np.arange(len(weights)), [weight.shape[2] for weight in weights])  # of each channel
+    every = np.zeros((*np.max(stops, 0), len(group_of)), np.float32)  # channels' windows in the widest frame
+    for g, weight in enumerate(weights):
+        rows, columns = (slice(*about) for about in zip(starts[g], stops[g], dilations[g], strict=True))
+        every[rows, columns, group_of == g] = weight
+    found, lanes = [], target.lanes
+    blocks = [sorted({*group_of[first : first + lanes].tolist()}) for first in range(0, len(group_of), lanes)]
+    for groups, members in groupby(range(len(blocks)), blocks.__getitem__):
+        begin, end = (members := list(members))[0], members[-1] + 1
+        corner = tuple(min(starts[g][axis] for g in groups) for axis in axes)
+        stop = tuple(max(stops[g][axis] for g in groups) for axis in axes)
+        step = dilations[groups[0]] if len(groups) == 1 else (1, 1)
+        rows, columns = (slice(*about) for about in zip(corner, stop, step, strict=True))
+        found.append(Run(begin, end, corner, step, every[rows, columns, begin * lanes : end * lanes]))
     return found
 
 
-def _shared(
-    begin: int,
-    end: int,
-    groups: Sequence[int],
-    channels: range,
+@dataclass(frozen=True)
+class Mixed(Packed):
+    """Weights that are packed when the padding is known: how the windows lie in their frame depends on it."""
+
+    target: Target
+    stride: Pair
+    dilations: tuple[Pair, ...]
+    tiling: Tiling | None
+    parts: tuple[np.ndarray, ...]
+    """(K_h, K_w, C_group) each."""
+    bias: np.ndarray
+    _fitted: dict[tuple[Pads, ...], Depthwise] = field(default_factory=dict)
+
+    def fitted(self, pads: Sequence[Pads]) -> Depthwise:
+        """What they are for an image with such padding, of each part: under TensorFlow's it depends on the size."""
+        key = tuple(pads)
+        if key not in self._fitted:
+            self._fitted[key] = self._fit(key)
+        return self._fitted[key]
+
+    def _fit(self, pads: tuple[Pads, ...]) -> Depthwise:
+        found = runs(self.target, self.parts, pads, self.dilations)
+        packed = [pack_channels(self.target, run.weight) for run in found]
+        rows = [
+            run.row(library.blocks_function(run.kernel, self.stride, self.target, self.tiling), weights, self.target)
+            for run, weights in zip(found, packed, strict=True)
+        ]
+        table = np.array([len(rows), *(number for row in rows for number in row)], np.int64)
+        reach = max(run.reach[0] for run in found)
+        functions = library.common(self.target)
+        return Depthwise(self.target, functions, "mixed", self.stride, reach, table, self.bias, keep=packed)
+
+
+def pack(
+    target: Target,
     weights: Sequence[np.ndarray],
-    starts: np.ndarray,
-    offsets: Sequence[Pair],
+    bias: np.ndarray,
+    stride: Pair,
     dilations: Sequence[Pair],
-) -> Run:
-    """A run whose blocks lie in several groups: one undilated window that holds those of all."""
-    extents = {
-        g: tuple((taps - 1) * step + 1 for taps, step in zip(weights[g].shape[:2], dilations[g], strict=True))
-        for g in groups
-    }
-    corner = tuple(min(offsets[g][axis] for g in groups) for axis in (0, 1))
-    size = tuple(max(offsets[g][axis] + extents[g][axis] for g in groups) - corner[axis] for axis in (0, 1))
-    window = np.zeros((*size, len(channels)), np.float32)
-    for g in groups:
-        first = max(starts[g], channels.start)
-        last = min(starts[g] + weights[g].shape[2], channels.stop)
-        rows, columns = (
-            slice(
-                offsets[g][axis] - corner[axis], offsets[g][axis] - corner[axis] + extents[g][axis], dilations[g][axis]
-            )
-            for axis in (0, 1)
-        )
-        own = weights[g][:, :, first - starts[g] : last - starts[g]]
-        window[rows, columns, first - channels.start : last - channels.start] = own
-    return Run(begin, end, corner, (1, 1), window)
+    tiling: Tiling | None = None,
+) -> Mixed:
+    """Pack the (K_h, K_w, C_group) of each part."""
+    parts = tuple(np.asarray(weight, np.float32) for weight in weights)
+    return Mixed(target, stride, tuple(dilations), tiling, parts, pack_channels(target, bias))
 
 
-def table(rows: Sequence[list[int]]) -> np.ndarray:
-    """Put runs (`Run.row`) into the array whose address the kernel takes for the weights."""
-    return np.array([len(rows), *(number for row in rows for number in row)], np.int64)
+@prepared("mixed_depthwise_conv2d")
+def mixed_depthwise_conv2d(
+    x: np.ndarray,
+    weights: Sequence[np.ndarray],
+    bias: np.ndarray | None = None,
+    *,
+    stride: Size = 1,
+    padding: PaddingSpec = "symmetric",
+    dilation: Size | list[Size] = 1,
+    activation: str = "none",
+    threads: int = 1,
+    tiling: Tiling | None = None,
+) -> Images:
+    """Mixed depthwise convolution in one pass of vectors: (N, H, W, C) * list of (K_h, K_w, C_group) -> (N, P, Q, C).
 
-
-def define(library: Library) -> None:
-    """Add the kernels."""
-    library.add("mixed_blocks", _blocks)
-    library.add("mixed", whole("mixed"))
-
-
-def _blocks(
-    code: Code,
-    x: Pointer,
-    x_row: Integer,
-    x_plane: Integer,
-    weights: Pointer,
-    bias: Pointer,
-    out: Pointer,
-    out_row: Integer,
-    out_plane: Integer,
-    rows: Integer,
-    columns: Integer,
-    clamp: Pointer,
-    activate: Pointer,
-    tap_row: Integer,
-    tap_column: Integer,
-    start: Integer,
-    ring: Integer,
-    first: Integer,
-    last: Integer,
-) -> None:
-    """Blocks ``first`` up to ``last``; ``weights`` is a `table` of runs, which have dilations of their own."""
-
-    def at_run(number: Integer) -> None:
-        run = RUN.read(weights + 8 + number * (8 * len(RUN.names)))
-        begin, end = run["begin"].maximum(first), run["end"].minimum(last)
-        with code.when(begin < end):
-            code.call(
-                run.at("function"),
-                *(x + run["column"], x_row, x_plane, run.at("weights"), bias, out, out_row, out_plane),
-                *(rows, columns, clamp, activate, run["tap_row"], run["tap_column"]),
-                *(start + run["row"], ring, begin, end),
-            )
-
-    code.loop(weights.integer(), at_run)
+    An infinity or NaN makes NaN of its neighbours as far as the largest window of its vector's channels reaches.
+    """
+    g = checks.mixed_depthwise_conv2d(
+        x, weights, bias, stride=stride, padding=padding, dilation=dilation, activation=activation
+    )
+    activations.check(activation)
+    images, parts = Images(g.shape, threads), g.groups
+    dilations, pads = [part.dilation for part in parts], [part.pads for part in parts]
+    packed = pack(images.target, weights, checks.bias(bias, g.shape[3]), parts[0].stride, dilations, tiling)
+    for image in images.inputs(x, frame_pads(pads)):
+        images.add(call(image, images.output(), packed.fitted(pads), activation=activation))
+    return images

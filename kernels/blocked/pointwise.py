@@ -1,218 +1,138 @@
-"""Pointwise (1x1) convolution: a matrix product of pixels and channels, in register tiles.
-
-A tile is MR pixels x NB channel blocks whose sums stay in registers while k runs over the input channels: each
-step loads NB vectors of weights and, for each pixel, one input value into all lanes, and does MR * NB fused
-multiply-adds. Bias comes first, activation and residual last, all without another pass over memory.
-
-The last tile of a run overlaps the one before it instead of being narrower, and keeps only its new pixels: there
-are a few kernels instead of MR, and each run takes the one that wastes least on it.
-"""
+"""Pointwise (1x1) convolution: a matrix product of pixels and channels, in register tiles."""
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
-from npmobilenet.kernels.blocked import activation
-from npmobilenet.kernels.blocked.layout import Fields, Tile, k_unit, tiles
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector
+import numpy as np
+
+from npmobilenet.kernels import checks
+from npmobilenet.kernels.blocked import activation as activations
+from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.blocked.images import Images
+from npmobilenet.kernels.blocked.layout import (
+    Fields,
+    Packed,
+    Tile,
+    k_unit,
+    pack_channels,
+    pack_panels,
+    panels,
+    wide_panels,
+)
+from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.prepared import prepared
+from npmobilenet.kernels.tensor import Tensor
+from npmobilenet.kernels.vector.target import Target
 
 # Distances are in bytes: x_plane, out_plane and residual_plane from one channel block to the next. `offsets`,
 # where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
 # padded. `wide` counts the panels of the wide tile. `inputs`, where it is not 0, tells for each panel of a grouped
-# convolution which inputs it reads (`layout.PanelInputs.row`). The functions below also know `more`, 1 if the
-# output holds sums over earlier input channels already, `block_weights`, from the weights of a block to the next
-# one's, and `skip`, the bytes of each block's weights that belong to those earlier channels.
+# convolution which inputs it reads (`INPUTS`).
 POINTWISE = Fields(
     "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide clamp activate"
 )
-INPUTS_BYTES = 3 * 8  # of a row of `inputs`
-HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
+# The first channel block that a panel reads, how many times `k_unit` channels, and where its weights begin, in bytes.
+INPUTS = Fields("first_block units weights_at")
 
 
-def define(library: Library, own: tuple[Tile, Tile] | None = None) -> None:
-    """Add the kernels; ``own`` are other tiles than `layout.tiles`."""
-    wide, narrow = own or tiles(library.target)
-    for scattered in (False, True):
-        for tile in dict.fromkeys((wide, narrow)):
-            for shape in _shapes(tile):
-                library.add(_name(shape, scattered), _tile(library, shape, scattered))
-        library.add(f"pointwise_panels{'_scattered' * scattered}", _panels(library, wide, narrow, scattered))
-    library.add("pointwise", pointwise)
+@dataclass(frozen=True)
+class Pointwise(Packed):
+    """Packed weights."""
+
+    ARGUMENTS = ("weights", "bias", "k_units", "inputs", "wide")
+
+    target: Target
+    tile: Tile | None
+    weights: np.ndarray
+    bias: np.ndarray
+    inputs: np.ndarray | None
+    """Rows of `INPUTS`, of a convolution in groups."""
+    k_units: int
+    wide: int
+    panels: int
 
 
-def _steps(pixels: int | Integer, tile: Tile) -> int | Integer:
-    """How long a run of pixels takes: tiles times the sums of each, or as many as hide the latency of adding."""
-    return (pixels + (tile.pixels - 1)) // tile.pixels * max(tile.pixels * tile.blocks, HIDDEN)
-
-
-def _shapes(tile: Tile) -> list[Tile]:
-    """The tile, and lower ones: the best for a plane of 7x7, and a single pixel. Each costs time to compile."""
-    lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)] or [tile]
-    return list(dict.fromkeys([tile, min(lower, key=partial(_steps, 49)), Tile(1, tile.blocks)]))
-
-
-def _name(tile: Tile, scattered: bool) -> str:
-    return f"pointwise_{tile.pixels}x{tile.blocks}{'_scattered' * scattered}"
-
-
-def _tile(library: Library, tile: Tile, scattered: bool):
-    """One panel, as many blocks as the tile has, for at least as many pixels as it has."""
-    target, size, unit = library.target, library.target.bytes, k_unit(library.target)
-    per_block = target.lanes // unit
-
-    def write(
-        code: Code,
-        x: Pointer,
-        x_plane: Integer,
-        weights: Pointer,
-        bias: Pointer,
-        residual: Pointer,
-        residual_plane: Integer,
-        out: Pointer,
-        out_plane: Integer,
-        offsets: Pointer,
-        pixels: Integer,
-        k_units: Integer,
-        clamp: Pointer,
-        more: Integer,
-    ) -> None:
-        def step(k: Integer, pixel: Integer, sums: list[Vector]) -> list[Vector]:
-            source = x + (k // per_block) * x_plane + (k % per_block) * (4 * unit) + pixel * size
-            panel = weights + k * (unit * tile.blocks * size)
-            for j in range(unit):
-                w = [panel.vector((j * tile.blocks + v) * size) for v in range(tile.blocks)]
-                for m in range(tile.pixels):
-                    value = source.splat(m * size + 4 * j)
-                    for v in range(tile.blocks):
-                        sums[m * tile.blocks + v] = sums[m * tile.blocks + v].fma(value, w[v])
-            return sums
-
-        def add_residual(pixel: Integer, sums: list[Vector]) -> list[Vector]:
-            planes = [residual + residual_plane * v + pixel * size for v in range(tile.blocks)]
-            return [
-                sums[m * tile.blocks + v] + planes[v].vector(m * size)
-                for m in range(tile.pixels)
-                for v in range(tile.blocks)
-            ]
-
-        low, high = clamp.splat(0), clamp.splat(4)
-        has_residual = code.builder.not_(residual.is_null())
-
-        def at_tile(index: Integer) -> None:
-            pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
-            sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
-            sums = code.branch(more > 0, lambda: unfinished(pixel), sums)
-            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, list(sums)), sums)
-            sums = [y.clamp(low, high) for y in sums]
-            sums = code.branch(has_residual, lambda: add_residual(pixel, sums), sums)
-            done = index * tile.pixels - pixel  # pixels of the tile before: sums may be added to them only once
-            for m, place in enumerate(places(pixel)):
-                with code.when(done <= m):
-                    for v in range(tile.blocks):
-                        place.store(sums[m * tile.blocks + v], out_plane * v)
-
-        def places(pixel: Integer) -> list[Pointer]:
-            if scattered:
-                return [out + offsets.integer((pixel + m) * 8) for m in range(tile.pixels)]
-            return [out + (pixel + m) * size for m in range(tile.pixels)]
-
-        def unfinished(pixel: Integer) -> list[Vector]:
-            return [place.vector(out_plane * v) for place in places(pixel) for v in range(tile.blocks)]
-
-        code.loop((pixels + (tile.pixels - 1)) // tile.pixels, at_tile)
-
-    return write
-
-
-def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: bool):
-    """Panels ``first`` up to ``last`` for a run of pixels; those from ``wide`` on have one block each."""
-    size = library.target.bytes
-
-    def write(
-        code: Code,
-        x: Pointer,
-        x_plane: Integer,
-        weights: Pointer,
-        bias: Pointer,
-        residual: Pointer,
-        residual_plane: Integer,
-        out: Pointer,
-        out_plane: Integer,
-        offsets: Pointer,
-        pixels: Integer,
-        k_units: Integer,
-        inputs: Pointer,
-        clamp: Pointer,
-        activate: Pointer,
-        more: Integer,
-        block_weights: Integer,
-        wide: Integer,
-        first: Integer,
-        last: Integer,
-        skip: Integer,
-    ) -> None:
-        def choose(shapes: list[Tile]) -> Integer:
-            """The pixels of the best shape for this run."""
-            best, least = code.integer(0), code.integer(1 << 40)
-            for shape in shapes:
-                steps = code.select(pixels >= shape.pixels, _steps(pixels, shape), code.integer(1 << 41))
-                better = steps < least
-                best = code.select(better, code.integer(shape.pixels), best)
-                least = code.select(better, steps, least)
-            return best
-
-        chosen = {tile: choose(_shapes(tile)) for tile in (wide_tile, narrow_tile)}
-
-        begin = offsets.integer() if scattered else code.integer(0)
-        vectors = (offsets.integer((pixels - 1) * 8) - begin) // size + 1 if scattered else pixels
-
-        grouped = code.builder.not_(inputs.is_null())
-
-        def panel(number: Integer, tile: Tile) -> None:
-            narrow_before = (number - wide).maximum(0)
-            block = (number - narrow_before) * wide_tile.blocks + narrow_before
-            own = inputs + number * INPUTS_BYTES
-            first_block, units, weights_at = code.branch(
-                grouped,
-                lambda: [own.integer(), own.integer(8), own.integer(16)],
-                [code.integer(0), k_units, block * block_weights + skip * tile.blocks],
-            )
-            arguments = (
-                x + first_block * x_plane,
-                x_plane,
-                weights + weights_at,
-                bias + block * size,
-                code.select(residual.is_null(), residual, residual + residual_plane * block),
-                residual_plane,
-                out + out_plane * block,
-                out_plane,
-                offsets,
-                pixels,
-                units,
-                clamp,
-                more,
-            )
-            for shape in _shapes(tile):
-                with code.when(chosen[tile].equals(shape.pixels)):
-                    code.call(_name(shape, scattered), *arguments)
-            for v in range(tile.blocks):
-                activation.apply(code, activate, out + out_plane * (block + v) + begin, vectors)
-
-        code.loop(last.minimum(wide), lambda number: panel(number, wide_tile), start=first)
-        code.loop(last, lambda number: panel(number, narrow_tile), start=first.maximum(wide))
-
-    return write
-
-
-def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: panels ``first`` up to ``last`` of a layer (fields `POINTWISE`)."""
-    a = POINTWISE.read(arguments)
-    run = (
-        *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
-        *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("inputs"), a.at("clamp")),
-        *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], first, last, 0),
+def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, tile: Tile | None = None) -> Pointwise:
+    """Pack (C_in / G, C_out) as ``[panel][C_in, filled up to `k_unit`][blocks of the panel][L]``."""
+    (c_in, c_out), unit, widest = weight.shape, k_unit(target), tile.blocks if tile else 0
+    if groups == 1:
+        weights, inputs = pack_panels(target, np.pad(weight, ((0, -c_in % unit), (0, 0))), widest), None
+    else:
+        weights, inputs = _pack_grouped(target, weight, groups, widest)
+    return Pointwise(
+        target,
+        tile,
+        weights,
+        pack_channels(target, bias),
+        inputs,
+        -(-c_in * groups // unit),
+        wide_panels(target, c_out, widest),
+        len(panels(target, c_out, widest)),
     )
-    with code.when(a["offsets"].equals(0)):
-        code.call("pointwise_panels", *run)
-    with code.when(a["offsets"] > 0):
-        code.call("pointwise_panels_scattered", *run)
+
+
+def _pack_grouped(target: Target, weight: np.ndarray, groups: int, widest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pack a convolution in groups, for each panel the input channels that it reads.
+
+    A panel whose channels lie in several groups reads the inputs of all of them, with zeros for weights between
+    a channel and the other groups' inputs.
+    """
+    unit, lanes = k_unit(target), target.lanes
+    c_in, c_out = weight.shape[0], weight.shape[1] // groups  # of a group
+    full = np.zeros((-(-c_in * groups // lanes) * lanes, -(-c_out * groups // lanes) * lanes), np.float32)
+    for g in range(groups):
+        columns = slice(g * c_out, (g + 1) * c_out)
+        full[g * c_in : (g + 1) * c_in, columns] = weight[:, columns]
+    parts, inputs, start, size = [], [], 0, 0
+    for width in panels(target, c_out * groups, widest):
+        stop = start + width * lanes
+        first_group, last_group = start // c_out, (min(stop, c_out * groups) - 1) // c_out
+        first = first_group * c_in // lanes
+        units = -(-((last_group + 1) * c_in - first * lanes) // unit)
+        parts.append(full[first * lanes : first * lanes + units * unit, start:stop].ravel())
+        inputs.append(INPUTS.pack(first_block=first, units=units, weights_at=size))
+        size += parts[-1].nbytes
+        start = stop
+    return np.concatenate(parts), np.array(inputs, np.int64)
+
+
+def call(
+    x: Tensor, out: Tensor, weights: Pointwise, *, activation: str = "none", residual: Tensor | None = None
+) -> Call:
+    """Compute ``out``, which may have a frame; a residual is added after a clamp, before any other activation."""
+    return POINTWISE.call(
+        library.matrix(weights.target, weights.tile).address("pointwise"), weights.panels,
+        x=x, residual=residual, out=out, offsets=out.scattered(), pixels=out.pixels, **weights.arguments(),
+        **activations.ends(weights.target, activation),
+    )  # fmt: skip
+
+
+@prepared("pointwise_conv2d")
+def pointwise_conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    groups: int = 1,
+    residual: np.ndarray | None = None,
+    activation: str = "none",
+    threads: int = 1,
+    tile: Tile | None = None,
+) -> Images:
+    """1x1 convolution in register tiles of explicit vectors: (N, H, W, C_in) -> (N, H, W, C_out).
+
+    With groups, an infinity or NaN may make NaN of its pixel in the group beside its own, too.
+    """
+    g = checks.pointwise_conv2d(x, weight, bias, groups=groups, residual=residual, activation=activation)
+    activations.check(activation)
+    images = Images(g.shape, threads)
+    packed = pack(images.target, checks.float32(weight), checks.bias(bias, g.shape[3]), groups, tile)
+    others = [None] * len(x) if residual is None else images.inputs(residual)
+    late = residual is not None and activation not in activations.CLAMPS
+    for image, other in zip(images.inputs(x), others, strict=True):
+        out = images.output()
+        images.add(call(image, out, packed, activation=activation, residual=None if late else other))
+        if late:
+            images.add_late(out, other)
+    return images

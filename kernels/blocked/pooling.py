@@ -1,71 +1,36 @@
-"""Global average pooling, and the scaling of channels by what squeeze-and-excitation makes of it."""
+"""Global average pooling."""
 
 from __future__ import annotations
 
+import numpy as np
+
+from npmobilenet.kernels import checks
+from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import Fields
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer
+from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.prepared import prepared
+from npmobilenet.kernels.tensor import Tensor
+from npmobilenet.kernels.vector.target import Target
 
-POOL = Fields("x x_plane out pixels reciprocal")
-SCALE = Fields("x x_plane gate pixels")
-PARTIAL_SUMS = 4  # fixed: independent chains, always added in the same order
-
-
-def define(library: Library) -> None:
-    """Add the kernels."""
-    library.add("mean_planes", mean_planes)
-    library.add("pool", pool)
-    library.add("scale", scale)
+POOL = Fields("x x_plane out pixels reciprocal")  # at `reciprocal` is 1 / pixels
 
 
-def mean_planes(
-    code: Code,
-    x: Pointer,
-    x_plane: Integer,
-    out: Pointer,
-    pixels: Integer,
-    reciprocal: Pointer,
-    first: Integer,
-    last: Integer,
-) -> None:
-    """Write the mean of each of blocks ``first`` up to ``last``; at ``reciprocal`` is 1 / pixels."""
-    size = code.target.bytes
-    factor = reciprocal.splat()
-    whole = (pixels // PARTIAL_SUMS) * PARTIAL_SUMS
-
-    def at_block(block: Integer) -> None:
-        plane = x + x_plane * block
-        zeros = [code.splat(0.0)] * PARTIAL_SUMS
-
-        def group(pixel: Integer, *sums) -> list:
-            return [y + (plane + pixel * size).vector(i * size) for i, y in enumerate(sums)]
-
-        sums = code.loop(whole, group, zeros, step=PARTIAL_SUMS)
-        total = (sums[0] + sums[1]) + (sums[2] + sums[3])
-        (total,) = code.loop(pixels, lambda pixel, y: [y + (plane + pixel * size).vector()], [total], start=whole)
-        out.store(total * factor, block * size)
-
-    code.loop(last, at_block, start=first)
+def call(target: Target, x: Tensor, out: Tensor) -> Call:
+    """Compute the vector ``out``, the means of an image without frame."""
+    kernel = library.common(target).address("pool")
+    return POOL.call(kernel, x.blocks, x=x, out=out, pixels=x.pixels, reciprocal=reciprocal(x))
 
 
-def pool(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: blocks ``first`` up to ``last`` of a global average (fields `POOL`)."""
-    a = POOL.read(arguments)
-    code.call("mean_planes", a.at("x"), a["x_plane"], a.at("out"), a["pixels"], a.at("reciprocal"), first, last)
+def reciprocal(x: Tensor) -> np.ndarray:
+    """What a sum over all pixels is multiplied by."""
+    return np.array([1 / x.pixels], np.float32)
 
 
-def scale(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: multiply blocks ``first`` up to ``last`` by their channels' gates, in place (fields `SCALE`)."""
-    a = SCALE.read(arguments)
-    size = code.target.bytes
-
-    def at_block(block: Integer) -> None:
-        x = a.at("x") + a["x_plane"] * block
-        gate = (a.at("gate") + block * size).vector()
-
-        def step(pixel: Integer) -> None:
-            place = x + pixel * size
-            place.store(place.vector() * gate)
-
-        code.loop(a["pixels"], step)
-
-    code.loop(last, at_block, start=first)
+@prepared("global_average_pool")
+def global_average_pool(x: np.ndarray, *, threads: int = 1) -> Images:
+    """Mean over all pixels, one vector of channels at a time: (N, H, W, C) -> (N, C)."""
+    images = Images(checks.global_average_pool(x).shape, threads)
+    for image in images.inputs(x):
+        images.add(call(images.target, image, images.output()))
+    return images

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numba import float32
 
-from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Size
 from npmobilenet.kernels.cuda import device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import activate, fill, multiply_outer, quotient, read, write
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.sharing import once
 
 COLUMNS = 8  # output pixels of a thread

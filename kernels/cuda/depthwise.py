@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numba import float32
 
-from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Size
 from npmobilenet.kernels.cuda import device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import activate, fill, quotient, read, slide, write
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.sharing import once
 
 # Rows and columns of a thread's tile, and its channels at most, by the width of the window.

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numba import float32
 
-from npmobilenet.geometry import PaddingSpec, Pair
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Size
 from npmobilenet.kernels.cuda import device, launch
@@ -28,6 +27,7 @@ from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.pointwise import prepare_pointwise_conv2d
 from npmobilenet.kernels.cuda.registers import QUAD, activate, add, fill, mask, multiply, read, slide, write
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.sharing import once
 
 SHARED_BYTES = 48 * 1024  # what every device gives to a block without being asked

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import PaddingSpec
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.checks import Size
 from npmobilenet.kernels.cuda import depthwise, device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
 from npmobilenet.kernels.cuda.registers import quotient
+from npmobilenet.kernels.geometry import PaddingSpec
 from npmobilenet.kernels.sharing import once
 
 

@@ -61,7 +61,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit",
-            "cpu.convolution:conv2d",
+            "plain.convolution:conv2d",
             "No copy: the input is read where it is; output channels are innermost and become vectors, four pixels "
             "share each weight that is loaded, and the border is cut off before the loops. Threads share the lines "
             "(`prange`).",
@@ -77,7 +77,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.operations:conv2d",
+            "blocked.stem:conv2d",
             "A tile of sums in registers, pixels times vectors of output channels: additions need not wait for one "
             "another, a weight is loaded once for all the tile's pixels, and an input value once for all windows it "
             "is in. Threads take lines as work items.",
@@ -105,7 +105,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit",
-            "cpu.depthwise:depthwise_conv2d",
+            "plain.depthwise:depthwise_conv2d",
             "Pixel by pixel again with channels innermost: an output stays in the nearest cache until it is done, and "
             "taps outside of the image are left out before the loops. Threads share the lines (`prange`).",
             threads=True,
@@ -136,7 +136,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.operations:depthwise_conv2d",
+            "blocked.depthwise:depthwise_conv2d",
             "A row of the window's weights stays in registers, too, so that a value is loaded once for all the "
             "windows it is in, and a tile is as wide as the registers allow. Threads take channel blocks as work "
             "items.",
@@ -164,7 +164,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit",
-            "cpu.mixed:mixed_depthwise_conv2d",
+            "plain.mixed:mixed_depthwise_conv2d",
             "One pass: every group reads its channels where they are and writes them where they belong, so that "
             "nothing is copied, and all groups of a line are computed while it is in the cache. Threads share the "
             "lines (`prange`).",
@@ -180,7 +180,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.operations:mixed_depthwise_conv2d",
+            "blocked.mixed:mixed_depthwise_conv2d",
             "Several pixels of a row at a time, their sums in registers: additions need not wait for one another, and "
             "a weight is loaded once for all of them. Threads take channel blocks as work items.",
             threads=True,
@@ -216,7 +216,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit_fused",
-            "cpu.inverted_residual:inverted_residual",
+            "plain.inverted_residual:inverted_residual",
             "Row by row through all three: of the expanded image a ring of K_h rows is kept, which stays in the cache "
             "with all its channels, and the result is written once. Threads take a strip of rows each, and expand anew "
             "the rows that two strips share.",
@@ -224,7 +224,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.blocks:one_after_another",
+            "blocked.inverted_residual:one_after_another",
             "Explicit vectors in blocks of channels, with sums in registers: the engine's three kernels one after "
             "another, so fast that the way of the expanded image to a farther cache and back begins to count. Threads "
             "share the channels of one kernel after the other.",
@@ -232,7 +232,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd_split",
-            "blocked.blocks:split",
+            "blocked.inverted_residual:split",
             "One kernel, a chunk of expanded channels at a time, which stays in the cache: each weight is read once, "
             "which is best for small images with many channels, but every chunk goes once more through the sums of the "
             "projection. Threads take a strip of rows each.",
@@ -240,7 +240,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd_ring",
-            "blocked.blocks:ring",
+            "blocked.inverted_residual:ring",
             "One kernel, a strip of rows at a time with all channels, and the rows that two strips share kept in a "
             "ring: every sum is finished in registers, which is best for large images whose weights stay in the cache. "
             "Threads take several strips in a row.",
@@ -262,14 +262,14 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "njit",
-            "cpu.pointwise:pointwise_conv2d_plain",
+            "plain.pointwise:pointwise_conv2d_plain",
             "Output channels innermost: multiples of rows of the weights are added to the pixel, all of which lie in "
             "order and become vectors. Threads share the pixels (`prange`).",
             threads=True,
         ),
         Rung(
             "njit_tiled",
-            "cpu.pointwise:pointwise_conv2d",
+            "plain.pointwise:pointwise_conv2d",
             "Tiles of four pixels and four input channels: a weight is loaded once for four pixels, and an output "
             "once for four weights. Threads share the tiles (`prange`).",
             threads=True,
@@ -299,7 +299,7 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
         ),
         Rung(
             "simd",
-            "blocked.operations:pointwise_conv2d",
+            "blocked.pointwise:pointwise_conv2d",
             "Tiles of pixels times vectors of output channels: an input value is loaded once for all the tile's "
             "vectors, a vector of weights once for all its pixels, and the multiply-adds themselves are the limit. "
             "Threads take panels of output channels as work items.",

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import Pair
-from npmobilenet.kernels.blocked import operations as blocked
+from npmobilenet.kernels.blocked import stem as blocked
 from npmobilenet.kernels.blocked.layout import Tile
 from npmobilenet.kernels.checks import Array, Geometry
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.jit import jit
 from npmobilenet.kernels.ladder.rung import rung_of
 from npmobilenet.kernels.prepared import Prepared, prepared

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from npmobilenet.geometry import PaddingSpec, Pair
-from npmobilenet.kernels.blocked import operations as blocked
-from npmobilenet.kernels.blocked.depthwise import Tiling
+from npmobilenet.kernels.blocked import depthwise as blocked
+from npmobilenet.kernels.blocked.layout import Tiling
 from npmobilenet.kernels.checks import Array, Geometry, Size
-from npmobilenet.kernels.cpu.activation import activate
-from npmobilenet.kernels.cpu.depthwise import FIRST, slide, taps_inside, window
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import inlined, jit, parallel_loop
 from npmobilenet.kernels.ladder.rung import rung_of
+from npmobilenet.kernels.plain.activation import activate
+from npmobilenet.kernels.plain.depthwise import FIRST, slide, taps_inside, window
 from npmobilenet.kernels.prepared import Prepared, prepared
 
 PIXEL = Tiling((1,), weights_stay=False)

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.kernels import checks, reference
-from npmobilenet.kernels.cpu import depthwise as cpu_depthwise
-from npmobilenet.kernels.cpu import pointwise as cpu_pointwise
-from npmobilenet.kernels.cpu.activation import activate
 from npmobilenet.kernels.ladder import depthwise, pointwise
+from npmobilenet.kernels.plain import depthwise as plain_depthwise
+from npmobilenet.kernels.plain import pointwise as plain_pointwise
+from npmobilenet.kernels.plain.activation import activate
 from npmobilenet.kernels.prepared import prepared
 
 PARTS = 2  # of the expanded channels; the paper finds two to five best
@@ -127,7 +127,7 @@ def numpy_operations(*arguments: Any, **options: Any) -> _Parts:
 @prepared("inverted_residual")
 def njit_operations(*arguments: Any, **options: Any) -> _Parts:
     """Three compiled kernels, each on the whole image: (N, H, W, C_in) -> (N, P, Q, C_out)."""
-    return _Parts(cpu_pointwise.pointwise_conv2d, cpu_depthwise.depthwise_conv2d, 1, _given(arguments, options))
+    return _Parts(plain_pointwise.pointwise_conv2d, plain_depthwise.depthwise_conv2d, 1, _given(arguments, options))
 
 
 @prepared("inverted_residual")
@@ -138,4 +138,4 @@ def njit_split(*arguments: Any, **options: Any) -> _Parts:
     """
     given = _given(arguments, options)
     parts = min(PARTS, given.weight.shape[2])
-    return _Parts(cpu_pointwise.pointwise_conv2d, cpu_depthwise.depthwise_conv2d, parts, given)
+    return _Parts(plain_pointwise.pointwise_conv2d, plain_depthwise.depthwise_conv2d, parts, given)

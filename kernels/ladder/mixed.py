@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.kernels.blocked import operations as blocked
+from npmobilenet.kernels.blocked import mixed as blocked
 from npmobilenet.kernels.checks import Array, Geometry
-from npmobilenet.kernels.cpu.depthwise import depthwise_conv2d
 from npmobilenet.kernels.ladder import depthwise
 from npmobilenet.kernels.ladder.rung import rung_of
+from npmobilenet.kernels.plain.depthwise import depthwise_conv2d
 from npmobilenet.kernels.prepared import Prepared, prepared
 
 

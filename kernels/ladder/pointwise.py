@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.kernels.blocked import operations as blocked
+from npmobilenet.kernels.blocked import pointwise as blocked
 from npmobilenet.kernels.blocked.layout import Tile
 from npmobilenet.kernels.checks import Array, Geometry
 from npmobilenet.kernels.jit import jit
 from npmobilenet.kernels.ladder.rung import rung_of
 from npmobilenet.kernels.prepared import Prepared, prepared
-from npmobilenet.kernels.simd import host
+from npmobilenet.kernels.vector.target import host
 
 
 def _loops(x: Array, weight: Array, out: Array) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.kernels import checks, reference
-from npmobilenet.kernels.cpu.activation import activate
+from npmobilenet.kernels.plain.activation import activate
 
 
 def rung_of(operation: str) -> Callable[[Callable], Callable[..., np.ndarray]]:

@@ -19,8 +19,8 @@ from npmobilenet.architectures.blocks import (
     name_blocks,
     name_outside,
 )
-from npmobilenet.geometry import PaddingSpec
 from npmobilenet.graph import Graph
+from npmobilenet.kernels.geometry import PaddingSpec
 
 PARTITIONS = ("equal", "exponential")
 

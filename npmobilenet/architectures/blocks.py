@@ -51,8 +51,8 @@ from math import ceil
 from typing import Any
 
 from npmobilenet import operations
-from npmobilenet.geometry import PaddingSpec, equal_partition, exponential_partition
 from npmobilenet.graph import Graph, Node
+from npmobilenet.kernels.geometry import PaddingSpec, equal_partition, exponential_partition
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -341,6 +341,8 @@ class Builder:
                 _KINDS[block.row.kind](self, block.row, channels, block.stride)
             except ValueError as error:
                 raise ValueError(f"{block.name} ({block.row}): {error}") from None
+            if block.row.kind == "pool" and block.row.activation:
+                self._activation("pool")
             self.table_channels = block.row.channels or self.table_channels
         return Graph(tuple(self.nodes), self.in_channels)
 
@@ -367,14 +369,14 @@ class Builder:
     def _activation(self, name: str, function: str | None = None) -> None:
         self._add(f"{name}.activation", "activation", attributes={"function": function or self.function})
 
-    def _dense(self, name: str, row: Row, channels: int, kernel: int, stride: int) -> None:
+    def _dense(self, name: str, channels: int, kernel: int, stride: int, pad: int | None = None) -> None:
         self._normalised(
             name,
             "conv2d",
             channels,
             kernel=(kernel, kernel),
             stride=(stride, stride),
-            padding=self.padding if row.pad is None else row.pad,
+            padding=self.padding if pad is None else pad,
             dilation=(1, 1),
             groups=1,
         )
@@ -424,7 +426,7 @@ class Builder:
         if (kernel, stride, row.pad) == (1, 1, None):
             self._pointwise(self.block, channels)
         else:
-            self._dense(self.block, row, channels, kernel, stride)
+            self._dense(self.block, channels, kernel, stride, row.pad)
 
     def _separable(self, row: Row, channels: int, stride: int) -> None:
         self._depthwise(f"{self.block}.depthwise", row, stride)
@@ -466,8 +468,6 @@ class Builder:
 
     def _pool(self, row: Row, channels: int, stride: int) -> None:
         self._add("pool", "global_average_pool")
-        if row.activation:
-            self._activation("pool")
 
     def _linear(self, row: Row, channels: int, stride: int) -> None:
         channels = channels if row.channels else self.num_classes

@@ -2,5 +2,5 @@
 
 ``program``  what they can compute, and the weights as they read them
 ``plan``     for one image size: which nodes one call computes, where tensors lie, and how it is run
-``calls``    what stands in each row of a plan's table of kernel calls
+``calls``    from the nodes that are computed together to the operations' calls
 """

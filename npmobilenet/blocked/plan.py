@@ -1,28 +1,26 @@
-"""A plan for the blocked CPU kernels: which nodes one call computes, where tensors lie, and how it is run.
-
-A plan becomes a table of kernel calls (`calls`) that one walk runs (`kernels.blocked.walker`).
-"""
+"""A plan for the blocked CPU kernels: which nodes one call computes, where tensors lie, and how it is run."""
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
-from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet import threads
-from npmobilenet.blocked.calls import Calls
-from npmobilenet.geometry import Pads, Pair, resolve_padding
+from npmobilenet.blocked.calls import Calls, Group, activation_of, copy_name, vector_names
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels.blocked import library, linear, mixed
-from npmobilenet.kernels.blocked.layout import ARGUMENTS, CLAMPS, COUNTERS, ITEMS, KERNEL, SHARE, Frame, aligned, tiles
+from npmobilenet.kernels.blocked import linear
+from npmobilenet.kernels.blocked.activation import CLAMPS
+from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
+from npmobilenet.kernels.blocked.layout import Packed
+from npmobilenet.kernels.blocked.mixed import frame_pads
+from npmobilenet.kernels.call import Table
+from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
+from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
+from npmobilenet.kernels.vector.target import Target
 from npmobilenet.plan import arrange
-
-if TYPE_CHECKING:
-    from npmobilenet.blocked.program import BlockedProgram
 
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
@@ -30,100 +28,99 @@ PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would b
 
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
 
-_CLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)  # as a kernel
-
 
 @dataclass
 class Workspace:
-    """What one image needs while it is computed."""
+    """What one image needs while it is computed.
+
+    Attributes
+    ----------
+    image, arena : float32 array
+        The padded image; all other tensors.
+    table : Table
+    lengths : list of int
+        How many calls of the table each group has.
+    source, result : array
+        Views: where an image goes, and where its result stands, in blocks.
+    """
 
     image: np.ndarray
     arena: np.ndarray
-    table: np.ndarray
-    scratch: list[np.ndarray]
-    counters: np.ndarray
+    table: Table
+    lengths: list[int]
+    source: np.ndarray
+    result: np.ndarray
 
-    def __post_init__(self) -> None:
-        # Asking NumPy for an address takes as long as a small layer.
-        self.walk = (self.table.ctypes.data, self.table.strides[0], len(self.table))
-        arrays = (self.image, self.arena, self.table, self.counters, *self.scratch)
-        self.bytes = sum(array.nbytes for array in arrays)
-        self.counters_address = self.counters.ctypes.data
-        self.scratch_addresses = [scratch.ctypes.data for scratch in self.scratch]
+    @property
+    def bytes(self) -> int:
+        """Of all memory."""
+        return self.image.nbytes + self.arena.nbytes + self.table.bytes
 
 
 class BlockedPlan:
     """The calls for images of one size, and where tensors lie.
 
+    Parameters
+    ----------
+    graph : Graph
+        Fused.
+    weights : mapping of str to Packed
+        By node.
+    target : Target
+    size : (H, W)
+    threads, fused, split
+        As for `program.BlockedProgram.plan`.
+
     Attributes
     ----------
+    groups : list of tuple of Node
+        What is computed together, in order.
+    tensors : dict of str to Tensor
+        By the node that computes each (and the names of `calls`), without address. Of a fused group there are the
+        shapes of what never stands in memory, too.
     memory : int
         Bytes of activations while one image is computed: tensors, the padded image, every thread's scratch.
     """
 
     def __init__(
         self,
-        program: BlockedProgram,
         graph: Graph,
+        weights: Mapping[str, Packed],
+        target: Target,
         size: Pair,
         threads: int,
         fused: bool = True,
         split: int | None = None,
     ) -> None:
-        self.program, self.graph, self.target, self.threads = program, graph, program.target, threads
-        self.fused, self.split = fused, split
+        self.graph, self.target, self.threads, self.fused, self.split = graph, target, threads, fused, split
         self.shapes = graph.shapes(size)
         self.readers: dict[str, list[Node]] = {}
         for node in graph:
             for name in node.inputs:
                 self.readers.setdefault(name, []).append(node)
+        self.weights = {
+            node.name: weights[node.name].fitted(self._part_pads(node)) for node in graph if node.name in weights
+        }
+        self.tensors = {"input": Tensor(*self.shapes["input"], self._pads(graph.nodes[0]))}  # planar
+        self.tensors |= {node.name: self._tensor(node) for node in graph}
         self.groups = self._group()
-        self.frames = {name: self._frame(name) for group in self.groups for name in [group[-1].name]}
-        self.home: dict[str, str] = {}  # whose memory a tensor takes that is computed in place
-        lifetimes, sizes = {}, {}
-        for time, group in enumerate(self.groups):
-            name = group[-1].name
-            if group[-1].operation == "squeeze_excite":
-                for vector, channels in self.squeeze_vectors(group[-1]).items():
-                    self.shapes[vector] = (channels,)
-                    lifetimes[vector], sizes[vector] = (time, time), self._tensor_values(vector)
-            if group[0].operation == "squeeze_excite":
-                source = group[0].inputs[0]
-                self.home[name], self.frames[name] = self.home.get(source, source), self.frames[source]
-            else:
-                lifetimes[name] = (time, time)
-                sizes[name] = self._tensor_values(name)
-            copy = self.padded_copy(group[0])
-            if copy:
-                self.frames[copy] = Frame(self.shapes[group[0].inputs[0]][1:], self.pads(group[0]))
-                self.shapes[copy] = self.shapes[group[0].inputs[0]]
-                lifetimes[copy], sizes[copy] = (time, time), self._tensor_values(copy)
-            for node in group:
-                for source in (self.home.get(name, name) for name in node.inputs):
-                    if source in lifetimes:
-                        lifetimes[source] = (lifetimes[source][0], time)
-        self.offsets, self.arena_values = arrange(lifetimes, sizes)
-        self.offsets |= {name: self.offsets[home] for name, home in self.home.items()}
-        self.scratch_bytes = 0
-        self._constants: list[np.ndarray] = []
-        stem_node = graph.nodes[0]
-        self.image_pads = self.pads(stem_node)
-        self._walk = library.walker()
+        self._offsets, self._arena_values = self._place()
         workspace = self._new_workspace()
         self._idle = Idle(workspace.bytes)
         self._idle.append(workspace)
+        self.scratch_bytes = workspace.table.scratch_bytes
         self.memory = workspace.arena.nbytes + workspace.image.nbytes + threads * self.scratch_bytes
-
-    # Grouping ----------------------------------------------------------------------------------------------
 
     @property
     def output_shape(self) -> Shape:
         """``(C, P, Q)`` or ``(C,)``."""
         return self.shapes[self.groups[-1][-1].name]
 
-    def _group(self) -> list[tuple[Node, ...]]:
+    # Grouping ----------------------------------------------------------------------------------------------
+
+    def _group(self) -> list[Group]:
         """Nodes that one call computes, in order of execution."""
-        groups: list[tuple[Node, ...]] = []
+        groups: list[Group] = []
         nodes = list(self.graph)
         at = 0
         while at < len(nodes):
@@ -133,36 +130,37 @@ class BlockedPlan:
             at += length
         return groups
 
-    def _is_block(self, nodes: tuple[Node, ...]) -> bool:
+    def _is_block(self, nodes: Group) -> bool:
         """Expansion, depthwise and projection that one call computes."""
         if not self._is_chain(nodes, "pointwise_conv2d"):
             return False
         expand, middle, project = nodes
-        if expand.operation not in ("pointwise_conv2d", "conv2d") or project.attributes.get("activation") not in (
-            None,
-            *CLAMPS,
-        ):
+        if expand.operation not in ("pointwise_conv2d", "conv2d") or activation_of(project) not in CLAMPS:
             return False
         if self.split:
-            return self.is_split(expand, project)
+            return self._is_split(nodes)
         if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else SPLIT_FROM):
             return False
         # On several threads a small image is not worth the rows that two strips both expand.
-        return self.threads == 1 or self.shapes[middle.name][1] >= 4 * self.threads
+        return self.threads == 1 or self.tensors[middle.name].height >= 4 * self.threads
 
-    def is_split(self, expand: Node, project: Node) -> bool:
+    def _is_split(self, group: Group) -> bool:
         """Whether a block is computed by chunks of channels rather than strips of rows."""
+        expand, project = group[0], group[-1]
+        if len(group) < 3 or project.operation != "pointwise_conv2d":
+            return False
         if expand.operation == "conv2d" or project["groups"] > 1:  # the groups of a projection cannot be cut
             return False
         return bool(self.split) or _weight_bytes(expand, project) >= SPLIT_FROM
 
-    def _is_pair(self, nodes: tuple[Node, ...]) -> bool:
+    def _is_pair(self, nodes: Group) -> bool:
         """Expansion and depthwise convolution that one call computes, with the means for squeeze-and-excitation."""
         if not self._is_chain(nodes, "squeeze_excite") or nodes[0].operation != "pointwise_conv2d":
             return False
-        return tiles(self.target)[0].blocks * self.expanded_bytes(*nodes[:2]) <= PAIR_BYTES
+        expanded, out = (self.tensors[node.name] for node in nodes[:2])
+        return panel_bytes(expanded, out, self.weights[nodes[1].name]) <= PAIR_BYTES
 
-    def _is_chain(self, nodes: tuple[Node, ...], last: str) -> bool:
+    def _is_chain(self, nodes: Group, last: str) -> bool:
         """Whether a depthwise convolution stands between the other two, and nothing else reads what they compute."""
         if len(nodes) < 3 or nodes[1].operation not in DEPTHWISE or nodes[2].operation != last:
             return False
@@ -171,97 +169,76 @@ class BlockedPlan:
         alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
         square = middle.attributes.get("dilation", (1, 1)) == (1, 1) and middle["stride"][0] == middle["stride"][1]
         plain = not expand.attributes.get("residual")
-        return chained and alone and square and plain and middle["stride"][0] <= self.reach(middle)
+        return chained and alone and square and plain and middle["stride"][0] <= self.weights[middle.name].reach
 
-    def expanded_bytes(self, expand: Node, middle: Node) -> int:
-        """Of a channel block of an expanded tensor inside the frame that the depthwise convolution needs."""
-        _, (left, right) = self.pads(middle)
-        (_, _, width), (_, rows, _) = self.shapes[expand.name], self.shapes[middle.name]
-        held = (rows - 1) * middle["stride"][0] + self.reach(middle)
-        return held * (left + width + right) * self.target.bytes
+    # Tensors -----------------------------------------------------------------------------------------------
 
-    def pads(self, node: Node) -> Pads:
-        """The zeros that a convolution needs around its input."""
-        return mixed.frame_pads(self.part_pads(node))
-
-    def part_pads(self, node: Node) -> tuple[Pads, ...]:
+    def _part_pads(self, node: Node) -> tuple[Pads, ...]:
+        """The zeros that each window of a convolution needs around its input."""
         size = self.shapes[node.inputs[0]][1:]
         return tuple(
             resolve_padding(node["padding"], size, kernel, node["stride"], dilation)
             for kernel, dilation in node.windows
         )
 
-    def reach(self, node: Node) -> int:
-        """The rows of its padded input that a row of a depthwise convolution's output depends on."""
-        if node.operation == "depthwise_conv2d":
-            return (node["kernel"][0] - 1) * node["dilation"][0] + 1
-        return self.program.mixed_table(node, self.part_pads(node))[1]
+    def _pads(self, node: Node) -> Pads:
+        """The zeros that a node needs around its input."""
+        return frame_pads(self._part_pads(node)) if node.windows else NO_FRAME
 
-    def squeeze_vectors(self, node: Node) -> dict[str, int]:
-        """What squeeze-and-excitation holds besides its image: names and channels."""
-        channels, reduced = node["channels"], node["reduced"]
-        return {f"{node.name}.mean": channels, f"{node.name}.reduced": reduced, f"{node.name}.gate": channels}
-
-    def _frame(self, name: str) -> Frame:
-        """A tensor that a depthwise call reads has that call's zeros around it."""
-        shape = self.shapes[name]
+    def _tensor(self, node: Node) -> Tensor:
+        """What a node computes, inside the frame that all its readers need, if they need the same one."""
+        shape = self.shapes[node.name]
         if len(shape) == 1:
-            return Frame((1, 1))
-        inside = {node.name for group in self.groups for node in group[1:]}
-        pads = {
-            self.pads(node)
-            for node in self.readers.get(name, ())
-            if node.operation in DEPTHWISE and node.name not in inside
-        }
-        others = any(node.operation not in DEPTHWISE for node in self.readers.get(name, ()))
-        return Frame(shape[1:]) if others or len(pads) != 1 else Frame(shape[1:], pads.pop())
+            return linear.vector(self.target, *shape)
+        pads = {self._pads(reader) for reader in self.readers.get(node.name, ())}
+        # Squeeze-and-excitation scales planes without a frame.
+        frame = pads.pop() if len(pads) == 1 and node.operation != "squeeze_excite" else NO_FRAME
+        return Tensor(*shape, frame, lanes=self.target.lanes)
 
-    def padded_copy(self, node: Node) -> str | None:
-        """The name of the padded copy that an unfused depthwise call reads, if its input stands without."""
-        if node.operation not in DEPTHWISE or self.frames[node.inputs[0]].pads == self.pads(node):
-            return None
-        return f"{node.name}.padded"
-
-    def blocks(self, name: str) -> int:
-        return -(-self.shapes[name][0] // self.target.lanes)
-
-    def plane(self, name: str) -> int:
-        """Bytes from one channel block of a tensor to the next."""
-        frame = self.frames[name]
-        return frame.rows * frame.columns * self.target.bytes
-
-    def _tensor_values(self, name: str) -> int:
-        if len(self.shapes[name]) == 1:  # a vector; the classifier fills its last panel
-            width = linear.panel_blocks(self.target) * self.target.lanes
-            return -(-self.shapes[name][0] // width) * width
-        return self.blocks(name) * self.plane(name) // 4
-
-    # The table ---------------------------------------------------------------------------------------------
-
-    def _new_workspace(self) -> Workspace:
-        channels, height, width = self.shapes["input"]
-        (top, bottom), (left, right) = self.image_pads
-        image = aligned(channels * (height + top + bottom) * (width + left + right)).reshape(
-            channels, height + top + bottom, width + left + right
-        )
-        arena = aligned(self.arena_values)
-        calls = Calls(self, arena, image)
-        of_groups = [list(calls.of(group)) for group in self.groups]
-        self.row_counts = [len(rows) for rows in of_groups]
-        rows = [row for rows in of_groups for row in rows]
-        table = aligned(len(rows) * (ARGUMENTS + max(len(row) for row in rows)), np.int64)
-        table = table.reshape(len(rows), -1)
-        for target, row in zip(table, rows, strict=True):
-            target[: len(row)] = row
-        scratch = [aligned(self.scratch_bytes // 4 + 16) for _ in range(self.threads)]
-        return Workspace(image, arena, table, scratch, aligned(len(rows) * COUNTERS, np.int64))
-
-    def constant(self, values: np.ndarray) -> int:
-        """Keep an array as long as the plan and return its address."""
-        self._constants.append(values)
-        return values.ctypes.data
+    def _place(self) -> tuple[dict[str, int], int]:
+        """Return where each tensor begins in the arena, and how large that is, in values."""
+        lifetimes: dict[str, Pair] = {}
+        home: dict[str, str] = {}  # whose memory a tensor takes that is computed in place
+        for time, group in enumerate(self.groups):
+            first, last = group[0], group[-1]
+            source, made = first.inputs[0], []
+            if last.operation == "squeeze_excite":
+                made += vector_names(last)
+                channels = last["channels"], last["reduced"], last["channels"]
+                self.tensors |= zip(made, (linear.vector(self.target, c) for c in channels), strict=True)
+            if first.operation == "squeeze_excite":
+                home[last.name] = home.get(source, source)
+            else:
+                made.append(last.name)
+            if first.windows and self.tensors[source].frame != self._pads(first):
+                made.append(copy_name(first))
+                self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
+            lifetimes |= dict.fromkeys(made, (time, time))
+            for name in (home.get(name, name) for node in group for name in node.inputs):
+                if name in lifetimes:
+                    lifetimes[name] = lifetimes[name][0], time
+        offsets, values = arrange(lifetimes, {name: self.tensors[name].values for name in lifetimes})
+        return offsets | {name: offsets[owner] for name, owner in home.items()}, values
 
     # Running -----------------------------------------------------------------------------------------------
+
+    def _new_workspace(self) -> Workspace:
+        image, arena = aligned(self.tensors["input"].values), aligned(self._arena_values)
+        tensors = self.tensors | {"input": self.tensors["input"].at(image.ctypes.data)}
+        for name, offset in self._offsets.items():
+            tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
+        make = Calls(self.target, tensors, self.weights, self.threads, self.split)
+        calls = [list(make.of(group, self._is_split(group))) for group in self.groups]
+        table = Table([call for group in calls for call in group], self.threads, keep=(image, arena, self.weights))
+        last = self.groups[-1][-1].name
+        return Workspace(
+            image,
+            arena,
+            table,
+            [len(group) for group in calls],
+            self.tensors["input"].view(image)[..., 0],
+            self.tensors[last].view(arena[self._offsets[last] :]),
+        )
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Compute one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``.
@@ -269,60 +246,24 @@ class BlockedPlan:
         May be called from several Python threads at once: each takes a workspace of its own.
         """
         work = self._idle.take() or self._new_workspace()
-        (top, _), (left, _) = self.image_pads
-        _, height, width = self.shapes["input"]
-        work.image[:, top : top + height, left : left + width] = image
-        if self.threads == 1:
-            work.counters.fill(0)
-            self._walk(*work.walk, work.counters_address, work.scratch_addresses[0])
-        else:
-            counters = aligned(work.counters.size, np.int64)
-            self._walk_together(work, (*work.walk, counters.ctypes.data), counters)
-        result = self._result(work)
+        work.source[...] = image
+        work.table.run()
+        channels, *size = self.output_shape
+        planes = work.result.transpose(0, 3, 1, 2).reshape(-1, *work.result.shape[1:3])
+        result = planes[:channels].reshape(channels, *size).copy()
         self._idle.append(work)  # not after an exception: helpers may be at work in it
         return result
 
     def time_groups(self) -> dict[str, float]:
         """Compute the last image once more and return the seconds of each group, by its last node's name.
 
-        All in one walk, on all threads, as always; but a row before each group asks for the time.
+        All in one run, on all threads, as always; but a call before each group asks for the time.
         """
         work = self._idle.take() or self._new_workspace()
-        times: list[float] = []
-        ask = _CLOCK(lambda *_: times.append(perf_counter()))
-        clock = np.zeros((1, work.table.shape[1]), np.int64)
-        clock[0, [KERNEL, ITEMS, SHARE]] = ctypes.cast(ask, ctypes.c_void_p).value, 1, 1
-        groups = np.split(work.table, np.cumsum(self.row_counts))  # the last one is empty: the time of the end
-        table = np.concatenate([part for group in groups for part in (clock, group)])
-        counters = aligned(len(table) * COUNTERS, np.int64)
-        walk = (table.ctypes.data, table.strides[0], len(table), counters.ctypes.data)
-        self._walk_together(work, walk, ask, table, counters)
+        seconds = work.table.time(work.lengths)
         self._idle.append(work)
-        return dict(zip((group[-1].name for group in self.groups), np.diff(times).tolist(), strict=True))
-
-    def _walk_together(self, work: Workspace, arguments: tuple[int, ...], *keep: object) -> None:
-        """Walk a table on all threads; ``keep`` is what it leads to beside the plan and the workspace.
-
-        Helpers keep all of it as long as they may look at it. They may come when all is done, or go on alone when an
-        interrupt has ended this call.
-        """
-        mine, *theirs = ((*arguments, scratch) for scratch in work.scratch_addresses)
-        threads.ask(theirs, (self, work, *keep))
-        self._walk(*mine)
-
-    def _result(self, work: Workspace) -> np.ndarray:
-        name = self.groups[-1][-1].name
-        shape = self.shapes[name]
-        start = self.offsets[name]
-        if len(shape) == 1:
-            return work.arena[start : start + shape[0]].copy()
-        frame = self.frames[name]
-        blocked = work.arena[start : start + self._tensor_values(name)]
-        blocked = blocked.reshape(-1, frame.rows, frame.columns, self.target.lanes)
-        planar = blocked.transpose(0, 3, 1, 2).reshape(-1, frame.rows, frame.columns)
-        (top, _), (left, _) = frame.pads
-        return planar[: shape[0], top : top + shape[1], left : left + shape[2]].copy()
+        return dict(zip((group[-1].name for group in self.groups), seconds, strict=True))
 
 
 def _weight_bytes(*nodes: Node) -> int:
-    return 4 * sum(node.weight_count for node in nodes)
+    return FLOAT32.itemsize * sum(node.weight_count for node in nodes)

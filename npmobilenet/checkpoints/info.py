@@ -28,6 +28,8 @@ class WeightsInfo:
     bn_eps : float
         Of the batch norms, 1e-12 to 0.5.
     preprocessing : Preprocessing
+    layout : {"imagenet", "cifar"}
+        The strides, where names do not tell them.
     multi_label : bool
         Whether several outputs may be right of one photograph.
     classes : tuple of str
@@ -42,6 +44,7 @@ class WeightsInfo:
     bn_eps: float | None = None
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] | None = None
+    layout: str | None = None
     multi_label: bool | None = None
     title: str | None = None
     source: str | None = None
@@ -113,6 +116,7 @@ _TYPES = {
     "bn_eps": (f"a number from {MIN_EPS:g} to {MAX_EPS:g}", _is_number_between(MIN_EPS, MAX_EPS)),
     "preprocessing": ("an object", lambda value: isinstance(value, Mapping)),
     "classes": (f"a list of at most {MAX_CLASSES} names of at most {MAX_NAME} characters", _are_names),
+    "layout": ("'imagenet' or 'cifar'", lambda value: value in ("imagenet", "cifar")),
     "multi_label": ("true or false", lambda value: isinstance(value, bool)),
     "title": _TEXT,
     "source": _TEXT,

@@ -90,7 +90,7 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         settled["left out"] = (found.left_out, "file")
         notes.append(_left_out(found.left_out))
 
-    layout = _layout(found, options["layout"], settled, notes)
+    layout = _layout(found, options["layout"], info.layout, settled, notes)
     padding = settled.choose(
         "padding", option=options["padding"], file=_first(info.padding, config.padding), source=dialect.padding
     )
@@ -128,24 +128,25 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
     return Settled(fitted, outputs, classes, preprocessing, multi_label, settled, tuple(notes))
 
 
-def _layout(found: Found, option: str | None, settled: Provenance, notes: list[str]) -> str | None:
+def _layout(found: Found, option: str | None, in_file: str | None, settled: Provenance, notes: list[str]) -> str | None:
     """The layout to build; None: the dialect's own."""
-    own = found.dialect.layout
-    if own and option in LAYOUTS and option != own:
+    own, given = found.dialect.layout, _first(option, in_file)
+    if own and given in LAYOUTS and given != own:
         raise ValueError(f"the names are {found.dialect.name}'s, whose networks have the layout {own!r}")
     shared = (
         found.naming.name == LAYOUT_KNOWN
         and found.dialect.name == LAYOUT_SHARED
         and 0 < found.head.outputs <= FEW_CLASSES
     )
-    if shared and option is None:
+    if shared and given is None:
         classes = plural(found.head.outputs, "class", "classes")
         notes.append(
             f"strides of networks for ImageNet assumed; with {classes} it may be one for CIFAR's 32x32 pixels, "
             "which has the same names: layout='cifar'"
         )
-    settled.choose("layout", option=option, source=own or (None if shared else "imagenet"), assumed="imagenet")
-    return None if own else option
+    usual = own or (None if shared else "imagenet")
+    settled.choose("layout", option=option, file=in_file, source=usual, assumed="imagenet")
+    return None if own else given
 
 
 def _activation(

@@ -47,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
 def examine() -> dict[str, str]:
     """Return the report, one line per subject."""
     from npmobilenet import __version__
-    from npmobilenet.kernels import simd
     from npmobilenet.kernels.cache import place
     from npmobilenet.kernels.cuda import device
+    from npmobilenet.kernels.vector.target import host
     from npmobilenet.machine import available_cpus, cpu_name, vector_set
 
     report = {
@@ -57,7 +57,7 @@ def examine() -> dict[str, str]:
         "packages": ", ".join(f"{name} {_version(name)}" for name in REQUIRED),
         "optional": ", ".join(f"{name} {_version(name)} ({use})" for name, use in OPTIONAL.items()),
         "CPU": cpu_name(),
-        "vectors": f"{simd.host().lanes} float32 lanes ({vector_set()})",
+        "vectors": f"{host().lanes} float32 lanes ({vector_set()})",
         "threads": f"{available_cpus()} by default (CPUs this process may use)",
         "CUDA": device.status(),
         "self-test": _self_test(),
@@ -71,7 +71,7 @@ def _self_test() -> str:
     """Compare the compiled network with the NumPy one, on one thread and on all."""
     from npmobilenet.machine import available_cpus
 
-    return _compared("cpu", (1, available_cpus()), "numbers of threads")
+    return _compared("auto", (1, available_cpus()), "numbers of threads")
 
 
 def _cuda_test() -> str:

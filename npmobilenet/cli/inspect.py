@@ -13,10 +13,10 @@ from npmobilenet.text import columns, dimensions, to_json
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
+    from npmobilenet.bench.profile import Profile
     from npmobilenet.counts import Counts, LayerCount
-    from npmobilenet.geometry import Pair
     from npmobilenet.graph import Graph
-    from npmobilenet.profile import Profile
+    from npmobilenet.kernels.geometry import Pair
 
 ALL = ("all",)
 
@@ -83,8 +83,8 @@ def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architect
 
 def _measured(graphs: Sequence[Graph], resolution: Pair) -> list[Profile] | None:
     """Times of both networks, or None where the vector kernels cannot run."""
+    from npmobilenet.bench.profile import profile
     from npmobilenet.blocked.program import UnsupportedGraphError
-    from npmobilenet.profile import profile
 
     try:
         return profile(graphs, resolution)

@@ -14,8 +14,8 @@ from npmobilenet.text import dimensions, quote
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
-    from npmobilenet.geometry import Pair
     from npmobilenet.graph import Graph
+    from npmobilenet.kernels.geometry import Pair
     from npmobilenet.provenance import Provenance
 
 

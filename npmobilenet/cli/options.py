@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npmobilenet import backends
 from npmobilenet.cli import terminal
 from npmobilenet.cli.photographs import not_a_path
 from npmobilenet.text import printable, quote
@@ -96,8 +97,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
     parser.add_argument(
-        "--backend", default="cpu", choices=("cpu", "cuda", "njit", "reference"), help="default: %(default)s"
-    )
+        "--backend", default=backends.DEFAULT, choices=backends.BACKENDS, type=backends.current_name,
+        help="; ".join(f"{name}: {what}" for name, what in backends.BACKENDS.items()) + "; default: %(default)s",
+    )  # fmt: skip
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
     parser.add_argument("--multi-label", action="store_true", help="a probability of its own for every class")
     add_network_options(parser)

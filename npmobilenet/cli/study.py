@@ -19,7 +19,7 @@ from npmobilenet.errors import MissingDependencyError
 from npmobilenet.text import columns, printable, quote, to_json
 
 if TYPE_CHECKING:
-    from npmobilenet.study.study import Study, Table
+    from npmobilenet.bench.study.study import Study, Table
 
 Parser = argparse.ArgumentParser
 NOTE_COLUMNS = 110
@@ -29,8 +29,8 @@ NOTE_COLUMNS = 110
 class Topic:
     """One subject: what it shows, where the papers speak of it, and its options.
 
-    Its module below ``npmobilenet.study`` has the topic's name, and a function ``study`` that takes the options. Of
-    ``documented`` ones the study's ``documents`` are tables for docs/.
+    Its module below ``npmobilenet.bench.study`` has the topic's name, and a function ``study`` that takes the
+    options. Of ``documented`` ones the study's ``documents`` are tables for docs/.
     """
 
     summary: str
@@ -41,7 +41,7 @@ class Topic:
     @staticmethod
     def module(name: str) -> str:
         """The module of a topic."""
-        return f"npmobilenet.study.{name.replace('-', '_')}"
+        return f"npmobilenet.bench.study.{name.replace('-', '_')}"
 
 
 def _rounds(parser: Parser, default: int) -> None:
@@ -211,7 +211,7 @@ TOPICS = {
         documented=True,
     ),
     "asm": Topic(
-        "machine code of a kernel: its inner loop, vector instructions, loads, spills", "kernels/simd.py", _asm
+        "machine code of a kernel: its inner loop, vector instructions, loads, spills", "kernels/vector/simd.py", _asm
     ),
 }
 
@@ -239,7 +239,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{name:<{width}}  {topic.summary}\n{'':<{width}}  ({topic.paper})")
         print("\nnpmobilenet study TOPIC --help    says what can be chosen")
         return 0
-    from npmobilenet.study import pictures
+    from npmobilenet.bench.study import pictures
 
     out = pictures.checked_path(options.out or Path(f"study-{options.topic}.png")) if options.picture else None
     if "photo" in options and (problem := not_a_path(options.photo)):
@@ -278,7 +278,7 @@ def _print_table(table: Table) -> None:
 
 def _save(study: Study, path: Path, options: argparse.Namespace) -> int:
     """Save the picture; that it cannot be drawn is a failure only if it was asked for by name."""
-    from npmobilenet.study import pictures
+    from npmobilenet.bench.study import pictures
 
     try:
         pictures.save(study, path, f"npmobilenet study {options.topic}: {TOPICS[options.topic].paper}")

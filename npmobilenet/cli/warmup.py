@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     x = preprocess(np.zeros((300, 400, 3), np.uint8), IMAGENET)[None]
     for name in WINDOWS:
         graph = get_architecture(name).graph()
-        Engine(graph, random_weights(graph), "cpu").run(x)
+        Engine(graph, random_weights(graph)).run(x)
     kept = place()
     where = f"kept in {kept.folder}" if kept.folder else "not kept"
     print(f"compiled, {where}{', ' * bool(kept.why)}{kept.why} ({time.perf_counter() - start:.1f} s)")

@@ -19,11 +19,6 @@ NO_STREAM = -1  # DLPack's number for "do not wait"
 LEGACY_STREAM = 1  # the interface's number for the default stream, which our streams wait for by themselves
 
 
-def is_device_array(x: object) -> bool:
-    """Whether an object says that it lies on the device."""
-    return hasattr(x, "__cuda_array_interface__")
-
-
 class DeviceArray:
     """An array on the device. ``cupy.asarray(y)`` and ``torch.as_tensor(y)`` take it as it is; DLPack works too.
 

@@ -20,10 +20,10 @@ from npmobilenet.cuda.arrays import DeviceArray
 from npmobilenet.cuda.layout import channels_last
 from npmobilenet.cuda.lowering import Step, lower, packed_weights
 from npmobilenet.errors import MissingDependencyError, NpmobilenetError
-from npmobilenet.geometry import Pair
 from npmobilenet.graph import Graph
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.cuda import device
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.passes import fuse
 from npmobilenet.plan import ARENA_ALIGNMENT, arrange
 

@@ -10,7 +10,7 @@ sees exactly what torchvision's transforms would have shown it, and arrays need 
 ``formats``, ``reading``, ``pixels``, ``arrays``
     Files that are photographs; any source; Pillow's images as RGB; uint8 arrays.
 ``resizing``, ``network_input``
-    Pillow's resampling; resize, crop, normalise.
+    Pillow's resampling, with its compiled ``loops``; resize, crop, normalise.
 """
 
 from npmobilenet.image.configs import has_preprocessing, read_preprocessing

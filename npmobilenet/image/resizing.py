@@ -134,7 +134,7 @@ def resized_window(
 
 
 def _along_x(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    from npmobilenet.kernels.cpu.resize import run  # loads LLVM, which takes a while
+    from npmobilenet.image.loops import run  # loads LLVM, which takes a while
 
     out = np.empty((image.shape[0], len(first), 3), np.uint8)
     run("horizontal", np.ascontiguousarray(image), first, weights, out)
@@ -142,7 +142,7 @@ def _along_x(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 def _along_y(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    from npmobilenet.kernels.cpu.resize import run
+    from npmobilenet.image.loops import run
 
     rows = np.ascontiguousarray(image).reshape(len(image), -1)
     out = np.empty((len(first), rows.shape[1]), np.uint8)
@@ -170,7 +170,7 @@ def _weights(
     weights : int32 (stop - start, taps)
         Fixed-point weights of ``first`` and its successors, all of them within the input.
     """
-    from npmobilenet.kernels.cpu.resize import PRECISION_BITS
+    from npmobilenet.image.loops import PRECISION_BITS
 
     low, scale = _scale(low, high, size)
     widened = max(scale, 1.0)

@@ -15,7 +15,7 @@ from npmobilenet.checkpoints import Checkpoint, read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.errors import CacheError, CheckpointError
 from npmobilenet.image import IMAGENET
-from npmobilenet.paths import cache_directory
+from npmobilenet.kernels.paths import NoFolderError, cache_directory
 
 HERE = Path(__file__).parent
 
@@ -51,7 +51,12 @@ class CatalogueEntry:
         CacheError
             If it is to be downloaded and this user has no cache folder.
         """
-        return cache_directory() / "weights" / self.file if self.url else HERE / self.file
+        if not self.url:
+            return HERE / self.file
+        try:
+            return cache_directory() / "weights" / self.file
+        except NoFolderError as error:
+            raise CacheError(str(error)) from None
 
     @property
     def present(self) -> bool:

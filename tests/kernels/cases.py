@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from npmobilenet.geometry import equal_partition, exponential_partition, pair, resolve_padding
 from npmobilenet.kernels import registry
+from npmobilenet.kernels.geometry import equal_partition, exponential_partition, pair, resolve_padding
 
 ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from npmobilenet.kernels import reference
-from npmobilenet.kernels.blocked.activation import ACTIVATIONS, ZERO_PRESERVING, define, function_name
-from npmobilenet.kernels.simd import Library, host
+from npmobilenet.kernels.blocked.activation import ZERO_PRESERVING, function_name
+from npmobilenet.kernels.blocked.code.activation import ACTIVATIONS, define
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.target import host
 from tests.kernels.test_simd import call
 
 # Up to which |x|, and how many units of the last place. The exponent is a multiple of x by a rounded factor: the

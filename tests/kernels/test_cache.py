@@ -13,10 +13,9 @@ import pytest
 from numba.core.caching import FunctionCache
 
 from npmobilenet.cli import doctor
-from npmobilenet.errors import CacheError
 from npmobilenet.kernels import cache
 from npmobilenet.kernels.numba_cache import keep_code
-from npmobilenet.paths import cache_directory, temporary_directory
+from npmobilenet.kernels.paths import NoFolderError, cache_directory, temporary_directory
 
 pwd = pytest.importorskip("pwd", reason="about users as Unix has them")
 compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="about compiled code")
@@ -151,7 +150,7 @@ def test_a_chosen_folder_that_cannot_be_is_not_replaced(settings, tmp_path, vari
 
 
 def test_no_home_folder(homeless, tmp_path):
-    with pytest.raises(CacheError, match="for this user; set NPMOBILENET_CACHE_DIR"):
+    with pytest.raises(NoFolderError, match="for this user; set NPMOBILENET_CACHE_DIR"):
         cache_directory()
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match="are kept in .*tmp.*, since no home folder is known") as said:
@@ -173,7 +172,7 @@ def test_no_home_and_no_temporary_folder(homeless, tmp_path):
 
 def test_an_unknown_user(settings):
     settings.setenv("NPMOBILENET_CACHE_DIR", "~nosuchuser/x")
-    with pytest.raises(CacheError, match="for the user 'nosuchuser'; set NPMOBILENET_CACHE_DIR"):
+    with pytest.raises(NoFolderError, match="for the user 'nosuchuser'; set NPMOBILENET_CACHE_DIR"):
         cache_directory()
     with pytest.warns(RuntimeWarning, match="'nosuchuser'"):
         assert place().folder is None

@@ -16,7 +16,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 from npmobilenet.kernels import checks, reference, registry
-from npmobilenet.kernels.cpu import activation as cpu_activation
+from npmobilenet.kernels.plain import activation as plain_activation
 from tests.kernels.cases import (
     ACTIVATIONS,
     BLOCK_TAILS,
@@ -41,7 +41,7 @@ INTERPRETED = bool(numba.config.DISABLE_JIT)
 # NumPy's scalars warn where compiled code silently gives the infinity that is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 THREADS = (1,) if INTERPRETED else (1, 2)
-KERNELS = registry.kernels(backend="cpu")
+KERNELS = registry.kernels(backend=registry.ON_CPU)
 OPERATIONS = {kernel.operation for kernel in KERNELS}
 ELEMENTWISE = ACTIVATIONS[1:]
 CHANNELS = (1, 3, 7, 8, 15, 16, 17, 24, 90)
@@ -259,7 +259,7 @@ def test_exp_is_within_two_units_in_the_last_place():
 def _exp(x):
     y = np.empty_like(x)
     for i in range(x.size):
-        y[i] = cpu_activation.exp(x[i])
+        y[i] = plain_activation.exp(x[i])
     return y
 
 
@@ -271,7 +271,7 @@ def test_activations_are_accurate_to_so_many_units_in_the_last_place(operation, 
     magnitudes = np.geomspace(1e-30, 90, count, dtype=np.float32)
     x = np.concatenate([np.linspace(-90, 90, count, dtype=np.float32), magnitudes, -magnitudes])
     expected = getattr(reference, operation)(x)
-    result = registry.best(operation, "cpu").function(x)
+    result = registry.best(operation, "plain").function(x)
     underflow = 89 / np.finfo(np.float32).max  # below x = -88.7, exp(-x) is infinite and the result 0
     assert_close(result, expected, units * np.spacing(np.abs(expected).astype(np.float32)) + underflow, operation)
 
@@ -290,7 +290,7 @@ def test_activations_far_away_are_those_of_pytorch(operation, ends):
     x = np.array([np.nan, -np.inf, -1e38, -1e4, 1e4, 1e38, np.inf], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if INTERPRETED else "error")
-        assert_close(registry.best(operation, "cpu").function(x), np.array(ends, np.float32), 0, operation)
+        assert_close(registry.best(operation, "plain").function(x), np.array(ends, np.float32), 0, operation)
     with np.errstate(over="raise"):
         reference_ends = getattr(reference, operation)(x)
     if operation != "hard_swish":
@@ -500,7 +500,7 @@ BAD_CALLS = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", "plain", "blocked"])
 @pytest.mark.parametrize(("operation", "changes", "message"), BAD_CALLS)
 def test_bad_arguments(backend, operation, changes, message):
     for kernel in registry.kernels(operation, backend):
@@ -542,7 +542,7 @@ def test_bad_arguments_of_batch_norm():
 def test_lists_do_as_well_as_tuples():
     case = depthwise(1, 7, 6, 3)
     arrays = case.arrays()
-    function = registry.best("depthwise_conv2d", "cpu").function
+    function = registry.best("depthwise_conv2d", "plain").function
     lists = function(**arrays, stride=[1, 2], padding=[[0, 1], [1, 1]], dilation=[2, 1])
     tuples = function(**arrays, stride=(1, 2), padding=((0, 1), (1, 1)), dilation=(2, 1))
     assert np.array_equal(lists, tuples)
@@ -550,7 +550,7 @@ def test_lists_do_as_well_as_tuples():
 
 def test_dilation_of_a_mixed_convolution_is_a_list_by_groups_or_a_pair():
     arrays = mixed(1, 9, 8, (3, 2), (3, 3)).arrays()
-    for backend in ("reference", "cpu"):
+    for backend in ("reference", "plain"):
         function = registry.best("mixed_depthwise_conv2d", backend).function
         pair = function(**arrays, padding="same", dilation=(1, 2))
         assert np.array_equal(function(**arrays, padding="same", dilation=[(1, 2), (1, 2)]), pair)
@@ -565,7 +565,7 @@ def test_dilation_of_a_mixed_convolution_is_a_list_by_groups_or_a_pair():
 def test_squeeze_and_excitation_without_biases():
     arrays = squeeze(2, 3, 4, 6, 2).arrays()
     x, reduce, expand = (arrays[name] for name in ("x", "reduce_weight", "expand_weight"))
-    for backend in ("reference", "cpu"):
+    for backend in ("reference", "plain"):
         function = registry.best("squeeze_excite", backend).function
         zeros = function(x, reduce, np.zeros(2, np.float32), expand, np.zeros(6, np.float32))
         assert np.array_equal(function(x, reduce, None, expand, None), zeros)

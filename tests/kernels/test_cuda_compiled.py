@@ -1,7 +1,7 @@
 """The compiled CUDA kernels, executed without a GPU: needs the compiler (``pip install "npmobilenet[test-cuda]"``).
 
 Other tests run the kernels' meaning in Numba's simulator, or look at their PTX. Here the PTX is run, by
-`npmobilenet.bench.cuda.ptx`, with whole tiles and blocks as on a device, and compared with the reference. A launch
+`tests.ptx`, with whole tiles and blocks as on a device, and compared with the reference. A launch
 fails that reads or writes outside of an array, misaligned, what was never written, or what another thread writes
 without a barrier between them.
 """
@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
-from npmobilenet.bench.cuda import counts
-from npmobilenet.bench.cuda.ptx.pretended import LIMITS, Resident, compiler_missing, pretended_device, to_device
 from npmobilenet.cuda.arrays import DeviceArray
 from npmobilenet.cuda.lowering import lower
 from npmobilenet.engine import Engine
@@ -23,6 +21,8 @@ from npmobilenet.passes import fuse
 from tests.kernels import cases
 from tests.kernels.cases import ACTIVATIONS, Case
 from tests.kernels.tolerance import assert_close, tolerance
+from tests.ptx import counts
+from tests.ptx.pretended import LIMITS, Resident, compiler_missing, pretended_device, to_device
 
 MISSING = compiler_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))

@@ -87,7 +87,7 @@ SETUP = """
 import os, sys, threading
 import numba, numpy as np
 from npmobilenet.kernels.jit import threading_layer
-from npmobilenet.kernels.cpu.pointwise import pointwise_conv2d
+from npmobilenet.kernels.plain.pointwise import pointwise_conv2d
 x = np.linspace(-1, 1, 16 * 16 * 8, dtype=np.float32).reshape(1, 16, 16, 8)
 w = np.linspace(-1, 1, 8 * 24, dtype=np.float32).reshape(8, 24)
 expected = pointwise_conv2d(x, w, threads=1)
@@ -151,7 +151,7 @@ print("right" if status == 0 and again else f"child {status}, parent {again}")
 
 USE_CACHE = """
 import numpy as np
-from npmobilenet.kernels.cpu import activation
+from npmobilenet.kernels.plain import activation
 from npmobilenet.kernels.jit import kernel_cache
 assert activation.relu(np.array([-1.0, 2.0])).tolist() == [0, 2]
 hits = sum(activation._elementwise.serial.stats.cache_hits.values())
@@ -175,7 +175,7 @@ def test_serial_and_parallel_code_are_cached_apart(tmp_path):
     """Numba's own cache key does not tell them apart: one would be loaded for the other."""
     program = """
 import numpy as np
-from npmobilenet.kernels.cpu import activation
+from npmobilenet.kernels.plain import activation
 loop = activation._elementwise
 activation.relu(np.ones(3), threads=THREADS)
 print(sum(loop.serial.stats.cache_hits.values()), sum(loop.parallel.stats.cache_hits.values()))
@@ -197,20 +197,23 @@ def test_editing_any_kernel_source_changes_the_cache_folder(tmp_path):
     for package in ("npmobilenet", "kernels"):
         ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=ignored)
-    program = "from npmobilenet.kernels.jit import kernel_cache; print(kernel_cache())"
+    program = "from npmobilenet.image.loops import _library; print(_library().file)"
     environment = {"NPMOBILENET_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_CACHE_DIR": ""}
 
     def cache() -> str:
         return python(program, tmp_path, **environment)
 
     original = cache()
-    assert Path(original).parent == tmp_path / "cache"
+    assert Path(original).parent.parent == tmp_path / "cache"
     assert cache() == original
-    for name in ("reference.py", "cpu/activation.py"):
+    for name in ("reference.py", "plain/activation.py"):
         with (tmp_path / "kernels" / name).open("a") as source:
             source.write("# edited\n")
-        assert cache() != original, name
+        assert Path(cache()).parent != Path(original).parent, name
         original = cache()
+    with (tmp_path / "npmobilenet/image/loops.py").open("a") as source:  # loops that stand elsewhere
+        source.write("# edited\n")
+    assert cache() != original
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this platform")

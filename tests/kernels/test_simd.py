@@ -11,7 +11,9 @@ import numba
 import numpy as np
 import pytest
 
-from npmobilenet.kernels.simd import Code, Integer, Library, Pointer, Vector, host
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
+from npmobilenet.kernels.vector.target import host
 from tests.kernels.test_jit import REPOSITORY, python
 
 compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="runs kernels from a function that Numba compiles")
@@ -367,7 +369,7 @@ def test_threads_compile_a_library_once():
 
 POINTWISE = """
 import numpy as np
-from npmobilenet.kernels.blocked.operations import pointwise_conv2d
+from npmobilenet.kernels.blocked.pointwise import pointwise_conv2d
 from npmobilenet.kernels.cache import kernel_cache
 print(pointwise_conv2d(np.ones((1, 1, 1, 3)), np.full((3, 1), 2.0)).item(), kernel_cache())
 """
@@ -400,12 +402,12 @@ def test_an_edited_kernel_never_meets_old_code(tmp_path):
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=ignored)
     folders = set()
     for edited, expected in ((False, "6.0"), (True, "12.0"), (False, "6.0"), (True, "12.0")):
-        source = (REPOSITORY / "kernels/blocked/pointwise.py").read_text()
+        source = (REPOSITORY / "kernels/blocked/code/pointwise.py").read_text()
         line = "sums = [y.clamp(low, high) for y in sums]"
         assert line in source
         if edited:
             source = source.replace(line, line.replace("y.clamp(low, high)", "y.clamp(low, high) + y"))
-        (tmp_path / "kernels/blocked/pointwise.py").write_text(source)
+        (tmp_path / "kernels/blocked/code/pointwise.py").write_text(source)
         result, folder = python(POINTWISE, tmp_path, **environment).split()
         assert result == expected
         folders.add(folder)

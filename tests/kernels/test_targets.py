@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.bench.study import machine_code
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.kernels import reference, registry
-from npmobilenet.kernels.blocked import blocks, depthwise, library, operations, pointwise, stem
+from npmobilenet.kernels.blocked import images
+from npmobilenet.kernels.blocked.code import common, depthwise, pointwise, stem
 from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
 from npmobilenet.kernels.ladder.depthwise import ROW
-from npmobilenet.kernels.simd import Library, Target, host
-from npmobilenet.study import machine_code
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.target import Target, host
 from tests.kernels.test_cpu_kernels import CASES
 from tests.kernels.test_jit import python
 from tests.kernels.tolerance import assert_close, tolerance
@@ -54,7 +56,7 @@ def test_what_is_known_of_targets():
 def compare_kernels() -> int:
     """Compare every case of every kernel of explicit vectors with the reference; returns how many there are."""
     compared = 0
-    for kernel in (kernel for kernel in registry.kernels(backend="cpu") if kernel.variant.startswith("simd")):
+    for kernel in registry.kernels(backend="blocked"):
         for case in CASES:
             if case.operation == kernel.operation and kernel.supports(**case.options):
                 arrays = case.arrays()
@@ -85,7 +87,7 @@ def test_right_on_a_cpu_with_fewer_instructions(name, needs):
         pytest.skip(f"this CPU lacks {needs}")
     target = TARGETS[name]
     program = (
-        "from npmobilenet.kernels.simd import host\n"
+        "from npmobilenet.kernels.vector.target import host\n"
         "from tests.kernels.test_targets import compare_kernels, compare_network\n"
         "compare_network()\n"
         "print(host().cpu, host().lanes, host().has_fma, compare_kernels() > 100)"
@@ -98,8 +100,7 @@ def test_right_on_a_cpu_with_fewer_instructions(name, needs):
 def test_right_with_the_layouts_of_other_cpus(monkeypatch, name, lanes, registers):
     """LLVM splits vectors that are too wide: the tiles and tails of any CPU can be computed on this one."""
     target = replace(host(), lanes=lanes, registers=registers)
-    for module in (operations, blocks):
-        monkeypatch.setattr(module, "host", lambda: target)
+    monkeypatch.setattr(images, "host", lambda: target)
     assert compare_kernels() > 100
     compare_network(target)
 
@@ -115,7 +116,7 @@ def assembly():
     def functions(target: Target) -> dict[str, list[str]]:
         if target not in made:
             try:
-                text = Library("inspected", target, library.define_common, None).assembly()
+                text = Library("inspected", target, common.define, None).assembly()
             except RuntimeError as error:
                 pytest.skip(f"this LLVM has no such target: {error}")
             made[target] = machine_code.functions(text)

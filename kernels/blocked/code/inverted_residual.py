@@ -1,0 +1,219 @@
+"""A block as one operation: how it is cut into strips and chunks is decided in `blocked.inverted_residual`."""
+
+from __future__ import annotations
+
+from npmobilenet.kernels.blocked.code.depthwise import NO_RING
+from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR
+from npmobilenet.kernels.blocked.layout import Arguments, k_unit, tiles
+from npmobilenet.kernels.blocked.library import stem_name
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
+
+
+def define(library: Library, stem_window: tuple) -> None:
+    """Add the kernels."""
+    library.add("inverted_residual_ring", _ring(None))
+    library.add("inverted_residual_split", _split())
+    library.add("stem_residual_ring", _ring(stem_window))
+    library.add("expand_depthwise_pair", pair)
+
+
+class _Block:
+    """The steps of a block, as both kernels take them."""
+
+    def __init__(self, code: Code, a: Arguments, scratch: Pointer, stem_window: tuple | None = None) -> None:
+        self.code, self.a, self.stem_window = code, a, stem_window
+        self.size = code.target.bytes
+        self.wide_blocks = tiles(code.target)[0].blocks
+        self.row_vectors = a["left"] + a["width"] + a["right"]
+        self.expanded = scratch
+
+    def panel_of(self, block: Integer) -> Integer:
+        """The panel of the expansion that begins with this block."""
+        wide = (block // self.wide_blocks).minimum(self.a["expand_wide"])
+        return wide + (block - wide * self.wide_blocks)
+
+    def expand(self, begin: Integer, count: Integer, slot: Integer, first: Integer, last: Integer) -> None:
+        """Write ``count`` rows of the padded expanded image, from row ``begin``, to row ``slot`` of the scratch."""
+        code, a, size = self.code, self.a, self.size
+        row_bytes = self.row_vectors * size
+        above = begin - a["top"]
+        skipped = (0 - above).maximum(0).minimum(count)
+        present = ((above + count).minimum(a["height"]) - (above + skipped)).maximum(0)
+        rows = self.expanded + slot * row_bytes
+
+        def clear(block: Integer) -> None:
+            frame = (count, self.row_vectors, skipped, count - skipped - present, a["left"], a["right"])
+            code.call("zero_frame", rows + a["scratch_plane"] * (block - first), *frame)
+
+        code.loop(last, clear, start=first)
+        place = rows + skipped * row_bytes
+        with code.when(present > 0):
+            if self.stem_window is None:
+                code.call(
+                    "pointwise_panels_scattered",
+                    *(a.at("expand_x") + (above + skipped) * a["width"] * size, a["expand_x_plane"]),
+                    *(a.at("expand_weights"), a.at("expand_bias"), code.integer(0).pointer(), 0),
+                    *(place - a["scratch_plane"] * first, a["scratch_plane"], a.at("offsets")),
+                    *(
+                        present * a["width"],
+                        a["expand_k_units"],
+                        a.at("expand_inputs"),
+                        a.at("expand_clamp"),
+                        a.at("expand_activate"),
+                        0,
+                    ),
+                    *(a["expand_k_units"] * (k_unit(code.target) * size), a["expand_wide"]),
+                    *(self.panel_of(first), self.panel_of(last), 0),
+                )
+            else:
+                kernel, stride = self.stem_window
+                code.call(
+                    f"{stem_name(kernel, stride)}_rows",
+                    a.at("expand_x") + a["expand_x_row"] * ((above + skipped) * stride[0]),
+                    *(a["expand_x_row"], a["expand_x_plane"], a["expand_k_units"]),
+                    *(a.at("expand_weights"), a.at("expand_bias")),
+                    *(place + a["left"] * size, row_bytes, a["scratch_plane"], a["width"]),
+                    *(a.at("expand_clamp"), a.at("expand_activate"), a["expand_wide"], a["blocks"], present),
+                )
+
+    def filter(
+        self,
+        rows: Integer,
+        start: Integer,
+        ring: Integer | int,
+        first: Integer,
+        last: Integer,
+        out: Pointer,
+        plane: Integer,
+    ) -> None:
+        """Depthwise convolution of what was expanded, for ``rows`` output rows; ``out`` is block ``first``'s."""
+        code, a, size = self.code, self.a, self.size
+        code.call(
+            a.at("depthwise"),
+            *(self.expanded - a["scratch_plane"] * first, self.row_vectors * size, a["scratch_plane"]),
+            *(a.at("depthwise_weights"), a.at("depthwise_bias")),
+            *(out - plane * first, a["columns"] * size, plane, rows, a["columns"], a.at("depthwise_clamp")),
+            *(a.at("depthwise_activate"), code.integer(1), code.integer(size), start, code.integer(ring), first, last),
+        )
+
+    def filter_to_scratch(
+        self, rows: Integer, start: Integer, ring: Integer | int, first: Integer, last: Integer
+    ) -> None:
+        """The same, for the projection to read."""
+        self.filtered = self.expanded + self.a["scratch_depthwise"]
+        self.filter(rows, start, ring, first, last, self.filtered, rows * self.a["columns"] * self.size)
+
+    def project(self, begin: Integer, rows: Integer, first: Integer, last: Integer) -> None:
+        """Add the projection of blocks ``first`` up to ``last``; the last ones complete it."""
+        code, a, size = self.code, self.a, self.size
+        unit, pixels = k_unit(code.target), rows * a["columns"]
+        where = begin * a["columns"] * size
+        complete = last >= a["blocks"]
+        nothing = code.integer(0).pointer()
+        residual = code.select(a["residual"].equals(0), nothing, a.at("residual") + where)
+        units = first * (code.target.lanes // unit)
+        left = a["project_k_units"] - units
+        here = code.select(complete, left, (last - first) * (code.target.lanes // unit))
+        clamp = code.select(complete, a.at("project_clamp"), a.at("unlimited"))
+
+        def run(name: str, out: Pointer, offsets: Pointer) -> None:
+            code.call(
+                name,
+                *(self.filtered, pixels * size, a.at("project_weights"), a.at("project_bias")),
+                *(
+                    code.select(complete, residual, nothing),
+                    a["residual_plane"],
+                    out,
+                    a["out_plane"],
+                    offsets,
+                ),
+                *(
+                    pixels,
+                    here,
+                    a.at("project_inputs"),
+                    clamp,
+                    nothing,
+                    first.minimum(1),
+                    a["project_k_units"] * (unit * size),
+                ),
+                *(a["project_wide"], 0, a["project_panels"], units * (unit * size)),
+            )
+
+        with code.when(a["out_offsets"].equals(0)):
+            run("pointwise_panels", a.at("out") + where, nothing)
+        with code.when(a["out_offsets"] > 0):
+            run("pointwise_panels_scattered", a.at("out"), a.at("out_offsets") + begin * a["columns"] * 8)
+
+
+def _ring(stem_window: tuple | None):
+    def ring(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+        """Kernel: strips ``first`` up to ``last`` of a block (fields `BLOCK`)."""
+        block = _Block(code, BLOCK.read(arguments), scratch, stem_window)
+        a = block.a
+        shared = a["kernel_height"] - a["stride"]  # rows that a strip and the next one both read
+        fresh = a["strip"] * a["stride"]
+        length = fresh * 2
+        zero = code.integer(0)
+
+        def slot(strip: Integer) -> Integer:
+            return (strip % 2) * fresh
+
+        def before(strip: Integer) -> Integer:
+            """Where the shared rows stand: at the end of the half before."""
+            return slot(strip + 1) + fresh - shared
+
+        block.expand(first * fresh, shared, before(first), zero, a["blocks"])
+
+        def at_strip(strip: Integer) -> None:
+            begin = strip * a["strip"]
+            rows = a["strip"].minimum(a["rows"] - begin)
+            block.expand(strip * fresh + shared, rows * a["stride"], slot(strip), zero, a["blocks"])
+            block.filter_to_scratch(rows, before(strip), length, zero, a["blocks"])
+            block.project(begin, rows, zero, a["blocks"])
+
+        code.loop(last, at_strip, start=first)
+
+    return ring
+
+
+def _split():
+    def split(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+        """Kernel: strips ``first`` up to ``last`` of a block, chunk by chunk (fields `BLOCK`)."""
+        block = _Block(code, BLOCK.read(arguments), scratch)
+        a = block.a
+
+        def at_strip(strip: Integer) -> None:
+            begin = strip * a["strip"]
+            rows = a["strip"].minimum(a["rows"] - begin)
+            needed = (rows - 1) * a["stride"] + a["kernel_height"]
+
+            def at_chunk(start: Integer) -> None:
+                stop = (start + a["chunk"]).minimum(a["blocks"])
+                block.expand(begin * a["stride"], needed, code.integer(0), start, stop)
+                block.filter_to_scratch(rows, code.integer(0), NO_RING, start, stop)
+                block.project(begin, rows, start, stop)
+
+            code.loop(a["blocks"], at_chunk, step=a["chunk"])
+
+        code.loop(last, at_strip, start=first)
+
+    return split
+
+
+def pair(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: chunks ``first`` up to ``last`` of an expansion, its depthwise convolution and means (fields `PAIR`)."""
+    block = _Block(code, PAIR.read(arguments), scratch)
+    a = block.a
+    zero = code.integer(0)
+    needed = (a["rows"] - 1) * a["stride"] + a["kernel_height"]
+    pixels = a["rows"] * a["columns"]
+
+    def at_chunk(number: Integer) -> None:
+        start = number * a["chunk"]
+        stop = (start + a["chunk"]).minimum(a["blocks"])
+        block.expand(zero, needed, zero, start, stop)
+        block.filter(a["rows"], zero, NO_RING, start, stop, a.at("out") + a["out_plane"] * start, a["out_plane"])
+        code.call("mean_planes", a.at("out"), a["out_plane"], a.at("mean"), pixels, a.at("reciprocal"), start, stop)
+
+    code.loop(last, at_chunk, start=first)

@@ -1,0 +1,213 @@
+"""Pointwise (1x1) convolution: a matrix product of pixels and channels, in register tiles.
+
+A tile is MR pixels x NB channel blocks whose sums stay in registers while k runs over the input channels: each
+step loads NB vectors of weights and, for each pixel, one input value into all lanes, and does MR * NB fused
+multiply-adds. Bias comes first, activation and residual last, all without another pass over memory.
+
+The last tile of a run overlaps the one before it instead of being narrower, and keeps only its new pixels: there
+are a few kernels instead of MR, and each run takes the one that wastes least on it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from npmobilenet.kernels.blocked.code import activation
+from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
+from npmobilenet.kernels.blocked.pointwise import INPUTS, POINTWISE
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
+
+# Beyond the arguments of a layer, the functions below know `more`, 1 if the output holds sums over earlier input
+# channels already, `block_weights`, from the weights of a block to the next one's, and `skip`, the bytes of each
+# block's weights that belong to those earlier channels.
+HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
+
+
+def define(library: Library, own: tuple[Tile, Tile] | None = None) -> None:
+    """Add the kernels; ``own`` are other tiles than `layout.tiles`."""
+    wide, narrow = own or tiles(library.target)
+    for scattered in (False, True):
+        for tile in dict.fromkeys((wide, narrow)):
+            for shape in _shapes(tile):
+                library.add(_name(shape, scattered), _tile(library, shape, scattered))
+        library.add(f"pointwise_panels{'_scattered' * scattered}", _panels(library, wide, narrow, scattered))
+    library.add("pointwise", pointwise)
+
+
+def _steps(pixels: int | Integer, tile: Tile) -> int | Integer:
+    """How long a run of pixels takes: tiles times the sums of each, or as many as hide the latency of adding."""
+    return (pixels + (tile.pixels - 1)) // tile.pixels * max(tile.pixels * tile.blocks, HIDDEN)
+
+
+def _shapes(tile: Tile) -> list[Tile]:
+    """The tile, and lower ones: the best for a plane of 7x7, and a single pixel. Each costs time to compile."""
+    lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)] or [tile]
+    return list(dict.fromkeys([tile, min(lower, key=partial(_steps, 49)), Tile(1, tile.blocks)]))
+
+
+def _name(tile: Tile, scattered: bool) -> str:
+    return f"pointwise_{tile.pixels}x{tile.blocks}{'_scattered' * scattered}"
+
+
+def _tile(library: Library, tile: Tile, scattered: bool):
+    """One panel, as many blocks as the tile has, for at least as many pixels as it has."""
+    target, size, unit = library.target, library.target.bytes, k_unit(library.target)
+    per_block = target.lanes // unit
+
+    def write(
+        code: Code,
+        x: Pointer,
+        x_plane: Integer,
+        weights: Pointer,
+        bias: Pointer,
+        residual: Pointer,
+        residual_plane: Integer,
+        out: Pointer,
+        out_plane: Integer,
+        offsets: Pointer,
+        pixels: Integer,
+        k_units: Integer,
+        clamp: Pointer,
+        more: Integer,
+    ) -> None:
+        def step(k: Integer, pixel: Integer, sums: list[Vector]) -> list[Vector]:
+            source = x + (k // per_block) * x_plane + (k % per_block) * (4 * unit) + pixel * size
+            panel = weights + k * (unit * tile.blocks * size)
+            for j in range(unit):
+                w = [panel.vector((j * tile.blocks + v) * size) for v in range(tile.blocks)]
+                for m in range(tile.pixels):
+                    value = source.splat(m * size + 4 * j)
+                    for v in range(tile.blocks):
+                        sums[m * tile.blocks + v] = sums[m * tile.blocks + v].fma(value, w[v])
+            return sums
+
+        def add_residual(pixel: Integer, sums: list[Vector]) -> list[Vector]:
+            planes = [residual + residual_plane * v + pixel * size for v in range(tile.blocks)]
+            return [
+                sums[m * tile.blocks + v] + planes[v].vector(m * size)
+                for m in range(tile.pixels)
+                for v in range(tile.blocks)
+            ]
+
+        low, high = clamp.splat(0), clamp.splat(4)
+        has_residual = code.builder.not_(residual.is_null())
+
+        def at_tile(index: Integer) -> None:
+            pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
+            sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
+            sums = code.branch(more > 0, lambda: unfinished(pixel), sums)
+            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, list(sums)), sums)
+            sums = [y.clamp(low, high) for y in sums]
+            sums = code.branch(has_residual, lambda: add_residual(pixel, sums), sums)
+            done = index * tile.pixels - pixel  # pixels of the tile before: sums may be added to them only once
+            for m, place in enumerate(places(pixel)):
+                with code.when(done <= m):
+                    for v in range(tile.blocks):
+                        place.store(sums[m * tile.blocks + v], out_plane * v)
+
+        def places(pixel: Integer) -> list[Pointer]:
+            if scattered:
+                return [out + offsets.integer((pixel + m) * 8) for m in range(tile.pixels)]
+            return [out + (pixel + m) * size for m in range(tile.pixels)]
+
+        def unfinished(pixel: Integer) -> list[Vector]:
+            return [place.vector(out_plane * v) for place in places(pixel) for v in range(tile.blocks)]
+
+        code.loop((pixels + (tile.pixels - 1)) // tile.pixels, at_tile)
+
+    return write
+
+
+def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: bool):
+    """Panels ``first`` up to ``last`` for a run of pixels; those from ``wide`` on have one block each."""
+    size = library.target.bytes
+
+    def write(
+        code: Code,
+        x: Pointer,
+        x_plane: Integer,
+        weights: Pointer,
+        bias: Pointer,
+        residual: Pointer,
+        residual_plane: Integer,
+        out: Pointer,
+        out_plane: Integer,
+        offsets: Pointer,
+        pixels: Integer,
+        k_units: Integer,
+        inputs: Pointer,
+        clamp: Pointer,
+        activate: Pointer,
+        more: Integer,
+        block_weights: Integer,
+        wide: Integer,
+        first: Integer,
+        last: Integer,
+        skip: Integer,
+    ) -> None:
+        def choose(shapes: list[Tile]) -> Integer:
+            """The pixels of the best shape for this run."""
+            best, least = code.integer(0), code.integer(1 << 40)
+            for shape in shapes:
+                steps = code.select(pixels >= shape.pixels, _steps(pixels, shape), code.integer(1 << 41))
+                better = steps < least
+                best = code.select(better, code.integer(shape.pixels), best)
+                least = code.select(better, steps, least)
+            return best
+
+        chosen = {tile: choose(_shapes(tile)) for tile in (wide_tile, narrow_tile)}
+
+        begin = offsets.integer() if scattered else code.integer(0)
+        vectors = (offsets.integer((pixels - 1) * 8) - begin) // size + 1 if scattered else pixels
+
+        grouped = code.builder.not_(inputs.is_null())
+
+        def panel(number: Integer, tile: Tile) -> None:
+            narrow_before = (number - wide).maximum(0)
+            block = (number - narrow_before) * wide_tile.blocks + narrow_before
+            own = INPUTS.read(inputs + number * INPUTS.bytes)
+            first_block, units, weights_at = code.branch(
+                grouped,
+                lambda: [own[name] for name in INPUTS.names],
+                [code.integer(0), k_units, block * block_weights + skip * tile.blocks],
+            )
+            arguments = (
+                x + first_block * x_plane,
+                x_plane,
+                weights + weights_at,
+                bias + block * size,
+                code.select(residual.is_null(), residual, residual + residual_plane * block),
+                residual_plane,
+                out + out_plane * block,
+                out_plane,
+                offsets,
+                pixels,
+                units,
+                clamp,
+                more,
+            )
+            for shape in _shapes(tile):
+                with code.when(chosen[tile].equals(shape.pixels)):
+                    code.call(_name(shape, scattered), *arguments)
+            for v in range(tile.blocks):
+                activation.apply(code, activate, out + out_plane * (block + v) + begin, vectors)
+
+        code.loop(last.minimum(wide), lambda number: panel(number, wide_tile), start=first)
+        code.loop(last, lambda number: panel(number, narrow_tile), start=first.maximum(wide))
+
+    return write
+
+
+def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: panels ``first`` up to ``last`` of a layer (fields `POINTWISE`)."""
+    a = POINTWISE.read(arguments)
+    run = (
+        *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
+        *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("inputs"), a.at("clamp")),
+        *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], first, last, 0),
+    )
+    with code.when(a["offsets"].equals(0)):
+        code.call("pointwise_panels", *run)
+    with code.when(a["offsets"] > 0):
+        code.call("pointwise_panels_scattered", *run)

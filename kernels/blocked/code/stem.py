@@ -1,0 +1,155 @@
+"""The first convolution: dense, from the planar image (C_in, H, W) inside its frame of zeros."""
+
+from __future__ import annotations
+
+from npmobilenet.kernels.blocked.code import activation
+from npmobilenet.kernels.blocked.layout import Tile, tiles
+from npmobilenet.kernels.blocked.library import stem_name
+from npmobilenet.kernels.blocked.stem import STEM
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
+from npmobilenet.kernels.vector.target import Target
+
+
+def stem_tile(target: Target, kernel: tuple[int, int], blocks: int) -> Tile:
+    """Sums, the taps of one row of the window, and one input value fill the registers."""
+    return Tile(max(1, (target.registers - 1 - kernel[1] * blocks) // blocks), blocks)
+
+
+def define(
+    library: Library, kernel: tuple[int, int], stride: tuple[int, int], tiling: tuple[Tile, Tile] | None = None
+) -> None:
+    """Add the kernels for one window; ``tiling`` are other tiles than the best, for the panels and for the rest."""
+    own = stem_name(kernel, stride)
+    wide, narrow = tiling or (stem_tile(library.target, kernel, tile.blocks) for tile in tiles(library.target))
+    for tile in dict.fromkeys((wide, narrow)):
+        for shape in {tile, Tile(1, tile.blocks)}:
+            library.add(f"{own}_{shape.pixels}x{shape.blocks}", _row(library, kernel, stride, shape))
+    library.add(f"{own}_rows", _rows(library, kernel, stride, wide, narrow))
+    library.add(own, _whole(own, stride))
+
+
+def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], tile: Tile):
+    """One row of one panel; at least as many pixels as the tile has."""
+    size = library.target.bytes
+    k_h, k_w = kernel
+
+    def write(
+        code: Code,
+        x: Pointer,
+        x_row: Integer,
+        x_plane: Integer,
+        channels: Integer,
+        weights: Pointer,
+        bias: Pointer,
+        out: Pointer,
+        out_plane: Integer,
+        columns: Integer,
+        clamp: Pointer,
+    ) -> None:
+        low, high = clamp.splat(0), clamp.splat(4)
+
+        # By input columns, so that a value is loaded once for all windows it is in, and is gone after them:
+        # by pixels and taps LLVM keeps shared values for later, and runs out of registers.
+        span = (tile.pixels - 1) * stride[1] + k_w
+
+        def step(channel: Integer, pixel: Integer, sums: list[Vector]) -> list[Vector]:
+            source = x + channel * x_plane + pixel * (4 * stride[1])
+            panel = weights + channel * (k_h * k_w * tile.blocks * size)
+            for i in range(k_h):
+                taps = [panel.vector((i * k_w * tile.blocks + at) * size) for at in range(k_w * tile.blocks)]
+                for column in range(span):
+                    value = (source + x_row * i).splat(4 * column)
+                    for m in range(tile.pixels):
+                        j = column - m * stride[1]
+                        if 0 <= j < k_w:
+                            for v in range(tile.blocks):
+                                at = m * tile.blocks + v
+                                sums[at] = sums[at].fma(value, taps[j * tile.blocks + v])
+            return sums
+
+        def at_tile(index: Integer) -> None:
+            pixel = (index * tile.pixels).minimum(columns - tile.pixels)
+            sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
+            sums = code.loop(channels, lambda c, *sums: step(c, pixel, list(sums)), sums)
+            for m in range(tile.pixels):
+                for v in range(tile.blocks):
+                    y = sums[m * tile.blocks + v].clamp(low, high)
+                    (out + out_plane * v + pixel * size).store(y, m * size)
+
+        code.loop((columns + (tile.pixels - 1)) // tile.pixels, at_tile)
+
+    return write
+
+
+def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int], wide_tile: Tile, narrow_tile: Tile):
+    """All panels of a run of rows: ``x`` is where the first window begins, ``out`` its pixel."""
+    size = library.target.bytes
+    own = stem_name(kernel, stride)
+    taps = kernel[0] * kernel[1] * size
+
+    def write(
+        code: Code,
+        x: Pointer,
+        x_row: Integer,
+        x_plane: Integer,
+        channels: Integer,
+        weights: Pointer,
+        bias: Pointer,
+        out: Pointer,
+        out_row: Integer,
+        out_plane: Integer,
+        columns: Integer,
+        clamp: Pointer,
+        activate: Pointer,
+        wide: Integer,
+        blocks: Integer,
+        rows: Integer,
+    ) -> None:
+        def panel(block: Integer, tile: Tile) -> None:
+            def at_row(row: Integer) -> None:
+                arguments = (
+                    x + x_row * (row * stride[0]),
+                    x_row,
+                    x_plane,
+                    channels,
+                    weights + block * channels * taps,
+                    bias + block * size,
+                    out + out_row * row + out_plane * block,
+                    out_plane,
+                    columns,
+                    clamp,
+                )
+                with code.when(columns >= tile.pixels):
+                    code.call(f"{own}_{tile.pixels}x{tile.blocks}", *arguments)
+                with code.when(columns < tile.pixels):
+                    code.call(f"{own}_1x{tile.blocks}", *arguments)
+                for v in range(tile.blocks):
+                    activation.apply(code, activate, out + out_row * row + out_plane * (block + v), columns)
+
+            code.loop(rows, at_row)
+
+        code.loop(wide, lambda number: panel(number * wide_tile.blocks, wide_tile))
+        code.loop(blocks, lambda block: panel(block, narrow_tile), start=wide * wide_tile.blocks)
+
+    return write
+
+
+def _whole(own: str, stride: tuple[int, int]):
+    def stem(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+        """Kernel: rows ``first`` up to ``last`` of the layer (fields `STEM`)."""
+        a = STEM.read(arguments)
+        code.call(
+            f"{own}_rows",
+            *(a.at("x") + a["x_row"] * (first * stride[0]), a["x_row"], a["x_plane"], a["k_units"]),
+            *(
+                a.at("weights"),
+                a.at("bias"),
+                a.at("out") + a["out_row"] * first,
+                a["out_row"],
+                a["out_plane"],
+            ),
+            *(a["columns"], a.at("clamp"), a.at("activate"), a["wide"], a["blocks"], last - first),
+        )
+
+    return stem

@@ -1,0 +1,93 @@
+"""The blocked kernels as single operations: twins of :mod:`npmobilenet.kernels.reference` on NHWC arrays.
+
+Each is prepared, run and unpacked (:mod:`npmobilenet.kernels.prepared`): operands are packed, a table with the calls
+for each image is run, the result is brought back to NHWC. A network packs only once: its plan makes the same calls on
+tensors that stay blocked. What is said in :mod:`npmobilenet.kernels.plain` about arguments, ``out``, threads and NaN
+holds here too; activations are those that `activation.check` knows. A ``tile`` of one channel block, or a ``tiling``,
+takes the place of the fastest: so the lower rungs of :mod:`npmobilenet.kernels.ladder` are these very kernels, less
+what makes them fast.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from npmobilenet.kernels import checks
+from npmobilenet.kernels.call import Call, Table
+from npmobilenet.kernels.checks import Shape
+from npmobilenet.kernels.geometry import Pads
+from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.tensor import NO_FRAME, Tensor
+from npmobilenet.kernels.vector.target import host
+
+
+class Images:
+    """A prepared operation: calls for each image of a batch, on tensors with memory of their own.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the result.
+    threads : int
+        That run the calls together: the calling one, and helpers that wait for more as those of a model do.
+    """
+
+    def __init__(self, shape: Shape, threads: int) -> None:
+        self.target = host()
+        self._shape, self._threads = shape, threads
+        self._calls: list[Call] = []
+        self._memory: dict[int, np.ndarray] = {}
+        self._outputs: list[Tensor] = []
+        self._late: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def tensor(self, channels: int, height: int = 1, width: int = 1, frame: Pads = NO_FRAME, **about: int) -> Tensor:
+        """Return a tensor of zeros; blocked, unless told otherwise (as for `Tensor`)."""
+        return self.take(Tensor(channels, height, width, frame, **{"lanes": self.target.lanes, **about}))
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """Give a tensor memory."""
+        memory = aligned(tensor.values)
+        self._memory[memory.ctypes.data] = memory
+        return tensor.at(memory.ctypes.data)
+
+    def inputs(self, x: np.ndarray, frame: Pads = NO_FRAME, **about: int) -> list[Tensor]:
+        """Return a tensor for each image of a batch, (N, H, W, C) or (N, C)."""
+        tensors = []
+        for image in checks.float32(x).reshape(len(x), *((1, 1) if x.ndim == 2 else x.shape[1:3]), x.shape[-1]):
+            tensors.append(self.tensor(image.shape[2], *image.shape[:2], frame, **about))
+            tensors[-1].write(self._memory[tensors[-1].address], image)
+        return tensors
+
+    def output(self, **about: int) -> Tensor:
+        """Return a tensor for the result of the next image."""
+        *size, channels = self._shape[1:]
+        self._outputs.append(self.tensor(channels, *size, **about))
+        return self._outputs[-1]
+
+    def add(self, *calls: Call) -> None:
+        """Add calls, to be run after those that are there."""
+        self._calls += calls
+
+    def add_late(self, out: Tensor, other: Tensor) -> None:
+        """Add the other tensor to a result after all calls."""
+        self._late.append((self._memory[out.address], self._memory[other.address]))
+
+    @cached_property
+    def table(self) -> Table:
+        """The calls."""
+        return Table(self._calls, self._threads, keep=self._memory)
+
+    def run(self) -> None:
+        """Compute all images."""
+        self.table.run()
+        for out, other in self._late:
+            out += other
+
+    def result(self) -> np.ndarray:
+        """Return the result of the last run."""
+        result = np.empty(self._shape, np.float32)
+        for tensor, image in zip(self._outputs, result, strict=True):
+            image[...] = tensor.read(self._memory[tensor.address]).reshape(image.shape)
+        return result

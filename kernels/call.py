@@ -1,0 +1,143 @@
+"""Kernel calls, and the table that runs them: what single operations, benchmarks and networks all compute with.
+
+A kernel has the signature ``(arguments, first, last, scratch)``: it computes the work items ``first`` up to ``last``
+of a call, whose ``arguments`` are 64-bit integers, one row of the table. `walk` has the loop that threads run over a
+table.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from npmobilenet.kernels.memory import ALIGNMENT, aligned
+from npmobilenet.kernels.walk import threads as helpers
+from npmobilenet.kernels.walk.columns import COUNTERS
+from npmobilenet.kernels.walk.compiled import walker
+
+COUNTER_BYTES = 1 << 16  # are taken at once, for several runs on several threads
+SHARES = 4  # of each thread's part of a call: small enough to even out, large enough to keep caches warm
+
+_CLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)  # as a kernel
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a kernel.
+
+    Attributes
+    ----------
+    kernel : int
+        Its address.
+    items : int
+        Work items: what threads share.
+    arguments : sequence of int
+        As the kernel's `layout.Fields` pack them.
+    shares : int
+        How often a thread takes items: as many at a time as make so many shares of its part.
+    scratch_bytes : int
+        Memory that the kernel needs for each thread.
+    keep : object
+        What the kernel finds by an address, besides tensors.
+    """
+
+    kernel: int
+    items: int
+    arguments: Sequence[int]
+    shares: int = SHARES
+    scratch_bytes: int = 0
+    keep: object = None
+
+    def row(self, threads: int) -> list[int]:
+        """What a table says of it."""
+        return [self.kernel, self.items, max(1, self.items // (threads * self.shares)), *self.arguments]
+
+
+class Table:
+    """Calls that run one after the other, each on all threads; one run at a time.
+
+    Parameters
+    ----------
+    calls : sequence of Call
+    threads : int
+        The calling one, and helpers; none that would find no item.
+    keep : object
+        What the calls find by an address: the memory of tensors.
+    scratch : list of array, optional
+        Working memory of each thread, if that of another table will do.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        threads: int = 1,
+        keep: object = None,
+        scratch: list[np.ndarray] | None = None,
+    ) -> None:
+        self.calls, self.keep = calls, keep
+        self.threads = max(1, min(threads, max((call.items for call in calls), default=1)))
+        self.scratch_bytes = max((call.scratch_bytes for call in calls), default=0)
+        rows = [call.row(self.threads) for call in calls]
+        self._rows = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
+        for target, row in zip(self._rows, rows, strict=True):
+            target[: len(row)] = row
+        values = self.scratch_bytes + ALIGNMENT
+        self.scratch = scratch or [aligned(values, np.uint8) for _ in range(self.threads)]
+        self._walk = walker()
+        # Asking NumPy for an address takes as long as a small layer.
+        self._about = (self._rows.ctypes.data, self._rows.strides[0], len(rows))
+        self._scratch_addresses = [scratch.ctypes.data for scratch in self.scratch]
+        self._counters = aligned(len(rows) * COUNTERS, np.int64)
+        self._alone = (*self._about, self._counters.ctypes.data, self._scratch_addresses[0])
+        self._fresh: list[tuple[np.ndarray, int]] = []
+
+    @property
+    def bytes(self) -> int:
+        """Of the table, the counters of one run and the working memory."""
+        return sum(array.nbytes for array in (self._rows, self._counters, *self.scratch))
+
+    def run(self) -> None:
+        """Run all calls.
+
+        Helpers may come when all is done, or go on alone when an interrupt has ended this call: as long as they may
+        look at any of it, they keep the table, all it leads to, and the counters, which no later run uses again.
+        """
+        if not self.calls:
+            return
+        if self.threads == 1:
+            self._counters.fill(0)
+            self._walk(*self._alone)
+            return
+        counters, address = self._new_counters()
+        mine, *theirs = ((*self._about, address, scratch) for scratch in self._scratch_addresses)
+        helpers.ask(theirs, (self, counters))
+        self._walk(*mine)
+
+    def time(self, groups: Sequence[int]) -> list[float]:
+        """Run all calls once more, and return the seconds of groups of so many of them.
+
+        All in one run, on all threads, as always; but a call before each group asks for the time.
+        """
+        times: list[float] = []
+        ask = _CLOCK(lambda *_: times.append(perf_counter()))
+        clock = Call(ctypes.cast(ask, ctypes.c_void_p).value, 1, ())
+        timed, start = [clock], 0
+        for length in groups:
+            timed += [*self.calls[start : start + length], clock]
+            start += length
+        Table(timed, self.threads, (self, ask), self.scratch).run()
+        return np.diff(times).tolist()
+
+    def _new_counters(self) -> tuple[np.ndarray, int]:
+        """Zeros for a run, and their address."""
+        if not self._fresh:
+            size = self._counters.nbytes
+            number = max(1, COUNTER_BYTES // size)
+            counters = aligned(number * self._counters.size, np.int64)
+            start = counters.ctypes.data
+            self._fresh = [(counters, start + size * each) for each in range(number)]
+        return self._fresh.pop()

@@ -1,0 +1,35 @@
+"""Memory for tensors and tables: at the beginning of a cache line, and given back to the system when it is much."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import suppress
+
+import numpy as np
+
+ALIGNMENT = 64  # bytes: a cache line
+MAPPED_FROM = 1 << 20  # bytes: from here on memory is taken from the system itself
+HUGE_FROM = 1 << 22  # bytes: from here on in huge pages, as NumPy does
+
+
+def aligned(values: int, dtype: type = np.float32) -> np.ndarray:
+    """Return zeros whose address is a multiple of `ALIGNMENT`; much memory goes back to the system when it is freed."""
+    item = np.dtype(dtype).itemsize
+    size = values * item
+    raw = _mapped(size) if size >= MAPPED_FROM else np.zeros(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + values * item].view(dtype)
+
+
+def _mapped(size: int) -> np.ndarray:
+    """Return so many bytes in pages of their own: freed, they leave the process; malloc would often keep them."""
+    # Private, so that a forked child writes to a copy; Windows has neither forks nor these flags.
+    flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    try:
+        pages = mmap.mmap(-1, size + ALIGNMENT, **flags)
+    except (OSError, OverflowError):
+        raise MemoryError(f"the system has no {size / 2**20:,.0f} MiB of memory left for a network's tensors") from None
+    if size >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)

@@ -1,0 +1,311 @@
+"""Vectors for kernels: a vocabulary in which they read like their algorithm, written down as LLVM IR.
+
+Numba's compiler finds neither register tiles nor wide vectors by itself, so the fastest kernels are written in
+a small vocabulary of their own. A kernel is a Python function that is run once, to write its machine code
+down: Python's loops are unrolled, :meth:`Code.loop` is a loop of the machine, and values are
+
+=============  ===========================================================================================
+``Vector``     ``Target.lanes`` float32 values in one register: ``a + b``, ``a * b``, ``a.fma(x, y)`` (a + x*y,
+               rounded once where the CPU can), ``clamp``
+``Integer``    a 64-bit integer: ``+ - * // %``, comparisons, ``minimum``
+``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``
+=============  ===========================================================================================
+
+    def axpy(code, x, y, count):                  # y += 2 x
+        two = code.splat(2.0)
+        def step(i):
+            at = i * code.target.bytes
+            (y + at).store((y + at).vector().fma(two, (x + at).vector()))
+        code.loop(count, step)
+
+`library.Library` compiles a set of kernels with Numba's code generator (llvmlite) and gives their addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+
+from llvmlite import ir
+
+from npmobilenet.kernels.vector.target import Target
+
+I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+ADDRESS = ir.PointerType()
+MANTISSA_BITS = 23  # of a float32
+
+
+class Integer:
+    """A 64-bit integer of the machine."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value = code, value
+
+    def _with(self, other: Integer | int, name: str) -> Integer:
+        return Integer(self.code, getattr(self.code.builder, name)(self.value, self.code.integer(other).value))
+
+    def __add__(self, other: Integer | int) -> Integer:
+        return self._with(other, "add")
+
+    def __sub__(self, other: Integer | int) -> Integer:
+        return self._with(other, "sub")
+
+    def __mul__(self, other: Integer | int) -> Integer:
+        return self._with(other, "mul")
+
+    def __rsub__(self, other: Integer | int) -> Integer:
+        return self.code.integer(other) - self
+
+    def __floordiv__(self, other: Integer | int) -> Integer:
+        """Division of values that are not negative."""
+        return self._with(other, "udiv")
+
+    def __mod__(self, other: Integer | int) -> Integer:
+        """Remainder of values that are not negative."""
+        return self._with(other, "urem")
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _compare(self, other: Integer | int, how: str) -> ir.Value:
+        return self.code.builder.icmp_signed(how, self.value, self.code.integer(other).value)
+
+    def __lt__(self, other: Integer | int) -> ir.Value:
+        return self._compare(other, "<")
+
+    def __le__(self, other: Integer | int) -> ir.Value:
+        return self._compare(other, "<=")
+
+    def __gt__(self, other: Integer | int) -> ir.Value:
+        return self._compare(other, ">")
+
+    def __ge__(self, other: Integer | int) -> ir.Value:
+        return self._compare(other, ">=")
+
+    def equals(self, other: Integer | int) -> ir.Value:
+        """Whether both are the same."""
+        return self._compare(other, "==")
+
+    def minimum(self, other: Integer | int) -> Integer:
+        """The smaller of both."""
+        other = self.code.integer(other)
+        return Integer(self.code, self.code.builder.select(self < other, self.value, other.value))
+
+    def maximum(self, other: Integer | int) -> Integer:
+        """The larger of both."""
+        other = self.code.integer(other)
+        return Integer(self.code, self.code.builder.select(self > other, self.value, other.value))
+
+    def pointer(self) -> Pointer:
+        """The address this integer is."""
+        return Pointer(self.code, self.code.builder.inttoptr(self.value, ADDRESS))
+
+
+class Pointer:
+    """An address; offsets are in bytes."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value = code, value
+
+    def __add__(self, offset: Integer | int) -> Pointer:
+        if isinstance(offset, int) and offset == 0:
+            return self
+        builder = self.code.builder
+        return Pointer(self.code, builder.gep(self.value, [self.code.integer(offset).value], source_etype=I8))
+
+    def __sub__(self, offset: Integer) -> Pointer:
+        return self + (0 - offset)
+
+    def _load(self, kind: ir.Type, offset: Integer | int, align: int) -> ir.Value:
+        value = self.code.builder.load((self + offset).value, typ=kind)
+        value.align = align
+        return value
+
+    def vector(self, offset: Integer | int = 0) -> Vector:
+        """The vector that stands there (any alignment of 4 bytes)."""
+        return Vector(self.code, self._load(self.code.vector_type, offset, 4))
+
+    def splat(self, offset: Integer | int = 0) -> Vector:
+        """One float32, in every lane."""
+        return self.code.splat(self._load(F32, offset, 4))
+
+    def address(self) -> Integer:
+        """The address as an integer."""
+        return Integer(self.code, self.code.builder.ptrtoint(self.value, I64))
+
+    def is_null(self) -> ir.Value:
+        """Whether it is the address 0, which stands for nothing."""
+        return self.address().equals(0)
+
+    def integer(self, offset: Integer | int = 0) -> Integer:
+        """The 64-bit integer that stands there."""
+        return Integer(self.code, self._load(I64, offset, 8))
+
+    def pointer(self, offset: Integer | int = 0) -> Pointer:
+        """The address that stands there."""
+        return self.integer(offset).pointer()
+
+    def store(self, vector: Vector, offset: Integer | int = 0) -> None:
+        """Write a vector there."""
+        self.code.builder.store(vector.value, (self + offset).value).align = 4
+
+
+class Vector:
+    """One register of float32 values."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value = code, value
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fadd(self.value, other.value))
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fmul(self.value, other.value))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fsub(self.value, other.value))
+
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.builder.fdiv(self.value, other.value))
+
+    def fma(self, x: Vector, y: Vector) -> Vector:
+        """``self + x * y``, rounded once where the CPU has such an instruction, twice elsewhere."""
+        if not self.code.target.has_fma:
+            return self + x * y
+        function = self.code.intrinsic("llvm.fma", 3)
+        return Vector(self.code, self.code.builder.call(function, [x.value, y.value, self.value]))
+
+    def clamp(self, low: Vector, high: Vector) -> Vector:
+        """Between ``low`` and ``high``; NaN stays NaN."""
+        # `high < x ? high : x` keeps x where x is NaN, and is one instruction (minps) in just this order.
+        return self._select("<", low, low)._select(">", high, high)
+
+    def add_to_exponent(self, low_bits: Vector) -> Vector:
+        """``self * 2**n``, where n is the integer in the low bits of the other vector's mantissas."""
+        builder = self.code.builder
+        integers = ir.VectorType(I32, self.code.target.lanes)
+        to_exponent = ir.Constant(integers, [I32(MANTISSA_BITS)] * self.code.target.lanes)
+        shifted = builder.shl(builder.bitcast(low_bits.value, integers), to_exponent)
+        total = builder.add(builder.bitcast(self.value, integers), shifted)
+        return Vector(self.code, builder.bitcast(total, self.code.vector_type))
+
+    def _select(self, how: str, bound: Vector, otherwise: Vector) -> Vector:
+        builder = self.code.builder
+        outside = builder.fcmp_ordered(how, self.value, bound.value)
+        return Vector(self.code, builder.select(outside, otherwise.value, self.value))
+
+
+class Code:
+    """Writes one kernel down, instruction by instruction."""
+
+    def __init__(self, target: Target, builder: ir.IRBuilder, functions: dict[str, ir.Function]) -> None:
+        self.target, self.builder = target, builder
+        self._functions = functions
+        self.vector_type = ir.VectorType(F32, target.lanes)
+
+    def integer(self, value: Integer | int) -> Integer:
+        """A constant, or what is an integer already."""
+        return value if isinstance(value, Integer) else Integer(self, ir.Constant(I64, value))
+
+    def splat(self, value: ir.Value | float) -> Vector:
+        """One value in every lane."""
+        if not isinstance(value, ir.Value):
+            return Vector(self, ir.Constant(self.vector_type, [F32(value)] * self.target.lanes))
+        one = self.builder.insert_element(ir.Constant(self.vector_type, ir.Undefined), value, I32(0))
+        mask = ir.Constant(ir.VectorType(I32, self.target.lanes), [I32(0)] * self.target.lanes)
+        return Vector(self, self.builder.shuffle_vector(one, one, mask))
+
+    def intrinsic(self, name: str, arity: int) -> ir.Function:
+        """Declare an operation of LLVM on vectors."""
+        name = f"{name}.v{self.target.lanes}f32"
+        module = self.builder.module
+        if name in module.globals:
+            return module.globals[name]
+        return ir.Function(module, ir.FunctionType(self.vector_type, [self.vector_type] * arity), name)
+
+    def call(self, function: str | Pointer, *arguments: Integer | Pointer | int) -> None:
+        """Call another function of the library by its name, or any by its address."""
+        values = [self.integer(a).value if isinstance(a, int) else a.value for a in arguments]
+        if isinstance(function, Pointer):
+            kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+            address = self.builder.ptrtoint(function.value, I64)
+            self.builder.call(self.builder.inttoptr(address, kind.as_pointer()), values)
+        else:
+            self.builder.call(self._functions[function], values)
+
+    def loop(
+        self,
+        stop: Integer | int,
+        body: Callable[..., Sequence | None],
+        carried: Sequence = (),
+        *,
+        start: Integer | int = 0,
+        step: Integer | int = 1,
+    ) -> list:
+        """Run ``body(i, *carried)`` for i from ``start`` below ``stop``.
+
+        ``carried`` are values (vectors, integers, pointers) that one trip hands to the next: the body takes
+        them and returns their successors. Returns what the last trip left.
+        """
+        builder = self.builder
+        start, stop, step = self.integer(start), self.integer(stop), self.integer(step)
+        before = builder.block
+        inside, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+        builder.cbranch(start < stop, inside, after)
+
+        builder.position_at_end(inside)
+        counter = builder.phi(I64)
+        counter.add_incoming(start.value, before)
+        phis = []
+        for item in carried:
+            phi = builder.phi(item.value.type)
+            phi.add_incoming(item.value, before)
+            phis.append(phi)
+        results = list(body(Integer(self, counter), *_as(carried, phis)) or ())
+        following = Integer(self, counter) + step
+        end = builder.block
+        builder.cbranch(following < stop, inside, after)
+        counter.add_incoming(following.value, end)
+        for phi, result in zip(phis, results, strict=True):
+            phi.add_incoming(result.value, end)
+
+        builder.position_at_end(after)
+        final = []
+        for item, result in zip(carried, results, strict=True):
+            phi = builder.phi(item.value.type)
+            phi.add_incoming(item.value, before)
+            phi.add_incoming(result.value, end)
+            final.append(phi)
+        return _as(carried, final)
+
+    @contextmanager
+    def when(self, condition: ir.Value):
+        """Do what follows only if the condition holds."""
+        with self.builder.if_then(condition):
+            yield
+
+    def branch(self, condition: ir.Value, then: Callable[[], Sequence], otherwise: Sequence) -> list:
+        """Return what ``then()`` computes if the condition holds, else the values ``otherwise``."""
+        builder = self.builder
+        before = builder.block
+        inside, after = builder.append_basic_block("then"), builder.append_basic_block("after")
+        builder.cbranch(condition, inside, after)
+        builder.position_at_end(inside)
+        results = list(then())
+        end = builder.block
+        builder.branch(after)
+        builder.position_at_end(after)
+        merged = []
+        for result, other in zip(results, otherwise, strict=True):
+            phi = builder.phi(other.value.type)
+            phi.add_incoming(other.value, before)
+            phi.add_incoming(result.value, end)
+            merged.append(phi)
+        return _as(otherwise, merged)
+
+    def select(self, condition: ir.Value, yes, no):
+        """One of two values of the same kind."""
+        return type(yes)(self, self.builder.select(condition, yes.value, no.value))
+
+
+def _as(kinds: Sequence, values: Sequence[ir.Value]) -> list:
+    return [type(kind)(kind.code, value) for kind, value in zip(kinds, values, strict=True)]

@@ -1,0 +1,63 @@
+"""The CPU as kernels see it. LLVM is asked about it only when it is first needed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from npmobilenet.kernels.sharing import once
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU as kernels see it.
+
+    Attributes
+    ----------
+    cpu, features : str
+        In LLVM's words.
+    lanes : int
+        float32 values in one vector register.
+    registers : int
+        Vector registers.
+    has_fma : bool
+    """
+
+    cpu: str
+    features: str
+    lanes: int
+    registers: int
+    has_fma: bool
+    triple: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a vector."""
+        return 4 * self.lanes
+
+    @classmethod
+    def of(cls, cpu: str, features: str, triple: str = "") -> Target:
+        """Describe the CPU that LLVM calls ``cpu``, with features such as ``"+avx2,+fma,-avx512f"``."""
+        if not triple:
+            import llvmlite.binding as llvm
+
+            triple = llvm.get_process_triple()
+        has = {item[1:] for item in features.split(",") if item.startswith("+")}
+        if triple.startswith(("aarch64", "arm64")):
+            return cls(cpu, features, 4, 32, True, triple)
+        if "avx512f" in has:
+            return cls(cpu, features, 16, 32, True, triple)
+        if "avx" in has:
+            return cls(cpu, features, 8, 16, "fma" in has, triple)
+        return cls(cpu, features, 4, 16, "fma" in has, triple)
+
+
+@once
+def host() -> Target:
+    """Return this machine's target; Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES restrict it."""
+    import llvmlite.binding as llvm
+
+    chosen, features = (os.environ.get(f"NUMBA_CPU_{name}") for name in ("NAME", "FEATURES"))
+    if features is None:
+        features = "" if chosen else llvm.get_host_cpu_features().flatten()
+    return Target.of(chosen or llvm.get_host_cpu_name(), features)

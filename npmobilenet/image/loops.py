@@ -1,0 +1,116 @@
+"""Resampling of 8-bit RGB images: the two inner loops of :func:`npmobilenet.image.resize`.
+
+Weights are fixed-point integers and additions of integers are exact, so the result does not depend on the
+order in which the compiler adds.
+
+A photograph is resized in every process that names one, and starting Numba would take it longer than all the rest:
+so the loops are linked into a library of their own, which Numba is needed to compile, but not to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from npmobilenet.kernels.cache import kernel_cache, sources
+from npmobilenet.kernels.sharing import once
+from npmobilenet.kernels.vector.library import Library, numba_array
+from npmobilenet.kernels.vector.target import host
+from npmobilenet.machine import numba_is_on
+
+# A weight of 1 is 2**22: 32 bits, less 8 of the pixel, less 2 that Pillow keeps for filters with negative
+# lobes.
+PRECISION_BITS = 32 - 8 - 2
+HALF = 1 << (PRECISION_BITS - 1)
+
+
+def horizontal(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    """Give every output column its weighted sum of neighbouring input columns.
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3)
+    first : int64 (w,)
+        First input column of each output column.
+    weights : int32 (w, taps)
+        Weights of the columns from ``first`` on.
+    out : uint8 (H, w, 3)
+    """
+    columns, taps = weights.shape
+    for y in range(image.shape[0]):
+        line = image[y]
+        for x in range(columns):
+            start, factors = first[x], weights[x]
+            red = green = blue = np.int32(HALF)
+            for k in range(taps):
+                weight = factors[k]
+                red = np.int32(red + weight * line[start + k, 0])
+                green = np.int32(green + weight * line[start + k, 1])
+                blue = np.int32(blue + weight * line[start + k, 2])
+            red, green, blue = red >> PRECISION_BITS, green >> PRECISION_BITS, blue >> PRECISION_BITS
+            # Rounded weights of very many taps can add up to a little more than 1, and some filters have negative ones.
+            if (red | green | blue) & ~255:
+                red, green, blue = max(min(red, 255), 0), max(min(green, 255), 0), max(min(blue, 255), 0)
+            out[y, x, 0] = red
+            out[y, x, 1] = green
+            out[y, x, 2] = blue
+
+
+def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, total: np.ndarray, out: np.ndarray) -> None:
+    """Give every output row its weighted sum of neighbouring input rows.
+
+    Parameters
+    ----------
+    image : uint8 (H, values)
+        Rows of the image; columns and channels need no distinction here.
+    first : int64 (h,)
+        First input row of each output row.
+    weights : int32 (h, taps)
+    total : int32 (values,)
+        Room for the sums of a row.
+    out : uint8 (h, values)
+    """
+    rows, taps = weights.shape
+    values = image.shape[1]
+    for y in range(rows):
+        total[:] = HALF
+        for k in range(taps):
+            weight = weights[y, k]
+            line = image[first[y] + k]  # a view of one row: with the index in the loop, it is 13 times slower
+            for i in range(values):
+                total[i] += weight * line[i]
+        target = out[y]
+        for i in range(values):
+            target[i] = max(min(total[i] >> PRECISION_BITS, 255), 0)
+
+
+LOOPS = {
+    "horizontal": (horizontal, ("uint8[3]", "int64[1]", "int32[2]", "uint8[3]")),
+    "vertical": (vertical, ("uint8[2]", "int64[1]", "int32[2]", "int32[1]", "uint8[2]")),
+}
+"""The functions, and the arrays that they take."""
+
+
+def run(name: str, *arrays: np.ndarray) -> None:
+    """Run one of `LOOPS` on C-contiguous arrays, compiled unless Numba is switched off."""
+    if not numba_is_on():
+        LOOPS[name][0](*arrays)
+        return
+    numbers = [number for array in arrays for number in numba_array(array)]
+    _compiled(name, len(numbers))(*numbers)
+
+
+@once
+def _compiled(name: str, integers: int) -> Callable[..., None]:
+    return _library().callable(name, integers)
+
+
+@once
+def _library() -> Library:
+    return Library(f"resize-{sources(__name__)[:16]}", host(), _define, kernel_cache())
+
+
+def _define(library: Library) -> None:
+    for name, (function, arguments) in LOOPS.items():
+        library.add_numba(name, function, arguments)
