@@ -71,32 +71,38 @@ def operands(kind):
     return ["x", "x", "x"] if kind.inputs == ("xs",) else [name for name in kind.inputs if name != "residual"]
 
 
-def random_graph(seed):
+def random_graph(seed, kinds=tuple(OPERATIONS), stem=False):
     """Branches, several readers, dead ends, and three outputs anywhere; with its weights."""
     random = np.random.default_rng(seed)
     shapes = {"input": (3, int(random.integers(5, 12)), int(random.integers(5, 12)))}
-    nodes, weights, kinds = [], {}, list(OPERATIONS)
+    image, nodes, weights = shapes["input"], [], {}
     while len(nodes) < 14:
         name, operation = f"n{len(nodes)}", kinds[random.integers(len(kinds))]
+        if stem and not nodes:
+            operation = "conv2d"
         kind, names = OPERATIONS[operation], list(shapes)
         first = names[random.integers(len(names) // 2, len(names))]
         needed = operands(kind)
         alike = [name for name in names if shapes[name] == shapes[first]]
         inputs = (first, *(alike[random.integers(len(alike))] for _ in needed[1:]))
         attributes = ATTRIBUTES.get(operation, lambda random, x: {})(random, shapes[first])
+        if stem and not nodes:
+            attributes |= {"kernel": (3, 3), "stride": (2, 2), "dilation": (1, 1), "groups": 1}
         try:
             parameters = kind.parameter_shapes(shapes[first][0], attributes, optional=bool(random.integers(2)))
             node = Node(name, operation, inputs, "body", parameters, attributes)
             shapes[name] = node.output_shape(shapes)
         except (IndexError, ValueError):  # a vector where it must be an image
             continue
+        if stem:
+            shapes.pop("input", None)
         nodes.append(node)
         for parameter, shape in node.tensors.items():
             values = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
             weights[parameter] = (np.abs(values) + 0.5 if "running_var" in parameter else values).astype(np.float32)
     chosen = random.choice(len(nodes), 3, replace=False)
     graph = Graph(tuple(nodes), outputs={f"out{number}": nodes[at].name for number, at in enumerate(chosen)})
-    return graph, weights, random.standard_normal((2, *shapes["input"])).astype(np.float32)
+    return graph, weights, random.standard_normal((2, *image)).astype(np.float32)
 
 
 def by_definition(graph, weights, x):
@@ -131,6 +137,22 @@ def test_random_graphs(seed):
         for name in graph.output_names:
             assert np.array_equal(again[name], found[name]) and np.array_equal(one[name], found[name][1:])
             assert np.array_equal(engine.run(x, threads, name), found[name])
+
+
+BLOCKED = ("depthwise_conv2d", "mixed_depthwise_conv2d", *["pointwise_conv2d"] * 2, "global_average_pool", "linear")
+
+
+@compiled_only
+@pytest.mark.parametrize("kinds", [BLOCKED, (*BLOCKED, "squeeze_excite")], ids=["convolutions", "squeezed"])
+def test_random_graphs_on_the_blocked_kernels(kinds):
+    fastest = 0
+    for seed in range(12):
+        graph, weights, x = random_graph(seed, kinds, stem=True)
+        engine, expected = Engine(graph, weights), by_definition(graph, weights, x)
+        for threads in (1, 2):
+            assert_like(engine.outputs(x, graph.output_names, threads), expected)
+        fastest += engine.backend == "blocked"
+    assert fastest > 2
 
 
 def test_random_graphs_hold_every_operation():
@@ -220,7 +242,7 @@ def test_an_output_is_what_its_node_gives_though_more_is_computed_after_it():
 
 
 @compiled_only
-@pytest.mark.parametrize("backend", ["auto", "plain", "reference"])
+@pytest.mark.parametrize("backend", ["blocked", "plain", "reference"])
 def test_outputs_of_a_network(backend):
     graph = get_architecture("mobilenet_v2").graph(0.25, 7)
     network = model(graph, random_weights(graph, 5), backend=backend)
