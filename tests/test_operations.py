@@ -11,6 +11,7 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.engine import Engine
+from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels import checks, reference, registry
 from npmobilenet.operations import OPERATIONS, REQUIRED
@@ -274,6 +275,30 @@ def test_outputs_that_are_not_there():
     for inputs, given in (({"image": x}, "'image'"), ({}, "none"), ({"input": x, "mask": x}, "'input', 'mask'")):
         with pytest.raises(ValueError, match=f"the network has one input, 'input', got {given}$"):
             network.run(inputs)
+
+
+def test_logits_of_a_block_of_another_name():
+    """A classifier without a linear layer, beside another output; the softmax does not tell how many classes it has."""
+    window = {"channels": 4, "kernel": (3, 3)}
+    nodes = (
+        Node("c", "conv2d", ("input",), "body", {"weight": (4, 3, 3, 3)}, window),
+        Node("pool", "global_max_pool", ("c",), "end"),
+        Node("probabilities", "softmax", ("pool",), "end"),
+        Node("map", "tanh", ("c",), "other"),
+    )
+    random = np.random.default_rng(1)
+    weights = {"c.weight": random.standard_normal((4, 3, 3, 3)).astype(np.float32)}
+    x = random.standard_normal((2, 3, 6, 5)).astype(np.float32)
+    for outputs, classes in (({"logits": "pool"}, None), ({"map": "map", "logits": "probabilities"}, "abcd")):
+        graph = Graph(nodes, outputs=outputs)
+        network = model(graph, weights, backend="reference", classes=classes)
+        expected = by_definition(graph, weights, x)
+        assert_like(network.run({"input": x}), expected)
+        assert np.array_equal(network(x), network.run({"input": x})["logits"])
+        best = network.top(network(x), 1)[0][0]
+        assert best.label == (classes[best.index] if classes else f"class {best.index}")
+    with pytest.raises(CheckpointError, match="has no classifier, so that there are no logits"):
+        model(Graph(nodes, outputs={"map": "map"}), weights, backend="reference")(x)
 
 
 def test_features_alone_are_an_output_by_their_blocks_name():
