@@ -15,7 +15,7 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels import checks, reference, registry
 from npmobilenet.operations import OPERATIONS, REQUIRED
-from npmobilenet.passes import kernel_arguments
+from npmobilenet.passes import fuse, kernel_arguments
 from tests.conftest import compiled_only
 
 GRAPHS = range(40)
@@ -299,6 +299,18 @@ def test_logits_of_a_block_of_another_name():
         assert best.label == (classes[best.index] if classes else f"class {best.index}")
     with pytest.raises(CheckpointError, match="has no classifier, so that there are no logits"):
         model(Graph(nodes, outputs={"map": "map"}), weights, backend="reference")(x)
+
+
+def test_an_activation_that_no_kernel_ends_with_stays_a_node():
+    graph = Graph((
+        Node("c", "pointwise_conv2d", ("input",), "b", {"weight": (4, 3, 1, 1)}, {"channels": 4}),
+        Node("t", "activation", ("c",), "b", {}, {"function": "tanh"}),
+        Node("r", "activation", ("t",), "b", {}, {"function": "relu"}),
+    ))  # fmt: skip
+    assert [node.name for node in fuse(graph)] == ["c", "t", "r"]
+    weights, x = {"c.weight": np.ones((4, 3, 1, 1), np.float32)}, np.ones((1, 3, 2, 2), np.float32)
+    for backend in ("plain", "reference"):
+        np.testing.assert_allclose(Engine(graph, weights, backend).run(x), np.tanh(3.0), rtol=1e-6)
 
 
 def test_features_alone_are_an_output_by_their_blocks_name():
