@@ -237,7 +237,9 @@ class Model:
         self.graph = graph
         self.architecture = architecture
         self.width = width
-        self.classes = class_names(graph["classifier"]["channels"] if "classifier" in graph.blocks else 0, classes)
+        self._has_logits = graph.main_output == "logits"  # asked in every call
+        logits = graph[graph.node_of("logits")].attributes if self._has_logits else {}
+        self.classes = class_names(logits.get("channels", len(classes or ())), classes)
         self.multi_label = multi_label
         self.preprocessing = preprocessing or IMAGENET
         self._cpus = available_cpus()
@@ -390,7 +392,7 @@ class Model:
         return self._run(x, block, threads)
 
     def _require_classifier(self) -> None:
-        if "classifier" not in self.graph.blocks:
+        if not self._has_logits:
             raise CheckpointError(
                 f"{printable(self.source)}: has no classifier, so that there are no logits; features(x) gives what one "
                 "would read"
@@ -499,7 +501,7 @@ class Model:
             probabilities = powers / powers.sum(axis=1, keepdims=True)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [
-            [Prediction(self.classes[i], float(row[i]), int(i)) for i in best]
+            [Prediction(self.classes[i] if self.classes else f"class {i}", float(row[i]), int(i)) for i in best]
             for row, best in zip(probabilities, order, strict=True)
         ]
 

@@ -12,10 +12,11 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.engine import Engine
+from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels import checks, reference, registry
 from npmobilenet.operations import OPERATIONS, REQUIRED
-from npmobilenet.passes import kernel_arguments
+from npmobilenet.passes import fuse, kernel_arguments
 from tests.conftest import compiled_only
 
 GRAPHS = range(40)
@@ -72,32 +73,38 @@ def operands(kind):
     return ["x", "x", "x"] if kind.inputs == ("xs",) else [name for name in kind.inputs if name != "residual"]
 
 
-def random_graph(seed):
+def random_graph(seed, kinds=tuple(OPERATIONS), stem=False):
     """Branches, several readers, dead ends, and three outputs anywhere; with its weights."""
     random = np.random.default_rng(seed)
     shapes = {"input": (3, int(random.integers(5, 12)), int(random.integers(5, 12)))}
-    nodes, weights, kinds = [], {}, list(OPERATIONS)
+    image, nodes, weights = shapes["input"], [], {}
     while len(nodes) < 14:
         name, operation = f"n{len(nodes)}", kinds[random.integers(len(kinds))]
+        if stem and not nodes:
+            operation = "conv2d"
         kind, names = OPERATIONS[operation], list(shapes)
         first = names[random.integers(len(names) // 2, len(names))]
         needed = operands(kind)
         alike = [name for name in names if shapes[name] == shapes[first]]
         inputs = (first, *(alike[random.integers(len(alike))] for _ in needed[1:]))
         attributes = ATTRIBUTES.get(operation, lambda random, x: {})(random, shapes[first])
+        if stem and not nodes:
+            attributes |= {"kernel": (3, 3), "stride": (2, 2), "dilation": (1, 1), "groups": 1}
         try:
             parameters = kind.parameter_shapes(shapes[first][0], attributes, optional=bool(random.integers(2)))
             node = Node(name, operation, inputs, "body", parameters, attributes)
             shapes[name] = node.output_shape(shapes)
         except (IndexError, ValueError):  # a vector where it must be an image
             continue
+        if stem:
+            shapes.pop("input", None)
         nodes.append(node)
         for parameter, shape in node.tensors.items():
             values = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
             weights[parameter] = (np.abs(values) + 0.5 if "running_var" in parameter else values).astype(np.float32)
     chosen = random.choice(len(nodes), 3, replace=False)
     graph = Graph(tuple(nodes), outputs={f"out{number}": nodes[at].name for number, at in enumerate(chosen)})
-    return graph, weights, random.standard_normal((2, *shapes["input"])).astype(np.float32)
+    return graph, weights, random.standard_normal((2, *image)).astype(np.float32)
 
 
 def by_definition(graph, weights, x):
@@ -201,6 +208,22 @@ def test_a_layer_that_only_plain_loops_compute_leaves_the_rest_fast(name):
         model(graph, weights, backend="blocked")
 
 
+BLOCKED = ("depthwise_conv2d", "mixed_depthwise_conv2d", *["pointwise_conv2d"] * 2, "global_average_pool", "linear")
+
+
+@compiled_only
+@pytest.mark.parametrize("kinds", [BLOCKED, (*BLOCKED, "squeeze_excite")], ids=["convolutions", "squeezed"])
+def test_random_graphs_on_the_blocked_kernels(kinds):
+    fastest = 0
+    for seed in range(12):
+        graph, weights, x = random_graph(seed, kinds, stem=True)
+        engine, expected = Engine(graph, weights), by_definition(graph, weights, x)
+        for threads in (1, 2):
+            assert_like(engine.outputs(x, graph.output_names, threads), expected)
+        fastest += engine.backend == "blocked"
+    assert fastest > 2
+
+
 def test_random_graphs_hold_every_operation():
     assert {node.operation for seed in GRAPHS for node in random_graph(seed)[0]} == OPERATIONS.keys()
 
@@ -231,11 +254,10 @@ def model(graph, weights, **options):
 
 def test_unknown_operations_and_missing_attributes():
     with pytest.raises(ValueError, match="no operation 'gelu'; there are conv2d, depthwise_conv2d, "):
-        _ = Node("n", "gelu", ("input",), "b").kind
-    node = Node("n", "conv2d", ("input",), "b", {}, {"channels": 3})
-    assert node["groups"] == 1
-    with pytest.raises(KeyError, match="kernel"):
-        _ = node["kernel"]
+        Node("n", "gelu", ("input",), "b")
+    with pytest.raises(ValueError, match="the node 'n', conv2d, must have the attribute 'kernel'"):
+        Node("n", "conv2d", ("input",), "b", {}, {"channels": 3})
+    assert Node("n", "squeeze_excite", ("input",), "b", {}, {"channels": 3, "reduced": 1})["activation"] == "relu"
 
 
 @pytest.mark.parametrize(
@@ -321,6 +343,42 @@ def test_outputs_that_are_not_there():
     for inputs, given in (({"image": x}, "'image'"), ({}, "none"), ({"input": x, "mask": x}, "'input', 'mask'")):
         with pytest.raises(ValueError, match=f"the network has one input, 'input', got {given}$"):
             network.run(inputs)
+
+
+def test_logits_of_a_block_of_another_name():
+    """A classifier without a linear layer, beside another output; the softmax does not tell how many classes it has."""
+    window = {"channels": 4, "kernel": (3, 3)}
+    nodes = (
+        Node("c", "conv2d", ("input",), "body", {"weight": (4, 3, 3, 3)}, window),
+        Node("pool", "global_max_pool", ("c",), "end"),
+        Node("probabilities", "softmax", ("pool",), "end"),
+        Node("map", "tanh", ("c",), "other"),
+    )
+    random = np.random.default_rng(1)
+    weights = {"c.weight": random.standard_normal((4, 3, 3, 3)).astype(np.float32)}
+    x = random.standard_normal((2, 3, 6, 5)).astype(np.float32)
+    for outputs, classes in (({"logits": "pool"}, None), ({"map": "map", "logits": "probabilities"}, "abcd")):
+        graph = Graph(nodes, outputs=outputs)
+        network = model(graph, weights, backend="reference", classes=classes)
+        expected = by_definition(graph, weights, x)
+        assert_like(network.run({"input": x}), expected)
+        assert np.array_equal(network(x), network.run({"input": x})["logits"])
+        best = network.top(network(x), 1)[0][0]
+        assert best.label == (classes[best.index] if classes else f"class {best.index}")
+    with pytest.raises(CheckpointError, match="has no classifier, so that there are no logits"):
+        model(Graph(nodes, outputs={"map": "map"}), weights, backend="reference")(x)
+
+
+def test_an_activation_that_no_kernel_ends_with_stays_a_node():
+    graph = Graph((
+        Node("c", "pointwise_conv2d", ("input",), "b", {"weight": (4, 3, 1, 1)}, {"channels": 4}),
+        Node("t", "activation", ("c",), "b", {}, {"function": "tanh"}),
+        Node("r", "activation", ("t",), "b", {}, {"function": "relu"}),
+    ))  # fmt: skip
+    assert [node.name for node in fuse(graph)] == ["c", "t", "r"]
+    weights, x = {"c.weight": np.ones((4, 3, 1, 1), np.float32)}, np.ones((1, 3, 2, 2), np.float32)
+    for backend in ("plain", "reference"):
+        np.testing.assert_allclose(Engine(graph, weights, backend).run(x), np.tanh(3.0), rtol=1e-6)
 
 
 def test_features_alone_are_an_output_by_their_blocks_name():
