@@ -37,10 +37,10 @@ def test_a_model_says_what_computes(asked, told):
 
 
 def test_what_the_fastest_kernels_cannot_compute():
-    """A dense network: "auto" takes plain loops for it, and says so; "blocked" says why not."""
+    """A dense network: "auto" has plain loops compute its layers, and says so; "blocked" says why not."""
     with pytest.warns(FallbackWarning):
-        assert model("mobilenet_v1_dense").backend == "plain"
-    with pytest.raises(ValueError, match=r"^the backend 'blocked' cannot compute this network \(.+\); 'auto' takes"):
+        assert model("mobilenet_v1_dense").backend == FASTEST
+    with pytest.raises(ValueError, match=r"^the backend 'blocked' cannot compute this network \(.+\); 'auto' has "):
         model("mobilenet_v1_dense", backend="blocked")
 
 
