@@ -1,8 +1,9 @@
 """A network layer by layer: how long each takes, how fast that is, and what would be possible.
 
 The times are taken inside the network's own walk (`BlockedPlan.time_groups`), with the blocks fused as a model runs
-them, and again with each layer as a call of its own. A network that the vector kernels cannot run has no fused blocks:
-its layers are plain Numba loops. Weights are random: the time does not depend on them.
+them, and again with each layer as a call of its own. Layers that the vector kernels cannot run are plain Numba loops;
+where Numba makes no machine code all of them are, and nothing is fused. Weights are random: the time does not depend on
+them.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, round
         "batch": batch,
         "threads": threads,
         "macs": macs,
-        "kernels": "vector" if parts["blocks"] else "plain",
+        "kernels": "plain" if not parts["blocks"] else "vector and plain" if engine.plain_layers else "vector",
+        "plain_layers": list(engine.plain_layers),
         "memory": next(iter(plans.values())).memory,
         "error": error,
         **_times(seconds),
@@ -170,6 +172,9 @@ def table(found: dict, parts: Sequence[str] = ("blocks",)) -> Iterator[str]:
     if not found["blocks"]:
         yield "  kernels      plain Numba loops: the vector kernels cannot run this network"
         parts = ("layers",)
+    elif found["plain_layers"]:
+        these = f"{len(found['plain_layers'])} of {len(found['layers'])}"
+        yield f"  kernels      plain Numba loops for {these} layers, which the vector kernels cannot run"
     for part in parts:
         rows = found[part]
         milliseconds = sum(row["milliseconds"] for row in rows)
