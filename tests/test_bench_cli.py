@@ -98,7 +98,7 @@ def test_a_network_on_plain_kernels(saved, tmp_path, capsys):
     if importlib.util.find_spec("matplotlib"):
         page = tmp_path / "report.html"
         assert main(["report", str(page), "--from", str(file), str(saved / "ladder.json")]) == 0
-        assert page.read_text().count("<svg") == 3
+        assert page.read_text().count("<svg") == 4
 
 
 @compiled_only
