@@ -61,7 +61,7 @@ class Layer:
     @property
     def title(self) -> str:
         """Such as ``block2.depthwise-k3-1x112x112x96-s2``; of a block with its expanded and output channels."""
-        stride = self.options.get("stride", (1, 1))[0]
+        stride = (self.options.get("stride") or (1, 1))[0]
         inner = self.weights["project_weight"].shape if self.operation == BLOCK else ()
         shape = "x".join(map(str, (*self.shape, *inner)))
         return "-".join(filter(None, (self.name, self.variation, shape, f"s{stride}" * (stride > 1))))
@@ -166,7 +166,7 @@ class Call:
 
 @cache
 def layers(network: str, size: int = 224) -> list[Layer]:
-    """Return the different layers of a network: of equal ones the first. Residual adds are left out."""
+    """Return the different layers of a network: of equal ones the first. What reads several tensors is left out."""
     return list(_layers(network, size))
 
 
@@ -175,6 +175,8 @@ def _layers(network: str, size: int) -> Iterator[Layer]:
     plan = Program(graph, random_weights(graph), "plain").plan((size, size))
     seen = set()
     for step in plan.steps:
+        if {"y", "xs"} & set(step.node.kind.inputs):
+            continue
         shape = plan.shapes[step.node.inputs[0]]
         output = plan.shapes[step.node.name]
         layer = Layer(network, step.node.name, step.kernel.operation, shape, step.arguments, step.options)

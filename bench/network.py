@@ -143,7 +143,8 @@ def _rows(
 
 
 def _weight_values(node: Node) -> int:
-    return node.weight_count + (node["channels"] if node.parameters else 0)
+    """Weights and a bias; of what has no weights, whatever it has learned."""
+    return node.weight_count + node["channels"] if node.weight_count else node.parameter_count
 
 
 def _title(group: Sequence[Node]) -> str:

@@ -16,6 +16,7 @@ from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import MAKING, give_lock
 from npmobilenet.kernels.walk.threads import share
 from npmobilenet.plan import Plan, Program
+from npmobilenet.text import listed, plural
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
@@ -53,7 +54,10 @@ class Engine:
     backend : str
         What computes: of "auto" the one that it has come to.
     fallback : str
-        Why "auto" has come to plain loops; empty if it has not.
+        Which layers, or all, plain loops compute that "auto" would have computed faster, and why; empty if there are
+        none.
+    plain_layers : tuple of str
+        Such layers of a network that blocked kernels compute but for them.
     """
 
     def __init__(
@@ -75,8 +79,11 @@ class Engine:
             self.keep_bytes = sys.maxsize if self.on_device else KEEP_BYTES
         with MAKING:  # imports the compilers
             self.program, self.fallback = _program(graph, weights, backend, dtype)
-        self.backend = "plain" if self.fallback else "blocked" if backend == "auto" else backend
         graph = self.program.graph
+        self.plain_layers = tuple(getattr(self.program, "problems", ()))
+        self.backend = backend
+        if backend == "auto":
+            self.backend = "plain" if isinstance(self.program, Program) else "blocked"
         main = graph.up_to(graph.main_output)
         self._main = None if len(main.nodes) == len(graph.nodes) else graph.main_output  # of no output: all nodes
         self._plans: OrderedDict[tuple[Pair, Outputs, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
@@ -137,8 +144,8 @@ class Engine:
     ) -> dict[str, np.ndarray | DeviceArray]:
         """Compute several outputs of a batch.
 
-        The plain and the reference kernels compute every node once. A plan of the blocked or of the CUDA kernels gives
-        one output: the network runs once for each of them, up to there, with the same bits.
+        On a CPU every node is computed once. A plan of the CUDA kernels gives one output: the network runs once for
+        each of them, up to there, with the same bits.
 
         Parameters
         ----------
@@ -152,7 +159,7 @@ class Engine:
         dict of str to array, in the order of the names
         """
         nodes = {name: self.program.graph.node_of(name) for name in names}  # an unknown one before all work
-        if len(nodes) < 2 or not isinstance(self.program, Program):
+        if len(nodes) < 2 or self.on_device:
             return {name: self.run(x, threads, name) for name in nodes}
         alone, together, rounds = self._plans_for(len(x), tuple(x.shape[2:]), tuple(nodes), threads)
         results = [np.empty((len(x), *shape), np.float32) for shape in (alone or together).output_shapes]
@@ -207,22 +214,27 @@ class Engine:
 def _program(
     graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str
 ) -> tuple[Program | BlockedProgram | CudaProgram, str]:
-    """The graph lowered for a backend; of "auto" for plain loops where blocked kernels cannot compute it, and why."""
+    """The graph lowered for a backend; of "auto" what blocked kernels cannot compute for plain loops, and why."""
     if backend == "cuda":
         from npmobilenet.cuda.plan import CudaProgram
 
         return CudaProgram(graph, weights, dtype), ""
-    problem = ""
-    if backend in ("auto", "blocked"):
-        from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
+    if backend not in ("auto", "blocked"):
+        return Program(graph, weights, backend), ""
+    from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 
-        try:
-            return BlockedProgram(graph, weights), ""
-        except UnsupportedGraphError as error:
-            problem = str(error)
+    try:
+        program = BlockedProgram(graph, weights, strict=backend == "blocked")
+    except UnsupportedGraphError as error:
         if backend == "blocked":
             raise ValueError(
-                f"the backend 'blocked' cannot compute this network ({problem}); 'auto' takes another then"
-            )
-        backend = "plain"
-    return Program(graph, weights, backend), problem
+                f"the backend 'blocked' cannot compute this network ({error}); 'auto' has plain loops compute the rest"
+            ) from None
+        slower = "plain loops compute this network, several times slower than the fastest kernels, which cannot"
+        return Program(graph, weights, "plain"), f"{slower}: {error}"
+    if not program.problems:
+        return program, ""
+    layers = [f"{name}: {problem}" for name, problem in program.problems.items()]
+    which = "; ".join(listed(layers, 3))
+    total = plural(len(program.graph.nodes), "layer")
+    return program, f"plain loops compute {len(layers)} of {total}, which the fastest kernels cannot ({which})"

@@ -40,8 +40,13 @@ class Node:
     parameters : mapping of str to shape
         Local parameter names and their shapes.
     attributes : mapping
-        The operation's class says which; after fusion (`passes.fuse`) also ``norm`` (the folded batch norm),
-        ``activation`` and ``residual``.
+        The operation's class says which, and what they are if they are not given; after fusion (`passes.fuse`) also
+        ``norm`` (the folded batch norm), ``activation`` and ``residual``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such operation, or it must have an attribute that is not given.
     """
 
     name: str
@@ -51,13 +56,14 @@ class Node:
     parameters: Mapping[str, Shape] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attributes", {**self.kind.attributes, **self.attributes})
+        missing = [name for name, value in self.attributes.items() if value is REQUIRED]
+        if missing:
+            raise ValueError(f"the node {self.name!r}, {self.operation}, must have the attribute {missing[0]!r}")
+
     def __getitem__(self, attribute: str) -> Any:
-        value = self.attributes.get(attribute, REQUIRED)
-        if value is REQUIRED:
-            value = self.kind.attributes.get(attribute, REQUIRED)
-        if value is REQUIRED:
-            raise KeyError(attribute)
-        return value
+        return self.attributes[attribute]
 
     @property
     def kind(self) -> Operation:

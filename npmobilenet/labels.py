@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 
@@ -39,6 +38,8 @@ def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[s
     ValueError
         If the number of names is not the number of classes.
     """
+    if isinstance(names, str) or not isinstance(names, (Iterable, type(None))):
+        raise ValueError(f"names of classes must be a list of texts, got {names!r}")
     if names is not None:
         names = tuple(str(name) for name in names)
         if len(names) != num_classes:
@@ -77,19 +78,31 @@ class Labels:
         ValueError
             If there is none, or several have this name.
         """
+        indices = self.meant(label)
+        if len(indices) != 1:
+            raise ValueError(self.problem(label))
+        return indices[0]
+
+    def meant(self, label: str) -> Sequence[int]:
+        """Return the indices of all classes that may be meant."""
         plain = _plain(label)
         known = (self._exact.get(label), self._indices.get(plain), self._indices.get(plain.partition(",")[0]))
         indices = min(filter(None, known), key=len, default=())  # "Cardigan" is a dog, "cardigan" is knitted
-        if len(indices) > 1:
-            raise ValueError(f"{quote(label)} names the classes {', '.join(map(str, indices))}: give the number")
         if indices:
-            return indices[0]
-        number = re.fullmatch(r"(?:class[ _-]?)?0*([0-9]{1,9})", label.strip().casefold())
-        if number and int(number[1]) < len(self.classes):
-            return int(number[1])
-        raise ValueError(f"{quote(label)} ({self._nearest(plain) or f'there are {len(self.classes)} classes'})")
+            return indices
+        number = _number(label)
+        return () if number is None or number >= len(self.classes) else (number,)
+
+    def problem(self, label: str) -> str:
+        """Say why a label is not that of one class."""
+        if indices := self.meant(label):
+            return f"{quote(label)} names the classes {', '.join(map(str, indices))}: give the number"
+        nearest = self._nearest(_plain(label)) if _number(label) is None else ""
+        return f"{quote(label)} ({nearest or f'there are {len(self.classes)} classes'})"
 
     def _nearest(self, plain: str) -> str:
+        from difflib import get_close_matches  # of errors alone
+
         near = get_close_matches(plain[:200], self._indices, NEAREST_NAMES)
         return f"nearest: {', '.join(quote(self.classes[self._indices[name][0]]) for name in near)}" if near else ""
 
@@ -101,3 +114,9 @@ class Labels:
 
 def _plain(name: str) -> str:
     return " ".join(re.sub(r"(?<=\w)[_-]+(?=\w)|_", " ", name).casefold().split())  # the hyphen of -1 is none
+
+
+def _number(label: str) -> int | None:
+    """The number that a label is, whether there is such a class or not."""
+    number = re.fullmatch(r"(?:class[ _-]?)?0*([0-9]{1,9})", label.strip().casefold())
+    return int(number[1]) if number else None

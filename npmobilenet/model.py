@@ -24,7 +24,7 @@ from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, 
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.text import printable, quote
+from npmobilenet.text import listed, printable, quote
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def load(
     try:
         checkpoint = entry.read(ema=ema) if entry else read_checkpoint(source, ema=ema)
     except CheckpointError as error:
-        if entry or Path(source).exists() or Path(source).name != str(source):
+        if entry or os.path.exists(source) or Path(source).name != str(source):  # noqa: PTH110 - false if too long
             raise
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
     info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
@@ -237,7 +237,9 @@ class Model:
         self.graph = graph
         self.architecture = architecture
         self.width = width
-        self.classes = class_names(graph["classifier"]["channels"] if "classifier" in graph.blocks else 0, classes)
+        self._has_logits = graph.main_output == "logits"  # asked in every call
+        logits = graph[graph.node_of("logits")].attributes if self._has_logits else {}
+        self.classes = class_names(logits.get("channels", len(classes or ())), classes)
         self.multi_label = multi_label
         self.preprocessing = preprocessing or IMAGENET
         self._cpus = available_cpus()
@@ -249,12 +251,7 @@ class Model:
         self._weights = dict(weights)
         self._engine = Engine(graph, self._weights, backend, dtype, keep_bytes)
         if self._engine.fallback:
-            warnings.warn(
-                f"plain loops compute this network (backend {self.backend!r}), several times slower than the fastest "
-                f"kernels, which cannot: {self._engine.fallback}",
-                FallbackWarning,
-                stacklevel=3,
-            )
+            warnings.warn(self._engine.fallback, FallbackWarning, stacklevel=3)
 
     @property
     def backend(self) -> str:
@@ -263,6 +260,8 @@ class Model:
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
         which = f" ({printable(self.read_from)})" if self.read_from else ""
+        plain = self._engine.plain_layers
+        stored += f"(plain loops: {', '.join(listed(plain, 3))}) " if plain else ""
         return (
             f"<npmobilenet.Model {self.architecture} width={self.width:g} classes={len(self.classes)} "
             f"backend={self.backend!r} {stored}threads={self.threads} from {quote(self.source, 500)}{which}>"
@@ -393,7 +392,7 @@ class Model:
         return self._run(x, block, threads)
 
     def _require_classifier(self) -> None:
-        if "classifier" not in self.graph.blocks:
+        if not self._has_logits:
             raise CheckpointError(
                 f"{printable(self.source)}: has no classifier, so that there are no logits; features(x) gives what one "
                 "would read"
@@ -502,7 +501,7 @@ class Model:
             probabilities = powers / powers.sum(axis=1, keepdims=True)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
         return [
-            [Prediction(self.classes[i], float(row[i]), int(i)) for i in best]
+            [Prediction(self.classes[i] if self.classes else f"class {i}", float(row[i]), int(i)) for i in best]
             for row, best in zip(probabilities, order, strict=True)
         ]
 

@@ -172,7 +172,7 @@ class Operation:
 
     def weight_shape(self, node: Node, channels: int) -> Shape | list[Shape]:
         """Return the kernels' shape of the weight, for an input of so many channels; a list has one for each part."""
-        return self.parameters["weight"].kernel_shape(self._sizes(channels, {**self.attributes, **node.attributes}))
+        return self.parameters["weight"].kernel_shape(self._sizes(channels, node.attributes))
 
     # How kernels are called --------------------------------------------------------------------------------
 

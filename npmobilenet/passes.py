@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from npmobilenet.graph import INPUT, Graph, Node
+from npmobilenet.kernels.checks import ACTIVATIONS
 
 
 def fuse(graph: Graph) -> Graph:
@@ -44,8 +45,10 @@ _ENDS = {"batch_norm": "norm", "activation": "activation", "add": "residual"}
 
 
 def _may_take(into: Node, node: Node) -> bool:
-    """Each end of a layer once, in the order that its operation has."""
+    """Each end of a layer once, in the order that its operation has, and of activations those that kernels end with."""
     ends, end = into.kind.ends, _ENDS.get(node.operation)
+    if end == "activation" and node["function"] not in ACTIVATIONS:
+        return False
     return end in ends and not any(later in into.attributes for later in ends[ends.index(end) :])
 
 

@@ -56,6 +56,17 @@ class Step:
         )
 
 
+def lower(node: Node, weights: Mapping[str, np.ndarray], backend: str, dtype: type = np.float32) -> Step:
+    """Choose a fused node's kernel, and bring its parameters into the axes that it takes."""
+
+    def packed(array: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+        return [packed(part) for part in array] if isinstance(array, list) else np.ascontiguousarray(array, dtype)
+
+    options = node.kind.keywords(node)
+    arguments = {name: packed(array) for name, array in kernel_arguments(node, weights).items()}
+    return Step(node, registry.best(node.kind.kernel(node), backend, **options), arguments, options)
+
+
 class Program:
     """A graph lowered for one backend.
 
@@ -72,17 +83,7 @@ class Program:
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str) -> None:
         self.graph = fuse(graph)
         self.dtype = np.float64 if backend == "reference" else np.float32
-        self.steps = {node.name: self._lower(node, weights, backend) for node in self.graph}
-
-    def _lower(self, node: Node, weights: Mapping[str, np.ndarray], backend: str) -> Step:
-        options = node.kind.keywords(node)
-        arguments = {name: self._packed(array) for name, array in kernel_arguments(node, weights).items()}
-        return Step(node, registry.best(node.kind.kernel(node), backend, **options), arguments, options)
-
-    def _packed(self, array: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-        if isinstance(array, list):
-            return [self._packed(part) for part in array]
-        return np.ascontiguousarray(array, self.dtype)
+        self.steps = {node.name: lower(node, weights, backend, self.dtype) for node in self.graph}
 
     def plan(self, size: Pair, output: str | tuple[str, ...] | None = None, threads: int = 1) -> Plan:
         """Return the plan for images of ``(H, W)`` that computes one or more outputs (`Graph.node_of`), or the logits.
@@ -227,4 +228,4 @@ def arrange(lifetimes: Mapping[str, Pair], sizes: Mapping[str, int]) -> tuple[di
             if together and offset + size > offsets[other]:
                 offset = max(offset, ends[other])
         offsets[name], ends[name] = offset, offset + size
-    return offsets, max(ends.values())
+    return offsets, max(ends.values(), default=0)

@@ -288,7 +288,7 @@ def test_round_channels_is_the_reference_rule():
     ("row", "message"),
     [
         ("bottleneck_r1", "unknown kind 'bottleneck'; there are conv, separable, inverted"),
-        ("conv_k3_x2", "'x2' is none of"),
+        ("conv_k3_y2", "'y2' is none of"),
         ("conv_kk", "'kk' is none of"),
         ("inverted_a1.3", "'a1.3' is none of"),
         ("conv_k3.5_c8", "only separable and inverted blocks take several kernel sizes"),

@@ -11,6 +11,7 @@ from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.backends import ALIASES, BACKENDS, DEFAULT, checked_backend
 from npmobilenet.cli import parser
 from npmobilenet.engine import Engine
+from npmobilenet.errors import FallbackWarning
 from npmobilenet.machine import numba_is_on
 
 ON_CPU = [name for name in BACKENDS if name != "cuda"]
@@ -37,7 +38,8 @@ def test_a_model_says_what_computes(asked, told):
 
 def test_what_the_fastest_kernels_cannot_compute():
     """A dense network: "auto" takes plain loops for it, and says so; "blocked" says why not."""
-    assert model("mobilenet_v1_dense").backend == "plain"
+    with pytest.warns(FallbackWarning):
+        assert model("mobilenet_v1_dense").backend == "plain"
     with pytest.raises(ValueError, match=r"^the backend 'blocked' cannot compute this network \(.+\); 'auto' takes"):
         model("mobilenet_v1_dense", backend="blocked")
 

@@ -213,6 +213,22 @@ def test_a_torchscript_program(tmp_path):
     assert "is a TorchScript program whose weights are constants without names" in message(path)
 
 
+def test_modules_of_which_a_part_cannot_be_read(tmp_path):
+    """Layers that PyTorch quantised are pickled as tuples, and an object of C++ in TorchScript."""
+    path = tmp_path / "file.pth"
+    layer = Call(Name("torch.ao.nn.quantized.modules.conv", "Conv2d"), (), (3, 8, W), b"\x81")
+    path.write_bytes(torch_zip({"model": module(parameters={"weight": W}, modules={"0": layer})}, {"0": RAW}))
+    assert "its part '0' is of the class 'torch.ao.nn.quantized.modules.conv.Conv2d'" in message(path)
+    layer = module()
+    layer.state["_packed_params"] = Call(Name("torch", "ScriptObject"), (), {}, b"\x81")
+    path.write_bytes(torch_zip(module(parameters={"weight": W}, modules={"0": layer}), {"0": RAW}))
+    assert "its part '0._packed_params' is of the class 'torch.ScriptObject'" in message(path)
+    packed = Call(Name("__torch__.torch.classes.quantized", "Conv2dPackedParamsBase"), (), (3, W), b"\x81")
+    network = Call(Name("__torch__", "Net"), (), {"conv": packed, "weight": W}, b"\x81")
+    path.write_bytes(torch_zip(network, {"0": RAW}, **{"constants.pkl": b""}))
+    assert "its part 'conv' is of the class '__torch__.torch.classes.quantized.Conv2dPackedParamsBase'" in message(path)
+
+
 def test_modules_that_share_modules_without_end(tmp_path):
     path = tmp_path / "file.pth"
     network = module(parameters={"weight": W})
@@ -243,6 +259,13 @@ def test_modules_that_share_modules_without_end(tmp_path):
         ({"ema": {"online_model.w": W, "ema_model.w": V, "step": 3}}, "ema.ema_model", None),
         ({"state_dict": {"model.w": W, "model_ema.module.w": V}}, "state_dict.model_ema", "state_dict"),
         ({"model.w": W, "loss.x": W, "ema.w": V}, "ema", ""),
+        (
+            {"state_dict": {"w": W}, "callbacks": {"EMACallback{'decay': 0.9}": {"state_dict": {"w": V}}}},
+            "callbacks.EMACallback{'decay': 0.9}.state_dict",
+            "state_dict",
+        ),
+        ({"state_dict": {"net.w": W, "loss.x": W}, "ema": {"w": V}}, "ema", "state_dict"),
+        ({"state_dict": {"w": V}, "ema_state_dict": {"steps": V, "module.w": W}}, "state_dict", "ema_state_dict"),
     ],
 )
 def test_averaged_copies(tmp_path, item, averaged, raw):
@@ -269,6 +292,7 @@ def test_averaged_copies(tmp_path, item, averaged, raw):
         {"model": {"w": W}, "schema": {"w": V}},
         {"model": {"w": W, "ema.other": V}},
         {"model.w": W, "model.v": W, "ema.w": V},
+        {"state_dict": {"net.w": W, "net.v": W, "loss.x": W}, "ema": {"w": V}},
     ],
 )
 def test_no_complete_averaged_copy(tmp_path, item):
@@ -376,6 +400,15 @@ def test_quantised_tensors_that_do_not_fit(tmp_path, item, text):
     path = tmp_path / "file.pth"
     path.write_bytes(torch_zip({"w": item}, {"0": RAW, "1": RAW}))
     assert text in message(path)
+
+
+def test_all_weights_of_a_quantised_network_become_numbers(tmp_path):
+    """Four bytes from each of one, beside the integers as they are."""
+    size = 12 << 20
+    arguments = (storage(size, "QInt8Storage"), 0, (size,), (1,), (AFFINE, 0.5, -1), False, {})
+    item = {"w": Call(Name("torch._utils", "_rebuild_qtensor"), arguments)}
+    found = read_file(tmp_path, torch_zip(item, {"0": bytes(range(256)) * (size >> 8)}))
+    assert found.tensors["w"][[0, 1, 127, 128, -1]].tolist() == [0.5, 1, 64, -63.5, 0]
 
 
 def test_scale_is_a_name_like_others_where_nothing_is_quantised(tmp_path):

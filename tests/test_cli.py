@@ -113,6 +113,8 @@ def test_only_bad_images(capsys):
         (["inspect", "mobilenet_v2", "--mixed", "3,x"], "expected an integer >= 1, got 'x'"),
         (["inspect", "mobilenet_v2", "--mixed", "9", "--partition", "odd"], "invalid choice: 'odd'"),
         (["nonsense"], "invalid choice"),
+        (["classify", "a.png", "--top", "9" * 5000], "argument --top: expected an integer >= 1"),
+        (["classify", "a.png", "--\x1b[2J\n"], "unrecognized arguments: --"),
         ([], "required: COMMAND"),
     ],
 )
@@ -120,7 +122,8 @@ def test_wrong_usage(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and len(error) < 2000 and error.removesuffix("\n").isprintable()
 
 
 @pytest.mark.parametrize(
@@ -139,12 +142,22 @@ def test_wrong_usage(arguments, message, capsys):
         (["inspect", "mobilenet_v2", "--layers", "block2"], "say how to use the kernel sizes of --mixed"),
         (["weights", "download", "mobilenet_v9"], "no weights 'mobilenet_v9'; there are: mobilenet_v2"),
         (["classify", str(photo("coffee.png")), "--model", "no.pth"], "no.pth: does not exist"),
+        (["classify", str(photo("coffee.png")), "--width", "inf"], "width must be a number above 0"),
+        (["classify", str(photo("coffee.png")), "--preprocessing", "a\nb"], "a\\nb: cannot be read: No such file"),
     ],
 )
 def test_failures_are_one_line(arguments, message, capsys):
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("npmobilenet: ") and message in error and error.count("\n") == 1
+
+
+def test_only_the_command_that_is_given_is_imported():
+    names = "{'npmobilenet.cli.features', 'npmobilenet.cli.bench', 'npmobilenet.cli.study'}"
+    code = "import sys; from npmobilenet.cli import main\ntry: main(['features', '--help'])\nexcept SystemExit: pass\n"
+    code += f"print(sorted({names} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("['npmobilenet.cli.features']\n")
 
 
 def test_inspect_table(capsys):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +83,7 @@ def test_json_and_bad_files(evaluate, folders, guesses):
     [
         ["a.png,{0}", "in/b.jpg,{1}"],
         ["path,label", "a.png,{0}", "", "in/b.jpg,{1}"],
+        ["", " ", "a.png;{0}", "in/b.jpg;{1}"],
         ["\ufeffid;Label;x;Filename", "1;{0};;a.png", "2;{1};;in/b.jpg"],
         ["a.png\t{0}", "in/b.jpg\tclass {1.index}"],
         ["a.png {0.index}", "in/b.jpg   {1.index}"],
@@ -108,6 +110,8 @@ def test_lists(lines, evaluate, guesses, tmp_path, thumbnails):
         ("file,label\n", "the list is empty"),
         ("a.png,cat\nb.png\n", "line 2 has no label"),
         ("a.png,bird\nb.png,kat\n", "2 labels are not of this network: 'bird' (there are 2 classes), 'kat' (near"),
+        ("\n\na.png,cat\nb.png\n", "line 4 has no label"),
+        ("".join(f"a.png,{n}{n}\n" for n in range(9000)), "8999 labels are not of this network: '11' (there are 2"),
         ("a.png,2\n", "1 label is not of this network: '2' (there are 2 classes)"),
         (b"\xff\xfe\x00", "no list of files and labels: "),
         ("a.png,cat\n", "no photograph could be evaluated"),
@@ -138,8 +142,17 @@ def test_a_list_on_standard_input(pets, guesses, thumbnails):
     arguments = ["evaluate", "-", "--model", pets, "--backend", "reference"]
     text = f"{thumbnails / 'coffee.png'},{guesses['coffee.png']}\n"
     command = [sys.executable, "-m", "npmobilenet", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "") and "1 of 1" in done.stdout
+    for given in (text, f"\ufefffile,label\r\n{text}"):
+        done = subprocess.run(command, input=given.encode(), capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"") and b"1 of 1" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="this system has no file without an end")
+def test_files_without_an_end(evaluate, folders, monkeypatch):
+    monkeypatch.setattr("npmobilenet.cli.labelled.LARGEST_LIST", 1 << 20)
+    for arguments in (["/dev/zero"], [folders, "--classes", "/dev/zero"], [folders, "--preprocessing", "/dev/zero"]):
+        code, out, err = evaluate(*arguments)
+        assert (code, out, err.count("\n")) == (1, "", 1) and "/dev/zero: " in err and "more than" in err
 
 
 @pytest.fixture

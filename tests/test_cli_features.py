@@ -1,6 +1,7 @@
 """``npmobilenet features``: what is in the files, and that there are no others."""
 
 import csv
+import os
 import tracemalloc
 
 import numpy as np
@@ -160,6 +161,21 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     ):
         rows.append("a", np.zeros(3, np.float32))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "link.npz").symlink_to("pipe.csv")
+    (tmp_path / "circle.npz").symlink_to("circle.npz")
+    (tmp_path / "folder.npy").mkdir()
+    before = sorted(tmp_path.iterdir())
+    problems = {"pipe.csv": "a pipe", "link.npz": "a pipe", "circle.npz": "", "folder.npy": ""}
+    for name, problem in problems.items():
+        message = f"{name}: (cannot be written|is a folder).*{problem}"
+        with pytest.raises(ValueError, match=message), feature_file(tmp_path / name) as file:
+            file.append("a", np.zeros(3, np.float32))
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "pipe.csv").is_fifo()
 
 
 def test_replacing_leaves_links_and_permissions_alone(tmp_path):

@@ -16,7 +16,7 @@ from npmobilenet.cli import main, parser, photographs
 from npmobilenet.cli.options import load_model
 from npmobilenet.cli.photographs import Photograph, Run, find_images, prepared_ahead
 from npmobilenet.errors import ImageError, MissingDependencyError
-from npmobilenet.image import FILTERS, unreadable_suffixes
+from npmobilenet.image import FILTERS, reading, unreadable_suffixes
 
 pytest.importorskip("PIL", reason="the commands read image files")
 
@@ -64,6 +64,41 @@ def test_formats_that_need_a_package_are_counted(tmp_path, monkeypatch, capsys, 
         f"npmobilenet: {tmp_path}: 3 files skipped (.heic 2, .jxl 1): "
         "pip install pillow-heif pillow-jxl-plugin to read them\n"
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_are_waited_for_but_not_for_ever(tmp_path, monkeypatch, thumbnails):
+    pipe = tmp_path / "a.png"
+    os.mkfifo(pipe)
+    (only,) = find_images([str(tmp_path)])
+    assert only.problem == "no image files in this folder"
+    writer = threading.Timer(0.1, lambda: pipe.write_bytes((thumbnails / "coffee.png").read_bytes()))
+    writer.start()
+    assert Photograph(str(pipe)).read().ndim == 3
+    writer.join()
+    monkeypatch.setattr(reading, "PIPE_PATIENCE", 0.01)
+    with pytest.raises(ImageError, match=r"a\.png: cannot be opened: a pipe to which nobody writes"):
+        Photograph(str(pipe)).read()
+
+
+def test_globs_of_any_depth_follow_no_links(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "in/b.png", "in/deep/c.png", "in/.hidden/d.png", "[x]/e.png", "in/f.txt")
+    (tmp_path / "in" / "back").symlink_to("..")
+    (tmp_path / "in" / "again").symlink_to("../in")
+    monkeypatch.chdir(tmp_path)
+
+    def names(pattern):
+        return [one.name.replace(os.sep, "/") for one in find_images([pattern])]
+
+    everywhere = ["[x]/e.png", "a.png", "in/b.png", "in/deep/c.png"]
+    assert names("**/*.png") == names("**/**/*.png") == names("**/**/**/**/**/**/*.png") == everywhere
+    assert names("in/**/*.png") == ["in/b.png", "in/deep/c.png"]
+    assert names("i*/**") == ["in/b.png", "in/deep/c.png", "in/f.txt"]
+    assert names("**/deep/**/*.p?g") == ["in/deep/c.png"]
+    assert names(f"{tmp_path}/**/c.png") == [f"{tmp_path}/in/deep/c.png"]
+    assert names("in/back/*.png") == ["in/back/a.png"]  # where a name asks for it
+    assert names("**.png") == ["a.png"]
+    assert find_images(["no/**/x"])[0].problem == "no file matches"
 
 
 def test_every_kind_that_can_be_read_is_found(tmp_path):
@@ -165,9 +200,9 @@ def test_standard_input_is_limited(monkeypatch):
     read, write = os.pipe()
     with open(read) as stdin:  # noqa: PTH123
         monkeypatch.setattr(sys, "stdin", stdin)
-        monkeypatch.setattr(photographs, "LARGEST_PIPED", 100)
+        monkeypatch.setattr(reading, "LARGEST_STREAM", 100)
         os.write(write, bytes(101))
-        with pytest.raises(ImageError, match="standard input is no photograph: more than"):
+        with pytest.raises(ImageError, match="standard input: cannot be read: more than"):
             Photograph("-").read()
         os.close(write)
     monkeypatch.setattr(sys, "stdin", None)

@@ -106,6 +106,7 @@ def test_warnings_are_lines(capsys):
     def command():
         warnings.warn("something\nis assumed", AssumptionWarning, stacklevel=1)
         warnings.warn("something is odd", UserWarning, stacklevel=1)
+        warnings.warn_explicit("of which file?", UserWarning, "tiff.py", 1, module="PIL.TiffImagePlugin")
         return 0
 
     assert terminal.run(command) == 0

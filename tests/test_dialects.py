@@ -27,6 +27,7 @@ NETWORKS = {
     "torchvision": (partial(of.torchvision_v2, width=0.35), {}, 0.35),
     "torchvision, v3 large 0.75": (partial(of.torchvision_v3, table=LARGE, hidden=1280, width=0.75), V3_EPS, 0.75),
     "torchvision, v3 small 0.5": (partial(of.torchvision_v3, table=SMALL, hidden=1024, width=0.5), V3_EPS, 0.5),
+    "torchvision, v3 small 1.3": (partial(of.torchvision_v3, table=SMALL, hidden=1024, width=1.3), V3_EPS, 1.3),
     "tonylins": (partial(of.flat_v2, channels=rounded(0.35, of.up), stem_channels=32, first=16), {}, 0.35),
     "tonylins, 1.4": (
         partial(of.flat_v2, channels=rounded(1.4, of.up), stem_channels=32, first=16, last=1792),
@@ -45,6 +46,7 @@ NETWORKS = {
     "d-li14, v3 large": (partial(of.d_li14_v3, table=LARGE, hidden=1280), {}, 1),
     "d-li14, v3 small": (partial(of.d_li14_v3, table=SMALL, hidden=1024), {}, 1),
     "d-li14, v3 small 0.75": (partial(of.d_li14_v3, table=SMALL, hidden=1024, width=0.75), {}, 0.75),
+    "d-li14, v3 small 0.35": (partial(of.d_li14_v3, table=SMALL, hidden=1024, width=0.35), {}, 0.35),
     "d-li14, v3 large, older classifier": (
         partial(of.d_li14_v3, table=LARGE, hidden=1280, linears=("classifier.1", "classifier.5")),
         {},

@@ -192,6 +192,21 @@ def test_every_wrong_tensor_is_listed():
     ]
 
 
+def test_long_lists_of_wrong_tensors_share_the_space():
+    tensors, _ = checkpoint()
+    for number in range(3, 9):
+        del tensors[f"features.{number}.conv.0.1.bias"], tensors[f"features.{number}.conv.0.1.weight"]
+        tensors |= {f"features.{number}.more.{name}": np.zeros(3, np.float32) for name in "abc"}
+    with pytest.raises(CheckpointError) as caught:
+        fit(tensors)
+    assert [line.strip() for line in str(caught.value).splitlines() if "'" not in line][1:] == [
+        "12 missing:",
+        "... and 2 more",
+        "18 not part of the network:",
+        "... and 8 more",
+    ]
+
+
 def test_wrong_width_or_classes_from_the_user():
     tensors, _ = checkpoint(classes=10)
     with pytest.raises(CheckpointError, match=r"'classifier.1.weight': expected \(1000, 1280\), found \(10, 1280\)"):
@@ -275,6 +290,8 @@ def test_unknown_name_lists_the_known(monkeypatch, tmp_path):
     monkeypatch.setenv("NPMOBILENET_CACHE_DIR", str(tmp_path))
     with pytest.raises(CheckpointError, match="weights known by name: mobilenet_v2, mobilenet_v1"):
         npmobilenet.load("mobilenet_v3")
+    with pytest.raises(CheckpointError, match="File name too long"):
+        npmobilenet.load("x" * 5000)
     with pytest.raises(CheckpointError, match="not on this machine; run: npmobilenet weights download"):
         npmobilenet.load("mobilenet_v2_imagenet1k_v2")
 
@@ -377,6 +394,8 @@ def test_heads_of_networks_with_a_hidden_layer(tmp_path):
     tensors = small(1000, architecture="mobilenet_v3_small")
     fine = renamed(tensors, "classifier.3", "classifier.3.1")
     assert loaded(fine, tmp_path).provenance["classifier"][0] == "classifier.3.1"
+    own = renamed(renamed(tensors, "classifier.0", "fc.0"), "classifier.3", "fc.2")
+    assert loaded(own, tmp_path, ["'hard_swish' assumed after 'fc.0'"]).blocks[-2:] == ["hidden", "classifier"]
     none = {key: tensor for key, tensor in tensors.items() if not key.startswith("classifier")}
     assert loaded(none, tmp_path).blocks[-1] == "pool"
     single = none | {"classifier.weight": np.zeros((5, 144), np.float32), "classifier.bias": np.zeros(5, np.float32)}
@@ -710,6 +729,11 @@ def test_options_that_no_network_has(tmp_path):
         ({"prefix": 3}, "prefix must be text such as 'encoder.', got 3"),
         ({"padding": "valid"}, "padding must be 'symmetric'"),
         ({"num_classes": -1}, "num_classes must be an integer >= 1"),
+        ({"width": "1"}, "width must be a number above 0"),
+        ({"layout": ["cifar"]}, "layout must be 'imagenet' or 'cifar'"),
+        ({"preprocessing": 3}, "preprocessing must be a Preprocessing, got 3"),
+        ({"classes": 3}, "names of classes must be a list of texts, got 3"),
+        ({"classes": "a" * 1000}, "names of classes must be a list of texts"),
     ):
         with pytest.raises(ValueError, match=message):
             loaded(tensors, tmp_path, **option)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.engine import Engine
+from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels import checks, reference, registry
 from npmobilenet.operations import OPERATIONS, REQUIRED
-from npmobilenet.passes import kernel_arguments
+from npmobilenet.passes import fuse, kernel_arguments
 from tests.conftest import compiled_only
 
 GRAPHS = range(40)
@@ -71,32 +73,38 @@ def operands(kind):
     return ["x", "x", "x"] if kind.inputs == ("xs",) else [name for name in kind.inputs if name != "residual"]
 
 
-def random_graph(seed):
+def random_graph(seed, kinds=tuple(OPERATIONS), stem=False):
     """Branches, several readers, dead ends, and three outputs anywhere; with its weights."""
     random = np.random.default_rng(seed)
     shapes = {"input": (3, int(random.integers(5, 12)), int(random.integers(5, 12)))}
-    nodes, weights, kinds = [], {}, list(OPERATIONS)
+    image, nodes, weights = shapes["input"], [], {}
     while len(nodes) < 14:
         name, operation = f"n{len(nodes)}", kinds[random.integers(len(kinds))]
+        if stem and not nodes:
+            operation = "conv2d"
         kind, names = OPERATIONS[operation], list(shapes)
         first = names[random.integers(len(names) // 2, len(names))]
         needed = operands(kind)
         alike = [name for name in names if shapes[name] == shapes[first]]
         inputs = (first, *(alike[random.integers(len(alike))] for _ in needed[1:]))
         attributes = ATTRIBUTES.get(operation, lambda random, x: {})(random, shapes[first])
+        if stem and not nodes:
+            attributes |= {"kernel": (3, 3), "stride": (2, 2), "dilation": (1, 1), "groups": 1}
         try:
             parameters = kind.parameter_shapes(shapes[first][0], attributes, optional=bool(random.integers(2)))
             node = Node(name, operation, inputs, "body", parameters, attributes)
             shapes[name] = node.output_shape(shapes)
         except (IndexError, ValueError):  # a vector where it must be an image
             continue
+        if stem:
+            shapes.pop("input", None)
         nodes.append(node)
         for parameter, shape in node.tensors.items():
             values = random.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
             weights[parameter] = (np.abs(values) + 0.5 if "running_var" in parameter else values).astype(np.float32)
     chosen = random.choice(len(nodes), 3, replace=False)
     graph = Graph(tuple(nodes), outputs={f"out{number}": nodes[at].name for number, at in enumerate(chosen)})
-    return graph, weights, random.standard_normal((2, *shapes["input"])).astype(np.float32)
+    return graph, weights, random.standard_normal((2, *image)).astype(np.float32)
 
 
 def by_definition(graph, weights, x):
@@ -122,15 +130,98 @@ def test_random_graphs(seed):
     graph, weights, x = random_graph(seed)
     expected = by_definition(graph, weights, x)
     assert_like(Engine(graph, weights, "reference").outputs(x, graph.output_names), expected)
-    engine = Engine(graph, weights, "plain")
-    found = engine.outputs(x, graph.output_names)
-    assert_like(found, expected)
-    for threads in (1, 2):
-        again = engine.outputs(x, graph.output_names[::-1], threads)
-        one = engine.outputs(x[1:], graph.output_names, threads)
-        for name in graph.output_names:
-            assert np.array_equal(again[name], found[name]) and np.array_equal(one[name], found[name][1:])
-            assert np.array_equal(engine.run(x, threads, name), found[name])
+    for backend in ("plain", "auto"):
+        engine = Engine(graph, weights, backend)
+        found = engine.outputs(x, graph.output_names)
+        assert_like(found, expected)
+        for threads in (1, 2):
+            again = engine.outputs(x, graph.output_names[::-1], threads)
+            one = engine.outputs(x[1:], graph.output_names, threads)
+            for name in graph.output_names:
+                assert np.array_equal(again[name], found[name]) and np.array_equal(one[name], found[name][1:])
+                assert np.array_equal(engine.run(x, threads, name), found[name])
+
+
+SLOW = {  # after which layers of a MobileNetV2 something stands that the blocked kernels do not know
+    "stem.activation": ("prelu", {}),
+    "block3.depthwise.norm": ("leaky_relu", {}),
+    "block5.project.norm": ("tanh", {}),
+    "block8.add": ("max_pool2d", {"kernel": (3, 3), "stride": (1, 1), "padding": ((1, 1), (1, 1))}),
+    "pool": ("elu", {}),
+}
+
+
+def with_slow_layers(graph):
+    """The graph with those layers."""
+    nodes, renamed = [], {}
+    for node in graph:
+        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+        nodes.append(node)
+        if node.name in SLOW:
+            operation, attributes = SLOW[node.name]
+            channels = graph.shapes((64, 64))[node.name][0]
+            if operation == "prelu":
+                attributes = {"slopes": (channels,)}
+            parameters = OPERATIONS[operation].parameter_shapes(channels, attributes, optional=True)
+            nodes.append(Node(f"{node.name}.slow", operation, (node.name,), node.block, parameters, attributes))
+            renamed[node.name] = f"{node.name}.slow"
+    return Graph(tuple(nodes))
+
+
+@compiled_only
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
+def test_a_layer_that_only_plain_loops_compute_leaves_the_rest_fast(name):
+    graph = get_architecture(name).graph(0.5, 9)
+    if name == "mobilenet_v2":
+        graph = with_slow_layers(graph)
+    else:  # squeeze-and-excitation of a tensor that is needed unscaled too
+        squeeze = next(node for node in graph if node.operation == "squeeze_excite")
+        both = Node("both", "add", (squeeze.name, squeeze.inputs[0]), squeeze.block)
+        after = graph.nodes.index(squeeze) + 1
+        rest = [
+            replace(n, inputs=tuple("both" if i == squeeze.name else i for i in n.inputs)) for n in graph.nodes[after:]
+        ]
+        graph = Graph((*graph.nodes[:after], both, *rest))
+    weights = random_weights(graph, 3)
+    x = np.random.default_rng(1).standard_normal((3, 3, 61, 47)).astype(np.float32)
+    names = ["logits", "block3", "block5", "stem", "block4.project", "block4.depthwise"]
+    names = [name for name in names if name in graph.blocks or name == "logits" or any(n.name == name for n in graph)]
+    expected = Engine(graph, weights, "reference").outputs(x, names)
+    with pytest.warns(npmobilenet.FallbackWarning, match=r"plain loops compute \d of \d+ layers"):
+        network = model(graph, weights)
+    slow = {"both"}
+    if name == "mobilenet_v2":  # what stood behind them can no longer be the end of a convolution
+        slow = {f"{name}.slow" for name in SLOW} | {"block3.depthwise.activation", "block5.add"}
+    assert network.backend == "blocked" and set(network._engine.plain_layers) == slow
+    assert "plain loops: " in repr(network)
+    found = network.outputs(x, names)
+    for one in names:
+        np.testing.assert_allclose(found[one], expected[one], atol=1e-4 * max(1, np.abs(expected[one]).max()))
+    for threads in (1, 2, 3):
+        again = network._engine.outputs(x, names, threads)
+        assert all(np.array_equal(again[one], found[one]) for one in names)
+        assert all(np.array_equal(network._engine.run(x, threads, one), found[one]) for one in names)
+    plan = network._engine.plan((61, 47), None, 2)
+    seconds = plan.time_groups()
+    assert list(seconds) == [group[-1].name for group in plan.groups] and all(one > 0 for one in seconds.values())
+    with pytest.raises(ValueError, match="the backend 'blocked' cannot compute this network"):
+        model(graph, weights, backend="blocked")
+
+
+BLOCKED = ("depthwise_conv2d", "mixed_depthwise_conv2d", *["pointwise_conv2d"] * 2, "global_average_pool", "linear")
+
+
+@compiled_only
+@pytest.mark.parametrize("kinds", [BLOCKED, (*BLOCKED, "squeeze_excite")], ids=["convolutions", "squeezed"])
+def test_random_graphs_on_the_blocked_kernels(kinds):
+    fastest = 0
+    for seed in range(12):
+        graph, weights, x = random_graph(seed, kinds, stem=True)
+        engine, expected = Engine(graph, weights), by_definition(graph, weights, x)
+        for threads in (1, 2):
+            assert_like(engine.outputs(x, graph.output_names, threads), expected)
+        fastest += engine.backend == "blocked"
+    assert fastest > 2
 
 
 def test_random_graphs_hold_every_operation():
@@ -163,11 +254,10 @@ def model(graph, weights, **options):
 
 def test_unknown_operations_and_missing_attributes():
     with pytest.raises(ValueError, match="no operation 'gelu'; there are conv2d, depthwise_conv2d, "):
-        _ = Node("n", "gelu", ("input",), "b").kind
-    node = Node("n", "conv2d", ("input",), "b", {}, {"channels": 3})
-    assert node["groups"] == 1
-    with pytest.raises(KeyError, match="kernel"):
-        _ = node["kernel"]
+        Node("n", "gelu", ("input",), "b")
+    with pytest.raises(ValueError, match="the node 'n', conv2d, must have the attribute 'kernel'"):
+        Node("n", "conv2d", ("input",), "b", {}, {"channels": 3})
+    assert Node("n", "squeeze_excite", ("input",), "b", {}, {"channels": 3, "reduced": 1})["activation"] == "relu"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +311,7 @@ def test_an_output_is_what_its_node_gives_though_more_is_computed_after_it():
 
 
 @compiled_only
-@pytest.mark.parametrize("backend", ["auto", "plain", "reference"])
+@pytest.mark.parametrize("backend", ["blocked", "plain", "reference"])
 def test_outputs_of_a_network(backend):
     graph = get_architecture("mobilenet_v2").graph(0.25, 7)
     network = model(graph, random_weights(graph, 5), backend=backend)
@@ -255,6 +345,42 @@ def test_outputs_that_are_not_there():
             network.run(inputs)
 
 
+def test_logits_of_a_block_of_another_name():
+    """A classifier without a linear layer, beside another output; the softmax does not tell how many classes it has."""
+    window = {"channels": 4, "kernel": (3, 3)}
+    nodes = (
+        Node("c", "conv2d", ("input",), "body", {"weight": (4, 3, 3, 3)}, window),
+        Node("pool", "global_max_pool", ("c",), "end"),
+        Node("probabilities", "softmax", ("pool",), "end"),
+        Node("map", "tanh", ("c",), "other"),
+    )
+    random = np.random.default_rng(1)
+    weights = {"c.weight": random.standard_normal((4, 3, 3, 3)).astype(np.float32)}
+    x = random.standard_normal((2, 3, 6, 5)).astype(np.float32)
+    for outputs, classes in (({"logits": "pool"}, None), ({"map": "map", "logits": "probabilities"}, "abcd")):
+        graph = Graph(nodes, outputs=outputs)
+        network = model(graph, weights, backend="reference", classes=classes)
+        expected = by_definition(graph, weights, x)
+        assert_like(network.run({"input": x}), expected)
+        assert np.array_equal(network(x), network.run({"input": x})["logits"])
+        best = network.top(network(x), 1)[0][0]
+        assert best.label == (classes[best.index] if classes else f"class {best.index}")
+    with pytest.raises(CheckpointError, match="has no classifier, so that there are no logits"):
+        model(Graph(nodes, outputs={"map": "map"}), weights, backend="reference")(x)
+
+
+def test_an_activation_that_no_kernel_ends_with_stays_a_node():
+    graph = Graph((
+        Node("c", "pointwise_conv2d", ("input",), "b", {"weight": (4, 3, 1, 1)}, {"channels": 4}),
+        Node("t", "activation", ("c",), "b", {}, {"function": "tanh"}),
+        Node("r", "activation", ("t",), "b", {}, {"function": "relu"}),
+    ))  # fmt: skip
+    assert [node.name for node in fuse(graph)] == ["c", "t", "r"]
+    weights, x = {"c.weight": np.ones((4, 3, 1, 1), np.float32)}, np.ones((1, 3, 2, 2), np.float32)
+    for backend in ("plain", "reference"):
+        np.testing.assert_allclose(Engine(graph, weights, backend).run(x), np.tanh(3.0), rtol=1e-6)
+
+
 def test_features_alone_are_an_output_by_their_blocks_name():
     graph = get_architecture("mobilenet_v2").graph(0.25, 7).up_to("pool")
     network = model(graph, random_weights(graph, 5), backend="reference")
@@ -266,9 +392,8 @@ def test_features_alone_are_an_output_by_their_blocks_name():
 @compiled_only
 def test_plain_loops_in_place_of_the_fastest_kernels_are_said():
     graph, weights, x = random_graph(0)
-    with pytest.warns(
-        npmobilenet.FallbackWarning, match=r"plain loops compute this network \(backend 'plain'\)"
-    ) as said:
+    graph = Graph(tuple(node for node in graph if node.name == "n0"))  # tanh of the image
+    with pytest.warns(npmobilenet.FallbackWarning, match="plain loops compute this network, several times") as said:
         network = model(graph, weights)
     assert len(said) == 1 and "\n" not in str(said[0].message)
     assert network.backend == "plain" and "backend='plain'" in repr(network)
@@ -276,7 +401,7 @@ def test_plain_loops_in_place_of_the_fastest_kernels_are_said():
         warnings.simplefilter("error")
         copy = pickle.loads(pickle.dumps(network))
         assert copy.backend == "plain" and np.array_equal(
-            copy.run({"input": x})["out1"], network.run({"input": x})["out1"]
+            copy.run({"input": x})["body"], network.run({"input": x})["body"]
         )
         asked = model(graph, weights, backend="plain")
         assert asked.backend == "plain"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import library, linear
 from npmobilenet.kernels.blocked.layout import Fields, Packed
 from npmobilenet.kernels.blocked.linear import Linear
@@ -29,13 +30,14 @@ class SqueezeExcite(Packed):
 def pack(
     target: Target,
     reduce_weight: np.ndarray,
-    reduce_bias: np.ndarray,
     expand_weight: np.ndarray,
-    expand_bias: np.ndarray,
+    reduce_bias: np.ndarray | None = None,
+    expand_bias: np.ndarray | None = None,
 ) -> SqueezeExcite:
-    """Pack (C, R), (R,), (R, C) and (C,)."""
-    reduce, expand = linear.pack(target, reduce_weight, reduce_bias), linear.pack(target, expand_weight, expand_bias)
-    return SqueezeExcite(target, reduce, expand)
+    """Pack (C, R), (R, C), (R,) and (C,)."""
+    reduced, channels = expand_weight.shape
+    reduce = linear.pack(target, reduce_weight, checks.bias(reduce_bias, reduced))
+    return SqueezeExcite(target, reduce, linear.pack(target, expand_weight, checks.bias(expand_bias, channels)))
 
 
 def calls(

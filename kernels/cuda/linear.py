@@ -83,14 +83,15 @@ def _softmax(threads: int) -> Any:
 def prepare_softmax(shape: Sequence[int], *, dtype: Any = np.float32) -> Launch:
     """Return a launcher of ``x, out``: (N, ..., C) -> (N, ..., C)."""
     g = checks.softmax(stand_in(shape))
-    threads = launch.power_of_two(shape[-1], launch.CONFIGURATION["threads"])
+    *rows, channels = g.shape
+    threads = launch.power_of_two(channels, launch.CONFIGURATION["threads"])
     return Launch(
         "softmax",
         g.shape,
         _softmax(threads),
-        (prod(shape[:-1]), 1, 1),
+        (prod(rows), 1, 1),
         (threads, 1, 1),
-        (shape[-1],),
+        (channels,),
         (0, 1),
         launch.storage(dtype),
     )

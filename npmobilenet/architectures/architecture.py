@@ -21,6 +21,7 @@ from npmobilenet.architectures.blocks import (
 )
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.geometry import PaddingSpec
+from npmobilenet.text import shown
 
 PARTITIONS = ("equal", "exponential")
 
@@ -86,8 +87,6 @@ class Architecture:
             If a number is out of range, the padding is unknown, or a block has fewer channels than its row
             wants to divide.
         """
-        if not (isinstance(width, (int, float)) and 0 < width <= 100):
-            raise ValueError(f"width must be a number above 0 (1.0 is the paper's network), got {width!r}")
         if not (isinstance(num_classes, (int, np.integer)) and num_classes >= 1):
             raise ValueError(f"num_classes must be an integer >= 1, got {num_classes!r}")
         if padding not in ("symmetric", "same"):
@@ -95,18 +94,26 @@ class Architecture:
         if not (isinstance(bn_eps, (int, float)) and 0 < bn_eps < 1):
             raise ValueError(f"bn_eps must be a number between 0 and 1 (1e-5 or 1e-3), got {bn_eps!r}")
         of_network = (self.activation, padding, float(bn_eps), self.squeeze, self.conventions)
-        return Builder(self.width * width, int(num_classes), *of_network).build(self.blocks)
+        return Builder(self._width(width), int(num_classes), *of_network).build(self.blocks)
 
     def channels(self, width: float = 1.0) -> dict[str, int]:
         """Return the output channels of the blocks before the classifier, by name, under a width multiplier."""
         channels: dict[str, int] = {}
-        last = 0
+        last, width = 0, self._width(width)
         for block in self.blocks:
             if block.row.channels:
-                last = block.row.scaled_channels(self.width * width, self.conventions.rounding)
+                last = block.row.scaled_channels(width, self.conventions.rounding)
             if block.name != "classifier":
                 channels[block.name] = last
         return channels
+
+    def _width(self, width: float) -> float:
+        """What multiplies the table's channels."""
+        if not (isinstance(width, (int, float)) and 0 < width <= 100):
+            raise ValueError(
+                f"width must be a number above 0 (1.0 is the paper's network) and up to 100, got {shown(width)}"
+            )
+        return self.width * width
 
     def varied(
         self,

@@ -30,6 +30,7 @@ MixNet: a kind followed by its numbers.
                                    this part of the channels that :class:`Squeeze` says
 ``c24``                            output channels at width 1; ``wide``: a width multiplier below 1 leaves
                                    them alone; ``fixed``: every one does; ``scaled``: none does
+``x6``                             a width multiplier scales a sixth of the channels, and so many times that there are
 ``relu``, ``relu6``, ``swish``,    activation, where it is not the network's
 ``hardswish``
 ``noskip``                         no residual add
@@ -47,6 +48,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -81,6 +83,7 @@ _NUMBERS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
     "p": ("project_groups", _groups, lambda groups: _dotted((1,) * groups)),
     "se": ("squeeze", float, "{:g}".format),
     "c": ("channels", int, str),
+    "x": ("times", int, str),
 }
 _WORDS: dict[str, tuple[str, Any]] = {
     "exponential": ("exponential", True),
@@ -117,6 +120,7 @@ class Row:
     project_groups: int = 1
     squeeze: float = 0.0
     channels: int = 0
+    times: int = 1
     width_from: float | None = 0.0
     """A width multiplier below this counts as this; None: any counts as 1."""
     activation: str | None = None
@@ -125,6 +129,7 @@ class Row:
     """Which blocks of stride 1 have a convolution around them: those whose channels are "changed", or "every" one."""
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def parse(cls, text: str) -> Row:
         """Read a row such as ``"inverted_r2_k3_s2_e6_c24"``.
 
@@ -171,7 +176,8 @@ class Row:
 
     def scaled_channels(self, width: float, rounding: str = "nearest") -> int:
         """Output channels under a width multiplier."""
-        return ROUNDINGS[rounding](self.channels, 1.0 if self.width_from is None else max(self.width_from, width))
+        width = 1.0 if self.width_from is None else max(self.width_from, width)
+        return self.times * ROUNDINGS[rounding](self.channels // self.times, width)
 
 
 DEPTHWISE_KINDS = ("separable", "inverted")  # with a depthwise convolution

@@ -53,6 +53,8 @@ class Calls:
                 expanded = self.tensors[first.name]
                 yield inverted_residual.pair(x, expanded, out, vectors[0], weights[:2], functions[:2])
             else:
+                if x.address != out.address:  # unscaled it is needed too
+                    yield padding.pad(self.target, x, out)
                 yield pooling.call(self.target, x, vectors[0])
             yield from squeeze.calls(out, *vectors, weights[-1], activation=functions[-1], gated_by=last["gate"])
         elif len(group) == 3:
@@ -74,7 +76,7 @@ class Calls:
 
 def activation_of(node: Node) -> str:
     """What a node ends with."""
-    return node.attributes.get("activation", "none")
+    return node.attributes.get("activation", node.kind.attributes.get("activation", "none"))
 
 
 def copy_name(node: Node) -> str:

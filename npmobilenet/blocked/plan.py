@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 from npmobilenet.blocked.calls import Calls, Group, activation_of, copy_name, vector_names
+from npmobilenet.blocked.plain_layers import Placed, PlainLayers
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import linear
@@ -20,7 +22,7 @@ from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
-from npmobilenet.plan import arrange
+from npmobilenet.plan import Step, arrange
 
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
@@ -37,24 +39,33 @@ class Workspace:
     ----------
     image, arena : float32 array
         The padded image; all other tensors.
-    table : Table
-    lengths : list of int
-        How many calls of the table each group has.
-    source, result : array
-        Views: where an image goes, and where its result stands, in blocks.
+    parts : list of Table or PlainLayers
+        What is run one after the other.
+    lengths : list of list of int
+        How many calls of a table each group has; of plain layers each is one.
+    source : array
+        A view: where an image goes.
+    results : list of array
+        Views (H, W, C), (blocks, H, W, lanes) or (C,): where its outputs stand.
     """
 
     image: np.ndarray
     arena: np.ndarray
-    table: Table
-    lengths: list[int]
+    parts: list[Table | PlainLayers]
+    lengths: list[list[int]]
     source: np.ndarray
-    result: np.ndarray
+    results: list[np.ndarray]
+
+    @property
+    def table(self) -> Table:
+        """The only table of a network that needs no plain layers."""
+        (table,) = self.parts
+        return table
 
     @property
     def bytes(self) -> int:
         """Of all memory."""
-        return self.image.nbytes + self.arena.nbytes + self.table.bytes
+        return self.image.nbytes + self.arena.nbytes + sum(part.bytes for part in self.parts)
 
 
 class BlockedPlan:
@@ -66,6 +77,8 @@ class BlockedPlan:
         Fused.
     weights : mapping of str to Packed
         By node.
+    plain : mapping of str to Step
+        The nodes that plain kernels compute.
     target : Target
     size : (H, W)
     threads, fused, split
@@ -86,6 +99,7 @@ class BlockedPlan:
         self,
         graph: Graph,
         weights: Mapping[str, Packed],
+        plain: Mapping[str, Step],
         target: Target,
         size: Pair,
         threads: int,
@@ -93,6 +107,7 @@ class BlockedPlan:
         split: int | None = None,
     ) -> None:
         self.graph, self.target, self.threads, self.fused, self.split = graph, target, threads, fused, split
+        self.outputs, self.plain = tuple(graph.output_nodes.values()), plain
         self.shapes = graph.shapes(size)
         self.readers: dict[str, list[Node]] = {}
         for node in graph:
@@ -108,13 +123,20 @@ class BlockedPlan:
         workspace = self._new_workspace()
         self._idle = Idle(workspace.bytes)
         self._idle.append(workspace)
-        self.scratch_bytes = workspace.table.scratch_bytes
-        self.memory = workspace.arena.nbytes + workspace.image.nbytes + threads * self.scratch_bytes
+        tables = [part for part in workspace.parts if isinstance(part, Table)]
+        arrays = sum(part.bytes for part in workspace.parts if isinstance(part, PlainLayers))
+        self.scratch_bytes = sum(table.scratch_bytes for table in tables)
+        self.memory = workspace.arena.nbytes + workspace.image.nbytes + arrays + threads * self.scratch_bytes
 
     @property
     def output_shape(self) -> Shape:
-        """``(C, P, Q)`` or ``(C,)``."""
-        return self.shapes[self.groups[-1][-1].name]
+        """``(C, P, Q)`` or ``(C,)`` of the first output."""
+        return self.output_shapes[0]
+
+    @property
+    def output_shapes(self) -> tuple[Shape, ...]:
+        """That of every output."""
+        return tuple(self.shapes[name] for name in self.outputs)
 
     # Grouping ----------------------------------------------------------------------------------------------
 
@@ -164,6 +186,8 @@ class BlockedPlan:
         """Whether a depthwise convolution stands between the other two, and nothing else reads what they compute."""
         if len(nodes) < 3 or nodes[1].operation not in DEPTHWISE or nodes[2].operation != last:
             return False
+        if any(node.name in self.plain for node in nodes) or any(node.name in self.outputs for node in nodes[:2]):
+            return False
         expand, middle, end = nodes
         chained = middle.inputs == (expand.name,) and end.inputs[0] == middle.name
         alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
@@ -183,16 +207,21 @@ class BlockedPlan:
 
     def _pads(self, node: Node) -> Pads:
         """The zeros that a node needs around its input."""
-        return frame_pads(self._part_pads(node)) if node.windows else NO_FRAME
+        return frame_pads(self._part_pads(node)) if node.windows and node.name not in self.plain else NO_FRAME
+
+    def _fast_readers(self, name: str) -> list[Node]:
+        """Those of a tensor that blocked kernels compute."""
+        return [node for node in self.readers.get(name, ()) if node.name not in self.plain]
 
     def _tensor(self, node: Node) -> Tensor:
         """What a node computes, inside the frame that all its readers need, if they need the same one."""
         shape = self.shapes[node.name]
         if len(shape) == 1:
             return linear.vector(self.target, *shape)
-        pads = {self._pads(reader) for reader in self.readers.get(node.name, ())}
-        # Squeeze-and-excitation scales planes without a frame.
-        frame = pads.pop() if len(pads) == 1 and node.operation != "squeeze_excite" else NO_FRAME
+        pads = {self._pads(reader) for reader in self._fast_readers(node.name)}
+        # Squeeze-and-excitation scales planes without a frame, and plain kernels write none.
+        without = node.operation == "squeeze_excite" or node.name in self.plain
+        frame = pads.pop() if len(pads) == 1 and not without else NO_FRAME
         return Tensor(*shape, frame, lanes=self.target.lanes)
 
     def _place(self) -> tuple[dict[str, int], int]:
@@ -202,23 +231,38 @@ class BlockedPlan:
         for time, group in enumerate(self.groups):
             first, last = group[0], group[-1]
             source, made = first.inputs[0], []
+            if last.name in self.plain:
+                made += [last.name] * bool(self._fast_readers(last.name))  # else its array is all that is needed
+                self._extend(lifetimes, home, group, made, time)
+                continue
             if last.operation == "squeeze_excite":
                 made += vector_names(last)
                 channels = last["channels"], last["reduced"], last["channels"]
                 self.tensors |= zip(made, (linear.vector(self.target, c) for c in channels), strict=True)
-            if first.operation == "squeeze_excite":
+            alone = len(self.readers[source]) == 1 and source not in self.outputs
+            if first.operation == "squeeze_excite" and alone:
                 home[last.name] = home.get(source, source)
             else:
                 made.append(last.name)
             if first.windows and self.tensors[source].frame != self._pads(first):
                 made.append(copy_name(first))
                 self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
-            lifetimes |= dict.fromkeys(made, (time, time))
-            for name in (home.get(name, name) for node in group for name in node.inputs):
-                if name in lifetimes:
-                    lifetimes[name] = lifetimes[name][0], time
+            self._extend(lifetimes, home, group, made, time)
+        for name in (home.get(name, name) for name in self.outputs):
+            if name in lifetimes:
+                lifetimes[name] = lifetimes[name][0], len(self.groups)
         offsets, values = arrange(lifetimes, {name: self.tensors[name].values for name in lifetimes})
         return offsets | {name: offsets[owner] for name, owner in home.items()}, values
+
+    @staticmethod
+    def _extend(
+        lifetimes: dict[str, Pair], home: Mapping[str, str], group: Group, made: Sequence[str], time: int
+    ) -> None:
+        """What a group makes begins to live, and what it reads lives until it is done."""
+        lifetimes |= dict.fromkeys(made, (time, time))
+        for name in (home.get(name, name) for node in group for name in node.inputs):
+            if name in lifetimes:
+                lifetimes[name] = lifetimes[name][0], time
 
     # Running -----------------------------------------------------------------------------------------------
 
@@ -228,41 +272,71 @@ class BlockedPlan:
         for name, offset in self._offsets.items():
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
         make = Calls(self.target, tensors, self.weights, self.threads, self.split)
-        calls = [list(make.of(group, self._is_split(group))) for group in self.groups]
-        table = Table([call for group in calls for call in group], self.threads, keep=(image, arena, self.weights))
-        last = self.groups[-1][-1].name
-        return Workspace(
-            image,
-            arena,
-            table,
-            [len(group) for group in calls],
-            self.tensors["input"].view(image)[..., 0],
-            self.tensors[last].view(arena[self._offsets[last] :]),
-        )
+        arrays = self._new_arrays()
+        places = {name: Placed(tensors[name], arena[offset:]) for name, offset in self._offsets.items()}
+        places["input"] = Placed(tensors["input"], image)
+        parts, lengths = [], []
+        for plain, groups in groupby(self.groups, lambda group: group[-1].name in self.plain):
+            groups = list(groups)
+            if plain:
+                nodes = [group[-1] for group in groups]
+                made = {node.name for node in nodes}
+                read = {name for node in nodes for name in node.inputs if name not in made and name not in self.plain}
+                steps = [self.plain[node.name] for node in nodes]
+                reads, writes = ({name: places[name] for name in names if name in places} for names in (read, made))
+                parts.append(PlainLayers(steps, self.threads, arrays, reads, writes))
+                lengths.append([1] * len(nodes))
+            else:
+                calls = [list(make.of(group, self._is_split(group))) for group in groups]
+                flat = [call for group in calls for call in group]
+                parts.append(Table(flat, self.threads, keep=(image, arena, self.weights)))
+                lengths.append([len(group) for group in calls])
+        results = [
+            arrays[name][0] if name in self.plain else places[name].tensor.view(places[name].memory)
+            for name in self.outputs
+        ]
+        return Workspace(image, arena, parts, lengths, self.tensors["input"].view(image)[..., 0], results)
+
+    def _new_arrays(self) -> dict[str, np.ndarray]:
+        """NHWC arrays of what plain kernels read and compute."""
+        names = {name for node in self.graph if node.name in self.plain for name in (node.name, *node.inputs)}
+        shapes = {name: (1, *self.shapes[name][1:], self.shapes[name][0]) for name in names}
+        return {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """Compute one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``.
+        """Compute the first output of one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``."""
+        return self.run_all(image)[0]
+
+    def run_all(self, image: np.ndarray) -> list[np.ndarray]:
+        """Compute all outputs of one image, every node once.
 
         May be called from several Python threads at once: each takes a workspace of its own.
         """
         work = self._idle.take() or self._new_workspace()
         work.source[...] = image
-        work.table.run()
-        channels, *size = self.output_shape
-        planes = work.result.transpose(0, 3, 1, 2).reshape(-1, *work.result.shape[1:3])
-        result = planes[:channels].reshape(channels, *size).copy()
+        for part in work.parts:
+            part.run()
+        results = [_planar(result, self.shapes[name]) for name, result in zip(self.outputs, work.results, strict=True)]
         self._idle.append(work)  # not after an exception: helpers may be at work in it
-        return result
+        return results
 
     def time_groups(self) -> dict[str, float]:
         """Compute the last image once more and return the seconds of each group, by its last node's name.
 
-        All in one run, on all threads, as always; but a call before each group asks for the time.
+        All as always; but a call before each group of a table asks for the time.
         """
         work = self._idle.take() or self._new_workspace()
-        seconds = work.table.time(work.lengths)
+        seconds = [one for part, lengths in zip(work.parts, work.lengths, strict=True) for one in part.time(lengths)]
         self._idle.append(work)
         return dict(zip((group[-1].name for group in self.groups), seconds, strict=True))
+
+
+def _planar(result: np.ndarray, shape: Shape) -> np.ndarray:
+    """Return a copy, ``(C, P, Q)`` or ``(C,)``, of a result in blocks or of a plain layer's."""
+    if result.ndim < 4:
+        return np.moveaxis(result, -1, 0).copy()
+    planes = result.transpose(0, 3, 1, 2).reshape(-1, *result.shape[1:3])
+    return planes[: shape[0]].reshape(shape).copy()
 
 
 def _weight_bytes(*nodes: Node) -> int:

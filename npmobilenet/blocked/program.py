@@ -5,11 +5,11 @@ Like `npmobilenet.plan`, a place where graphs and kernels meet. What depends on 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 
+from npmobilenet.blocked.calls import activation_of
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.graph import WINDOWED, Graph, Node
 from npmobilenet.kernels.blocked import depthwise, library, linear, mixed, pointwise, squeeze_excite, stem
@@ -18,7 +18,8 @@ from npmobilenet.kernels.blocked.layout import Packed, gathered
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import numba_is_on
-from npmobilenet.passes import folded_parameters, fuse
+from npmobilenet.passes import folded_parameters, fuse, kernel_arguments
+from npmobilenet.plan import lower
 
 
 class UnsupportedGraphError(Exception):
@@ -36,54 +37,56 @@ class BlockedProgram:
         By the graph's parameter names, in PyTorch's layout.
     target : Target, optional
         The CPU; this machine's if None.
+    strict : bool
+        Whether to raise an error where plain kernels would have to compute a layer.
+
+    Attributes
+    ----------
+    problems : dict of str to str
+        The nodes that plain kernels compute, and why these do not.
 
     Raises
     ------
     UnsupportedGraphError
-        If there is an operation that these kernels do not compute.
+        If there are such nodes and it is to be strict, or if there are no others.
     """
 
-    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], target: Target | None = None) -> None:
-        self.graph = fuse(graph)
-        self.target = target or host()
-        self._check()
-        packed = {node.name: self._pack(node, weights) for node in self.graph if node.parameters}
-        self.weights = dict(zip(packed, gathered(packed.values()), strict=True))  # in the order of execution
-
-    def _check(self) -> None:
+    def __init__(
+        self, graph: Graph, weights: Mapping[str, np.ndarray], target: Target | None = None, strict: bool = True
+    ) -> None:
         if not numba_is_on():
             raise UnsupportedGraphError("Numba is switched off")
-        readers = Counter(name for node in self.graph for name in node.inputs)
-        for number, node in enumerate(self.graph):
-            problem = self._problem(node, number, readers)
-            if problem:
-                raise UnsupportedGraphError(f"{node.name}: {problem}")
+        self.graph = fuse(graph)
+        self.target = target or host()
+        found = {node.name: self._problem(node, number) for number, node in enumerate(self.graph)}
+        self.problems = {name: problem for name, problem in found.items() if problem}
+        if self.problems and (strict or len(self.problems) == len(found)):
+            raise UnsupportedGraphError(*(f"{name}: {problem}" for name, problem in list(self.problems.items())[:1]))
+        self.plain = {node.name: lower(node, weights, "plain") for node in self.graph if node.name in self.problems}
+        fast = [node for node in self.graph if node.parameters and node.name not in self.plain]
+        packed = {node.name: self._pack(node, weights) for node in fast}
+        self.weights = dict(zip(packed, gathered(packed.values()), strict=True))  # in the order of execution
 
-    def _problem(self, node: Node, number: int, readers: Mapping[str, int]) -> str | None:
+    def _problem(self, node: Node, number: int) -> str | None:
         """What these kernels cannot compute."""
         if "input" in node.inputs and (number or node.operation != "conv2d"):
             return f"{node.operation} of the image"
-        function = node.attributes.get("activation", "none")
-        if node.operation in WINDOWED:
-            if function not in (*CLAMPS, *ZERO_PRESERVING):
-                return f"a convolution with the activation {function}"
-            if function not in CLAMPS and node.attributes.get("residual"):
-                return f"the activation {function} before a residual add"
-            if node.operation == "conv2d":
-                window, plain = (node["kernel"], node["stride"]), node["dilation"] == (1, 1) and node["groups"] == 1
-                if number or window != library.STEM_WINDOW or not plain:
-                    return "a dense convolution that is not the stem"
-        elif node.operation == "squeeze_excite":
-            if readers[node.inputs[0]] != 1:
-                return "squeeze-and-excitation of a tensor that is needed unscaled"
-        elif node.operation not in ("global_average_pool", "linear"):
+        if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
             return node.operation
+        function = activation_of(node)
+        if function not in (*CLAMPS, *ZERO_PRESERVING):
+            return f"{node.operation} with the activation {function}"
+        if function not in CLAMPS and node.attributes.get("residual"):
+            return f"the activation {function} before a residual add"
+        if node.operation == "conv2d":
+            window = node["kernel"], node["stride"]
+            if number or window != library.STEM_WINDOW or node["dilation"] != (1, 1) or node["groups"] != 1:
+                return "a dense convolution that is not the stem"
         return None
 
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
         if node.operation == "squeeze_excite":
-            names = ("reduce.weight", "reduce.bias", "expand.weight", "expand.bias")
-            return squeeze_excite.pack(self.target, *(weights[f"{node.name}.{name}"].T for name in names))
+            return squeeze_excite.pack(self.target, **kernel_arguments(node, weights))
         weight, bias = folded_parameters(node, weights)
         if node.operation == "linear":
             return linear.pack(self.target, weight.T, bias)
@@ -100,15 +103,16 @@ class BlockedProgram:
     def plan(
         self,
         size: Pair,
-        output: str | None = None,
+        output: str | tuple[str, ...] | None = None,
         threads: int = 1,
         fused: bool = True,
         split: int | None = None,
     ) -> BlockedPlan:
-        """Return the plan for images of ``(H, W)`` that computes a block's or node's output, or the logits.
+        """Return the plan for images of ``(H, W)`` that computes one or more outputs (`Graph.node_of`), or the logits.
 
         Without ``fused`` every layer is a call of its own: slower, but each can be seen. With ``split`` the channels
         that a block expands are computed in that many parts (1801.04381, section 5.1), not as is best here.
         """
-        graph = self.graph if output is None else self.graph.up_to(output)
-        return BlockedPlan(graph, self.weights, self.target, size, threads, fused, split)
+        output = output or self.graph.main_output
+        graph = self.graph.up_to(*([output] if isinstance(output, str) else output))
+        return BlockedPlan(graph, self.weights, self.plain, self.target, size, threads, fused, split)

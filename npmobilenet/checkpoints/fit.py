@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import isfinite
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from npmobilenet.checkpoints.heads import Head, HeadFinder
 from npmobilenet.checkpoints.key_maps import LINEAR_BLOCKS, Dialect, Naming, kernels, with_layout
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import Graph, Shape
-from npmobilenet.text import listed, quote
+from npmobilenet.text import NAMES_LISTED, listed, quote
 
 STANDARD_WIDTHS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4, 0.1)
 LONGEST_NAME = 8  # parts of a module's name in any dialect
@@ -148,11 +149,12 @@ class Found:
                 if key in tensors and tensors[key].dtype.kind != "f"
             ],
         }
-        if any(problems.values()):
+        problems = {title: items for title, items in problems.items() if items}
+        if problems:
             lines = [f"{self.where}: does not fit {self._title(graph)}:"]
             for title, items in problems.items():
-                if items:
-                    lines += [f"  {len(items)} {title}:", *(f"    {item}" for item in listed(items))]
+                shown = listed(items, NAMES_LISTED // len(problems))
+                lines += [f"  {len(items)} {title}:", *(f"    {item}" for item in shown)]
             raise CheckpointError("\n".join(lines))
         weights = {
             name: np.zeros(shapes[name], np.float32)
@@ -170,11 +172,13 @@ class Found:
         CheckpointError
             That names the tensor.
         """
-        for name, values in fitted.weights.items():
-            problem = _problem(values, variances=name.endswith("running_var"))
-            if problem:
-                key = quote(self._keys(fitted.graph)[name])
-                raise CheckpointError(f"{self.where}: {key} has {problem}: its training went wrong, or it is damaged")
+        with np.errstate(all="ignore"):
+            for name, values in fitted.weights.items():
+                problem = _problem(values, variances=name.endswith("running_var"))
+                if problem:
+                    key = quote(self._keys(fitted.graph)[name])
+                    text = f"{self.where}: {key} has {problem}: its training went wrong, or it is damaged"
+                    raise CheckpointError(text)
 
     def _title(self, graph: Graph) -> str:
         classes = f", {graph['classifier']['channels']} classes" if "classifier" in graph.blocks else ""
@@ -365,10 +369,11 @@ def _complete(file: _File, choices: Iterator[Naming], where: str) -> _Match | No
     """The naming of which no module is missing, and that leaves the fewest unexplained."""
     candidates = [(naming, before) for naming in choices for before in file.prefixes.get(naming.stem, ())]
     matches: list[_Match] = []
-    if len({f"{before}{naming.stem}" for naming, before in candidates if file.reads_images(before + naming.stem)}) == 1:
+    likely = [(naming, before) for naming, before in candidates if file.reads_images(before + naming.stem)]
+    if len({before + naming.stem for naming, before in likely}) == 1:
         # A file with one stem is most likely one of those networks that have its depthwise convolutions.
-        found = {before: file.kernels(before) for before in dict.fromkeys(before for _, before in candidates)}
-        matches = _matches(file, [each for each in candidates if _kernels(each[0].name) == found[each[1]]])
+        found = {before: file.kernels(before) for before in {before for _, before in likely}}
+        matches = _matches(file, [each for each in likely if _kernels(each[0].name) == found[each[1]]])
     if not any(match.strangers <= HEAD_MODULES for match in matches):
         matches = _matches(file, candidates)
     if not matches:
@@ -517,10 +522,9 @@ def _absent_biases(keys: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -
 
 def _problem(values: np.ndarray, variances: bool) -> str | None:
     """What no network can have."""
-    with np.errstate(all="ignore"):
-        # A sum is cheap, and not finite where a value is not; where it overflows, the values are looked at.
-        if not np.isfinite(values.sum()) and not np.isfinite(values).all():
-            return f"{values.size - int(np.isfinite(values).sum())} of {values.size} values that are NaN or infinite"
+    # A sum of squares is cheap, and not finite where a value is not; where it overflows, the values are looked at.
+    if not isfinite(np.vdot(values, values)) and not np.isfinite(values).all():
+        return f"{values.size - int(np.isfinite(values).sum())} of {values.size} values that are NaN or infinite"
     if variances and values.min() < 0:
         return f"variances below 0, such as {values.min():g}"
     return None

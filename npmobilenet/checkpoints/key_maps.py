@@ -188,7 +188,7 @@ def with_layout(architecture: Architecture, layout: str | None) -> Architecture:
     ValueError
         If there is no such layout, or not of this network.
     """
-    if layout is not None and layout not in LAYOUTS:
+    if layout is not None and layout not in tuple(LAYOUTS):
         raise ValueError(f"layout must be {' or '.join(map(repr, LAYOUTS))}, got {layout!r}")
     if not (layout and LAYOUTS[layout]):
         return architecture
@@ -199,16 +199,26 @@ def with_layout(architecture: Architecture, layout: str | None) -> Architecture:
 
 def modules_of(template: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
     """Return the module that a template names under these numbers, or the two."""
+    return tuple(
+        "".join(each if isinstance(each, str) else str(each[0] * numbers[each[1]] + each[2]) for each in parts)
+        for parts in _parsed(template)
+    )
 
-    def number(match: re.Match[str]) -> str:
+
+@cache
+def _parsed(template: str) -> tuple[tuple[str | tuple[int, str, int], ...], ...]:
+    """The one or two names of a template, in parts: texts, and numbers as factor, letter and term."""
+    pair = _PAIR.search(template)
+    if pair:
+        names = [template[: pair.start()] + each + template[pair.end() :] for each in pair.groups()]
+        return tuple(parts for name in names for parts in _parsed(name))
+    parts: list[str | tuple[int, str, int]] = []
+    end = 0
+    for match in _NUMBER.finditer(template):
         factor, letter, term = match.groups()
-        return str(int(factor or 1) * numbers[letter] + int(term or 0))
-
-    text = _NUMBER.sub(number, template)
-    pair = _PAIR.search(text)
-    if not pair:
-        return (text,)
-    return tuple(text[: pair.start()] + each + text[pair.end() :] for each in pair.groups())
+        parts += [template[end : match.start()], (int(factor or 1), letter, int(term or 0))]
+        end = match.end()
+    return ((*parts, template[end:]),)
 
 
 @cache

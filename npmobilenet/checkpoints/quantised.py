@@ -69,12 +69,13 @@ class QuantisedTensor(Tensor):
     def to_array(self, name: str, allowance: Allowance) -> np.ndarray:
         """Return the numbers, as float32."""
         scale, zero_point, axis, values = self.quantisation(name, allowance)
-        allowance.take(12 * values.size, f"tensor {quote(name)}")
+        allowance.take(4 * values.size, f"tensor {quote(name)}")
         if axis is not None:
             along = [-1 if each == axis else 1 for each in range(values.ndim)]
             scale, zero_point = scale.reshape(along), zero_point.reshape(along)
         with np.errstate(over="ignore"):
-            array = (values.astype(np.int64) - zero_point).astype(np.float32) * scale
+            array = np.subtract(values, zero_point, dtype=np.float32)
+            array *= scale
         array.flags.writeable = False
         return array
 

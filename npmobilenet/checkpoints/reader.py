@@ -12,17 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from npmobilenet.checkpoints.allowance import Allowance
-from npmobilenet.checkpoints.compressed import decompress
 from npmobilenet.checkpoints.file_kinds import EXPECTED, HEAD, recognise, recognise_zip
 from npmobilenet.checkpoints.json_text import parse_object
 from npmobilenet.checkpoints.model_folder import CONFIG, MAX_JSON, PREPROCESSOR, read_beside, shards, weights_in
-from npmobilenet.checkpoints.npz_file import read_npy, read_npz
 from npmobilenet.checkpoints.quantised import Quantisation, QuantisedTensor, split_results
 from npmobilenet.checkpoints.safetensors_file import read_safetensors
 from npmobilenet.checkpoints.state_dicts import find_state_dict, name_of, raw_tensors
 from npmobilenet.checkpoints.stored_tensor import StoredTensor, Tensor
-from npmobilenet.checkpoints.torch_file import read_pickle, read_torch_zip
-from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import listed, plural, printable, quote
 
@@ -203,18 +199,26 @@ def _parse(data: bytes, path: Path, allowance: Allowance, inside: str = "") -> _
     if kind in ("gzip", "bzip2", "xz"):
         if inside:
             raise CheckpointError(f"is compressed twice, with {inside} and {kind}; decompress it first")
+        from npmobilenet.checkpoints.compressed import decompress
+
         content = _parse(decompress(data, kind, allowance), path, allowance, kind)
         return replace(content, container=f"{content.container}, compressed with {kind}")
     if kind == "index":
         if inside:
             raise CheckpointError(f"is an index compressed with {inside}; decompress it first")
         return _parse_shards(data, path, allowance)
-    if kind == "pickle":
-        found = read_pickle(data, allowance)
-        return _Content("PyTorch's legacy format" if found.by_torch else "a pickle", found.value, {}, found.foreign)
     if kind == "safetensors":
         tensors, texts = read_safetensors(data)
         return _Content("safetensors", tensors, parse_object(texts.get(METADATA_NAME, "{}"), "its metadata"))
+
+    # Not where they cost every start of a program that reads its own weights
+    from npmobilenet.checkpoints.npz_file import read_npy, read_npz
+    from npmobilenet.checkpoints.torch_file import read_pickle, read_torch_zip
+    from npmobilenet.checkpoints.zip_archive import ZipArchive
+
+    if kind == "pickle":
+        found = read_pickle(data, allowance)
+        return _Content("PyTorch's legacy format" if found.by_torch else "a pickle", found.value, {}, found.foreign)
     foreign: tuple[str, ...] = ()
 
     def unpickle(objects: memoryview) -> object:

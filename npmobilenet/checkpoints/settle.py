@@ -15,7 +15,7 @@ from npmobilenet.architectures import Architecture
 from npmobilenet.checkpoints.dialects import CIFAR_PHOTOS
 from npmobilenet.checkpoints.fit import Fitted, Found, find_network
 from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.key_maps import LAYOUT_KNOWN, LAYOUTS
+from npmobilenet.checkpoints.key_maps import LAYOUT_KNOWN
 from npmobilenet.checkpoints.publisher_config import ACTIVATIONS, PublisherConfig
 from npmobilenet.checkpoints.reader import Checkpoint
 from npmobilenet.image import IMAGENET, Preprocessing
@@ -78,6 +78,8 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         where=where,
         **{name: options[name] for name in ("architecture", "width", "num_classes", "prefix")},
     )
+    if not isinstance(options["preprocessing"], (Preprocessing, type(None))):
+        raise ValueError(f"preprocessing must be a Preprocessing, got {options['preprocessing']!r}")
     dialect, config = found.dialect, PublisherConfig.read(checkpoint.config, checkpoint.preprocessor, where)
     settled, notes = Provenance(), list(checkpoint.notes)
     settled["weights"] = (checkpoint.read_from or "the whole file", "file")
@@ -90,6 +92,10 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         settled["left out"] = (found.left_out, "file")
         notes.append(_left_out(found.left_out))
 
+    hidden = found.head.hidden
+    if hidden and not hidden.endswith(found.naming.linear_module("hidden")):
+        usual = found.naming.architecture.activation
+        notes.append(f"{usual!r} assumed after {quote(hidden, 60)}, as in the network's own head")
     layout = _layout(found, options["layout"], info.layout, settled, notes)
     padding = settled.choose(
         "padding", option=options["padding"], file=_first(info.padding, config.padding), source=dialect.padding
@@ -131,7 +137,7 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
 def _layout(found: Found, option: str | None, in_file: str | None, settled: Provenance, notes: list[str]) -> str | None:
     """The layout to build; None: the dialect's own."""
     own, given = found.dialect.layout, _first(option, in_file)
-    if own and given in LAYOUTS and given != own:
+    if own and given not in (None, own):
         raise ValueError(f"the names are {found.dialect.name}'s, whose networks have the layout {own!r}")
     shared = (
         found.naming.name == LAYOUT_KNOWN

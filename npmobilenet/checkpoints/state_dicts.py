@@ -10,7 +10,8 @@ The dict
 The averaged copy
     Training often keeps a moving average of the weights (EMA) beside them, under a name of which ``ema`` or one of the
     other ``AVERAGES`` is a word. It is what the training's own tools evaluate and publish (timm, torchvision), so it is
-    taken, unless it lacks tensors that the weights have. Some files keep both in one dict, under two prefixes.
+    taken, unless it lacks tensors that the weights have. Some files keep both in one dict, under two prefixes. MMEngine
+    saves the two in each other's place: what is trained under ``ema_state_dict``, with the number of steps.
 
 The entries
     Values that are not tensors are left out, and so are the tensors in ``BOOKKEEPING``, which training
@@ -44,9 +45,13 @@ WRAPPERS = (
 AVERAGES = {"ema", "swa", "averaged"}
 OPTIMIZERS = {"optim", "optimizer", "optimizers"}
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-BOOKKEEPING = ("num_batches_tracked", "n_averaged")
+BOOKKEEPING = ("num_batches_tracked", "n_averaged", "steps", "total_ops", "total_params")  # the last two: of thop
+
+MMENGINE_TRAINED = ("ema_state_dict",)
+_WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 MAX_NESTING = 8
+MAX_PARTS = 16  # of a file's weights that are compared with the averaged copy
 MAX_OTHERS, MAX_KEY = 100, 200  # state dicts listed, characters of each key
 SAVE = "save model.state_dict()"
 
@@ -86,12 +91,15 @@ def find_state_dict(
         raise CheckpointError(f"holds a single tensor, not a state dict; {SAVE}")
     search = _Search(allowance)
     raw, average = search.weights(checkpoint), search.average(checkpoint)
+    if average.path[-1:] == MMENGINE_TRAINED and "steps" in average.tensors and raw.tensors:
+        raw, average = average, raw
     if not raw.tensors and not average.tensors:
         raise CheckpointError(_nothing(checkpoint, foreign))
     if not raw.tensors and ema is False:
         raise CheckpointError(f"holds averaged weights only ({quote(name_of(average.path))}); leave ema=False out")
-    whole = len(_strip(average.tensors)) >= len(_strip(raw.tensors))
-    chosen = average if average.tensors and ema is not False and (ema or whole) else raw
+    chosen = raw
+    if average.tensors and ema is not False and (ema or _is_whole(_strip(average.tensors), _strip(raw.tensors))):
+        chosen = average
     found = _choose_prefix(replace(chosen, tensors=_strip(chosen.tensors)), ema if chosen is raw else None)
     if ema and found.path == raw.path:
         raise CheckpointError(
@@ -111,13 +119,25 @@ def is_average(name: str) -> bool:
     return not AVERAGES.isdisjoint(_words(name)) and not _is_optimizer(name)
 
 
+def _is_whole(copy: dict[str, Tensor], original: dict[str, Tensor]) -> bool:
+    """Whether a copy lacks nothing, or nothing of a part of the original: the network without its loss."""
+    if len(copy) >= len(original):
+        return True
+    first = next(iter(copy), "")
+    parts = (name.removesuffix(first) for name in original if first and name.endswith(f".{first}"))
+    return any(
+        all(name.removeprefix(part) in copy for name in original if name.startswith(part))
+        for part in islice(parts, MAX_PARTS)
+    )
+
+
 def _is_optimizer(name: str) -> bool:
     return not OPTIMIZERS.isdisjoint(_words(name))
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name such as ``model_ema``, ``net.EMA``, ``modelEma``."""
-    return re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name[:MAX_KEY]).lower())
+    """The words of a name such as ``model_ema``, ``net.EMA``, ``modelEma``, ``EMACallback``."""
+    return re.split(r"[^a-z]+", _WORD_BEGINS.sub("_", name[:MAX_KEY]).lower())
 
 
 class _Search:
@@ -130,6 +150,8 @@ class _Search:
 
     def entries(self, value: object) -> dict[str, object]:
         """The content of ``value`` as a dict."""
+        if type(value) is StoredTensor:  # as nearly all values are
+            return {}
         if is_module(value):
             if id(value) not in self._modules:
                 self._modules[id(value)] = state_dict(value, self._allowance)

@@ -17,19 +17,17 @@ COMMANDS = (
 # What takes a moment to import is imported in the functions, where an interrupt is caught.
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return what reads the command line."""
-    import argparse
+def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return what reads the command line: of all commands, or of these."""
     from importlib import import_module
 
     from npmobilenet import __version__
+    from npmobilenet.cli.options import Parser
 
-    parser = argparse.ArgumentParser(
-        prog="npmobilenet", description="MobileNet inference with nothing but NumPy and Numba."
-    )
+    parser = Parser(prog="npmobilenet", description="MobileNet inference with nothing but NumPy and Numba.")
     parser.add_argument("--version", action="version", version=f"npmobilenet {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in names:
         command = import_module(f"{__name__}.{name}")
         command.add_parser(commands).set_defaults(run=command.run)
     return parser
@@ -39,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 something failed, 2 wrong usage, 130 interrupted."""
 
     def command() -> int:
-        options = parser().parse_args(arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        options = parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
         return options.run(options)
 
     try:

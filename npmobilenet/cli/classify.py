@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
-    parser = commands.add_parser("classify", help="name what photographs show")
+    parser = commands.add_parser(
+        "classify",
+        help="name what photographs show",
+        description="Print the most probable classes of each photograph. One that cannot be read costs a line on "
+        "standard error and the exit code 1; the others are classified all the same.",
+    )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP)
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")

@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "evaluate",
         help="how often a network is right on photographs of yours, or agrees with another",
-        description="Compute top-1 and top-5 accuracy, with 95 %% confidence intervals. Labels are names of classes "
+        description="Compute top-1 and top-5 accuracy, with 95 % confidence intervals. Labels are names of classes "
         "(capitals, hyphens and underscores count for nothing), their numbers, or for ImageNet's classes synsets such "
         "as n01440764.",
     )

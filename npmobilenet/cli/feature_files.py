@@ -51,7 +51,7 @@ def feature_file(path: Path) -> Iterator[Rows]:
     if path.is_dir():
         raise ValueError(f"{printable(path)}: is a folder; name a file in it")
     try:
-        with kinds[path.suffix.lower()](path.resolve()) as rows:  # resolved, so that a link stays one
+        with kinds[path.suffix.lower()](path) as rows:
             yield rows
     except OSError as error:
         if isinstance(error, NpmobilenetError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,11 +16,13 @@ from npmobilenet.cli import terminal
 from npmobilenet.cli.photographs import (
     STANDARD_INPUT,
     Photograph,
+    StandardInput,
     find_in_folder,
     is_hidden,
     not_a_path,
     report_skipped,
 )
+from npmobilenet.files import read_all
 from npmobilenet.text import plural, printable, quote
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 FILE_COLUMNS = ("file", "filename", "file_name", "filepath", "path", "image", "image_path", "img", "name")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target", "y")
 DELIMITERS = ",;\t"
+LARGEST_LIST = 1 << 28  # bytes
 UNKNOWN_SHOWN = 5
 
 
@@ -75,13 +79,9 @@ def _of_folders(source: str, labels: Labels) -> list[Labelled]:
 def _of_list(source: str, labels: Labels) -> list[Labelled]:
     folder = Path() if source == STANDARD_INPUT else Path(source).parent
     try:
-        if source == STANDARD_INPUT:
-            if sys.stdin is None:
-                raise ValueError("standard input is closed")
-            pairs = list(_pairs(sys.stdin))
-        else:
-            with Path(source).open(encoding="utf-8-sig", newline="") as lines:
-                pairs = list(_pairs(lines))
+        with nullcontext(StandardInput()) if source == STANDARD_INPUT else Path(source).open("rb") as file:
+            text = read_all(file, LARGEST_LIST).decode("utf-8-sig")
+        pairs = list(_pairs(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{printable(source)}: no list of files and labels: {terminal.reason(error)}") from None
     except ValueError as error:
@@ -100,17 +100,18 @@ def _listed(folder: Path, name: str) -> Photograph:
 def _pairs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The files and labels of a list: separated by commas, semicolons or tabs, in the columns that a header names.
 
-    Without any of these in the first line the label is what follows the last space, as in ImageNet's own lists.
+    Without any of these in the first line that is not blank the label is what follows the last space, as in ImageNet's
+    own lists.
     """
     lines = iter(lines)
-    first = next(lines, "")
+    blank, first = next(((number, line) for number, line in enumerate(lines) if line.strip()), (0, ""))
     delimiter = next((one for one in DELIMITERS if one in first), None)
     together = chain([first], lines)
     rows = csv.reader(together, delimiter=delimiter) if delimiter else (line.rsplit(None, 1) for line in together)
     file, label, width = 0, 1, 2
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, blank + 1):
         cells = [cell.strip() for cell in row]
-        if number == 1 and (header := _header(cells)):
+        if number == blank + 1 and (header := _header(cells)):
             file, label = header
             width = max(header) + 1
         elif any(cells):
@@ -129,17 +130,13 @@ def _header(cells: list[str]) -> tuple[int, int] | None:
 
 def _indices(source: str, names: Iterable[str], labels: Labels) -> dict[str, int]:
     """Return the classes of these labels; all that are none are told at once."""
-    indices, unknown = {}, []
-    for name in dict.fromkeys(names):
-        try:
-            indices[name] = labels.index(name)
-        except ValueError as error:
-            unknown.append(str(error))
+    meant = {name: labels.meant(name) for name in names}
+    unknown = [name for name, indices in meant.items() if len(indices) != 1]
     if unknown:
         more = f" and {len(unknown) - UNKNOWN_SHOWN} more" if len(unknown) > UNKNOWN_SHOWN else ""
         are = "is" if len(unknown) == 1 else "are"
         raise ValueError(
             f"{printable(source)}: {plural(len(unknown), 'label')} {are} not of this network: "
-            f"{', '.join(islice(unknown, UNKNOWN_SHOWN))}{more}; a label is a class's name or number"
+            f"{', '.join(map(labels.problem, unknown[:UNKNOWN_SHOWN]))}{more}; a label is a class's name or number"
         )
-    return indices
+    return {name: indices[0] for name, indices in meant.items()}

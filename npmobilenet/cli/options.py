@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from npmobilenet import backends
 from npmobilenet.cli import terminal
 from npmobilenet.cli.photographs import not_a_path
+from npmobilenet.files import read_all
 from npmobilenet.text import printable, quote
 
 if TYPE_CHECKING:
@@ -26,6 +27,15 @@ NETWORK = (
     "prefix",
 )
 PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Preprocessing` that have an option
+LARGEST_CLASSES = 1 << 24  # bytes of a file of class names
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command line; what is wrong with it is one line, fit for a terminal whatever was given."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and end with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {terminal.line(message)} (see {self.prog} --help)\n")
 
 
 def positive(text: str) -> int:
@@ -93,18 +103,23 @@ def colour(text: str) -> tuple[float, ...]:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add what :func:`load_model` looks at, of a command that has a trained network look at photographs."""
     parser.add_argument(
-        "--model", default="mobilenet_v2", metavar="NAME|CHECKPOINT", help="default: %(default)s, trained on ImageNet"
+        "--model",
+        default="mobilenet_v2",
+        metavar="NAME|CHECKPOINT",
+        help="weights known by name (see npmobilenet weights), or a file (default: %(default)s, trained on ImageNet)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
     parser.add_argument(
         "--backend", default=backends.DEFAULT, choices=backends.BACKENDS, type=backends.current_name,
         help="; ".join(f"{name}: {what}" for name, what in backends.BACKENDS.items()) + "; default: %(default)s",
     )  # fmt: skip
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line")
-    parser.add_argument("--multi-label", action="store_true", help="a probability of its own for every class")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class names, one per line, in the order of the outputs"
+    )
+    parser.add_argument("--multi-label", action="store_true", help="a probability of its own for every class (sigmoid)")
     add_network_options(parser)
     group = parser.add_argument_group(
-        "preparing photographs", "as the network was trained; each in place of what the weights say"
+        "preparing photographs", "as when the network was trained; what is not given is as the weights say"
     )
     group.add_argument(
         "--preprocessing", type=Path, metavar="FILE", help="timm's config.json, Hugging Face's preprocessor_config.json"
@@ -174,27 +189,31 @@ def _read_classes(path: Path | None) -> list[str] | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            return read_all(file, LARGEST_CLASSES).decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, a zero byte in the name
         problem = f"cannot read class names, one per line: {terminal.reason(error)}"
         raise ValueError(f"{printable(path)}: {problem}") from None
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add what :func:`npmobilenet.load` takes beside the weights."""
-    parser.add_argument("--architecture", metavar="NAME", help="read off the checkpoint if not given")
-    parser.add_argument("--width", type=float, metavar="W", help="width multiplier, likewise")
-    parser.add_argument("--prefix", metavar="NAME.", help="of the network's tensors, if the checkpoint has several")
-    parser.add_argument("--activation", metavar="NAME", help="such as relu, where the checkpoint does not tell")
-    parser.add_argument("--layout", choices=("imagenet", "cifar"), help="strides, where the checkpoint does not tell")
-    parser.add_argument(
+    group = parser.add_argument_group("the network", "what a checkpoint does not tell, or tells wrongly")
+    group.add_argument("--architecture", metavar="NAME", help="such as mobilenet_v2 (default: as the tensors tell)")
+    group.add_argument("--width", type=float, metavar="W", help="width multiplier (default: as the tensors tell)")
+    group.add_argument(
+        "--prefix", metavar="NAME.", help="with which its tensors' names begin, if the checkpoint has several networks"
+    )
+    group.add_argument("--activation", metavar="NAME", help="such as relu, where the checkpoint does not tell")
+    group.add_argument("--layout", choices=("imagenet", "cifar"), help="strides, which no tensor tells")
+    group.add_argument(
         "--padding",
         choices=("symmetric", "same"),
-        help="'symmetric' for weights trained in PyTorch (the usual default), 'same' for TensorFlow's",
+        help="of convolutions: symmetric as in PyTorch (the usual default), same as in TensorFlow",
     )
-    parser.add_argument(
+    group.add_argument(
         "--bn-eps",
         type=float,
         metavar="EPS",
-        help="1e-5 for PyTorch's weights (the usual default), 1e-3 for TensorFlow's",
+        help="epsilon of batch normalisation: 1e-5 as in PyTorch (the usual default), 1e-3 as in TensorFlow",
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import glob
-import io
 import os
 import re
+import select
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 IMAGES_HELP = "image file, folder (with its subfolders), glob, or - for standard input"
-LARGEST_PIPED = 1 << 28  # bytes of a photograph on standard input; it has to be kept in memory
 NOT_PHOTOGRAPHS = "__MACOSX"  # what macOS puts into archives beside the files; other such folders begin with a dot
 BATCH_PER_THREAD = 4  # photographs
 BATCH_BYTES = 1 << 28  # of inputs, where these are large
+SEPARATOR = f"/{re.escape(os.sep)}"
+ANY_FOLDERS = re.compile(rf"(?:(?<![^{SEPARATOR}])\*\*(?:[{SEPARATOR}]+|$))+")  # ``**``; several are as good as one
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -45,7 +46,8 @@ class Photograph:
 
     def failure(self, problem: str) -> str:
         """Say what is wrong with it, its name first."""
-        return f"{printable(self.name) or repr(self.name)}: {problem}"
+        name = printable(self.name)
+        return f"{name if name.strip() else repr(self.name)}: {problem}"
 
     def read(self) -> np.ndarray:
         """Return the picture, uint8 (H, W, 3).
@@ -59,29 +61,34 @@ class Photograph:
 
         if self.problem:
             raise ImageError(self.failure(self.problem))
-        return read_image(_standard_input() if self.name == STANDARD_INPUT else self.name)
+        if self.name != STANDARD_INPUT:
+            return read_image(self.name)
+        if sys.stdin is not None and sys.stdin.isatty():
+            raise ImageError("standard input is a terminal: pipe a photograph into it")
+        return read_image(StandardInput())
 
 
-class _StandardInput(io.BytesIO):
+class StandardInput:
+    """The bytes of standard input.
+
+    Not by its buffer: a thread that waits there for more when the process ends would make Python abort.
+    """
+
     name = "standard input"
 
+    def __init__(self) -> None:
+        if sys.stdin is None:
+            raise ImageError("standard input is closed")
 
-def _standard_input() -> _StandardInput:
-    if sys.stdin is None:
-        raise ImageError("standard input is closed")
-    if sys.stdin.isatty():
-        raise ImageError("standard input is a terminal: pipe a photograph into it")
-    content = _StandardInput()
-    try:
-        # Not by its buffer: a thread that waits there for more when the process ends would make Python abort.
-        while content.tell() <= LARGEST_PIPED and (part := os.read(sys.stdin.fileno(), 1 << 20)):
-            content.write(part)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"standard input cannot be read: {terminal.reason(error)}") from None
-    if content.tell() > LARGEST_PIPED:
-        raise ImageError(f"standard input is no photograph: more than {LARGEST_PIPED >> 20} MB")
-    content.seek(0)
-    return content
+    def read(self, size: int) -> bytes:
+        """Return at most so many bytes; none at the end."""
+        try:
+            return os.read(sys.stdin.fileno(), size)
+        except BlockingIOError:  # who gave it to us has told it not to wait
+            select.select([sys.stdin], [], [])
+            return self.read(size)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"standard input cannot be read: {terminal.reason(error)}") from None
 
 
 # --- Finding -----------------------------------------------------------------------------------------------
@@ -90,8 +97,8 @@ def _standard_input() -> _StandardInput:
 def find_images(arguments: Iterable[str]) -> list[Photograph]:
     """Return the photographs that files, folders and globs name, in this order; what names none has a problem.
 
-    A folder's are those of all its subfolders whose suffix is a photograph's; hidden files and folders have none. What
-    cannot be read here for want of a package is left out, and a line says so.
+    A folder's are those of all its subfolders whose suffix is a photograph's; hidden files and folders have none, and
+    pipes and devices are none. What cannot be read here for want of a package is left out, and a line says so.
     """
     found = [photograph for argument in arguments for photograph in _find(argument)]
     if [photograph.name for photograph in found].count(STANDARD_INPUT) > 1:
@@ -124,9 +131,21 @@ def not_a_path(argument: str) -> str | None:
 
 
 def _matches(pattern: str) -> list[Photograph]:
-    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-    found = [Photograph(name) for name in sorted(matches) if Path(name).is_file()]
+    found = [Photograph(name) for name in sorted(set(_glob(pattern))) if Path(name).is_file()]
     return found or [Photograph(pattern, "no file matches")]
+
+
+def _glob(pattern: str) -> Iterator[str]:
+    """What a pattern matches; ``**``, unlike that of `glob`, follows no links: two that lead back are endless ways."""
+    before, *after = ANY_FOLDERS.split(pattern, maxsplit=1)
+    if not after:
+        yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        return
+    for start in glob.iglob(before) if before else [""]:  # noqa: PTH207
+        for where, folders, _ in os.walk(start or os.curdir):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            inside = glob.escape(where if start else where[2:])  # without "./"
+            yield from _glob(os.path.join(inside, after[0] or "*"))  # noqa: PTH118 - a path would lose a last slash
 
 
 def find_in_folder(folder: str, skipped: Counter[str] | None = None) -> list[Photograph]:
@@ -155,16 +174,25 @@ def find_in_folder(folder: str, skipped: Counter[str] | None = None) -> list[Pho
             suffix = Path(name).suffix.lower()
             if suffix not in IMAGE_SUFFIXES or is_hidden(name):
                 continue
+            path = str(Path(where, name))
             if suffix in unreadable:
                 counts[suffix] += 1
-            else:
-                names.append(str(Path(where, name)))
+            elif not _is_special(path):
+                names.append(path)
     if skipped is None:
         report_skipped(folder, counts)
     if not names and not problems:
         left_out = " that can be read here" if counts.total() > before else ""
         problems.append(Photograph(folder, f"no image files{left_out} in this folder"))
     return [*problems, *map(Photograph, sorted(names))]
+
+
+def _is_special(path: str) -> bool:
+    """Whether this is a pipe, a socket or a device. What cannot be told is told when it is opened."""
+    try:
+        return not S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError:
+        return False
 
 
 def is_hidden(name: str) -> bool:

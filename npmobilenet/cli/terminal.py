@@ -81,7 +81,7 @@ def on_a_line(name: str | os.PathLike) -> str:
 
 def warn(message: str) -> None:
     """Print a message on standard error; a terminal gets no control characters, and no error comes of it."""
-    first, *rest = map(_line, message.split("\n"))
+    first, *rest = map(line, message.split("\n"))
     try:
         if _bar is not None:
             _bar.clear()
@@ -92,7 +92,7 @@ def warn(message: str) -> None:
         _silence(sys.stderr)
 
 
-def _line(text: str) -> str:
+def line(text: str) -> str:
     """A line of an error: what is too long lacks its middle, since the reason stands at the end."""
     if len(text) > LONGEST_LINE:
         text = f"{text[: LONGEST_LINE // 2]}…{text[-LONGEST_LINE // 2 :]}"
@@ -241,5 +241,6 @@ def _plain_warnings() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", AssumptionWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\b")  # which do not say of what file; what is wrong is an error
         warnings.showwarning = show
         yield

@@ -118,7 +118,7 @@ class _Lowering:
                 lower = getattr(self, nodes[0].operation)
             except AttributeError:
                 raise UnsupportedGraphError(
-                    f"the backend 'cuda' has no kernel for {nodes[0].name}, {nodes[0].operation}"
+                    f"the backend 'cuda' has no kernel for {nodes[0].name}, {nodes[0].operation}; backend='auto' has"
                 ) from None
             yield from lower(nodes[0])
             nodes = nodes[1:]

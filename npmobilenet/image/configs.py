@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from npmobilenet.errors import CheckpointError
+from npmobilenet.files import read_all
 from npmobilenet.image.preprocessing import (
     IMAGENET,
     MAX_SIDE,
@@ -20,7 +21,7 @@ from npmobilenet.image.preprocessing import (
     is_tuple_of,
 )
 from npmobilenet.image.resizing import FILTERS, NEAREST
-from npmobilenet.text import shown
+from npmobilenet.text import printable, shown
 
 LARGEST_FILE = 16 << 20  # bytes; a config.json with the names of 22,000 classes has one
 TIMM_FIELDS = ("input_size", "interpolation", "crop_pct", "crop_mode")
@@ -43,22 +44,22 @@ def read_preprocessing(path: str | os.PathLike) -> Preprocessing:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+            content = read_all(file, LARGEST_FILE)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > LARGEST_FILE:
-        raise CheckpointError(f"{path}: more than {LARGEST_FILE >> 20} MB, which no preprocessing needs")
+        raise CheckpointError(
+            f"{printable(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:  # ValueError: of JSON, of UTF-8, or a number of thousands of digits
-        raise CheckpointError(f"{path}: not JSON ({error})") from None
+        raise CheckpointError(f"{printable(path)}: not JSON ({error})") from None
     try:
         if isinstance(values, Mapping) and isinstance(values.get("preprocessing"), Mapping):  # our metadata
             values = values["preprocessing"]
         own = isinstance(values, Mapping) and "crop" in values
         return Preprocessing.from_dict(values) if own else from_config(values)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{printable(path)}: {error}") from None
 
 
 def has_preprocessing(config: object) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import select
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from npmobilenet.errors import ImageError, NpmobilenetError
+from npmobilenet.files import read_all
 from npmobilenet.image.arrays import rgb_array
 from npmobilenet.image.formats import is_pillow_image, let_pillow_open, open_image
 from npmobilenet.image.pixels import rgb_of
@@ -27,6 +30,9 @@ MAX_PIXELS = 89_478_485
 """Of a picture that is decoded, unless told otherwise. Pillow, too, holds larger ones for suspicious."""
 
 MAX_PIXELS_VARIABLE = "NPMOBILENET_MAX_PIXELS"
+
+LARGEST_STREAM = 1 << 28  # bytes of what cannot seek; it has to be kept in memory
+PIPE_PATIENCE = 10.0  # seconds, until somebody begins to write to a named pipe
 
 
 def read_image(
@@ -84,7 +90,7 @@ def read_image(
         path = os.fsdecode(source)
         name = path if path.isprintable() else repr(path)
         try:
-            file = Path(path).open("rb")  # noqa: SIM115 (closed below)
+            file = _open(path)
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise ImageError(f"{name}: cannot be opened: {_reason(error)}") from None
         with file:
@@ -96,6 +102,27 @@ def read_image(
     raise ImageError(
         "expected a path, bytes, a binary file object, a PIL image or a uint8 array, got " + type(source).__name__
     )
+
+
+def _open(path: str) -> BinaryIO:
+    """Open a file; a named pipe to which nobody writes is an error, where `open` would wait for ever."""
+    if os.name != "posix" or not stat.S_ISFIFO(os.stat(path).st_mode):  # noqa: PTH116 - Path drops a last slash
+        return open(path, "rb")  # noqa: PTH123
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not select.select([file], [], [], PIPE_PATIENCE)[0]:
+        file.close()
+        raise TimeoutError(errno.ETIMEDOUT, "a pipe to which nobody writes")
+    os.set_blocking(file.fileno(), True)
+    return file
+
+
+def _whole(file: BinaryIO, name: str) -> bytes:
+    try:
+        return read_all(file, LARGEST_STREAM)
+    except OSError as error:
+        if isinstance(error, NpmobilenetError):
+            raise
+        raise ImageError(f"{name}: cannot be read: {_reason(error)}") from None
 
 
 def _limit(max_pixels: int | None) -> int:
@@ -118,7 +145,7 @@ def _limit(max_pixels: int | None) -> int:
 def _decode(file: BinaryIO, name: str, decode: str, limit: int) -> np.ndarray:
     with _one_clear_error(name):
         if not (hasattr(file, "seekable") and file.seekable()):
-            file = io.BytesIO(file.read())
+            file = io.BytesIO(_whole(file, name))
         with open_image(file, name) as image:
             return _decoded(image, name, decode, limit)
 
