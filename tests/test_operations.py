@@ -357,7 +357,7 @@ def test_logits_of_a_block_of_another_name():
     random = np.random.default_rng(1)
     weights = {"c.weight": random.standard_normal((4, 3, 3, 3)).astype(np.float32)}
     x = random.standard_normal((2, 3, 6, 5)).astype(np.float32)
-    for outputs, classes in (({"logits": "pool"}, None), ({"map": "map", "logits": "probabilities"}, "abcd")):
+    for outputs, classes in (({"logits": "pool"}, None), ({"map": "map", "logits": "probabilities"}, list("abcd"))):
         graph = Graph(nodes, outputs=outputs)
         network = model(graph, weights, backend="reference", classes=classes)
         expected = by_definition(graph, weights, x)
