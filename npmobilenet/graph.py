@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from math import prod
 from typing import Any
 
@@ -209,6 +208,8 @@ class Graph:
         known |= self.output_nodes
         if output in known:
             return known[output]
+        from difflib import get_close_matches  # of errors alone
+
         there = ", ".join(listed(list(dict.fromkeys([*blocks, *self.output_nodes])), 50))
         nearest = ", ".join(listed(get_close_matches(str(output), known, 3)))
         near = f"; the nearest: {nearest}" if nearest else ""

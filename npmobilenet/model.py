@@ -15,7 +15,6 @@ from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.checkpoints.settle import settle
-from npmobilenet.counts import Counts, count
 from npmobilenet.dlpack import host_array
 from npmobilenet.engine import Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
@@ -28,6 +27,7 @@ from npmobilenet.text import listed, printable, quote
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
+    from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
 
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
@@ -507,6 +507,8 @@ class Model:
 
     def count(self, height: int | None = None, width: int | None = None) -> Counts:
         """Count parameters, multiply-adds and memory, for the weights' own image size by default."""
+        from npmobilenet.counts import count  # few ask for it
+
         size = self.preprocessing.crop
         return count(self.graph, (height or size[0], width or height or size[1]))
 

@@ -131,7 +131,7 @@ def test_wrong_usage(arguments, message, capsys):
     [
         (["inspect", "no_such_network"], "weights known by name: mobilenet_v2"),
         (["inspect", ""], "'': an empty argument is no file"),
-        (["bench", ""], "'': an empty argument is no file"),
+        pytest.param(["bench", ""], "'': an empty argument is no file", marks=compiled_only),
         (["study", "occlusion", "https://example.org/a.jpg", "--no-picture"], "a URL is no file"),
         (["study", "linear-bottleneck", "--images", "", "--no-picture"], "'': an empty argument is no file"),
         (["inspect", "a" * 5000], "File name too long"),
