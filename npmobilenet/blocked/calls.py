@@ -6,7 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from npmobilenet.graph import INPUT, Node
-from npmobilenet.kernels.blocked import convolution, depthwise, inverted_residual, linear, padding, pointwise, pooling, stem
+from npmobilenet.kernels.blocked import (
+    convolution,
+    depthwise,
+    inverted_residual,
+    linear,
+    padding,
+    pointwise,
+    pooling,
+    stem,
+)
 from npmobilenet.kernels.blocked import squeeze_excite as squeeze
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.call import Call
