@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_layers_in_any_order(seed):
     before = [builder.last]  # tensors of the present size and channels
     for number in range(random.integers(3, 9)):
         name = f"layer{number}"
-        kind = random.choice(["depthwise", "pointwise", "residual", "squeeze"])
+        kind = random.choice(["depthwise", "pointwise", "residual", "squeeze", "dense"])
         builder.function = str(random.choice(["relu6", "swish", "hard_swish", "relu"]))
         if kind == "depthwise":
             stride = int(random.integers(1, 3))
@@ -157,6 +158,10 @@ def test_layers_in_any_order(seed):
             channels = int(random.choice([8, 16, 20, 36]))
             groups = 2 if builder.channels % 2 == 0 and random.integers(2) else 1
             builder._pointwise(name, channels, groups, active=bool(random.integers(2)))
+            before = []
+        elif kind == "dense":
+            stride = int(random.integers(1, 3))
+            builder._dense(name, int(random.choice([8, 20, 36])), int(random.choice([1, 3, 5])), stride)
             before = []
         elif kind == "residual":
             builder._pointwise(name, builder.channels, active=False)
@@ -194,15 +199,72 @@ def test_a_depthwise_convolution_of_what_was_squeezed_and_excited(fused):
     assert_like_reference(plan.run(x), Program(graph, weights, "reference").plan((29, 41)).run(x))
 
 
-@pytest.mark.parametrize("attributes", [{"dilation": (2, 2)}, {"groups": 3}])
-def test_a_stem_that_the_kernels_cannot_compute(attributes):
+@pytest.mark.parametrize(
+    ("attributes", "kernel", "problem"),
+    [
+        ({"dilation": (2, 2)}, 3, "dilation or groups"),
+        ({"groups": 3}, 3, "dilation or groups"),
+        ({}, 12, "more than 121 taps"),
+    ],
+)
+def test_a_stem_that_the_kernels_cannot_compute(attributes, kernel, problem):
     builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
     builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
-    builder._dense("stem", 12, 3, 2)
+    builder._dense("stem", 12, kernel, 2)
     stem, *others = builder.nodes
     graph = Graph((stem.with_attributes(**attributes), *others))
-    with pytest.raises(UnsupportedGraphError, match="stem: a dense convolution that is not the stem"):
+    with pytest.raises(UnsupportedGraphError, match=f"stem: a convolution of the image with {problem}"):
         BlockedProgram(graph, random_weights(graph))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 1), (1, 1), (4, 4)])
+@pytest.mark.parametrize("size", [(29, 41), (4, 5)])
+def test_stems_of_other_windows(kernel, stride, size):
+    """Before a depthwise convolution and a projection, too: only the usual one is computed with them in one call."""
+    builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
+    builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
+    builder._dense("stem", 20, kernel, stride)
+    builder._depthwise("depthwise", Row("inverted", kernels=(3,)), 1)
+    builder._pointwise("project", 8, active=False)
+    graph = Graph(tuple(builder.nodes))
+    weights, x = random_weights(graph, 1), image(size)
+    expected = Program(graph, weights, "reference").plan(size).run(x)
+    results = [BlockedProgram(graph, weights).plan(size, threads=threads).run(x) for threads in (1, 2)]
+    assert_like_reference(results[0], expected)
+    assert np.array_equal(*results)
+
+
+@pytest.mark.parametrize("size", [(33, 40), (1, 1), (70, 19)])
+def test_dense_layers_give_the_same_bits_on_any_number_of_threads(size):
+    graph, weights = network("mobilenet_v1_dense", 0.25)
+    program, x = BlockedProgram(graph, weights), image(size)
+    one, two, three = (program.plan(size, threads=threads).run(x) for threads in (1, 2, 3))
+    assert_like_reference(one, Engine(graph, weights, "reference").run(x[None])[0])
+    assert np.array_equal(one, two) and np.array_equal(one, three)
+
+
+def test_branches_of_other_dilations_read_one_tensor():
+    """As in ASPP: each needs a frame of its own, and the tensor has none."""
+    builder = Builder(1.0, 5, "relu6", "symmetric", 1e-5)
+    builder.channels, builder.last, builder.block, builder.function = 3, "input", "all", "relu6"
+    builder._dense("stem", 20, 3, 2)
+    read = builder.last
+    branches = []
+    for rate in (1, 6, 12, 18):
+        builder.channels, builder.last = 20, read
+        before = len(builder.nodes)
+        builder._dense(f"rate{rate}", 36, 3, 1)
+        builder.nodes[before] = builder.nodes[before].with_attributes(dilation=(rate, rate))
+        branches.append(builder.last)
+    outputs = dict(zip("abcd", branches, strict=True))
+    graph = Graph(tuple(builder.nodes), outputs=outputs)
+    weights, x = random_weights(graph, 1), image((33, 41))
+    expected = Engine(graph, weights, "reference").outputs(x[None], list(outputs))
+    engine = Engine(graph, weights, "blocked")
+    for threads in (1, 2):
+        found = engine.outputs(x[None], list(outputs), threads)
+        for name in outputs:
+            assert_like_reference(found[name], expected[name], (name, threads))
 
 
 @pytest.mark.parametrize("operation", ["global_average_pool", "pointwise_conv2d"])
@@ -227,12 +289,12 @@ def test_memory_of_activations():
 
 @pytest.mark.filterwarnings("ignore::npmobilenet.errors.FallbackWarning")
 def test_layers_that_the_kernels_cannot_compute_run_on_the_plain_ones():
-    graph, weights = network("mobilenet_v1_dense", 0.25)
-    with pytest.raises(UnsupportedGraphError, match="a dense convolution that is not the stem"):
+    graph = replace(get_architecture("mobilenet_v1_dense"), activation="sigmoid").graph(0.25, 10)
+    weights = random_weights(graph, 2)
+    with pytest.raises(UnsupportedGraphError, match="conv2d with the activation sigmoid"):
         BlockedProgram(graph, weights)
     engine, x = Engine(graph, weights), image((33, 40))
-    dense = [node.name for node in engine.program.graph if node.operation == "conv2d"]
-    assert list(engine.plain_layers) == dense[1:]
+    assert list(engine.plain_layers) == [node.name for node in engine.program.graph if node.operation == "conv2d"]
     expected = Engine(graph, weights, "reference").run(x[None])
     assert_like_reference(engine.run(x[None], 2), expected)
 

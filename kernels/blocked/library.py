@@ -74,6 +74,12 @@ def matrix(target: Target, tile: Tile | None = None) -> Library:
     return _library("pointwise" + _in(tile), target, "pointwise", (tile, tile))
 
 
+@once
+def convolution(target: Target) -> Library:
+    """Return the library that has the dense convolution of blocked tensors."""
+    return _library("convolution", target, "convolution")
+
+
 def _in(tile: Tile | None) -> str:
     return f"_in_{tile.pixels}x{tile.blocks}" if tile else ""
 

@@ -59,7 +59,7 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, 
     if groups == 1:
         weights, inputs = pack_panels(target, np.pad(weight, ((0, -c_in % unit), (0, 0))), widest), None
     else:
-        weights, inputs = _pack_grouped(target, weight, groups, widest)
+        weights, inputs = pack_grouped(target, weight, groups, widest)
     return Pointwise(
         target,
         tile,
@@ -72,25 +72,25 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, 
     )
 
 
-def _pack_grouped(target: Target, weight: np.ndarray, groups: int, widest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pack a convolution in groups, for each panel the input channels that it reads.
+def pack_grouped(target: Target, weight: np.ndarray, groups: int, widest: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pack (..., C_in / G, C_out) as ``[panel][...][C_in of the panel][blocks of the panel][L]``, and rows of `INPUTS`.
 
     A panel whose channels lie in several groups reads the inputs of all of them, with zeros for weights between
     a channel and the other groups' inputs.
     """
     unit, lanes = k_unit(target), target.lanes
-    c_in, c_out = weight.shape[0], weight.shape[1] // groups  # of a group
-    full = np.zeros((-(-c_in * groups // lanes) * lanes, -(-c_out * groups // lanes) * lanes), np.float32)
+    *taps, c_in, c_out = *weight.shape[:-1], weight.shape[-1] // groups  # of a group
+    full = np.zeros((*taps, -(-c_in * groups // lanes) * lanes, -(-c_out * groups // lanes) * lanes), np.float32)
     for g in range(groups):
         columns = slice(g * c_out, (g + 1) * c_out)
-        full[g * c_in : (g + 1) * c_in, columns] = weight[:, columns]
+        full[..., g * c_in : (g + 1) * c_in, columns] = weight[..., columns]
     parts, inputs, start, size = [], [], 0, 0
     for width in panels(target, c_out * groups, widest):
         stop = start + width * lanes
         first_group, last_group = start // c_out, (min(stop, c_out * groups) - 1) // c_out
         first = first_group * c_in // lanes
         units = -(-((last_group + 1) * c_in - first * lanes) // unit)
-        parts.append(full[first * lanes : first * lanes + units * unit, start:stop].ravel())
+        parts.append(full[..., first * lanes : first * lanes + units * unit, start:stop].ravel())
         inputs.append(INPUTS.pack(first_block=first, units=units, weights_at=size))
         size += parts[-1].nbytes
         start = stop

@@ -23,6 +23,8 @@ from npmobilenet.kernels.vector.target import Target
 # row of the output.
 STEM = Fields("x x_row x_plane k_units weights bias out out_row out_plane columns clamp activate wide blocks")
 
+MOST_TAPS = 11 * 11  # of a window in a network: all are written out, and each takes its time to compile
+
 
 @dataclass(frozen=True)
 class Stem(Packed):

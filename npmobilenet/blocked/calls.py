@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from npmobilenet.graph import Node
-from npmobilenet.kernels.blocked import depthwise, inverted_residual, linear, padding, pointwise, pooling, stem
+from npmobilenet.graph import INPUT, Node
+from npmobilenet.kernels.blocked import (
+    convolution,
+    depthwise,
+    inverted_residual,
+    linear,
+    padding,
+    pointwise,
+    pooling,
+    stem,
+)
 from npmobilenet.kernels.blocked import squeeze_excite as squeeze
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.call import Call
@@ -67,7 +76,8 @@ class Calls:
         elif last.operation == "global_average_pool":
             yield pooling.call(self.target, x, out)
         else:
-            operation = {"conv2d": stem, "linear": linear}.get(last.operation, depthwise)
+            dense = stem if is_stem(last) else convolution
+            operation = {"conv2d": dense, "linear": linear}.get(last.operation, depthwise)
             yield operation.call(x, out, *weights, activation=functions[0])
 
     def _residual(self, node: Node) -> Tensor | None:
@@ -79,8 +89,13 @@ def activation_of(node: Node) -> str:
     return node.attributes.get("activation", node.kind.attributes.get("activation", "none"))
 
 
+def is_stem(node: Node) -> bool:
+    """Whether it is a dense convolution of the image, which stands in planes."""
+    return node.operation == "conv2d" and node.inputs[0] == INPUT
+
+
 def copy_name(node: Node) -> str:
-    """The padded copy that a depthwise convolution reads if its input stands without the frame it needs."""
+    """The padded copy that a convolution reads if its input stands without the frame it needs."""
     return f"{node.name}.padded"
 
 

@@ -8,11 +8,11 @@ from itertools import groupby
 
 import numpy as np
 
-from npmobilenet.blocked.calls import Calls, Group, activation_of, copy_name, vector_names
+from npmobilenet.blocked.calls import Calls, Group, activation_of, copy_name, is_stem, vector_names
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels.blocked import linear
+from npmobilenet.kernels.blocked import library, linear
 from npmobilenet.kernels.blocked.activation import CLAMPS
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
@@ -157,7 +157,10 @@ class BlockedPlan:
         if not self._is_chain(nodes, "pointwise_conv2d"):
             return False
         expand, middle, project = nodes
-        if expand.operation not in ("pointwise_conv2d", "conv2d") or activation_of(project) not in CLAMPS:
+        window = expand.attributes.get("kernel"), expand.attributes.get("stride")
+        if expand.operation != "pointwise_conv2d" and not (is_stem(expand) and window == library.STEM_WINDOW):
+            return False
+        if activation_of(project) not in CLAMPS:
             return False
         if self.split:
             return self._is_split(nodes)

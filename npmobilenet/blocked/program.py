@@ -6,13 +6,14 @@ Like `npmobilenet.plan`, a place where graphs and kernels meet. What depends on 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 
-from npmobilenet.blocked.calls import activation_of
+from npmobilenet.blocked.calls import activation_of, is_stem
 from npmobilenet.blocked.plan import BlockedPlan
-from npmobilenet.graph import WINDOWED, Graph, Node
-from npmobilenet.kernels.blocked import depthwise, library, linear, mixed, pointwise, squeeze_excite, stem
+from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
+from npmobilenet.kernels.blocked import convolution, depthwise, linear, mixed, pointwise, squeeze_excite, stem
 from npmobilenet.kernels.blocked.activation import CLAMPS, ZERO_PRESERVING
 from npmobilenet.kernels.blocked.layout import Packed, gathered
 from npmobilenet.kernels.geometry import Pair
@@ -69,7 +70,7 @@ class BlockedProgram:
 
     def _problem(self, node: Node, number: int) -> str | None:
         """What these kernels cannot compute."""
-        if "input" in node.inputs and (number or node.operation != "conv2d"):
+        if INPUT in node.inputs and (number or not is_stem(node)):
             return f"{node.operation} of the image"
         if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
             return node.operation
@@ -78,10 +79,10 @@ class BlockedProgram:
             return f"{node.operation} with the activation {function}"
         if function not in CLAMPS and node.attributes.get("residual"):
             return f"the activation {function} before a residual add"
-        if node.operation == "conv2d":
-            window = node["kernel"], node["stride"]
-            if number or window != library.STEM_WINDOW or node["dilation"] != (1, 1) or node["groups"] != 1:
-                return "a dense convolution that is not the stem"
+        if is_stem(node) and (node["dilation"] != (1, 1) or node["groups"] != 1):
+            return "a convolution of the image with dilation or groups"
+        if is_stem(node) and prod(node["kernel"]) > stem.MOST_TAPS:
+            return f"a convolution of the image with more than {stem.MOST_TAPS} taps"
         return None
 
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
@@ -98,7 +99,10 @@ class BlockedProgram:
             return depthwise.pack(self.target, window, bias, node["stride"], node["dilation"])
         if node.operation == "pointwise_conv2d":
             return pointwise.pack(self.target, weight[:, :, 0, 0].T, bias, node["groups"])
-        return stem.pack(self.target, weight.transpose(2, 3, 1, 0), bias, node["stride"])
+        weight = weight.transpose(2, 3, 1, 0)
+        if is_stem(node):
+            return stem.pack(self.target, weight, bias, node["stride"])
+        return convolution.pack(self.target, weight, bias, node["stride"], node["dilation"], node["groups"])
 
     def plan(
         self,

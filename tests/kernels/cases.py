@@ -220,6 +220,27 @@ MIXED_TAILS = [
     mixed(1, 3, 5, (9, 2), (3, 5), bias=False),
     mixed(0, 4, 4, (2, 1), (3, 5)),
 ]
+# Odd channels in and out under windows, strides, dilations and padding of all kinds; rows of several tiles.
+DENSE_TAILS = [
+    *(
+        conv(1, h, w, c_in, c_out, k=k, stride=stride, dilation=dilation, padding=((k[0], 0), (1, k[1] * dilation)))
+        for (h, w), c_in, c_out, k, stride, dilation in zip(
+            (*SIZES, *SIZES, *SIZES),
+            WIDTHS,
+            (33, 5, 16, 48, 7, 17, 1, 70, 24, 90, 3, 40),
+            ((1, 1), (3, 3), (5, 3), (7, 7)) * 3,
+            (1, 1, 2, 1, 3, (2, 1), (1, 3), 2, 2, 1, (3, 2), 1),
+            (1, 1, 1, 2, 1, 2, 1, 1, 1, 1, 1, 1),
+            strict=True,
+        )
+        if h > 2 or k[0] == 1 or k == (3, 3)
+    ),
+    conv(1, 9, 10, 20, 33, dilation=6, padding=6, activation="relu6"),
+    conv(2, 4, 33, 17, 35, padding=1, activation="hard_swish"),
+    conv(1, 3, 61, 24, 20, k=(3, 5), stride=(1, 2), padding="same", activation="relu"),
+    *(conv(1, 5, 6, c, d, groups=4, padding=1, stride=s) for c, d, s in ((4, 8, 1), (68, 20, 2), (24, 132, 1))),
+]
+
 GROUPED_POINTWISE_TAILS = [
     *(
         pointwise(n, 5, 3, g * c, g * d, g)

@@ -20,6 +20,7 @@ from npmobilenet.kernels.plain import activation as plain_activation
 from tests.kernels.cases import (
     ACTIVATIONS,
     BLOCK_TAILS,
+    DENSE_TAILS,
     GROUPED_POINTWISE_TAILS,
     MIXED_TAILS,
     NEWER_TAILS,
@@ -95,6 +96,7 @@ TAILS = [
     *(Case("swish", {"x": (n,)}) for n in (0, 4095, 4096, 4097)),
     *(Case("softmax", {"x": shape}) for shape in ((1, 1), (3, 7), (2, 1000))),
     depthwise(0, 4, 4, 3),  # an empty batch
+    *DENSE_TAILS,
     *MIXED_TAILS,
     *GROUPED_POINTWISE_TAILS,
     *SQUEEZE_TAILS,

@@ -62,12 +62,16 @@ def test_best_is_the_highest_rank_that_supports_the_case(monkeypatch):
 
 
 def test_rows_say_which_cases_they_take():
-    (dense,) = registry.kernels("conv2d", "blocked")
-    assert dense.supports(stride=2, padding=1, activation="relu6", groups=1, dilation=(1, 1))
-    for refused in ({"groups": 2}, {"dilation": 2}, {"dilation": (1, 2)}, {"activation": "sigmoid"}):
-        assert not dense.supports(**refused), refused
-        with pytest.raises(LookupError, match="the backend 'blocked' has no kernel for 'conv2d' for "):
-            registry.best("conv2d", "blocked", **refused)
+    stem, dense = registry.kernels("conv2d", "blocked")
+    assert (stem.variant, dense.variant) == ("simd", "simd_blocked")
+    for kernel in (stem, dense):
+        assert kernel.supports(stride=2, padding=1, activation="relu6", groups=1, dilation=(1, 1))
+    for refused in ({"groups": 2}, {"dilation": 2}, {"dilation": (1, 2)}):
+        assert not stem.supports(**refused), refused
+        assert registry.best("conv2d", "blocked", **refused) == dense
+    assert not stem.supports(activation="sigmoid")
+    with pytest.raises(LookupError, match="the backend 'blocked' has no kernel for 'conv2d' for "):
+        registry.best("conv2d", "blocked", activation="sigmoid")
 
 
 def test_best_says_what_is_missing():

@@ -17,7 +17,7 @@ from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.kernels import reference, registry
 from npmobilenet.kernels.blocked import images
-from npmobilenet.kernels.blocked.code import common, depthwise, pointwise, stem
+from npmobilenet.kernels.blocked.code import common, convolution, depthwise, pointwise, stem
 from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
 from npmobilenet.kernels.ladder.depthwise import ROW
 from npmobilenet.kernels.vector.library import Library
@@ -188,6 +188,29 @@ def test_neon_multiplies_by_lanes_of_registers(assembly, cpu):
     count, stack = busiest_loop(assembly(target)["depthwise_3x3_s1x1_row_14"], r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.4s")
     assert count == 9 * 14
     assert stack <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "multiply_add", "spills"),
+    [
+        ("AVX2", r"vfmadd\w+ps\s.*%ymm", 0),
+        ("skylake-avx512", r"vfmadd\w+ps\s.*%zmm", 16),
+        ("sapphirerapids", r"vfmadd\w+ps\s.*%zmm", 0),
+        ("znver4", r"vfmadd\w+ps\s.*%zmm", 16),
+        ("neoverse-n1", r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.", 0),
+    ],
+)
+def test_dense_convolution_computes_in_registers(name, multiply_add, spills):
+    target, (wide, _) = TARGETS[name], tiles(TARGETS[name])
+    try:
+        text = Library("inspected", target, convolution.define, None).assembly()
+    except RuntimeError as error:
+        pytest.skip(f"this LLVM has no such target: {error}")
+    functions = machine_code.functions(text)
+    count, stack = busiest_loop(functions[f"convolution_{wide.pixels}x{wide.blocks}"], multiply_add)
+    assert count == wide.pixels * wide.blocks * k_unit(target)
+    assert stack <= spills
+    assert not foreign_calls(functions)
 
 
 # The ladder's lower rungs ---------------------------------------------------------------------------------------

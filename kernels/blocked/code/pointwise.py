@@ -35,7 +35,7 @@ def define(library: Library, own: tuple[Tile, Tile] | None = None) -> None:
     library.add("pointwise", pointwise)
 
 
-def _steps(pixels: int | Integer, tile: Tile) -> int | Integer:
+def steps(pixels: int | Integer, tile: Tile) -> int | Integer:
     """How long a run of pixels takes: tiles times the sums of each, or as many as hide the latency of adding."""
     return (pixels + (tile.pixels - 1)) // tile.pixels * max(tile.pixels * tile.blocks, HIDDEN)
 
@@ -43,7 +43,7 @@ def _steps(pixels: int | Integer, tile: Tile) -> int | Integer:
 def _shapes(tile: Tile) -> list[Tile]:
     """The tile, and lower ones: the best for a plane of 7x7, and a single pixel. Each costs time to compile."""
     lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)] or [tile]
-    return list(dict.fromkeys([tile, min(lower, key=partial(_steps, 49)), Tile(1, tile.blocks)]))
+    return list(dict.fromkeys([tile, min(lower, key=partial(steps, 49)), Tile(1, tile.blocks)]))
 
 
 def _name(tile: Tile, scattered: bool) -> str:
@@ -150,10 +150,10 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
             """The pixels of the best shape for this run."""
             best, least = code.integer(0), code.integer(1 << 40)
             for shape in shapes:
-                steps = code.select(pixels >= shape.pixels, _steps(pixels, shape), code.integer(1 << 41))
-                better = steps < least
+                needed = code.select(pixels >= shape.pixels, steps(pixels, shape), code.integer(1 << 41))
+                better = needed < least
                 best = code.select(better, code.integer(shape.pixels), best)
-                least = code.select(better, steps, least)
+                least = code.select(better, needed, least)
             return best
 
         chosen = {tile: choose(_shapes(tile)) for tile in (wide_tile, narrow_tile)}

@@ -1,0 +1,156 @@
+"""Dense convolution of a blocked tensor, of any window: pointwise products for every tap of the window, in one tile.
+
+A tile is pixels of one output row x channel blocks, whose sums stay in registers from the bias to the activation,
+while three loops run over the window's rows, its columns and the input channels. Each step loads a vector of weights
+per block and, for each pixel, one input value into all lanes. What a window is like (size, stride, dilation) are
+arguments: it only sets the addresses apart.
+
+The last tile of a row overlaps the one before it instead of being narrower, and writes the same values again.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from npmobilenet.kernels.blocked.code import activation
+from npmobilenet.kernels.blocked.code.pointwise import steps
+from npmobilenet.kernels.blocked.convolution import CONVOLUTION
+from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
+from npmobilenet.kernels.blocked.pointwise import INPUTS
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
+
+HEIGHTS = (1, 4 / 5, 1 / 2, 1 / 4, 0)  # of tiles, as parts of the full one: a row takes the one that wastes least
+REACH = 3  # pixels whose addresses are made of one register: its own, and those one and two strides on
+
+
+def define(library: Library) -> None:
+    """Add the kernels."""
+    wide, narrow = tiles(library.target)
+    for tile in dict.fromkeys((wide, narrow)):
+        for shape in _shapes(tile):
+            library.add(_name(shape), _row(library, shape))
+    library.add("convolution", _whole(library, wide, narrow))
+
+
+def _shapes(tile: Tile) -> list[Tile]:
+    return list(dict.fromkeys(Tile(max(1, int(tile.pixels * part)), tile.blocks) for part in HEIGHTS))
+
+
+def _name(tile: Tile) -> str:
+    return f"convolution_{tile.pixels}x{tile.blocks}"
+
+
+def _row(library: Library, tile: Tile):
+    """One row of one panel; at least as many pixels as the tile has."""
+    target, size, unit = library.target, library.target.bytes, k_unit(library.target)
+    per_block = target.lanes // unit
+
+    def write(
+        code: Code,
+        x: Pointer,
+        x_plane: Integer,
+        weights: Pointer,
+        bias: Pointer,
+        out: Pointer,
+        out_plane: Integer,
+        columns: Integer,
+        units: Integer,
+        tap_rows: Integer,
+        tap_columns: Integer,
+        tap_row: Integer,
+        tap_column: Integer,
+        stride: Integer,
+        clamp: Pointer,
+    ) -> None:
+        low, high = clamp.splat(0), clamp.splat(4)
+        tap_weights = units * (unit * tile.blocks * size)
+
+        def step(k: Integer, source: Pointer, panel: Pointer, sums: list[Vector]) -> list[Vector]:
+            source = source + (k // per_block) * x_plane + (k % per_block) * (4 * unit)
+            panel = panel + k * (unit * tile.blocks * size)
+            anchors = [source + stride * m for m in range(0, tile.pixels, REACH)]
+            pixels = [anchors[m // REACH] + stride * (m % REACH) for m in range(tile.pixels)]
+            for j in range(unit):
+                w = [panel.vector((j * tile.blocks + v) * size) for v in range(tile.blocks)]
+                for m, pixel in enumerate(pixels):
+                    value = pixel.splat(4 * j)
+                    for v in range(tile.blocks):
+                        sums[m * tile.blocks + v] = sums[m * tile.blocks + v].fma(value, w[v])
+            return sums
+
+        def at_tile(index: Integer) -> None:
+            pixel = (index * tile.pixels).minimum(columns - tile.pixels)
+            first = x + pixel * stride
+
+            def at_tap(i: Integer, j: Integer, sums: list[Vector]) -> list[Vector]:
+                source = first + i * tap_row + j * tap_column
+                panel = weights + (i * tap_columns + j) * tap_weights
+                return code.loop(units, lambda k, *sums: step(k, source, panel, list(sums)), sums)
+
+            def at_tap_row(i: Integer, *sums: Vector) -> list[Vector]:
+                return code.loop(tap_columns, lambda j, *sums: at_tap(i, j, list(sums)), sums)
+
+            sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
+            sums = code.loop(tap_rows, at_tap_row, sums)
+            for m in range(tile.pixels):
+                for v in range(tile.blocks):
+                    y = sums[m * tile.blocks + v].clamp(low, high)
+                    (out + out_plane * v + pixel * size).store(y, m * size)
+
+        code.loop((columns + (tile.pixels - 1)) // tile.pixels, at_tile)
+
+    return write
+
+
+def _whole(library: Library, wide_tile: Tile, narrow_tile: Tile):
+    size = library.target.bytes
+
+    def convolution(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+        """Kernel: rows ``first`` up to ``last`` of a layer (fields `CONVOLUTION`), all of a panel before the next."""
+        a = CONVOLUTION.read(arguments)
+        columns, wide, activate = a["columns"], a["wide"], a.at("activate")
+
+        def least(shapes: list[Tile]) -> Integer:
+            """The pixels of the shape that takes a row in the fewest steps."""
+            best, fewest = code.integer(1), steps(columns, Tile(1, shapes[0].blocks))
+            for shape in reversed(shapes[:-1]):
+                needed = code.select(columns >= shape.pixels, steps(columns, shape), code.integer(1 << 41))
+                better = needed <= fewest
+                best = code.select(better, code.integer(shape.pixels), best)
+                fewest = code.select(better, needed, fewest)
+            return best
+
+        chosen = {tile: least(_shapes(tile)) for tile in dict.fromkeys((wide_tile, narrow_tile))}
+
+        def row_of(tile: Tile, number: Integer, row: Integer) -> None:
+            narrow_before = (number - wide).maximum(0)
+            block = (number - narrow_before) * wide_tile.blocks + narrow_before
+            own = INPUTS.read(a.at("inputs") + number * INPUTS.bytes)
+            out = a.at("out") + a["out_plane"] * block + a["out_row"] * row
+            run = (
+                a.at("x") + own["first_block"] * a["x_plane"] + row * a["stride_row"],
+                a["x_plane"],
+                a.at("weights") + own["weights_at"],
+                a.at("bias") + block * size,
+                out,
+                a["out_plane"],
+                columns,
+                own["units"],
+                *(a["tap_rows"], a["tap_columns"], a["tap_row"], a["tap_column"], a["stride_column"]),
+                a.at("clamp"),
+            )
+            for shape in _shapes(tile):
+                with code.when(chosen[tile].equals(shape.pixels)):
+                    code.call(_name(shape), *run)
+            for v in range(tile.blocks):
+                activation.apply(code, activate, out + a["out_plane"] * v, columns)
+
+        def at(tile: Tile, item: Integer) -> None:
+            row_of(tile, item // a["rows"], item % a["rows"])
+
+        between = wide * a["rows"]
+        code.loop(last.minimum(between), partial(at, wide_tile), start=first)
+        code.loop(last, partial(at, narrow_tile), start=first.maximum(between))
+
+    return convolution
