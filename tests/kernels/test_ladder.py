@@ -93,10 +93,14 @@ def test_rungs_are_rows_of_the_registry_in_order():
         assert registry.best(operation, "ladder", groups=1, activation="relu") == rows[-1]
 
 
+# The ladder of dense convolutions is about the first layer, whose image stands in planes; this reads channel blocks.
+OF_OTHER_LAYERS = {"blocked.convolution:conv2d"}
+
+
 def test_the_upper_rungs_are_the_engines_kernels():
     for operation, rungs in LADDERS.items():
         engine = {kernel.target for kernel in registry.kernels(operation, registry.ON_CPU)}
-        assert engine <= {rung.target for rung in rungs}
+        assert engine - OF_OTHER_LAYERS <= {rung.target for rung in rungs}
         assert rungs[-1].target in engine
 
 
