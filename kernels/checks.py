@@ -337,10 +337,11 @@ def batch_norm(
     return Geometry(x.shape)
 
 
-def global_average_pool(x: np.ndarray) -> Geometry:
+def global_average_pool(x: np.ndarray, *, keepdims: bool = False) -> Geometry:
     """Check a mean over all pixels; see :func:`npmobilenet.kernels.reference.global_average_pool`."""
     array("x", x, "N H W C")
-    return Geometry((x.shape[0], x.shape[3]))
+    n, _, _, c = x.shape
+    return Geometry((n, 1, 1, c) if keepdims else (n, c))
 
 
 def max_pool2d(x: np.ndarray, kernel_size: Size, *, stride: Size | None = None, padding: PaddingSpec = 0) -> Geometry:
@@ -388,6 +389,7 @@ def resize2d(
     x: np.ndarray,
     size: Size | None = None,
     *,
+    like: np.ndarray | None = None,
     scale: float | Sequence[float] | None = None,
     mode: str = "bilinear",
     coordinates: str = "half_pixel",
@@ -395,7 +397,9 @@ def resize2d(
     """Check a change of size; see :func:`npmobilenet.kernels.reference.resize2d`."""
     array("x", x, "N H W C")
     n, h, w, c = x.shape
-    to = resized((h, w), size, scale)
+    if like is not None:
+        array("like", like, "N P Q C'")
+    to = resized((h, w), size, scale, like if like is None else like.shape[1:3])
     rows, columns = resize_taps((h, w), to, scale, mode, coordinates)
     return Geometry((n, *to, c), taps=(tuple(rows), tuple(columns)))
 

@@ -147,18 +147,21 @@ Tap = tuple[int, int, float]  # two neighbours, and the weight of the second
 COORDINATES = ("half_pixel", "align_corners", "asymmetric")
 
 
-def resized(size: Pair, to: int | Sequence[int] | None, scale: float | Sequence[float] | None) -> Pair:
-    """Return height and width of a resized image: given, or the whole pixels of the scaled one.
+def resized(
+    size: Pair, to: int | Sequence[int] | None, scale: float | Sequence[float] | None, like: Pair | None = None
+) -> Pair:
+    """Return height and width of a resized image: given, another image's, or the whole pixels of the scaled one.
 
     Raises
     ------
     ValueError
-        If not just one of both is given, or nothing is left.
+        If not just one of them is given, or nothing is left.
     """
-    if (to is None) == (scale is None):
-        raise ValueError(f"either size or scale must be given, got size={to!r} and scale={scale!r}")
+    if [to, scale, like].count(None) != 2:
+        other = "" if like is None else f" and an image of {like[0]}x{like[1]} to be like"
+        raise ValueError(f"either size or scale must be given, got size={to!r} and scale={scale!r}{other}")
     if scale is None:
-        return pair(to, "size")
+        return like or pair(to, "size")
     factors = tuple(scale) if isinstance(scale, Sequence) else (scale, scale)
     if len(factors) != 2 or not all(isinstance(factor, (int, float)) and 0 < factor < 1e6 for factor in factors):
         raise ValueError(f"scale must be a positive number or a pair of them, got {scale!r}")

@@ -278,10 +278,12 @@ def batch_norm(
     return _finish(y, out=out)
 
 
-def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
-    """Mean over all pixels: (N, H, W, C) -> (N, C)."""
-    checks.global_average_pool(x)
-    return _finish(_float64(x).mean(axis=(1, 2)), out=out)
+def global_average_pool(
+    x: np.ndarray, *, keepdims: bool = False, out: np.ndarray | None = None, threads: int = 1
+) -> np.ndarray:
+    """Mean over all pixels: (N, H, W, C) -> (N, C), with ``keepdims`` an image of one pixel, (N, 1, 1, C)."""
+    checks.global_average_pool(x, keepdims=keepdims)
+    return _finish(_float64(x).mean(axis=(1, 2), keepdims=keepdims), out=out)
 
 
 def max_pool2d(
@@ -359,6 +361,7 @@ def resize2d(
     x: np.ndarray,
     size: Size | None = None,
     *,
+    like: np.ndarray | None = None,
     scale: float | Sequence[float] | None = None,
     mode: str = "bilinear",
     coordinates: str = "half_pixel",
@@ -368,14 +371,14 @@ def resize2d(
     """The image at another size: (N, H, W, C) -> (N, P, Q, C).
 
     Every pixel is the mean of the four around its place in the image, weighted by how near they are, or the nearest
-    one. It has ``size`` pixels, or ``floor(H * scale)`` and ``floor(W * scale)``.
+    one. It has ``size`` pixels, or those of the image ``like``, or ``floor(H * scale)`` and ``floor(W * scale)``.
 
     Parameters
     ----------
     mode, coordinates
         As for :func:`npmobilenet.kernels.geometry.resize_taps`.
     """
-    g = checks.resize2d(x, size, scale=scale, mode=mode, coordinates=coordinates)
+    g = checks.resize2d(x, size, like=like, scale=scale, mode=mode, coordinates=coordinates)
     y = _float64(x)
     for axis, taps in enumerate(g.taps, 1):
         first, second, weight = (np.array(values) for values in zip(*taps, strict=True))

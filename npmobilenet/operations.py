@@ -518,10 +518,13 @@ class Flatten(Operation, name="flatten"):
 
 
 class GlobalAveragePool(Operation, name="global_average_pool"):
-    """Mean over all pixels."""
+    """Mean over all pixels: a vector, or with ``keepdims`` an image of one pixel."""
+
+    attributes: ClassVar = {"keepdims": False}
+    options = ("keepdims",)
 
     def output_shape(self, node: Node, x: Shape) -> Shape:
-        return image(x)[:1]
+        return (*image(x)[:1], *(1, 1)[: 2 * node["keepdims"]])
 
 
 class Pool2d(Operation):
@@ -560,13 +563,17 @@ class GlobalMaxPool(Operation, name="global_max_pool"):
 
 
 class Resize2d(Operation, name="resize2d"):
-    """The image at another ``size``, or by a ``scale``; :func:`~npmobilenet.kernels.geometry.resize_taps` says how."""
+    """The image at another ``size``, or by a ``scale``, or as large as a second tensor, of which nothing else is read.
 
+    :func:`~npmobilenet.kernels.geometry.resize_taps` says how.
+    """
+
+    inputs = ("x", "like")
     attributes: ClassVar = {"size": None, "scale": None, "mode": "bilinear", "coordinates": "half_pixel"}
     options = ("size", "scale", "mode", "coordinates")
 
-    def output_shape(self, node: Node, x: Shape) -> Shape:
-        return (x[0], *resized(image(x)[1:], node["size"], node["scale"]))
+    def output_shape(self, node: Node, x: Shape, like: Shape | None = None) -> Shape:
+        return (x[0], *resized(image(x)[1:], node["size"], node["scale"], like and image(like)[1:]))
 
     def text(self, node: Node) -> str:
         return node["mode"]

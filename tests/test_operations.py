@@ -58,12 +58,14 @@ ATTRIBUTES = {
         "padding": ((1, 0), (0, 1)),
         "stride": [None, (1, 1), (2, 3)][random.integers(3)],
     },
+    "global_average_pool": lambda random, x: {"keepdims": bool(random.integers(2))},
     "resize2d": lambda random, x: [
+        {},
         {"size": (7, 6)},
         {"scale": (0.7, 1.5), "mode": "nearest", "coordinates": "asymmetric"},
         {"size": (9, 5), "coordinates": "align_corners"},
         {"scale": 2, "coordinates": "asymmetric"},
-    ][random.integers(4)],
+    ][random.integers(5)],
     "prelu": lambda random, x: {"slopes": [None, (1,), x[:1], x][random.integers(4)]},
 }
 
@@ -88,6 +90,8 @@ def random_graph(seed, kinds=tuple(OPERATIONS), stem=False):
         alike = [name for name in names if shapes[name] == shapes[first]]
         inputs = (first, *(alike[random.integers(len(alike))] for _ in needed[1:]))
         attributes = ATTRIBUTES.get(operation, lambda random, x: {})(random, shapes[first])
+        if operation == "resize2d":  # as large as any other image, or as its attributes say
+            inputs = (first,) if attributes else (first, names[random.integers(len(names))])
         if stem and not nodes:
             attributes |= {"kernel": (3, 3), "stride": (2, 2), "dilation": (1, 1), "groups": 1}
         try:
@@ -239,7 +243,7 @@ def test_arguments_are_those_of_the_kernels(name):
     assert all(attribute in attributes for attribute, value in kind.attributes.items() if value is REQUIRED)
     node = Node("n", name, ("a",), "body", kind.parameter_shapes(x[0], attributes, optional=True), attributes)
     weights = {parameter: np.ones(shape, np.float32) for parameter, shape in node.tensors.items()}
-    inputs = operands(kind)
+    inputs = operands(kind)[: 1 if {"size", "scale"} & set(attributes) else None]
     read = kind.operands([(2, *x[1:], x[0])] * len(inputs))
     arguments = {**read, **kernel_arguments(node, weights), **kind.keywords(node)}
     output = kind.output_shape(node, *[x] * len(inputs))

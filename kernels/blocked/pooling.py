@@ -13,13 +13,13 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
-POOL = Fields("x x_plane out pixels reciprocal")  # at `reciprocal` is 1 / pixels
+POOL = Fields("x x_plane out out_plane pixels reciprocal")  # at `reciprocal` is 1 / pixels
 
 
 def call(target: Target, x: Tensor, out: Tensor) -> Call:
-    """Compute the vector ``out``, the means of an image without frame."""
+    """Compute ``out``, the means of an image without frame: a vector, or an image of one pixel in its frame."""
     kernel = library.common(target).address("pool")
-    return POOL.call(kernel, x.blocks, x=x, out=out, pixels=x.pixels, reciprocal=reciprocal(x))
+    return POOL.call(kernel, x.blocks, x=x, out=out.inner, pixels=x.pixels, reciprocal=reciprocal(x))
 
 
 def reciprocal(x: Tensor) -> np.ndarray:
@@ -28,9 +28,9 @@ def reciprocal(x: Tensor) -> np.ndarray:
 
 
 @prepared("global_average_pool")
-def global_average_pool(x: np.ndarray, *, threads: int = 1) -> Images:
-    """Mean over all pixels, one vector of channels at a time: (N, H, W, C) -> (N, C)."""
-    images = Images(checks.global_average_pool(x).shape, threads)
+def global_average_pool(x: np.ndarray, *, keepdims: bool = False, threads: int = 1) -> Images:
+    """Mean over all pixels, one vector of channels at a time: (N, H, W, C) -> (N, C), or (N, 1, 1, C)."""
+    images = Images(checks.global_average_pool(x, keepdims=keepdims).shape, threads)
     for image in images.inputs(x):
         images.add(call(images.target, image, images.output()))
     return images

@@ -54,9 +54,11 @@ def _global_average(width: int, slices: int, lanes: int) -> Any:
     return device.kernel(global_average)
 
 
-def prepare_global_average_pool(x_shape: Sequence[int], *, dtype: Any = np.float32) -> Launch:
-    """Return a launcher of ``x, out``: (N, H, W, C) -> (N, C)."""
-    g = checks.global_average_pool(stand_in(x_shape))
+def prepare_global_average_pool(
+    x_shape: Sequence[int], *, keepdims: bool = False, dtype: Any = np.float32
+) -> Launch:
+    """Return a launcher of ``x, out``: (N, H, W, C) -> (N, C), or (N, 1, 1, C)."""
+    g = checks.global_average_pool(stand_in(x_shape), keepdims=keepdims)
     n, height, width, channels = x_shape
     lanes = launch.lanes(channels)
     x, slices, _ = launch.block_of(min(channels, launch.CONFIGURATION["segment"]), lanes, height * width)
@@ -72,11 +74,13 @@ def prepare_global_average_pool(x_shape: Sequence[int], *, dtype: Any = np.float
     )
 
 
-def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
-    """Mean over all pixels: (N, H, W, C) -> (N, C)."""
+def global_average_pool(
+    x: np.ndarray, *, keepdims: bool = False, out: np.ndarray | None = None, threads: int = 1
+) -> np.ndarray:
+    """Mean over all pixels: (N, H, W, C) -> (N, C), or (N, 1, 1, C)."""
     call = Call(x)
-    checks.global_average_pool(call.see(x))
-    return call(prepare_global_average_pool(x.shape, dtype=call.dtype), out, x)
+    checks.global_average_pool(call.see(x), keepdims=keepdims)
+    return call(prepare_global_average_pool(x.shape, keepdims=keepdims, dtype=call.dtype), out, x)
 
 
 MAXIMUM, AVERAGE, AVERAGE_INSIDE = 0, 1, 2

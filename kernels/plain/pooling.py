@@ -31,12 +31,13 @@ def _global_average(x: Array, out: Array) -> None:
             out[n, c] /= count
 
 
-def global_average_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
-    """Mean over all pixels: (N, H, W, C) -> (N, C)."""
-    g = checks.global_average_pool(x)
-    out = checks.output(out, g.shape)
+def global_average_pool(
+    x: np.ndarray, *, keepdims: bool = False, out: np.ndarray | None = None, threads: int = 1
+) -> np.ndarray:
+    """Mean over all pixels: (N, H, W, C) -> (N, C), or (N, 1, 1, C)."""
+    out = checks.output(out, checks.global_average_pool(x, keepdims=keepdims).shape)
     n, h, w, c = x.shape
-    _global_average(threads, checks.float32(x).reshape(n, h * w, c), out)
+    _global_average(threads, checks.float32(x).reshape(n, h * w, c), out.reshape(n, c))
     return out
 
 

@@ -44,6 +44,7 @@ def resize2d(
     x: np.ndarray,
     size: Size | None = None,
     *,
+    like: np.ndarray | None = None,
     scale: float | Sequence[float] | None = None,
     mode: str = "bilinear",
     coordinates: str = "half_pixel",
@@ -51,7 +52,7 @@ def resize2d(
     threads: int = 1,
 ) -> np.ndarray:
     """The image at another size: (N, H, W, C) -> (N, P, Q, C)."""
-    g = checks.resize2d(x, size, scale=scale, mode=mode, coordinates=coordinates)
+    g = checks.resize2d(x, size, like=like, scale=scale, mode=mode, coordinates=coordinates)
     x, out = checks.float32(x), checks.output(out, g.shape)
     rows, columns = map(_pixels, g.taps)
     if mode == "nearest":

@@ -163,10 +163,10 @@ class _Lowering:
             yield Step(node.name, scale, (source, scales, node.name))
 
     def global_average_pool(self, node: Node) -> Iterator[Step]:
-        yield self.pool(node.inputs[0], node.name)
+        yield self.pool(node.inputs[0], node.name, **node.kind.keywords(node))
 
-    def pool(self, source: str, output: str) -> Step:
-        launch = pooling.prepare_global_average_pool(self.shapes[source], dtype=self.dtype)
+    def pool(self, source: str, output: str, **options: bool) -> Step:
+        launch = pooling.prepare_global_average_pool(self.shapes[source], **options, dtype=self.dtype)
         return Step(output, launch, (source, output))
 
     def activation(self, node: Node) -> Iterator[Step]:

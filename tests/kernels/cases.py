@@ -297,6 +297,7 @@ NEWER_TAILS = [
         for n, c, (h, w), (p, q) in zip((1, 3) * 2, (1, 17, 8, 90), SIZES, SIZES[::-1], strict=True)
         for mode, coordinates in (("bilinear", "asymmetric"), ("bilinear", "align_corners"), ("nearest", "asymmetric"))
     ),
+    Case("resize2d", {"x": (2, 3, 5, 9), "like": (2, 7, 4, 2)}),
     resize(0, 2, 2, 3, scale=2),
     *(
         Case("conv_transpose2d", {"x": (n, 3, 4, c), "weight": (*k, c, d)}, {"stride": s})

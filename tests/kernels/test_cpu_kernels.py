@@ -64,6 +64,7 @@ TAILS = [
     *(pointwise(1, h, w, 6, 5) for h, w in ((1, 1), (2, 2), (7, 7), (15, 7), (33, 29))),
     *(pool(op, 1, h, w, 3, 2) for op in ("max_pool2d", "average_pool2d") for h, w in ((2, 2), (7, 7), (15, 7))),
     *(Case("global_average_pool", {"x": s}) for s in ((1, 1, 1, 1), (3, 15, 7, 65), (1, 33, 29, 90), (2, 1, 2, 64))),
+    *(Case("global_average_pool", {"x": (2, 3, 5, c)}, {"keepdims": True}) for c in (1, 16, 65)),
     linear(1, 3, 257),
     linear(5, 9, 513, activation="relu"),
     # kernel sizes, padding, dilation, groups

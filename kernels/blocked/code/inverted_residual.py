@@ -214,6 +214,7 @@ def pair(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch:
         stop = (start + a["chunk"]).minimum(a["blocks"])
         block.expand(zero, needed, zero, start, stop)
         block.filter(a["rows"], zero, NO_RING, start, stop, a.at("out") + a["out_plane"] * start, a["out_plane"])
-        code.call("mean_planes", a.at("out"), a["out_plane"], a.at("mean"), pixels, a.at("reciprocal"), start, stop)
+        means = a.at("mean"), code.integer(code.target.bytes)
+        code.call("mean_planes", a.at("out"), a["out_plane"], *means, pixels, a.at("reciprocal"), start, stop)
 
     code.loop(last, at_chunk, start=first)

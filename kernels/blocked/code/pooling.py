@@ -22,6 +22,7 @@ def mean_planes(
     x: Pointer,
     x_plane: Integer,
     out: Pointer,
+    out_plane: Integer,
     pixels: Integer,
     reciprocal: Pointer,
     first: Integer,
@@ -42,7 +43,7 @@ def mean_planes(
         sums = code.loop(whole, group, zeros, step=PARTIAL_SUMS)
         total = (sums[0] + sums[1]) + (sums[2] + sums[3])
         (total,) = code.loop(pixels, lambda pixel, y: [y + (plane + pixel * size).vector()], [total], start=whole)
-        out.store(total * factor, block * size)
+        out.store(total * factor, out_plane * block)
 
     code.loop(last, at_block, start=first)
 
@@ -50,7 +51,8 @@ def mean_planes(
 def pool(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
     """Kernel: blocks ``first`` up to ``last`` of a global average (fields `POOL`)."""
     a = POOL.read(arguments)
-    code.call("mean_planes", a.at("x"), a["x_plane"], a.at("out"), a["pixels"], a.at("reciprocal"), first, last)
+    places = a.at("x"), a["x_plane"], a.at("out"), a["out_plane"]
+    code.call("mean_planes", *places, a["pixels"], a.at("reciprocal"), first, last)
 
 
 def scale(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
