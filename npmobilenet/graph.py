@@ -215,6 +215,11 @@ class Graph:
         near = f"; the nearest: {nearest}" if nearest else ""
         raise ValueError(f"no block {printable(output)!r}; there are: {there}, and the layers inside{near}")
 
+    def channels_of(self, name: str) -> int:
+        """Return the channels of a node's result, where it or what it reads first was made with a number of them."""
+        node = self[name]
+        return node["channels"] if "channels" in node.attributes else self.channels_of(node.inputs[0])
+
     def shapes(self, size: Pair) -> dict[str, Shape]:
         """Return the shape of every tensor by the name of the node that makes it, for an image of ``(H, W)``.
 

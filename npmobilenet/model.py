@@ -238,8 +238,8 @@ class Model:
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
-        logits = graph[graph.node_of("logits")].attributes if self._has_logits else {}
-        self.classes = class_names(logits.get("channels", len(classes or ())), classes)
+        outputs = graph.channels_of(graph.node_of("logits")) if self._has_logits else len(classes or ())
+        self.classes = class_names(outputs, classes)
         self.multi_label = multi_label
         self.preprocessing = preprocessing or IMAGENET
         self._cpus = available_cpus()
@@ -294,7 +294,7 @@ class Model:
 
         Returns
         -------
-        float32 array (N, classes)
+        float32 array (N, classes); (N, classes, H, W) of a network that scores every pixel
             Of an array on the GPU: a :class:`~npmobilenet.cuda.arrays.DeviceArray` of the model's dtype, on the GPU.
             PyTorch and CuPy take it without a copy (``torch.as_tensor(y, device="cuda")``).
 
@@ -486,6 +486,11 @@ class Model:
         """
         self._require_classifier()
         logits = np.asarray(logits, np.float64)
+        if logits.ndim != 2:
+            raise CheckpointError(
+                f"{printable(self.source)}: classes are named of logits (N, classes), and these have the shape "
+                f"{logits.shape}; of a network that scores every pixel model(x) gives the scores"
+            )
         highest = logits.max(axis=1, keepdims=True)
         if not np.isfinite(highest).all():
             row = int(np.argmin(np.isfinite(highest[:, 0])))

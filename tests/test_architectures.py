@@ -177,6 +177,25 @@ def test_parameters_of_relatives(name, width, parameters):
     assert count(get_architecture(name).graph(width), (224, 224)).parameters == parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs", "outputs"),
+    [  # as torchvision publishes them, with 21 classes
+        ("lraspp_mobilenet_v3_large", 3_221_538, 2.086, ("logits",)),
+        ("deeplabv3_mobilenet_v3_large", 11_029_328, 10.452, ("logits", "auxiliary")),
+    ],
+)
+def test_networks_that_score_every_pixel(name, parameters, macs, outputs):
+    graph = get_architecture(name).graph(num_classes=21)
+    counts = count(graph, (520, 520))
+    assert (counts.parameters, graph.output_names) == (parameters, outputs)
+    assert counts.macs == pytest.approx(macs * 1e9, rel=1e-3)
+    assert all(graph.channels_of(node) == 21 for node in graph.output_nodes.values())
+    with pytest.raises(ValueError, match=r"segment_k3_s2_from9.*there is no block9 before it"):
+        replace(V2, rows=(*V2.rows[:3], "segment_k3_from9_s2_c8")).graph()
+    with pytest.raises(ValueError, match="only aspp blocks take several dilations"):
+        Row.parse("inverted_d2.4_c8")
+
+
 def test_mixnet_s_layers():
     graph = get_architecture("mixnet_s").graph()
     counts = count(graph, (224, 224))
@@ -265,10 +284,12 @@ def test_block_traffic_of_the_bottlenecks():
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 def test_any_input_size(name, size, padding):
     graph = get_architecture(name).graph(0.25, padding=padding)
-    halved = size
-    for _ in range(5):
+    shapes, halved = graph.shapes(size), size
+    segments = "segmentation" in graph.blocks  # scores for every pixel, of features with half the stride
+    for _ in range(4 if segments else 5):
         halved = tuple(-(-s // 2) for s in halved)
-    assert graph.shapes(size)[graph["pool"].inputs[0]][1:] == halved
+    assert shapes["head.activation"][1:] == halved if "head" in graph.blocks else segments is False
+    assert all(shapes[node] == ((1000, *size) if segments else (1000,)) for node in graph.output_nodes.values())
 
 
 def test_round_channels_is_the_reference_rule():
@@ -494,4 +515,4 @@ def test_channels_are_those_of_the_graph(name):
     channels, graph = definition.channels(0.5), definition.graph(0.5)
     shapes = graph.shapes((64, 64))
     assert channels == {block: shapes[nodes[-1].name][0] for block, nodes in graph.blocks.items() if block in channels}
-    assert set(graph.blocks) - set(channels) == {"classifier"}
+    assert set(graph.blocks) - set(channels) in ({"classifier"}, {"segmentation"}, {"segmentation", "auxiliary"})

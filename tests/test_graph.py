@@ -31,7 +31,8 @@ def convolution(name, source):
 def test_fusion_leaves_only_convolutions_and_the_head(name):
     fused = fuse(get_architecture(name).graph())
     assert not {"batch_norm", "activation", "add"} & {node.operation for node in fused}
-    assert all("norm" in node.attributes for node in fused if node.windows)
+    of_heads = {"scores", "earlier_scores", "gate"}  # without a norm
+    assert all("norm" in node.attributes for node in fused if node.windows and node.name.split(".")[-1] not in of_heads)
     assert fused.tensors == get_architecture(name).graph().tensors
 
 

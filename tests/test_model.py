@@ -15,7 +15,7 @@ from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.checkpoints.fit import naming
 from npmobilenet.engine import Engine
 from tests.conftest import compiled_only, photo, reference
-from tests.data.make_random_networks import NETWORKS, network_input
+from tests.data.make_random_networks import NETWORKS, OUTPUTS, network_input
 
 pytestmark = compiled_only
 
@@ -90,6 +90,11 @@ def test_other_widths_sizes_and_names_against_pytorch(name, tmp_path):
     assert_close(model(x), expected, LOGITS * scale)
     for backend, tolerance in (("plain", LOGITS), ("reference", 2e-6)):
         assert_close(Engine(model.graph, random_weights(graph, seed), backend).run(x), expected, tolerance * scale)
+    others = {output: reference("random_networks")[f"{name}/{output}"] for output in OUTPUTS.get(name, {})}
+    assert model.output_names == ("logits", *others)
+    found = model.run({"input": x}, threads=2)
+    for output, expected in others.items():
+        assert_close(found[output], expected, LOGITS * max(1, np.abs(expected).max() / 10))
 
 
 def depthwise_as_parts(weights, graph):

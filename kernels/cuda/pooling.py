@@ -54,9 +54,7 @@ def _global_average(width: int, slices: int, lanes: int) -> Any:
     return device.kernel(global_average)
 
 
-def prepare_global_average_pool(
-    x_shape: Sequence[int], *, keepdims: bool = False, dtype: Any = np.float32
-) -> Launch:
+def prepare_global_average_pool(x_shape: Sequence[int], *, keepdims: bool = False, dtype: Any = np.float32) -> Launch:
     """Return a launcher of ``x, out``: (N, H, W, C) -> (N, C), or (N, 1, 1, C)."""
     g = checks.global_average_pool(stand_in(x_shape), keepdims=keepdims)
     n, height, width, channels = x_shape

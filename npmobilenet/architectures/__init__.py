@@ -10,6 +10,7 @@ from npmobilenet.architectures.mnasnet import MNASNET_B1
 from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1, MOBILENET_V1_DENSE, MOBILENET_V1_SHALLOW
 from npmobilenet.architectures.mobilenet_v2 import MOBILENET_V2
 from npmobilenet.architectures.mobilenet_v3 import MOBILENET_V3_LARGE, MOBILENET_V3_SMALL
+from npmobilenet.architectures.segmentation import DEEPLABV3_MOBILENET_V3_LARGE, LRASPP_MOBILENET_V3_LARGE
 
 __all__ = ["ARCHITECTURES", "Architecture", "get_architecture", "random_weights"]
 
@@ -28,6 +29,8 @@ ARCHITECTURES = {
         MNASNET_B1,
         *EFFICIENTNETS,
         *EFFICIENTNETS_LITE,
+        LRASPP_MOBILENET_V3_LARGE,
+        DEEPLABV3_MOBILENET_V3_LARGE,
     )
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from npmobilenet.architectures.blocks import (
     DEPTHWISE_KINDS,
+    OUTPUTS,
     Block,
     Builder,
     Conventions,
@@ -97,13 +98,13 @@ class Architecture:
         return Builder(self._width(width), int(num_classes), *of_network).build(self.blocks)
 
     def channels(self, width: float = 1.0) -> dict[str, int]:
-        """Return the output channels of the blocks before the classifier, by name, under a width multiplier."""
+        """Return the output channels, by name, of the blocks that do not depend on the number of classes."""
         channels: dict[str, int] = {}
         last, width = 0, self._width(width)
         for block in self.blocks:
             if block.row.channels:
                 last = block.row.scaled_channels(width, self.conventions.rounding)
-            if block.name != "classifier":
+            if block.name not in ("classifier", *OUTPUTS):
                 channels[block.name] = last
         return channels
 

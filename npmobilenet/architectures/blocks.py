@@ -12,6 +12,13 @@ MixNet: a kind followed by its numbers.
 ``pool``                           global average pooling, and an activation if the row names one
 ``linear_c1280``                   linear layer with bias and activation (MobileNetV3, 1905.02244 section 5.1)
 ``linear``                         the classifier, with bias
+``aspp_d12.24.36_c256``            atrous spatial pyramid pooling: a pointwise convolution, 3×3 ones of these
+                                   dilations and the mean of the image side by side, then a pointwise one over
+                                   all of them (DeepLabV3, 1706.05587 section 3.3)
+``segment_k3_c256``                scores for every pixel of the image: a dense convolution, a pointwise one with
+                                   a bias to the classes, resized to the image
+``lraspp_c128_from4``              likewise, from the last block, gated by the mean of the image, and from an
+                                   earlier one (MobileNetV3, 1905.02244 section 6.4)
 =================================  ===========================================================================
 
 =================================  ===========================================================================
@@ -22,6 +29,8 @@ MixNet: a kind followed by its numbers.
                                    ``exponential`` or the parts, ``g24.12.12``
 ``dilated``                        at stride 1 each k×k kernel is 3×3 with dilation (k - 1) / 2 instead
 ``s2``                             stride
+``d2``                             dilation
+``from4``                          reads block4, not what stands before
 ``pad1``                           zeros on each side of a dense convolution, where they are not the padding's
 ``e6``, ``e4.5``                   expanded channels per input channel, rounded as all channels are
 ``expands``                        the expansion is there even where e is 1
@@ -53,7 +62,7 @@ from math import ceil
 from typing import Any
 
 from npmobilenet import operations
-from npmobilenet.graph import Graph, Node
+from npmobilenet.graph import INPUT, Graph, Node
 from npmobilenet.kernels.geometry import PaddingSpec, equal_partition, exponential_partition
 
 
@@ -77,6 +86,8 @@ _NUMBERS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
     "k": ("kernels", _integers, _dotted),
     "g": ("partition", _integers, _dotted),
     "s": ("stride", int, str),
+    "d": ("dilations", _integers, _dotted),
+    "from": ("source", int, str),
     "pad": ("pad", int, str),
     "e": ("expansion", float, "{:g}".format),
     "a": ("expand_groups", _groups, lambda groups: _dotted((1,) * groups)),
@@ -113,6 +124,8 @@ class Row:
     exponential: bool = False
     dilated: bool = False
     stride: int = 1
+    dilations: tuple[int, ...] = (1,)
+    source: int | None = None
     pad: int | None = None
     expansion: float = 1.0
     expands: bool = False
@@ -157,6 +170,8 @@ class Row:
         row = cls(kind, **values)
         if len(row.kernels) > 1 and kind not in DEPTHWISE_KINDS:
             raise ValueError(f"row {text!r}: only {' and '.join(DEPTHWISE_KINDS)} blocks take several kernel sizes")
+        if len(row.dilations) > 1 and kind != "aspp":
+            raise ValueError(f"row {text!r}: only aspp blocks take several dilations")
         return row
 
     def __str__(self) -> str:
@@ -176,11 +191,13 @@ class Row:
 
     def scaled_channels(self, width: float, rounding: str = "nearest") -> int:
         """Output channels under a width multiplier."""
-        width = 1.0 if self.width_from is None else max(self.width_from, width)
-        return self.times * ROUNDINGS[rounding](self.channels // self.times, width)
+        if self.width_from is None:
+            return self.channels
+        return self.times * ROUNDINGS[rounding](self.channels // self.times, max(self.width_from, width))
 
 
 DEPTHWISE_KINDS = ("separable", "inverted")  # with a depthwise convolution
+OUTPUTS = {"segmentation": "logits", "auxiliary": "auxiliary"}  # of heads for every pixel, by their blocks
 
 
 @dataclass(frozen=True)
@@ -246,6 +263,8 @@ class Conventions:
         Whether there are batch norms; without, they are folded into convolutions with a bias.
     linear_eps : float, optional
         Of the batch norms that no activation follows, where it is not that of the others.
+    head_eps : float, optional
+        Of the batch norms of heads for every pixel, likewise.
     """
 
     rounding: str = "nearest"
@@ -253,6 +272,7 @@ class Conventions:
     bias: bool = False
     norms: bool = True
     linear_eps: float | None = None
+    head_eps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -301,6 +321,10 @@ def name_outside(row: Row, first: bool) -> str | None:
         return "pool"
     if row.kind == "linear":
         return "hidden" if row.channels else "classifier"
+    if row.kind == "aspp":
+        return "aspp"
+    if row.kind in ("segment", "lraspp"):
+        return "auxiliary" if row.kind == "segment" and row.source else "segmentation"
     if first:
         return "stem"
     return "head" if row.kind == "conv" and row.kernels == (1,) else None
@@ -340,6 +364,7 @@ class Builder:
         """Return the graph of these blocks."""
         self.channels, self.last = self.in_channels, "input"
         self.table_channels = self.in_channels  # those of the table, before the block that is being built
+        self.ends: dict[str, tuple[str, int]] = {}  # of each block, its last node and the channels of that
         for block in blocks:
             self.block, self.function = block.name, block.row.activation or self.activation
             channels = block.row.scaled_channels(self.width, self.conventions.rounding)
@@ -350,7 +375,9 @@ class Builder:
             if block.row.kind == "pool" and block.row.activation:
                 self._activation("pool")
             self.table_channels = block.row.channels or self.table_channels
-        return Graph(tuple(self.nodes), self.in_channels)
+            self.ends[block.name] = self.last, self.channels
+        outputs = {name: self.ends[block][0] for block, name in OUTPUTS.items() if block in self.ends}
+        return Graph(tuple(self.nodes), self.in_channels, outputs)
 
     def _add(self, name: str, operation: str, inputs: tuple[str, ...] = (), **rest: dict) -> None:
         self.nodes.append(Node(name, operation, inputs or (self.last,), self.block, **rest))
@@ -367,7 +394,8 @@ class Builder:
         attributes = {"channels": channels, "stride": (1, 1), "padding": self.padding, **attributes}
         self._parameterised(name, operation, biases, **attributes)
         if self.conventions.norms:
-            eps = self.bn_eps if active or self.conventions.linear_eps is None else self.conventions.linear_eps
+            of_heads = self.conventions.head_eps if self.block in (*OUTPUTS, "aspp") else None
+            eps = of_heads or (None if active else self.conventions.linear_eps) or self.bn_eps
             self._parameterised(f"{name}.norm", "batch_norm", eps=eps)
         if active:
             self._activation(name)
@@ -375,7 +403,9 @@ class Builder:
     def _activation(self, name: str, function: str | None = None) -> None:
         self._add(f"{name}.activation", "activation", attributes={"function": function or self.function})
 
-    def _dense(self, name: str, channels: int, kernel: int, stride: int, pad: int | None = None) -> None:
+    def _dense(
+        self, name: str, channels: int, kernel: int, stride: int = 1, pad: int | None = None, dilation: int = 1
+    ) -> None:
         self._normalised(
             name,
             "conv2d",
@@ -383,7 +413,7 @@ class Builder:
             kernel=(kernel, kernel),
             stride=(stride, stride),
             padding=self.padding if pad is None else pad,
-            dilation=(1, 1),
+            dilation=(dilation, dilation),
             groups=1,
         )
 
@@ -395,7 +425,7 @@ class Builder:
         self._normalised(name, "pointwise_conv2d", channels, active=active, **window)
 
     def _depthwise(self, name: str, row: Row, stride: int, active: bool = True) -> None:
-        channels, sizes, rates = self.channels, row.kernels, (1,) * len(row.kernels)
+        channels, sizes, rates = self.channels, row.kernels, row.dilations * len(row.kernels)
         if row.dilated:
             if any(size < 3 or size % 2 == 0 for size in sizes):
                 raise ValueError(f"the dilated variant needs odd kernel sizes from 3, got {_dotted(sizes)}")
@@ -432,7 +462,7 @@ class Builder:
         if (kernel, stride, row.pad) == (1, 1, None):
             self._pointwise(self.block, channels)
         else:
-            self._dense(self.block, channels, kernel, stride, row.pad)
+            self._dense(self.block, channels, kernel, stride, row.pad, *row.dilations)
 
     def _separable(self, row: Row, channels: int, stride: int) -> None:
         self._depthwise(f"{self.block}.depthwise", row, stride)
@@ -481,6 +511,64 @@ class Builder:
         if row.channels:
             self._activation(self.block)
 
+    def _aspp(self, row: Row, channels: int, stride: int) -> None:
+        image, branches = (self.last, self.channels), []
+        self._pointwise("aspp.point", channels)
+        branches.append(self.last)
+        for number, dilation in enumerate(row.dilations, 1):
+            self.last, self.channels = image
+            self._dense(f"aspp.rate{number}", channels, 3, dilation=dilation)
+            branches.append(self.last)
+        self.last, self.channels = image
+        self._mean("aspp.mean")
+        self._pointwise("aspp.pooled", channels)
+        self._resize("aspp.spread", image[0])
+        self._add("aspp.concat", "concat", (*branches, self.last))
+        self.channels = channels * (len(branches) + 1)
+        self._pointwise("aspp.project", channels)
+
+    def _segment(self, row: Row, channels: int, stride: int) -> None:
+        if row.source:
+            self.last, self.channels = self._block(row.source)
+        self._dense(f"{self.block}.conv", channels, *row.kernels)
+        self._scores(f"{self.block}.scores")
+        self._resize(f"{self.block}.resize", INPUT)
+
+    def _lraspp(self, row: Row, channels: int, stride: int) -> None:
+        (earlier, earlier_channels), name = self._block(row.source or 1), self.block
+        image = self.last, self.channels
+        self._pointwise(f"{name}.conv", channels)
+        high = self.last
+        self.last, self.channels = image
+        self._mean(f"{name}.mean")
+        self._scores(f"{name}.gate", channels, bias=False)
+        self._activation(f"{name}.gate", "sigmoid")
+        self._add(f"{name}.scale", "multiply", (high, self.last))
+        self._resize(f"{name}.upsample", earlier)
+        self._scores(f"{name}.scores")
+        scores = self.last
+        self.last, self.channels = earlier, earlier_channels
+        self._scores(f"{name}.earlier_scores")
+        self._add(f"{name}.add", "add", (self.last, scores))
+        self._resize(f"{name}.resize", INPUT)
+
+    def _block(self, number: int) -> tuple[str, int]:
+        """The last node of a block, and its channels."""
+        try:
+            return self.ends[f"block{number}"]
+        except KeyError:
+            raise ValueError(f"there is no block{number} before it") from None
+
+    def _scores(self, name: str, channels: int | None = None, bias: bool = True) -> None:
+        """A pointwise convolution without norm, to the classes."""
+        self._parameterised(name, "pointwise_conv2d", bias, channels=channels or self.num_classes)
+
+    def _mean(self, name: str) -> None:
+        self._add(name, "global_average_pool", attributes={"keepdims": True})
+
+    def _resize(self, name: str, like: str) -> None:
+        self._add(name, "resize2d", (self.last, like))
+
 
 def _partition(row: Row, channels: int) -> tuple[int, ...]:
     """The channels of each kernel size of a mixed convolution."""
@@ -501,4 +589,7 @@ _KINDS: dict[str, Callable[[Builder, Row, int, int], None]] = {
     "inverted": Builder._inverted,
     "pool": Builder._pool,
     "linear": Builder._linear,
+    "aspp": Builder._aspp,
+    "segment": Builder._segment,
+    "lraspp": Builder._lraspp,
 }

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from npmobilenet.architectures import ARCHITECTURES
-from npmobilenet.checkpoints.key_maps import Dialect
+from npmobilenet.architectures.blocks import OUTPUTS
+from npmobilenet.checkpoints.key_maps import FEATURES, LINEAR_BLOCKS, Dialect
 from npmobilenet.image import IMAGENET, Preprocessing
 
 V2 = ("mobilenet_v2",)
@@ -30,12 +31,20 @@ def lites(*numbers: int) -> tuple[str, ...]:
     return tuple(f"efficientnet_lite{number}" for number in numbers)
 
 
+def _within(modules: dict[str, str], name: str) -> dict[str, str]:
+    """The features of a classifier as a part of that name in another network."""
+    return {
+        kind: template.replace(FEATURES, f"{name}.") for kind, template in modules.items() if kind not in LINEAR_BLOCKS
+    }
+
+
 def photo(crop: int, resize: int, filter: str = "bicubic", like: Preprocessing = IMAGENET) -> Preprocessing:
     """A square of so many pixels from a photograph whose shorter side is resized to so many."""
     return replace(like, resize=resize, crop=(crop, crop), filter=filter)
 
 
 USUAL = {"": IMAGENET}
+ASPP = ("point", "rate1", "rate2", "rate3", "pooled", "project")
 CIFAR_PHOTOS = {  # by the number of classes
     10: Preprocessing(None, (32, 32), None, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     100: Preprocessing(None, (32, 32), None, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
@@ -54,6 +63,10 @@ OWN = {
     "head": "(head|head.norm)",
     "hidden": "hidden",
     "classifier": "classifier",
+    **{f"aspp.{part}": f"aspp.({part}|{part}.norm)" for part in ASPP},
+    **{f"{block}.conv": f"{block}.(conv|conv.norm)" for block in OUTPUTS},
+    **{f"{block}.scores": f"{block}.scores" for block in OUTPUTS},
+    **{f"segmentation.{part}": f"segmentation.{part}" for part in ("gate", "earlier_scores")},
 }
 
 TORCHVISION_V2 = {
@@ -71,6 +84,26 @@ TORCHVISION_V3 = {
     "head": "features.{n}.(0|1)",
     "hidden": "classifier.0",
     "classifier": "classifier.3",
+}
+
+TORCHVISION_LRASPP = {
+    **_within(TORCHVISION_V3, "backbone"),
+    "segmentation.conv": "classifier.cbr.(0|1)",
+    "segmentation.gate": "classifier.scale.1",
+    "segmentation.scores": "classifier.high_classifier",
+    "segmentation.earlier_scores": "classifier.low_classifier",
+}
+
+TORCHVISION_DEEPLAB = {
+    **_within(TORCHVISION_V3, "backbone"),
+    "aspp.point": "classifier.0.convs.0.(0|1)",
+    **{f"aspp.rate{number}": f"classifier.0.convs.{number}.(0|1)" for number in (1, 2, 3)},
+    "aspp.pooled": "classifier.0.convs.4.(1|2)",
+    "aspp.project": "classifier.0.project.(0|1)",
+    "segmentation.conv": "classifier.(1|2)",
+    "segmentation.scores": "classifier.4",
+    "auxiliary.conv": "aux_classifier.(0|1)",
+    "auxiliary.scores": "aux_classifier.4",
 }
 
 TORCHVISION_EFFICIENTNET = {
@@ -165,6 +198,7 @@ KUANGLIU = {
 
 DIALECTS = (
     Dialect("npmobilenet", tuple(ARCHITECTURES), OWN),
+    Dialect("npmobilenet", ("deeplabv3_mobilenet_v3_large",), OWN, rows={"auxiliary": ()}),
     Dialect("torchvision", V2, TORCHVISION_V2, preprocessing=USUAL),
     Dialect(
         "torchvision",
@@ -174,6 +208,22 @@ DIALECTS = (
         conventions={"expansion_of": "table"},
         bn_eps=1e-3,
         preprocessing=USUAL,
+    ),
+    *(
+        Dialect(
+            "torchvision",
+            (f"{head}_mobilenet_v3_large",),
+            modules,
+            rows={"stem": "scaled", "head": "x6", **without},
+            conventions={"expansion_of": "table", "head_eps": 1e-5},
+            bn_eps=1e-3,
+            preprocessing={"": photo(520, 520, "bilinear")},
+        )
+        for head, modules, without in (
+            ("lraspp", TORCHVISION_LRASPP, {}),
+            ("deeplabv3", TORCHVISION_DEEPLAB, {}),
+            ("deeplabv3", TORCHVISION_DEEPLAB, {"auxiliary": ()}),
+        )
     ),
     Dialect(
         "torchvision",

@@ -112,7 +112,7 @@ class Found:
         return Fitted(architecture, self.dialect.name, self.width, graph, self._weights(graph))
 
     def _architecture(self, activation: str | None) -> Architecture:
-        absent = {"hidden": self.head.hidden, "classifier": self.head.classifier}
+        absent = {"hidden": self.head.hidden, "classifier": self.head.classifier} if self.naming.classifies else {}
         rows = {block: () for block, module in absent.items() if module is None}
         if not (rows or self.folded or activation):
             return self.naming.architecture
@@ -256,16 +256,10 @@ def find_network(
         width = infer_width(match.naming, match.prefix, tensors)
     network = match.modules
     rest = [module for module in file.modules if module not in network]
-    channels = match.naming.architecture.channels(width)
-    finder = HeadFinder(tensors, rest, match.prefix, channels["pool"])
-    hidden = (match.naming.linear_module("hidden"), channels["hidden"]) if "hidden" in channels else ()
     try:
-        head = Head(None, None)
-        if num_classes != 0:
-            head = finder.find(match.naming.linear_module("classifier"), *hidden)
+        head, passed_over = _head(match, tensors, rest, width, num_classes)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    passed_over = finder.linears if num_classes == 0 else ()
     own = {module.partition(".")[0] for module in (*match.naming.backbone, head.hidden, head.classifier) if module}
     left_out = []
     for key in tensors:
@@ -275,6 +269,27 @@ def find_network(
         if module in passed_over or not (inside or module in (head.hidden, head.classifier)):
             left_out.append(key)
     return Found(match.naming, match.prefix, width, match.folded, head, tuple(left_out), tensors, where)
+
+
+def _head(
+    match: _Match, tensors: Mapping[str, np.ndarray], rest: Sequence[str], width: float, num_classes: int | None
+) -> tuple[Head, Collection[str]]:
+    """The head of a network, and the modules that may be one and are not wanted."""
+    naming = match.naming
+    if not naming.classifies:
+        if num_classes == 0:
+            raise ValueError(
+                f"num_classes=0 is for networks with a classifier after the pooling, and {naming.name} has none; "
+                "model.features(x, 'head') gives what its own head reads"
+            )
+        scores = tensors.get(f"{match.prefix}{naming.scores_module}.weight")
+        return Head(None, None, 0 if scores is None else scores.shape[0]), ()
+    channels = naming.architecture.channels(width)
+    finder = HeadFinder(tensors, rest, match.prefix, channels["pool"])
+    if num_classes == 0:
+        return Head(None, None), finder.linears
+    hidden = (naming.linear_module("hidden"), channels["hidden"]) if "hidden" in channels else ()
+    return finder.find(naming.linear_module("classifier"), *hidden), ()
 
 
 # --- Names -------------------------------------------------------------------------------------------------
@@ -361,8 +376,23 @@ def _best(file: _File, names: Collection[str], prefix: str | None, where: str) -
     for bare in (False, True):
         match = _complete(file, namings(names, bare), where)
         if match:
-            return match
+            return _damaged(match, file, names) or match
     return _nearest(file, names, prefix, where)
+
+
+def _damaged(match: _Match, file: _File, names: Collection[str]) -> _Match | None:
+    """The network that scores every pixel which a file is but for a few modules, where all of its backbone is found."""
+    others = len(file.modules) - len(match.found)
+    if others <= HEAD_MODULES:
+        return None
+    whole = [naming for naming in namings(names) if not naming.classifies]
+    matches = (
+        _Match.of(naming, before, file.below(before))
+        for naming in whole
+        for before in file.prefixes.get(naming.stem, ())
+    )
+    best = min(matches, key=lambda match: match.wrong, default=match)
+    return best if best.wrong < others else None
 
 
 def _complete(file: _File, choices: Iterator[Naming], where: str) -> _Match | None:
@@ -474,7 +504,8 @@ def _agreement(match: _Match, file: _File) -> tuple[int, bool, int]:
         for name, key in keys.items()
         if name.partition(".")[0] not in LINEAR_BLOCKS
     )
-    named = f"{match.prefix}{naming.linear_module('classifier')}.weight" in tensors
+    last = naming.linear_module("classifier") if naming.classifies else naming.scores_module
+    named = f"{match.prefix}{last}.weight" in tensors
     return right, named, -STANDARD_WIDTHS.index(width) if width in STANDARD_WIDTHS else -len(STANDARD_WIDTHS)
 
 

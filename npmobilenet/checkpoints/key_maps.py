@@ -3,8 +3,9 @@
 A dialect says for each kind of layer what its modules are called; the parameter names below a module (``weight``,
 ``bias``, ``running_mean``, ``running_var``) are PyTorch's everywhere. The kinds: ``stem``, ``head``, ``hidden`` and
 ``classifier``; in blocks ``expand``, ``depthwise``, ``squeeze``, ``project``, ``pointwise``, ``shortcut``, and ``conv``
-of a block that is one convolution. More precise kinds come first: ``block3.expand``, ``block3.*`` (all of a block),
-``unexpanded.project`` (of an inverted residual without expansion); ``*`` is whatever no other name is given for.
+of a block that is one convolution; ``aspp.point`` and the like in heads for every pixel. More precise kinds come first:
+``block3.expand``, ``block3.*`` (all of a block), ``unexpanded.project`` (of an inverted residual without expansion);
+``*`` is whatever no other name is given for.
 
 ======================  ======================================================================================
 ``bn{i+1}``             a number: a letter, after a factor and before a term if there are any, ``{3i+1}``
@@ -140,9 +141,22 @@ class Naming:
         """The rows before the pooling, and the module that has the channels of the block."""
         return _outputs(self)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether it ends with linear layers; else all of it is its backbone."""
+        return any(block.row.kind == "linear" for block in self.architecture.blocks)
+
     def linear_module(self, block: str) -> str:
         """The module of the block ``"hidden"`` or ``"classifier"``."""
-        (module,) = modules_of(self.dialect.modules[block], _values(self.architecture)[block])
+        return self._module(block, block)
+
+    @property
+    def scores_module(self) -> str:
+        """The last module of a head for every pixel."""
+        return self._module("segmentation.scores", "segmentation")
+
+    def _module(self, kind: str, block: str) -> str:
+        (module,) = modules_of(self.dialect.modules[kind], _values(self.architecture)[block])
         return module
 
     def keys(self, graph: Graph) -> dict[str, str]:

@@ -110,7 +110,7 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
     num_classes = options["num_classes"] or None
     fitted = found.fit(padding, bn_eps, num_classes, layout, activation)
     found.check_values(fitted)
-    outputs = fitted.graph["classifier"]["channels"] if "classifier" in fitted.graph.blocks else 0
+    outputs = found.head.outputs
 
     in_file = _first(info.preprocessing, config.preprocessing)
     usual = dialect.usual_preprocessing(found.naming.name, found.width)

