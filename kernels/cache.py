@@ -12,7 +12,6 @@ import importlib.util
 import os
 import pkgutil
 import re
-import secrets
 import shutil
 import sys
 import time
@@ -164,7 +163,7 @@ def read(file: Path, stamp: str) -> bytes | None:
 
 def keep(file: Path, stamp: str, content: bytes) -> None:
     """Write a file in one step, so that no process reads half of it; where it cannot be written there will be none."""
-    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    temporary = file.with_name(f"{file.name}.{os.urandom(4).hex()}")
     try:
         temporary.write_bytes(_checksum(stamp, content) + content)
         os.replace(temporary, file)  # noqa: PTH105

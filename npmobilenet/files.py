@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         If it cannot be written, or something else than a file has this path: a device, a pipe, a folder.
     """
     path = _replaceable(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
         with temporary.open("x+b") as file:
             yield file
