@@ -23,6 +23,8 @@ from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, 
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
+from npmobilenet.tasks.detection import DETECTORS, Detection
+from npmobilenet.tasks.detection import OUTPUTS as DETECTOR_OUTPUTS
 from npmobilenet.text import listed, printable, quote
 from npmobilenet.weights import CATALOGUE
 
@@ -238,7 +240,12 @@ class Model:
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
-        outputs = graph.channels_of(graph.node_of("logits")) if self._has_logits else len(classes or ())
+        self._detector = DETECTORS.get(architecture) if graph.output_names[0] == "boxes0" else None
+        outputs = len(classes or ())
+        if self._has_logits:
+            outputs = graph.channels_of(graph.node_of("logits"))
+        elif self._detector:
+            outputs = graph["ssdlite.scores0"]["channels"] * 4 // graph["ssdlite.boxes0"]["channels"]
         self.classes = class_names(outputs, classes)
         self.multi_label = multi_label
         self.preprocessing = preprocessing or IMAGENET
@@ -297,19 +304,22 @@ class Model:
         float32 array (N, classes); (N, classes, H, W) of a network that scores every pixel
             Of an array on the GPU: a :class:`~npmobilenet.cuda.arrays.DeviceArray` of the model's dtype, on the GPU.
             PyTorch and CuPy take it without a copy (``torch.as_tensor(y, device="cuda")``).
+            Of a detector: what :meth:`run` gives.
 
         Raises
         ------
         ValueError
             If the array is not of that kind, or the weights have no classifier.
         """
+        if self._detector:
+            return self.run({INPUT: x}, threads=threads)
         self._require_classifier()
         return self._run(x, None, threads)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the network's outputs, as :meth:`run` gives them: ``("logits",)`` of a classifier."""
-        return self.graph.output_names
+        return DETECTOR_OUTPUTS if self._detector else self.graph.output_names
 
     def run(
         self, inputs: Mapping[str, np.ndarray | Any], *, threads: int | None = None
@@ -335,7 +345,8 @@ class Model:
         if set(inputs) != {INPUT}:
             given = ", ".join(map(quote, inputs)) or "none"
             raise ValueError(f"the network has one input, {INPUT!r}, got {given}")
-        return self._run(inputs[INPUT], self.output_names, threads)
+        outputs = self._run(inputs[INPUT], self.graph.output_names, threads)
+        return self._detector.collect(outputs) if self._detector else outputs
 
     def outputs(
         self, x: np.ndarray | Any, names: Sequence[str], *, threads: int | None = None
@@ -468,6 +479,59 @@ class Model:
             batch = np.stack([self.preprocess(image) for image in images[start : start + IMAGES_AT_ONCE]])
             predictions += self.top(self(batch, threads=threads), top)
         return predictions
+
+    def detect(
+        self, images: ImageSource | Sequence[ImageSource], threshold: float = 0.5, *, threads: int | None = None
+    ) -> list[Detection] | list[list[Detection]]:
+        """Find things in photographs, and where they are.
+
+        Parameters
+        ----------
+        images : photograph, or list of photographs
+            As for :meth:`classify`.
+        threshold : float
+            From 0 to 1: things with lower scores are left out.
+        threads : int, optional
+
+        Returns
+        -------
+        list of Detection, or a list of these lists if a list was given
+            The surest first; boxes are in pixels of the photograph as a viewer shows it.
+
+        Raises
+        ------
+        ImageError
+            If something cannot be read as an image.
+        CheckpointError
+            If the network is no detector.
+        """
+        if not (isinstance(threshold, (int, float, np.number)) and 0 <= threshold <= 1):
+            raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
+        self._require_detector()
+        if not isinstance(images, (list, tuple)):
+            return self.detect([images], threshold, threads=threads)[0]
+        found = []
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            pictures = [
+                read_image(one, decode=self.preprocessing.decode) for one in images[start : start + IMAGES_AT_ONCE]
+            ]
+            batch = np.stack([preprocess(picture, self.preprocessing) for picture in pictures])
+            found += self.detections(batch, [picture.shape[:2] for picture in pictures], threshold, threads=threads)
+        return found
+
+    def detections(
+        self, x: np.ndarray, sizes: Sequence[tuple[int, int]], threshold: float = 0.5, *, threads: int | None = None
+    ) -> list[list[Detection]]:
+        """Find things in a batch of inputs, made of photographs of (height, width); see :meth:`detect`."""
+        self._require_detector()
+        outputs = self._run(x, self.graph.output_names, threads)
+        return self._detector.detect(outputs, self.classes, sizes, threshold)
+
+    def _require_detector(self) -> None:
+        if not self._detector:
+            raise CheckpointError(
+                f"{printable(self.source)}: {self.architecture} finds no boxes; what does: {', '.join(DETECTORS)}"
+            )
 
     def top(self, logits: np.ndarray, k: int = 5) -> list[list[Prediction]]:
         """Name the ``k`` most probable classes of each row of logits, the most probable first.

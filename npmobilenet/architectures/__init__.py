@@ -11,6 +11,7 @@ from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1, MOBILENET_V1_DE
 from npmobilenet.architectures.mobilenet_v2 import MOBILENET_V2
 from npmobilenet.architectures.mobilenet_v3 import MOBILENET_V3_LARGE, MOBILENET_V3_SMALL
 from npmobilenet.architectures.segmentation import DEEPLABV3_MOBILENET_V3_LARGE, LRASPP_MOBILENET_V3_LARGE
+from npmobilenet.architectures.ssdlite import SSDLITE_MOBILENET_V2
 
 __all__ = ["ARCHITECTURES", "Architecture", "get_architecture", "random_weights"]
 
@@ -31,6 +32,7 @@ ARCHITECTURES = {
         *EFFICIENTNETS_LITE,
         LRASPP_MOBILENET_V3_LARGE,
         DEEPLABV3_MOBILENET_V3_LARGE,
+        SSDLITE_MOBILENET_V2,
     )
 }
 

@@ -19,6 +19,10 @@ MixNet: a kind followed by its numbers.
                                    a bias to the classes, resized to the image
 ``lraspp_c128_from4``              likewise, from the last block, gated by the mean of the image, and from an
                                    earlier one (MobileNetV3, 1905.02244 section 6.4)
+``extra_k3_s2_c512``               a smaller feature map: pointwise to half of the channels, then as ``separable``
+                                   (SSDLite, 1801.04381 section 6.2)
+``ssdlite_k3_n3.6_from14``         boxes and scores: on the expansion of block14, the head and every ``extra``, each
+                                   a depthwise k×k and a pointwise one, for so many anchors at each pixel
 =================================  ===========================================================================
 
 =================================  ===========================================================================
@@ -58,6 +62,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from itertools import count
 from math import ceil
 from typing import Any
 
@@ -88,6 +93,7 @@ _NUMBERS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
     "s": ("stride", int, str),
     "d": ("dilations", _integers, _dotted),
     "from": ("source", int, str),
+    "n": ("anchors", _integers, _dotted),
     "pad": ("pad", int, str),
     "e": ("expansion", float, "{:g}".format),
     "a": ("expand_groups", _groups, lambda groups: _dotted((1,) * groups)),
@@ -126,6 +132,7 @@ class Row:
     stride: int = 1
     dilations: tuple[int, ...] = (1,)
     source: int | None = None
+    anchors: tuple[int, ...] = ()
     pad: int | None = None
     expansion: float = 1.0
     expands: bool = False
@@ -301,10 +308,11 @@ def name_blocks(rows: Sequence[Row], depth: float = 1.0) -> list[Block]:
     """Return the blocks of a network in order: stem, block1, block2, ..., head, pool, hidden, classifier."""
     blocks: list[Block] = []
     stage, place, of_stage = 0, 0, None
+    extras = count(1)
     for row in rows:
         for repeat in range(1 if row.repeats is None else ceil(depth * row.repeats)):
             stride = row.stride if repeat == 0 else 1
-            name = name_outside(row, first=not blocks)
+            name = f"extra{next(extras)}" if row.kind == "extra" else name_outside(row, first=not blocks)
             if name:
                 blocks.append(Block(name, row, stride))
                 continue
@@ -321,8 +329,8 @@ def name_outside(row: Row, first: bool) -> str | None:
         return "pool"
     if row.kind == "linear":
         return "hidden" if row.channels else "classifier"
-    if row.kind == "aspp":
-        return "aspp"
+    if row.kind in ("aspp", "ssdlite"):
+        return row.kind
     if row.kind in ("segment", "lraspp"):
         return "auxiliary" if row.kind == "segment" and row.source else "segmentation"
     if first:
@@ -365,6 +373,8 @@ class Builder:
         self.channels, self.last = self.in_channels, "input"
         self.table_channels = self.in_channels  # those of the table, before the block that is being built
         self.ends: dict[str, tuple[str, int]] = {}  # of each block, its last node and the channels of that
+        self.expansions: dict[str, tuple[str, int]] = {}  # likewise, of those that expand
+        self.outputs: dict[str, str] = {}  # where they have names
         for block in blocks:
             self.block, self.function = block.name, block.row.activation or self.activation
             channels = block.row.scaled_channels(self.width, self.conventions.rounding)
@@ -376,8 +386,7 @@ class Builder:
                 self._activation("pool")
             self.table_channels = block.row.channels or self.table_channels
             self.ends[block.name] = self.last, self.channels
-        outputs = {name: self.ends[block][0] for block, name in OUTPUTS.items() if block in self.ends}
-        return Graph(tuple(self.nodes), self.in_channels, outputs)
+        return Graph(tuple(self.nodes), self.in_channels, self.outputs)
 
     def _add(self, name: str, operation: str, inputs: tuple[str, ...] = (), **rest: dict) -> None:
         self.nodes.append(Node(name, operation, inputs or (self.last,), self.block, **rest))
@@ -475,6 +484,7 @@ class Builder:
         self.last, self.channels = before, in_channels
         if row.has_expansion:
             self._pointwise(f"{block}.expand", self._expanded(row), row.expand_groups)
+            self.expansions[block] = self.last, self.channels
         squeezed_first = bool(row.squeeze) and squeeze.place == "before" and row.has_expansion
         self._depthwise(f"{block}.depthwise", row, stride, active=not squeezed_first)
         if row.squeeze and squeeze.place != "projected":
@@ -529,13 +539,13 @@ class Builder:
 
     def _segment(self, row: Row, channels: int, stride: int) -> None:
         if row.source:
-            self.last, self.channels = self._block(row.source)
+            self.last, self.channels = self._block(self.ends, row.source)
         self._dense(f"{self.block}.conv", channels, *row.kernels)
         self._scores(f"{self.block}.scores")
-        self._resize(f"{self.block}.resize", INPUT)
+        self._to_image()
 
     def _lraspp(self, row: Row, channels: int, stride: int) -> None:
-        (earlier, earlier_channels), name = self._block(row.source or 1), self.block
+        (earlier, earlier_channels), name = self._block(self.ends, row.source or 1), self.block
         image = self.last, self.channels
         self._pointwise(f"{name}.conv", channels)
         high = self.last
@@ -550,12 +560,35 @@ class Builder:
         self.last, self.channels = earlier, earlier_channels
         self._scores(f"{name}.earlier_scores")
         self._add(f"{name}.add", "add", (self.last, scores))
-        self._resize(f"{name}.resize", INPUT)
+        self._to_image()
 
-    def _block(self, number: int) -> tuple[str, int]:
-        """The last node of a block, and its channels."""
+    def _to_image(self) -> None:
+        """Scores for every pixel of the image: an output."""
+        self._resize(f"{self.block}.resize", INPUT)
+        self.outputs[OUTPUTS[self.block]] = self.last
+
+    def _extra(self, row: Row, channels: int, stride: int) -> None:
+        self._pointwise(f"{self.block}.reduce", channels // 2)
+        self._separable(row, channels, stride)
+
+    def _ssdlite(self, row: Row, channels: int, stride: int) -> None:
+        maps = [end for block, end in self.ends.items() if block == "head" or block.startswith("extra")]
+        maps.insert(0, self._block(self.expansions, row.source or 1))
+        if len(maps) != len(row.anchors):
+            raise ValueError(f"it has anchors for {len(row.anchors)} feature maps, and there are {len(maps)}")
+        for what, values in (("boxes", 4), ("scores", self.num_classes)):
+            for number, (features, anchors) in enumerate(zip(maps, row.anchors, strict=True)):
+                self.last, self.channels = features
+                name = f"{self.block}.{what}{number}"
+                self._depthwise(f"{name}.depthwise", row, 1)
+                self._scores(name, anchors * values)
+                self.outputs[f"{what}{number}"] = self.last
+
+    @staticmethod
+    def _block(nodes: dict[str, tuple[str, int]], number: int) -> tuple[str, int]:
+        """The node of a block, and its channels."""
         try:
-            return self.ends[f"block{number}"]
+            return nodes[f"block{number}"]
         except KeyError:
             raise ValueError(f"there is no block{number} before it") from None
 
@@ -592,4 +625,6 @@ _KINDS: dict[str, Callable[[Builder, Row, int, int], None]] = {
     "aspp": Builder._aspp,
     "segment": Builder._segment,
     "lraspp": Builder._lraspp,
+    "extra": Builder._extra,
+    "ssdlite": Builder._ssdlite,
 }

@@ -44,6 +44,8 @@ def photo(crop: int, resize: int, filter: str = "bicubic", like: Preprocessing =
 
 
 USUAL = {"": IMAGENET}
+EXTRAS, EXTRA = range(1, 5), ("reduce", "depthwise", "pointwise")
+SSD = tuple(f"{what}{number}" for what in ("boxes", "scores") for number in range(6))
 ASPP = ("point", "rate1", "rate2", "rate3", "pooled", "project")
 CIFAR_PHOTOS = {  # by the number of classes
     10: Preprocessing(None, (32, 32), None, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -67,6 +69,9 @@ OWN = {
     **{f"{block}.conv": f"{block}.(conv|conv.norm)" for block in OUTPUTS},
     **{f"{block}.scores": f"{block}.scores" for block in OUTPUTS},
     **{f"segmentation.{part}": f"segmentation.{part}" for part in ("gate", "earlier_scores")},
+    **{f"extra{n}.{part}": f"extra{n}.({part}|{part}.norm)" for n in EXTRAS for part in EXTRA},
+    **{f"ssdlite.{part}": f"ssdlite.{part}" for part in SSD},
+    **{f"ssdlite.{part}.depthwise": f"ssdlite.{part}.(depthwise|depthwise.norm)" for part in SSD},
 }
 
 TORCHVISION_V2 = {
@@ -146,6 +151,42 @@ EFFICIENTNET_PYTORCH = {
     "project": "_blocks.{n-1}.(_project_conv|_bn2)",
     "head": "(_conv_head|_bn1)",
     "classifier": "_fc",
+}
+
+# --- TensorFlow's object detection, as `tensorflow_graph` reads its names ----------------------------------
+
+SLIM = "FeatureExtractor.MobilenetV2"
+PREDICTORS = {"boxes": "BoxEncodingPredictor", "scores": "ClassPredictor"}
+
+
+def _slim(module: str) -> str:
+    """A convolution, and its batch norm within."""
+    return f"({module}|{module}.BatchNorm)"
+
+
+TENSORFLOW_SSDLITE = {
+    "stem": f"{SLIM}.{_slim('Conv')}",
+    **{f"block1.{part}": f"{SLIM}.expanded_conv.{_slim(part)}" for part in ("depthwise", "project")},
+    **{part: f"{SLIM}.expanded_conv_{{n-1}}.{_slim(part)}" for part in ("expand", "depthwise", "project")},
+    "head": f"{SLIM}.{_slim('Conv_1')}",
+    **{
+        f"extra{n}.{part}": f"{SLIM}.{_slim(name)}"
+        for n, channels in zip(EXTRAS, (512, 256, 256, 128), strict=True)
+        for part, name in zip(
+            EXTRA,
+            (
+                f"layer_19_1_Conv2d_{n + 1}_1x1_{channels // 2}",
+                f"layer_19_2_Conv2d_{n + 1}_3x3_s2_{channels}_depthwise",
+                f"layer_19_2_Conv2d_{n + 1}_3x3_s2_{channels}",
+            ),
+            strict=True,
+        )
+    },
+    **{f"ssdlite.{part}": f"BoxPredictor_{part[-1]}.{PREDICTORS[part[:-1]]}" for part in SSD},
+    **{
+        f"ssdlite.{part}.depthwise": f"BoxPredictor_{part[-1]}." + _slim(f"{PREDICTORS[part[:-1]]}_depthwise")
+        for part in SSD
+    },
 }
 
 # --- Training repositories ---------------------------------------------------------------------------------
@@ -424,6 +465,9 @@ DIALECTS = (
         activation="relu",
         conventions={"rounding": "down"},
         preprocessing=USUAL,
+    ),
+    Dialect(
+        "tensorflow", ("ssdlite_mobilenet_v2",), TENSORFLOW_SSDLITE, padding="same", bn_eps=1e-3, preprocessing=USUAL
     ),
     # --- Ported from TensorFlow ----------------------------------------------------------------------------
     Dialect(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import struct
 
+from npmobilenet.checkpoints.tensorflow_graph import looks_like_a_graph
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
 
 HEAD = 4096  # bytes that decide
 
-EXPECTED = "expected weights from torch.save (.pth, .pt), .safetensors, .npz or a pickle"
+EXPECTED = "expected weights from torch.save (.pth, .pt), .safetensors, .npz, a pickle or a frozen graph (.pb)"
 
 # (where, magic bytes, what it is and what to do)
 _FOREIGN = [
@@ -44,7 +45,9 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]|\((?:[dl]p\d+\n|[dl]q.)|\}q.|c[A-Za-z_][
 
 
 def recognise(head: bytes, tail: bytes, name: str) -> str:
-    """Return "zip", "pickle", "safetensors", "index", "npy", "gzip", "bzip2" or "xz", or say what the file is instead.
+    """Return which of the formats that are read a file has, or say what it is instead.
+
+    They are "zip", "pickle", "safetensors", "index", "npy", "graph", "gzip", "bzip2" and "xz".
 
     ``head`` and ``tail`` are the first 4096 and the last 8 bytes; ``name`` only helps to word an error.
     """
@@ -60,6 +63,8 @@ def recognise(head: bytes, tail: bytes, name: str) -> str:
         return "safetensors"
     if head.lstrip()[:1] == b"{" and b'"weight_map"' in head:
         return "index"
+    if looks_like_a_graph(head):
+        return "graph"
     raise CheckpointError(f"is {_guess(head, tail, name)}; {EXPECTED}")
 
 

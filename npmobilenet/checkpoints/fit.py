@@ -282,8 +282,9 @@ def _head(
                 f"num_classes=0 is for networks with a classifier after the pooling, and {naming.name} has none; "
                 "model.features(x, 'head') gives what its own head reads"
             )
-        scores = tensors.get(f"{match.prefix}{naming.scores_module}.weight")
-        return Head(None, None, 0 if scores is None else scores.shape[0]), ()
+        module, times = naming.scores
+        scores = tensors.get(f"{match.prefix}{module}.weight")
+        return Head(None, None, 0 if scores is None else scores.shape[0] // times), ()
     channels = naming.architecture.channels(width)
     finder = HeadFinder(tensors, rest, match.prefix, channels["pool"])
     if num_classes == 0:
@@ -504,7 +505,7 @@ def _agreement(match: _Match, file: _File) -> tuple[int, bool, int]:
         for name, key in keys.items()
         if name.partition(".")[0] not in LINEAR_BLOCKS
     )
-    last = naming.linear_module("classifier") if naming.classifies else naming.scores_module
+    last = naming.linear_module("classifier") if naming.classifies else naming.scores[0]
     named = f"{match.prefix}{last}.weight" in tensors
     return right, named, -STANDARD_WIDTHS.index(width) if width in STANDARD_WIDTHS else -len(STANDARD_WIDTHS)
 

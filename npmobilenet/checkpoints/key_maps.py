@@ -151,12 +151,16 @@ class Naming:
         return self._module(block, block)
 
     @property
-    def scores_module(self) -> str:
-        """The last module of a head for every pixel."""
-        return self._module("segmentation.scores", "segmentation")
+    def scores(self) -> tuple[str, int]:
+        """Of a network that does not classify: the module of its scores, and how often it has those of all classes."""
+        last = self.architecture.blocks[-1]
+        if last.row.anchors:
+            return self._module("ssdlite.scores0", last.name), last.row.anchors[0]
+        return self._module("segmentation.scores", "segmentation"), 1
 
     def _module(self, kind: str, block: str) -> str:
-        (module,) = modules_of(self.dialect.modules[kind], _values(self.architecture)[block])
+        template = self._template(kind) if block not in LINEAR_BLOCKS else self.dialect.modules[kind]
+        (module,) = modules_of(template, _values(self.architecture)[block])
         return module
 
     def keys(self, graph: Graph) -> dict[str, str]:
@@ -255,7 +259,7 @@ def _outputs(naming: Naming) -> tuple[tuple[Row, str], ...]:
     keys, inside = naming.keys(graph), graph.blocks
     for block in naming.architecture.blocks:
         layers = [node for node in inside[block.name] if node.operation in WINDOWED]
-        if layers and "weight" in layers[-1].parameters:  # not in several parts, with a part of the channels each
+        if block.row.channels and layers and "weight" in layers[-1].parameters:  # not in several parts
             found.append((block.row, keys[f"{layers[-1].name}.weight"].rpartition(".")[0]))
     return tuple(found)
 

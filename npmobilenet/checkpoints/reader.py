@@ -72,7 +72,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Checkpoint:
-    """Read the weights in a PyTorch, safetensors, NumPy or pickle file, or in a folder of the Hugging Face hub.
+    """Read the weights in a file of PyTorch, safetensors, NumPy or TensorFlow, a pickle, or Hugging Face's folder.
 
     The format is recognised by content. Nothing in the file is executed or imported, and no more memory and time are
     used than the size of the file justifies (`npmobilenet.checkpoints.allowance`), so a file of unknown origin may be
@@ -210,6 +210,11 @@ def _parse(data: bytes, path: Path, allowance: Allowance, inside: str = "") -> _
     if kind == "safetensors":
         tensors, texts = read_safetensors(data)
         return _Content("safetensors", tensors, parse_object(texts.get(METADATA_NAME, "{}"), "its metadata"))
+
+    if kind == "graph":
+        from npmobilenet.checkpoints.tensorflow_graph import read_graph
+
+        return _Content("TensorFlow's frozen graph", read_graph(data, allowance))
 
     # Not where they cost every start of a program that reads its own weights
     from npmobilenet.checkpoints.npz_file import read_npy, read_npz

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import add_model_options, load_model, positive
-from npmobilenet.cli.photographs import IMAGES_HELP, Photograph, Run, failure, find_images
-from npmobilenet.cli.terminal import on_a_line
-from npmobilenet.text import printable, to_json
+from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
+from npmobilenet.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,39 +43,10 @@ def run(options: argparse.Namespace) -> int:
                 yield error
 
     images = Run(find_images(options.images), [model], compute)
-    show = _JsonOutput() if options.json else _TextOutput()
-    for photograph, result in images:
-        show.result(photograph, result)
-    show.end()
+    images.show(options.json, _lines, lambda result: {"predictions": [prediction._asdict() for prediction in result]})
     return images.exit_code()
 
 
-class _TextOutput:
-    def result(self, photograph: Photograph, result: list[Prediction] | Exception) -> None:
-        if isinstance(result, Exception):
-            return  # it is on standard error
-        print(on_a_line(photograph.name))
-        for label, probability, _ in result:
-            print(f"  {100 * probability:6.2f} %  {printable(label)}")
-
-    def end(self) -> None:
-        pass
-
-
-class _JsonOutput:
-    """A JSON list, printed as it grows: one line per image."""
-
-    def __init__(self) -> None:
-        self._before = "["
-
-    def result(self, photograph: Photograph, result: list[Prediction] | Exception) -> None:
-        item: dict = {"image": photograph.name}
-        if isinstance(result, Exception):
-            item["error"] = failure(photograph, result)
-        else:
-            item["predictions"] = [prediction._asdict() for prediction in result]
-        print(self._before + to_json(item), end="", flush=True)
-        self._before = ",\n "
-
-    def end(self) -> None:
-        print("]" if self._before != "[" else "[]")
+def _lines(predictions: list[Prediction]) -> Iterator[str]:
+    for label, probability, _ in predictions:
+        yield f"  {100 * probability:6.2f} %  {printable(label)}"

@@ -44,6 +44,17 @@ def positive(text: str) -> int:
     return value
 
 
+def probability(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
 def natural(text: str) -> int:
     """An integer of at least 0."""
     if not text.isdecimal():
@@ -95,13 +106,13 @@ def colour(text: str) -> tuple[float, ...]:
     return values * (3 // len(values))
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, default: str = "mobilenet_v2", of: str = "ImageNet") -> None:
     """Add what :func:`load_model` looks at, of a command that has a trained network look at photographs."""
     parser.add_argument(
         "--model",
-        default="mobilenet_v2",
+        default=default,
         metavar="NAME|CHECKPOINT",
-        help="weights known by name (see npmobilenet weights), or a file (default: %(default)s, trained on ImageNet)",
+        help=f"weights known by name (see npmobilenet weights), or a file (default: {default}, for {of})",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
     parser.add_argument(

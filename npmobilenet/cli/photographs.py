@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from npmobilenet.cli import terminal
 from npmobilenet.errors import ImageError, MissingDependencyError
 from npmobilenet.machine import available_cpus
-from npmobilenet.text import plural, printable
+from npmobilenet.text import plural, printable, to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -229,6 +229,8 @@ class Run:
         Their inputs are made of each photograph.
     compute : callable
         Turns batches, one for each model, float32 (N, 3, H, W), into N results, of which some may be exceptions.
+    prepare : callable, optional
+        Makes of a picture, uint8 (H, W, 3), what is put together in these batches, if that is not the models' inputs.
 
     Attributes
     ----------
@@ -241,8 +243,10 @@ class Run:
         photographs: Sequence[Photograph],
         models: Sequence[Model],
         compute: Callable[..., Iterable[Any]],
+        prepare: Callable[[np.ndarray], list[np.ndarray]] | None = None,
     ) -> None:
         self.photographs, self.models, self.compute = photographs, models, compute
+        self.prepare = prepare or (lambda picture: [model.preprocess(picture) for model in models])
         self.failed = 0
 
     def __iter__(self) -> Iterator[tuple[Photograph, Any]]:
@@ -251,6 +255,33 @@ class Run:
                 self.failed += 1
                 terminal.warn(failure(photograph, result))
             yield photograph, result
+
+    def show(
+        self,
+        as_json: bool,
+        lines: Callable[[Any], Iterable[str]],
+        item: Callable[[Any], dict[str, Any]],
+        also: Callable[[Photograph, Any], None] | None = None,
+    ) -> None:
+        """Print the result of each as it comes: as lines under its name, or as an object of a JSON list.
+
+        ``also`` is called with each photograph that has a result, and this, before it is printed.
+        """
+        before = "["
+        for photograph, result in self:
+            if also and not isinstance(result, Exception):
+                also(photograph, result)
+            if as_json:
+                failed = isinstance(result, Exception)
+                told = {"error": failure(photograph, result)} if failed else item(result)
+                print(before + to_json({"image": photograph.name, **told}), end="", flush=True)
+                before = ",\n "
+            elif not isinstance(result, Exception):  # which is on standard error
+                print(terminal.on_a_line(photograph.name))
+                for line in lines(result):
+                    print(line)
+        if as_json:
+            print("]" if before != "[" else "[]")
 
     def exit_code(self) -> int:
         """1 if something failed, and then a line says how much of how many."""
@@ -272,8 +303,7 @@ class Run:
                 yield photograph, inputs if isinstance(inputs, Exception) else next(results)
 
     def _inputs(self, photograph: Photograph) -> list[np.ndarray]:
-        picture = photograph.read()
-        return [model.preprocess(picture) for model in self.models]
+        return self.prepare(photograph.read())
 
 
 def failure(photograph: Photograph, error: Exception) -> str:

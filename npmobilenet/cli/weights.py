@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     for row in rows:
         print(f"{row['name']}")
         print(f"  {row['title']}")
-        print(f"  accuracy  {row['top1']} % top-1, {row['top5']} % top-5 (published, ImageNet validation set)")
+        if row["top1"]:
+            print(f"  accuracy  {row['top1']} % top-1, {row['top5']} % top-5 (published, ImageNet validation set)")
         print(f"  licence   {row['licence']}")
         print(f"  source    {row['source']}")
         print(f"  sha256    {row['sha256']}{'' if row['verified'] is None else ' (verified)'}")

@@ -9,6 +9,7 @@ import numpy as np
 from npmobilenet.image.arrays import rgb_array
 from npmobilenet.image.preprocessing import Preprocessing
 from npmobilenet.image.resizing import resized_window
+from npmobilenet.image.sampling import SAMPLED, sampled_window
 
 
 def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -44,9 +45,12 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         for length, crop in zip(size, preprocessing.crop, strict=True)
     )
     window = (top, start, bottom, stop)
-    pixels = resized_window(image, size, (0, 0, width, height), window, preprocessing.filter)
+    if preprocessing.filter in SAMPLED:
+        pixels = sampled_window(image, size, window, preprocessing.filter)
+    else:
+        pixels = resized_window(image, size, (0, 0, width, height), window, preprocessing.filter)
     if pixels.shape[:2] != preprocessing.crop:
-        cropped = np.full((*preprocessing.crop, 3), preprocessing.border, np.uint8)
+        cropped = np.full((*preprocessing.crop, 3), preprocessing.border, pixels.dtype)
         cropped[above : above + bottom - top, before : before + stop - start] = pixels
         pixels = cropped
     return _normalise(pixels, preprocessing)
@@ -75,8 +79,10 @@ def _centre(size: int, crop: int, rounding: str) -> tuple[int, int, int]:
 
 
 def _normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Return float32 (3, H, W): a table of what each of the 256 values becomes makes it a look-up."""
+    """Return float32 (3, H, W): of integers a table of what each of the 256 values becomes makes it a look-up."""
     mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
+    if pixels.dtype != np.uint8:
+        return np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
     values = np.arange(256, dtype=np.float32) / np.float32(255)
     out = np.empty((3, *pixels.shape[:2]), np.float32)
     for channel in range(3):

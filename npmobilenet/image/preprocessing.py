@@ -9,6 +9,7 @@ from typing import Any
 
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image.resizing import FILTERS
+from npmobilenet.image.sampling import SAMPLED
 from npmobilenet.text import shown
 
 MAX_SIDE = 16384
@@ -37,8 +38,10 @@ class Preprocessing:
         ``central_fraction``). None: the whole picture. Not together with ``resize``.
     mean, std : (red, green, blue)
         What ``value / 255`` is reduced and divided by. ``std`` is at least 1e-6.
-    filter : {"bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"}
-        Pillow's, antialiased but for "nearest".
+    filter : {"bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "sampled", "sampled_corner"}
+        Pillow's, antialiased but for "nearest". "sampled": bilinear between the four pixels around each place, however
+        small the picture becomes, and not rounded, as tensors are resized (PyTorch's ``interpolate``);
+        "sampled_corner": likewise, with the places counted from the first pixel's centre (TensorFlow 1).
     fit : {"fill", "cover", "contain"}
         How two numbers of ``resize`` are meant: exactly that size, whatever the proportions of the picture (timm's
         "squash"); or in its own proportions, so that it covers the size, or lies within (timm's "border").
@@ -96,7 +99,8 @@ class Preprocessing:
             is_tuple_of(self.std, 3, is_number) and all(s >= SMALLEST_STD for s in self.std),
             f"three positive numbers, {SMALLEST_STD:g} or more",
         )
-        self._require("filter", is_one_of(self.filter, FILTERS), f"one of {', '.join(FILTERS)}")
+        filters = (*FILTERS, *SAMPLED)
+        self._require("filter", is_one_of(self.filter, filters), f"one of {', '.join(filters)}")
         self._require("fit", is_one_of(self.fit, FITS), f"one of {', '.join(FITS)}")
         self._require("border", is_tuple_of(self.border, 3, _is_level), "three integers from 0 to 255")
         self._require("crop_rounding", is_one_of(self.crop_rounding, ROUNDINGS), f"one of {', '.join(ROUNDINGS)}")

@@ -131,6 +131,11 @@ CATALOGUE = {
             "82f5fa361028d6e3cffac23686e89e4684769df2a5c4ecc73ffc8c222c512366",
         ),
         CatalogueEntry(
+            "ssdlite_mobilenet_v2_person",
+            "ssdlite_mobilenet_v2_person.safetensors",
+            "48a4d2cf9f25d08cf4098ce1255ebc239f9b50478f39230c9a5c373efc02c253",
+        ),
+        CatalogueEntry(
             "mobilenet_v2_imagenet1k_v2",
             "mobilenet_v2-7ebf99e0.pth",
             "7ebf99e0",

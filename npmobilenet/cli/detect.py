@@ -1,0 +1,67 @@
+"""``npmobilenet detect``: what is in photographs, and where."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from npmobilenet.cli.options import add_model_options, load_model, probability
+from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
+from npmobilenet.text import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from npmobilenet.tasks.detection import Detection
+
+
+def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "detect",
+        help="find things in photographs",
+        description="Print what is found in each photograph, with its score and its box: left, top, right and bottom "
+        "in pixels. One that cannot be read costs a line on standard error and the exit code 1; all others are "
+        "looked at.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP)
+    parser.add_argument(
+        "--threshold", type=probability, default=0.5, metavar="T", help="lowest score (default %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    parser.add_argument(
+        "--draw", type=Path, metavar="FOLDER", help="write every photograph there with the boxes, as NAME.boxes.jpg"
+    )
+    add_model_options(parser, "ssdlite_mobilenet_v2_person", "persons")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look at every image; one that cannot be read is reported and makes the exit code 1."""
+    import numpy as np
+
+    model = load_model(options)
+    drawn = None
+    if options.draw:
+        from npmobilenet.cli.drawing import Drawings
+
+        drawn = Drawings(options.draw, options.images).boxes
+
+    def prepare(picture: np.ndarray) -> list[np.ndarray]:
+        return [model.preprocess(picture), np.array(picture.shape[:2])]
+
+    def compute(batch: np.ndarray, sizes: np.ndarray) -> list[list[Detection]]:
+        return model.detections(batch, [tuple(map(int, size)) for size in sizes], options.threshold)
+
+    images = Run(find_images(options.images), [model], compute, prepare)
+    images.show(options.json, _lines, lambda found: {"detections": [one._asdict() for one in found]}, drawn)
+    return images.exit_code()
+
+
+def _lines(found: list[Detection]) -> Iterator[str]:
+    for label, score, box in found:
+        yield f"  {score:.3f}  {printable(label)}  {' '.join(f'{edge:.0f}' for edge in box)}"
+    if not found:
+        yield "  nothing"

@@ -1,0 +1,94 @@
+"""What detectors are made of. Boxes are float arrays (N, 4): x0, y0, x1, y1, in any unit; ties go to the first one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+COMPARED = 256  # boxes at once with all others
+
+
+def clipped(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Return boxes cut off at the borders of an image."""
+    return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))
+
+
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of boxes (N, 4) with others (M, 4): (N, M); 0 where both are empty."""
+    low = np.maximum(boxes[:, None, :2], others[:, :2])
+    sides = np.maximum(np.minimum(boxes[:, None, 2:], others[:, 2:]) - low, 0)
+    shared = sides[..., 0] * sides[..., 1]
+    areas = [(each[:, 2] - each[:, 0]) * (each[:, 3] - each[:, 1]) for each in (boxes, others)]
+    union = areas[0][:, None] + areas[1] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def suppressed(
+    boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, most_overlap: float, most_of_class: int, most: int
+) -> np.ndarray:
+    """Return the indices of boxes that remain, the highest score first: greedy non-maximum suppression.
+
+    Parameters
+    ----------
+    boxes : float array (N, 4)
+    scores : float array (N,)
+    classes : int array (N,)
+        A class suppresses its own boxes alone.
+    most_overlap : float
+        A box goes that shares more of the union with one that remains.
+    most_of_class, most : int
+        So many remain at most, of each class and of all.
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes, classes = boxes[order], classes[order]
+    remains, of_class, kept = np.ones(len(order), bool), Counter(), []
+    for start in range(0, len(order), COMPARED):
+        stop = min(start + COMPARED, len(order))
+        gone = overlaps(boxes[start:stop], boxes[start:]) > most_overlap
+        gone &= classes[start:stop, None] == classes[start:]
+        for at in range(start, stop):
+            if remains[at]:
+                remains[start:] &= ~gone[at - start]
+                of_class[classes[at]] += 1
+                if of_class[classes[at]] <= most_of_class:
+                    kept.append(at)
+    return order[kept[:most]]
+
+
+def grid(sizes: Sequence[tuple[int, int]], shapes: Sequence[np.ndarray]) -> np.ndarray:
+    """Return anchors, the same at every pixel of a feature map: float32 (N, 4), centre x, y, width, height.
+
+    All are parts of the image. The order is that of the maps, then rows, columns and anchors of a pixel.
+
+    Parameters
+    ----------
+    sizes : sequence of (height, width)
+        Of the feature maps.
+    shapes : sequence of float array (A, 2)
+        Width and height of each map's anchors.
+    """
+    anchors = []
+    for (height, width), shape in zip(sizes, shapes, strict=True):
+        y, x, anchor = np.indices((height, width, len(shape))).reshape(3, -1)
+        centres = np.stack([(x + 0.5) / width, (y + 0.5) / height], axis=1)
+        anchors.append(np.concatenate([centres, shape[anchor]], axis=1))
+    return np.concatenate(anchors).astype(np.float32)
+
+
+def decoded(codes: np.ndarray, anchors: np.ndarray, scales: tuple[float, float]) -> np.ndarray:
+    """Return the boxes that codes make of anchors (1311.2524, appendix C), as parts of the image: float32 (N, 4).
+
+    Parameters
+    ----------
+    codes : float array (N, 4)
+        For centre x, y, and the logarithms of width and height.
+    anchors : float array (N, 4)
+        As :func:`grid` makes them.
+    scales : (of centres, of sizes)
+        What the codes are divided by.
+    """
+    centres = codes[:, :2] / np.float32(scales[0]) * anchors[:, 2:] + anchors[:, :2]
+    sizes = np.exp(codes[:, 2:] / np.float32(scales[1])) * anchors[:, 2:]
+    return np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
