@@ -144,7 +144,11 @@ def test_any_pickle_is_refused(tmp_path, body):
         (b"GGUF\x03\0\0\0" + bytes(20), "is a GGUF file"),
         (b"\x1c\0\0\0TFL3" + bytes(20), "is a TFLite model"),
         (b"\x08\x08\x12\x07pytorch\x1a\x052.0.0", "is probably an ONNX model"),
-        (b"\x0a\x1d\x0a\x05input\x12\x0bPlaceholder", "is probably a TensorFlow graph (.pb)"),
+        (
+            b"\x0a\x1d\x0a\x05input\x12\x0bPlaceholder",
+            "is cut short or damaged: a field should have 29 bytes, 20 follow",
+        ),
+        (b"\x0a\x14\x0a\x05input\x12\x0bPlaceholder", "is a TensorFlow graph without weights: freeze it"),
         (b"\x08\x01\x12\x80\x02\x0a", "is probably a TensorFlow graph (.pb)"),
         (bytes(40) + struct.pack("<Q", 0xDB4775248B80FB57), "is a TensorFlow checkpoint"),
         (b"\x93NUMPY\x01\0" + bytes(20), "its array has a header that is no plain array's"),

@@ -112,7 +112,7 @@ def test_shipped_weights_that_are_missing(monkeypatch, tmp_path):
 
 
 def test_shipped_files_together_fit_a_wheel():
-    assert sum(path.stat().st_size for path in (ROOT / "npmobilenet/weights").glob("*.safetensors")) < 35e6
+    assert sum(path.stat().st_size for path in (ROOT / "npmobilenet/weights").glob("*.safetensors")) < 55e6
 
 
 def test_class_names():

@@ -104,7 +104,7 @@ class Architecture:
         for block in self.blocks:
             if block.row.channels:
                 last = block.row.scaled_channels(width, self.conventions.rounding)
-            if block.name not in ("classifier", *OUTPUTS):
+            if block.name not in ("classifier", "ssdlite", *OUTPUTS):
                 channels[block.name] = last
         return channels
 
