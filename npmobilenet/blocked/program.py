@@ -59,31 +59,13 @@ class BlockedProgram:
             raise UnsupportedGraphError("Numba is switched off")
         self.graph = fuse(graph)
         self.target = target or host()
-        found = {node.name: self._problem(node, number) for number, node in enumerate(self.graph)}
-        self.problems = {name: problem for name, problem in found.items() if problem}
-        if self.problems and (strict or len(self.problems) == len(found)):
+        self.problems = problems(self.graph)
+        if self.problems and (strict or len(self.problems) == len(self.graph.nodes)):
             raise UnsupportedGraphError(*(f"{name}: {problem}" for name, problem in list(self.problems.items())[:1]))
         self.plain = {node.name: lower(node, weights, "plain") for node in self.graph if node.name in self.problems}
         fast = [node for node in self.graph if node.parameters and node.name not in self.plain]
         packed = {node.name: self._pack(node, weights) for node in fast}
         self.weights = dict(zip(packed, gathered(packed.values()), strict=True))  # in the order of execution
-
-    def _problem(self, node: Node, number: int) -> str | None:
-        """What these kernels cannot compute."""
-        if INPUT in node.inputs and (number or not is_stem(node)):
-            return f"{node.operation} of the image"
-        if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
-            return node.operation
-        function = activation_of(node)
-        if function not in (*CLAMPS, *ZERO_PRESERVING):
-            return f"{node.operation} with the activation {function}"
-        if function not in CLAMPS and node.attributes.get("residual"):
-            return f"the activation {function} before a residual add"
-        if is_stem(node) and (node["dilation"] != (1, 1) or node["groups"] != 1):
-            return "a convolution of the image with dilation or groups"
-        if is_stem(node) and prod(node["kernel"]) > stem.MOST_TAPS:
-            return f"a convolution of the image with more than {stem.MOST_TAPS} taps"
-        return None
 
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
         if node.operation == "squeeze_excite":
@@ -120,3 +102,27 @@ class BlockedProgram:
         output = output or self.graph.main_output
         graph = self.graph.up_to(*([output] if isinstance(output, str) else output))
         return BlockedPlan(graph, self.weights, self.plain, self.target, size, threads, fused, split)
+
+
+def problems(graph: Graph) -> dict[str, str]:
+    """Return the nodes of a fused graph that plain kernels have to compute, and why."""
+    found = {node.name: _problem(node, number) for number, node in enumerate(graph)}
+    return {name: problem for name, problem in found.items() if problem}
+
+
+def _problem(node: Node, number: int) -> str | None:
+    """What these kernels cannot compute."""
+    if INPUT in node.inputs and (number or not is_stem(node)):
+        return f"{node.operation} of the image"
+    if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
+        return node.operation
+    function = activation_of(node)
+    if function not in (*CLAMPS, *ZERO_PRESERVING):
+        return f"{node.operation} with the activation {function}"
+    if function not in CLAMPS and node.attributes.get("residual"):
+        return f"the activation {function} before a residual add"
+    if is_stem(node) and (node["dilation"] != (1, 1) or node["groups"] != 1):
+        return "a convolution of the image with dilation or groups"
+    if is_stem(node) and prod(node["kernel"]) > stem.MOST_TAPS:
+        return f"a convolution of the image with more than {stem.MOST_TAPS} taps"
+    return None
