@@ -1,7 +1,6 @@
 """Where a network's values differ: node by node from another backend's, or from values that PyTorch's modules computed.
 
-The first node that is off by more than rounding is where to look. How much rounding may do is said in one place,
-`tolerance`.
+The first node that is off by more than rounding is where to look; how much that may be is `_Rounding`'s to say.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf, isfinite, prod
+from math import inf, prod
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from npmobilenet.plan import lower
 from npmobilenet.text import dimensions, listed, quote
 
 UNIT = 2.0**-24  # half the distance from 1 to the next float32: the largest relative error of one rounding
-FACTOR = 6  # of what is allowed to what errors that are as often up as down amount to
+FACTOR = 32  # of the largest error of a node that is allowed to the size that errors have in its worst channel
 VALUES_AT_ONCE = 1 << 25  # of all nodes that are computed together, so that large networks do not fill the memory
 
 # Where the activations that convolutions end with have their minimum: what goes below has not been through one.
@@ -89,17 +88,6 @@ class Comparison:
         return [row for row in self.rows if row.beyond]
 
 
-def tolerance(terms: int) -> float:
-    """Return how far two float32 networks may be apart, as part of the largest value.
-
-    A sum of K products is off by about ``sqrt(K) * UNIT`` of their size, since roundings go up as often as down
-    (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 2.8). Errors of layers after each
-    other are as independent as those of terms, so that their squares add up: ``terms`` counts those of all layers on
-    the longest way from the image to the value.
-    """
-    return FACTOR * UNIT * terms**0.5
-
-
 def against_backend(
     model: Model, x: np.ndarray, backend: str, *, limit: float | None = None, threads: int | None = None
 ) -> Comparison:
@@ -111,7 +99,8 @@ def against_backend(
     x : float array (N, C, H, W)
     backend : str
     limit : float, optional
-        What is allowed in place of :func:`tolerance`.
+        What is allowed to the largest error of every node in place of what rounding may do, as part of the largest
+        value of the reference.
     threads : int, optional
 
     Raises
@@ -194,11 +183,7 @@ class _Nodes:
         self.threads = model.threads if threads is None else threads
         self.graph: Graph = self.engine.program.graph
         self.shapes = self.graph.shapes(self.x.shape[2:])
-        self._size = {INPUT: _root_mean_square(self.x)}
-        self._terms = {INPUT: 0}
-        for node in self.graph:
-            own = node.kind.terms(node, *(self.shapes[name] for name in node.inputs)) + 2  # bias and activation
-            self._terms[node.name] = own + max(self._terms[name] for name in node.inputs)
+        self.rounding = _Rounding(model._weights, self.shapes, self.x)
 
     @cached_property
     def modules(self) -> dict[str, str]:
@@ -209,7 +194,7 @@ class _Nodes:
         for module, name in self.model.names.outputs(self.model.graph)[0].items():
             carried = _Carried(self.model, self.graph, self.model.graph[name])
             left = len(carried.then), len(module)
-            if left < found.get(carried.node, (inf,))[:2]:
+            if self.graph[carried.node].parameters and left < found.get(carried.node, (inf,))[:2]:
                 found[carried.node] = *left, module
         return {node: module for node, (*_, module) in found.items()}
 
@@ -229,13 +214,13 @@ class _Nodes:
         """The values of nodes, in order."""
         values = _as_it_runs(self.engine, self.x, names, self.threads)
         for name in names:
-            self._size[name] = _root_mean_square(values[name])
+            self.rounding.follow(self.graph[name], values[name])
             yield name, values.pop(name)
 
     def row(
         self, name: str, ours: np.ndarray, theirs: np.ndarray, module: str, limit: float | None, note: str = ""
     ) -> Row:
-        """Compare a node with what it should be; its inputs have been computed."""
+        """Compare a node, just computed, with what it should be."""
         node, shape = self.graph[name], ours.shape[1:]
         if ours.shape != theirs.shape:
             note = f"of shape {dimensions(theirs.shape)}, not {dimensions(ours.shape)}"
@@ -243,23 +228,62 @@ class _Nodes:
         errors = _errors(ours, theirs)
         largest, mean = float(errors.max(initial=0)), float(errors.mean())
         most = float(np.abs(theirs[np.isfinite(theirs)]).max(initial=0))
-        if limit is None:
-            # Where terms cancel out, or are clamped, roundings are as large as what there was before.
-            allowed = tolerance(self._terms[name]) * max(most, self._sum_size(node))
-        else:
-            allowed = limit * most
+        allowed = self.rounding.allowed[name] if limit is None else limit * most
         relative, rate = ((value / most if most else inf * (value > 0)) for value in (largest, allowed))
-        return Row(name, node.operation, module, shape, largest, relative, mean, rate, not largest <= allowed, note)
+        return Row(name, node.operation, module, shape, largest, relative, mean, rate, largest > allowed, note)
 
-    def _sum_size(self, node: Node) -> float:
-        """How large the sums of a layer typically are, before its activation."""
-        if not node.kind.ends:
-            return 0.0
-        weight, bias = folded_parameters(node, self.model._weights)
+
+class _Rounding:
+    """How far two float32 networks may be apart, followed from layer to layer.
+
+    A sum of K products is off by about ``sqrt(K) * UNIT`` of its size, since roundings go up as often as down (Higham,
+    Accuracy and Stability of Numerical Algorithms, 2nd edition, section 2.8). As independent are the errors that it is
+    given: those of a layer's input arrive multiplied by the weights, and their squares add up. So a mean square for
+    each channel follows from those of the layer before, and `FACTOR` of its root is allowed.
+
+    Attributes
+    ----------
+    allowed : dict of str to float
+        The largest error of each node.
+    """
+
+    def __init__(self, weights: Mapping[str, np.ndarray], shapes: Mapping[str, Shape], x: np.ndarray) -> None:
+        self.weights, self.shapes = weights, shapes
+        self.allowed: dict[str, float] = {}
+        self.values = {INPUT: _mean_squares(x)}  # mean squares of each channel: of values,
+        self.errors = {INPUT: np.zeros(x.shape[1])}  # and of errors
+
+    def follow(self, node: Node, values: np.ndarray) -> None:
+        """Take the values of a node whose inputs have been followed."""
+        made = _mean_squares(values)
+        unit = UNIT**2 * (node.kind.terms(node, *(self.shapes[name] for name in node.inputs)) + 2)
+        if node.kind.ends:
+            errors, sizes = self._through_weights(node)
+            errors = errors + unit * np.maximum(sizes, made)
+        else:
+            relative = max(
+                float(self.errors[name].sum() / max(self.values[name].sum(), np.finfo(float).tiny))
+                for name in node.inputs
+            )
+            errors = (relative + unit) * made
+        if node.attributes.get("residual"):
+            errors = errors + self.errors[node.inputs[1]]
+        self.allowed[node.name] = FACTOR * float(np.sqrt(errors.max(initial=0)))
+        if node.attributes.get("activation", "none") != "none" and not node.attributes.get("residual"):
+            errors = errors * _slopes(values, node["activation"])
+        self.values[node.name], self.errors[node.name] = made, errors
+
+    def _through_weights(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
+        """What becomes of errors in a layer's input, and how large its sums are: mean squares of each channel."""
+        weight, bias = folded_parameters(node, self.weights)
         parts = weight if isinstance(weight, list) else [weight]
-        lengths = np.concatenate([np.sqrt((part.reshape(len(part), -1) ** 2).sum(1)) for part in parts])
-        size = float((lengths * self._size[node.inputs[0]] + np.abs(bias)).max(initial=0))
-        return size if isfinite(size) else 0.0
+        squares = np.concatenate([(part**2).reshape(*part.shape[:2], -1).sum(2) for part in parts])  # C_out, C_in / G
+
+        def through(inputs: np.ndarray) -> np.ndarray:
+            groups = len(inputs) // squares.shape[1]
+            return (squares.reshape(groups, -1, squares.shape[1]) @ inputs.reshape(groups, -1, 1)).reshape(-1)
+
+        return through(self.errors[node.inputs[0]]), through(self.values[node.inputs[0]]) + bias**2
 
 
 class _Carried:
@@ -359,7 +383,7 @@ class _Names:
 
 
 def _as_it_runs(engine: Engine, x: np.ndarray, names: Sequence[str], threads: int) -> dict[str, np.ndarray]:
-    """The values of nodes as a network computes them; what a call of several nodes keeps to itself by calls of its own."""
+    """The values of nodes as a network computes them; what a call of several nodes keeps to itself, by its own call."""
     if engine.on_device:
         return engine.outputs(x, names, threads)
     outputs = engine.program.graph.output_names
@@ -378,8 +402,17 @@ def _errors(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return errors
 
 
-def _root_mean_square(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+def _mean_squares(values: np.ndarray) -> np.ndarray:
+    """Of each channel; what is not finite counts as 0."""
+    squares = np.square(np.where(np.isfinite(values), values, 0), dtype=np.float64)
+    return squares.reshape(*squares.shape[:2], -1).mean((0, 2))
+
+
+def _slopes(values: np.ndarray, function: str) -> np.ndarray:
+    """Mean squares, of each channel, of about the slope that an activation has where it gave these values."""
+    top = 6.0 if function == "relu6" else inf
+    slopes = ((values > 0) & (values < top)) + 0.25 * (values < 0)
+    return slopes.reshape(*slopes.shape[:2], -1).mean((0, 2))
 
 
 def _channels_last(values: np.ndarray) -> np.ndarray:

@@ -262,6 +262,11 @@ class Model:
     def backend(self) -> str:
         return self._engine.backend
 
+    @property
+    def plain_layers(self) -> dict[str, str]:
+        """The layers that plain loops compute though the backend is "blocked", and why its kernels do not."""
+        return dict(self._engine.plain_layers)
+
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
         which = f" ({printable(self.read_from)})" if self.read_from else ""

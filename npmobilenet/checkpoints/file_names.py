@@ -7,7 +7,8 @@ A dialect knows the modules that have parameters. From these follows what others
 - the module of a block gives what the block does, its residual add included, and so do those that hold it; those inside
   it give what is added;
 - of the modules of a squeeze-and-excitation the outermost gives its result; what lies inside is no value here;
-- in a numbered sequence the activation of a layer has the next number; elsewhere one of a few names.
+- in a numbered sequence the activation of a layer has the next number; elsewhere one of a few names, and so has the
+  pooling.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from npmobilenet.checkpoints.key_maps import Naming
 from npmobilenet.graph import Graph
 
 ACTIVATION_NAMES = ("act", "activ", "activate", "activation")  # timm, pytorchcv, mmcv, transformers
+POOL_NAMES = ("avgpool", "global_pool", "pooler")  # torchvision, timm, transformers
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class FileNames:
                 for name in _activation_names(layer, numbered):
                     if name not in leaves and name not in held:
                         outputs.setdefault(name, node)
+        if "pool" in nodes:
+            outputs = {**dict.fromkeys((self.prefix + name for name in POOL_NAMES), "pool"), **outputs}
         return outputs, inside
 
     def _leaves(self, graph: Graph) -> tuple[dict[str, str], dict[str, str]]:
