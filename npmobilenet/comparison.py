@@ -15,6 +15,7 @@ import numpy as np
 
 from npmobilenet.engine import Engine
 from npmobilenet.graph import INPUT, Graph, Node, Shape
+from npmobilenet.kernels.geometry import Pair, output_size, resolve_padding
 from npmobilenet.model import Model, checked_input
 from npmobilenet.passes import folded_parameters
 from npmobilenet.plan import lower
@@ -152,9 +153,10 @@ def against_values(
     names = _Names(model, own.graph)
     found, left_out = names.find(values)
     if not found:
-        some = ", ".join(listed([quote(name) for name in values], 3)) or "nothing"
-        known = ", ".join(names.examples)
-        raise ValueError(f"none of its values ({some}) is known of this {model.architecture}, which has {known}")
+        some = "; ".join(listed([f"{quote(name)}: {reason}" for name, reason in left_out.items()], 3)) or "none given"
+        raise ValueError(
+            f"no value to compare ({some}); this {model.architecture} has {', '.join(names.examples)}, ..."
+        )
     carried = {node.name: _Carried(model, own.graph, node) for node in model.graph}
     order = {node.name: place for place, node in enumerate(model.graph)}
     by_node: dict[str, list[str]] = {}
@@ -180,7 +182,7 @@ class _Nodes:
         self.x = checked_input(x, model.graph.in_channels, model.backend)
         if not len(self.x):
             raise ValueError("x holds no image")
-        self.threads = model.threads if threads is None else threads
+        self.threads = model._thread_count(model.threads if threads is None else threads)
         self.graph: Graph = self.engine.program.graph
         self.shapes = self.graph.shapes(self.x.shape[2:])
         self.rounding = _Rounding(model._weights, self.shapes, self.x)
@@ -255,17 +257,17 @@ class _Rounding:
 
     def follow(self, node: Node, values: np.ndarray) -> None:
         """Take the values of a node whose inputs have been followed."""
-        made = _mean_squares(values)
+        made, before = _mean_squares(values), self.values[node.inputs[0]]
         unit = UNIT**2 * (node.kind.terms(node, *(self.shapes[name] for name in node.inputs)) + 2)
         if node.kind.ends:
-            errors, sizes = self._through_weights(node)
-            errors = errors + unit * np.maximum(sizes, made)
+            factors = self._squares(node)
+            sizes = _through(factors, before) + folded_parameters(node, self.weights)[1] ** 2
+            errors = _through(factors, self.errors[node.inputs[0]]) + unit * np.maximum(sizes, made)
         else:
-            relative = max(
-                float(self.errors[name].sum() / max(self.values[name].sum(), np.finfo(float).tiny))
-                for name in node.inputs
-            )
+            relative = max(_ratio(self.errors[name].sum(), self.values[name].sum()) for name in node.inputs)
             errors = (relative + unit) * made
+            if node.operation == "squeeze_excite":
+                errors = errors + _of_gates(np.sqrt(_ratio(made, before)), self._before_gates(node, unit)) * before
         if node.attributes.get("residual"):
             errors = errors + self.errors[node.inputs[1]]
         self.allowed[node.name] = FACTOR * float(np.sqrt(errors.max(initial=0)))
@@ -273,17 +275,25 @@ class _Rounding:
             errors = errors * _slopes(values, node["activation"])
         self.values[node.name], self.errors[node.name] = made, errors
 
-    def _through_weights(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
-        """What becomes of errors in a layer's input, and how large its sums are: mean squares of each channel."""
-        weight, bias = folded_parameters(node, self.weights)
+    def _squares(self, node: Node) -> np.ndarray:
+        """The squares of a layer's weights, (C_out, C_in / G): of taps beside the image as many as there are within."""
+        weight, _ = folded_parameters(node, self.weights)
         parts = weight if isinstance(weight, list) else [weight]
-        squares = np.concatenate([(part**2).reshape(*part.shape[:2], -1).sum(2) for part in parts])  # C_out, C_in / G
+        if node.windows:
+            size = self.shapes[node.inputs[0]][1:]
+            parts = [part**2 * _within(node, size, *window) for part, window in zip(parts, node.windows, strict=True)]
+            return np.concatenate([part.sum((2, 3)) for part in parts])
+        return parts[0] ** 2
 
-        def through(inputs: np.ndarray) -> np.ndarray:
-            groups = len(inputs) // squares.shape[1]
-            return (squares.reshape(groups, -1, squares.shape[1]) @ inputs.reshape(groups, -1, 1)).reshape(-1)
-
-        return through(self.errors[node.inputs[0]]), through(self.values[node.inputs[0]]) + bias**2
+    def _before_gates(self, node: Node, unit: float) -> np.ndarray:
+        """The errors of what a squeeze-and-excitation takes the sigmoid of."""
+        pixels = prod(self.shapes[node.inputs[0]][1:])
+        errors, sizes = self.errors[node.inputs[0]] / pixels, self.values[node.inputs[0]]
+        for name in ("reduce", "expand"):
+            squares = self.weights[f"{node.name}.{name}.weight"].astype(np.float64) ** 2
+            sizes = _through(squares, sizes) + self.weights[f"{node.name}.{name}.bias"].astype(np.float64) ** 2
+            errors = _through(squares, errors) + unit * sizes
+        return errors
 
 
 class _Carried:
@@ -406,6 +416,35 @@ def _mean_squares(values: np.ndarray) -> np.ndarray:
     """Of each channel; what is not finite counts as 0."""
     squares = np.square(np.where(np.isfinite(values), values, 0), dtype=np.float64)
     return squares.reshape(*squares.shape[:2], -1).mean((0, 2))
+
+
+def _through(squares: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Mean squares of a layer's result, from squares of its weights (C_out, C_in / G) and mean squares of its input."""
+    groups = len(inputs) // squares.shape[1]
+    return (squares.reshape(groups, -1, squares.shape[1]) @ inputs.reshape(groups, -1, 1)).reshape(-1)
+
+
+def _within(node: Node, size: Pair, kernel: Pair, dilation: Pair) -> np.ndarray:
+    """Of each tap of a window, (K_h, K_w), at which part of its positions it lies within the image."""
+    parts = []
+    pads = resolve_padding(node["padding"], size, kernel, node["stride"], dilation)
+    for length, taps, stride, pad, step in zip(size, kernel, node["stride"], pads, dilation, strict=True):
+        starts = np.arange(output_size(length, taps, stride, pad, step)) * stride - pad[0]
+        places = starts[:, None] + np.arange(taps) * step
+        parts.append(((places >= 0) & (places < length)).mean(0))
+    return np.outer(*parts)
+
+
+def _of_gates(gates: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Mean squares of errors of a sigmoid that gave these values, from those of what it was taken of."""
+    gates = gates.clip(1e-7, 1 - 1e-7)
+    nearest = np.maximum(np.abs(np.log(gates / (1 - gates))) - 4 * np.sqrt(errors), 0)  # to where it is steepest
+    return np.minimum(errors * (np.exp(-nearest) / (1 + np.exp(-nearest)) ** 2) ** 2, 1)
+
+
+def _ratio(part: np.ndarray | float, whole: np.ndarray | float) -> np.ndarray | float:
+    """A quotient of what is not negative, 0 of nothing."""
+    return part / np.maximum(whole, np.finfo(np.float64).tiny)
 
 
 def _slopes(values: np.ndarray, function: str) -> np.ndarray:

@@ -90,7 +90,8 @@ class FileNames:
                     if name not in leaves and name not in held:
                         outputs.setdefault(name, node)
         if "pool" in nodes:
-            outputs = {**dict.fromkeys((self.prefix + name for name in POOL_NAMES), "pool"), **outputs}
+            for name in POOL_NAMES:
+                outputs.setdefault(self.prefix + name, "pool")
         return outputs, inside
 
     def _leaves(self, graph: Graph) -> tuple[dict[str, str], dict[str, str]]:

@@ -12,6 +12,7 @@ from npmobilenet.backends import BACKENDS, current_name
 from npmobilenet.cli.network import find_model
 from npmobilenet.cli.photographs import STANDARD_INPUT, StandardInput, not_a_path
 from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import INPUT
 from npmobilenet.text import columns, dimensions, listed, plural, printable, quote, to_json
 
@@ -35,10 +36,12 @@ def compare(options: argparse.Namespace) -> int:
         x, given = _input(model, options)
         found = against_backend(model, x, against, **how)
     else:
-        x, values, others = _values(options)
         given = "the file's"
         try:
+            x, values, others = _values(model, options)
             found = against_values(model, x, values, **how)
+        except CheckpointError:
+            raise
         except ValueError as error:
             raise ValueError(f"{on_a_line(options.against)}: {error}") from None
         found.left_out.update(others)
@@ -69,26 +72,33 @@ def _input(model: Model, options: argparse.Namespace) -> tuple[np.ndarray, str]:
     return model.preprocess(photo)[None], f"{on_a_line(options.photo)}, prepared as the weights say"
 
 
-def _values(options: argparse.Namespace) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, str]]:
+def _values(model: Model, options: argparse.Namespace) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, str]]:
     """The input in a file, the values, and what else is in there."""
     from npmobilenet.checkpoints.reader import read_arrays
+    from npmobilenet.model import checked_input
 
-    name = options.against
-    if problem := not_a_path(name):
-        raise ValueError(f"{quote(name)}: {problem}")
-    if not Path(name).exists():
-        raise ValueError(f"{printable(name)}: neither a backend ({', '.join(BACKENDS)}) nor an .npz file that exists")
+    if problem := not_a_path(options.against):
+        raise ValueError(problem)
+    if not Path(options.against).exists():
+        raise ValueError(f"neither a backend ({', '.join(BACKENDS)}) nor an .npz file that exists")
     if options.photo or options.resolution:
-        what = "a photograph" if options.photo else "--resolution"
-        raise ValueError(f"{printable(name)} brings its own input, from which its values were computed: no {what}")
-    values, others = read_arrays(name)
+        what = "photograph" if options.photo else "--resolution"
+        raise ValueError(f"its values were computed from the input that it holds, so that there can be no {what}")
+    values, others = read_arrays(options.against)
     if INPUT not in values:
-        held = ", ".join(listed([quote(each) for each in [*values, *others]], 3)) or "nothing"
-        raise ValueError(
-            f"{printable(name)}: holds no {INPUT!r}, the batch (N, C, H, W) from which its values were computed, "
-            f"but {held}"
+        held = ", ".join(listed([quote(name) for name in values], 3)) or "nothing"
+        what = f"its {INPUT!r} is {others[INPUT]}" if INPUT in others else f"holds no {INPUT!r}, but {held}"
+        raise ValueError(f"{what}; expected the batch (N, C, H, W) from which its values were computed")
+    try:
+        x = checked_input(values.pop(INPUT), model.graph.in_channels, model.backend)
+    except ValueError as error:
+        raise ValueError(f"its {INPUT!r} as x: {error}") from None
+    if not values:
+        why = (
+            ": " + "; ".join(listed([f"{quote(name)} is {what}" for name, what in others.items()], 3)) if others else ""
         )
-    return values.pop(INPUT), values, others
+        raise ValueError(f"holds no values to compare beside its {INPUT!r}{why}")
+    return x, values, others
 
 
 def _report(model: Model, found: Comparison, title: str, against: str, given: str, x: np.ndarray) -> dict:

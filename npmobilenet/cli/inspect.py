@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.counts import count
 
     _sort_out(options)
-    if options.against:
+    if options.against is not None:
         from npmobilenet.cli.against import compare
 
         return compare(options)
