@@ -287,7 +287,7 @@ class _Rounding:
 
     def _before_gates(self, node: Node, unit: float) -> np.ndarray:
         """The errors of what a squeeze-and-excitation takes the sigmoid of."""
-        pixels = prod(self.shapes[node.inputs[0]][1:])
+        pixels = prod(self.shapes[node.inputs[0]][1:]) ** 0.75  # neighbours have part of their errors in common
         errors, sizes = self.errors[node.inputs[0]] / pixels, self.values[node.inputs[0]]
         for name in ("reduce", "expand"):
             squares = self.weights[f"{node.name}.{name}.weight"].astype(np.float64) ** 2

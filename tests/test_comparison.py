@@ -22,6 +22,7 @@ from tests.data.make_module_values import NETWORKS, named_weights
 from tests.publishers import Net
 from tests.test_dialects import NETWORKS as PUBLISHERS
 
+COFFEE, STORED = str(photo("coffee.png")), str(DATA / "module_values.npz")
 SMALL = ("mobilenet_v2", "mobilenet_v3_small", "mixnet_s", "efficientnet_b0")
 
 
@@ -32,6 +33,9 @@ def seeded(name, backend="reference", width=0.25, seed=1, **weights):
 
 def images(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal((*shape[:1], 3, *shape[1:])).astype(np.float32)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::npmobilenet.AssumptionWarning")
 
 
 @pytest.fixture(params=NETWORKS)
@@ -67,11 +71,11 @@ def test_shipped_networks_are_well_within_their_tolerance(name, request):
     assert not found.beyond and found.rows[-1].tolerance < 1e-3
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.endswith(("b4", "b5", "b6", "b7"))])
 def test_tolerances_do_not_grow_without_bounds(name):
     model = seeded(name)
     rows = against_backend(model, images(1, 32, 32), "reference").rows
-    assert all(row.largest == 0 and 0 < row.tolerance < 0.2 for row in rows)
+    assert all(row.largest == 0 and 0 < row.tolerance < 0.1 for row in rows)
     assert rows[0].tolerance < 2e-5
 
 
@@ -156,8 +160,8 @@ def test_any_prefix_and_the_order_of_names_do_not_matter(saved):
     expected = against_values(model, x, values)
     prefixed = {f"module.encoder.{name}" if name else "module.encoder": values[name] for name in reversed(values)}
     found = against_values(model, x, prefixed)
-    strip = "module.encoder."
-    assert {row.module.removeprefix(strip) for row in found.rows} == {row.module for row in expected.rows} - {""}
+    names = {row.module.removeprefix("module.encoder").removeprefix(".") for row in found.rows}
+    assert names == {row.module for row in expected.rows} and len(found.rows) == len(expected.rows)
 
 
 @pytest.mark.parametrize("root", ["", "net.encoder."])
@@ -225,7 +229,9 @@ def test_the_first_node_beyond_is_the_one_with_the_wrong_weight(layer, tmp_path)
     values = right.outputs(x, [node.name for node in right._engine.program.graph])
     key = right.names.keys(right.graph)[f"{layer}.weight"]
     changed = weights[key].copy()
-    changed.flat[3] += 0.01 * np.abs(changed).max()
+    # Not one that is multiplied by 0
+    read = values["pool"][0].argmax() if layer == "classifier" else changed.size // 2
+    changed.flat[read] += np.abs(changed).max()
     wrong = npmobilenet.export_weights(weights | {key: changed}, tmp_path / "wrong.npz")
     found = against_values(npmobilenet.load(wrong, backend="reference"), x, values)
     assert found.beyond[0].node == layer
@@ -262,7 +268,7 @@ def test_names_that_mean_other_things_elsewhere(tmp_path):
     assert [row.node for row in found.rows] == ["stem", "classifier"] and not found.beyond
     found = against_values(model, x, {"head": head, "stem": model.features(x, "stem"), "block1": net.values["head.fc"]})
     assert [row.node for row in found.rows] == ["stem", "block1.project", "head"]
-    assert [row.note for row in found.beyond] == ["of shape 5, not 1x8x17x20"]
+    assert [row.note for row in found.beyond] == ["of shape 1000, not 1x8x17x20"]
 
 
 def test_values_that_are_not_finite():
@@ -281,11 +287,10 @@ def test_values_that_are_not_finite():
 
 def test_a_graph_of_another_kind():
     """Operations without weights, several inputs, vectors; nothing of it is known to a dialect."""
+    norm = ("weight", "bias", "running_mean", "running_var")
     nodes = (
         Node("conv", "conv2d", ("input",), "a", {"weight": (4, 3, 3, 3)}, {"channels": 4, "kernel": (3, 3)}),
-        Node(
-            "norm", "batch_norm", ("conv",), "a", dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (4,))
-        ),
+        Node("norm", "batch_norm", ("conv",), "a", dict.fromkeys(norm, (4,))),
         Node("tanh", "tanh", ("norm",), "b"),
         Node("both", "concat", ("tanh", "norm"), "b"),
         Node("mean", "average_pool2d", ("both",), "b", {}, {"kernel": (2, 2)}),
@@ -363,7 +368,6 @@ def test_command_with_a_photograph(pets, place, thumbnails, capsys):
     assert main(["inspect", pets, *words, "--backend", "reference", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
     assert f"reference on 1 thread against reference, input {image}, prepared as the weights say: 1x3x32x32" in shown
-    assert shown.splitlines()[3].split()[:3] == ["node", "operation", "PyTorch's"] or "PyTorch's" not in shown
 
 
 def test_command_without_weights_and_photograph(capsys):
@@ -435,8 +439,9 @@ def test_files_that_cannot_be_compared_are_one_line(saved, tmp_path, capsys):
 
 
 def check(capsys, start, message):
-    error = capsys.readouterr().err
-    assert error.startswith(f"npmobilenet: {start}") and message in error and error.count("\n") == 1, error
+    *notes, error = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"npmobilenet: {start}") and message in error
+    assert all(note.startswith("npmobilenet: note: ") for note in notes)
 
 
 def test_values_of_another_shape_are_beyond(saved, tmp_path, capsys):

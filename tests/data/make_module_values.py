@@ -3,12 +3,11 @@
     python -m tests.data.make_module_values
 
 Made with torch 2.13.0 (CPU), torchvision 0.28.0, timm 1.0.31 and NumPy 2.4.6; the weights come from
-``npmobilenet.architectures.random_weights``. A small network of torchvision, whose activations compute in place, and one
-of timm, whose batch norms have their activations inside; of each the modules before, in and after a few blocks.
+``npmobilenet.architectures.random_weights``. A small network of torchvision, whose activations compute in place, and
+one of timm, whose batch norms have their activations inside; of each the modules before, in and after a few blocks.
 """
 
 import re
-
 from pathlib import Path
 
 import numpy as np
