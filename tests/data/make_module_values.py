@@ -8,6 +8,7 @@ one of timm, whose batch norms have their activations inside; of each the module
 """
 
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -33,22 +34,31 @@ def named_weights(name):
     return {keys[key]: value for key, value in random_weights(graph, seed).items()}
 
 
+def save_values(model, x, file):
+    """Save what every module makes of a batch."""
+    values = {"input": x.numpy()}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _m, _i, y, name=name: values.update({name: y.numpy(force=True).copy()}))
+    model.eval()(x)
+    np.savez(file, **values)
+
+
 def module_values(name):
     """An input, and what each module makes of it."""
     import torch
 
     architecture, source, width, classes, size, seed = NETWORKS[name]
-    model = torch_module(architecture, source, width, classes, "symmetric", 1e-5).eval()
+    model = torch_module(architecture, source, width, classes, "symmetric", 1e-5)
     state = {key: torch.tensor(value) for key, value in named_weights(name).items()}
     for key, value in model.state_dict().items():  # a linear layer may be a 1x1 convolution
         state[key] = state.get(key, value).reshape(value.shape)
     model.load_state_dict(state)
     x = torch.tensor(np.random.default_rng(seed).standard_normal((1, 3, *size)), dtype=torch.float32)
-    values = {"input": x.numpy()}
-    for name, module in model.named_modules():
-        module.register_forward_hook(lambda _m, _i, y, name=name: values.update({name: y.numpy(force=True).copy()}))
-    model(x)
-    return {name: array for name, array in values.items() if not re.match(LEFT_OUT, name)}
+    with BytesIO() as file:
+        save_values(model, x, file)
+        file.seek(0)
+        with np.load(file) as values:
+            return {name: values[name] for name in values if not re.match(LEFT_OUT, name)}
 
 
 def main():
