@@ -270,7 +270,7 @@ class Model:
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
         which = f" ({printable(self.read_from)})" if self.read_from else ""
-        plain = self._engine.plain_layers
+        plain = list(self._engine.plain_layers)
         stored += f"(plain loops: {', '.join(listed(plain, 3))}) " if plain else ""
         return (
             f"<npmobilenet.Model {self.architecture} width={self.width:g} classes={len(self.classes)} "

@@ -67,6 +67,24 @@ class BlockedProgram:
         packed = {node.name: self._pack(node, weights) for node in fast}
         self.weights = dict(zip(packed, gathered(packed.values()), strict=True))  # in the order of execution
 
+    @staticmethod
+    def _problem(node: Node, number: int) -> str | None:
+        """What these kernels cannot compute."""
+        if INPUT in node.inputs and (number or not is_stem(node)):
+            return f"{node.operation} of the image"
+        if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
+            return node.operation
+        function = activation_of(node)
+        if function not in (*CLAMPS, *ZERO_PRESERVING):
+            return f"{node.operation} with the activation {function}"
+        if function not in CLAMPS and node.attributes.get("residual"):
+            return f"the activation {function} before a residual add"
+        if is_stem(node) and (node["dilation"] != (1, 1) or node["groups"] != 1):
+            return "a convolution of the image with dilation or groups"
+        if is_stem(node) and prod(node["kernel"]) > stem.MOST_TAPS:
+            return f"a convolution of the image with more than {stem.MOST_TAPS} taps"
+        return None
+
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
         if node.operation == "squeeze_excite":
             return squeeze_excite.pack(self.target, **kernel_arguments(node, weights))
@@ -106,23 +124,5 @@ class BlockedProgram:
 
 def problems(graph: Graph) -> dict[str, str]:
     """Return the nodes of a fused graph that plain kernels have to compute, and why."""
-    found = {node.name: _problem(node, number) for number, node in enumerate(graph)}
+    found = {node.name: BlockedProgram._problem(node, number) for number, node in enumerate(graph)}
     return {name: problem for name, problem in found.items() if problem}
-
-
-def _problem(node: Node, number: int) -> str | None:
-    """What these kernels cannot compute."""
-    if INPUT in node.inputs and (number or not is_stem(node)):
-        return f"{node.operation} of the image"
-    if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
-        return node.operation
-    function = activation_of(node)
-    if function not in (*CLAMPS, *ZERO_PRESERVING):
-        return f"{node.operation} with the activation {function}"
-    if function not in CLAMPS and node.attributes.get("residual"):
-        return f"the activation {function} before a residual add"
-    if is_stem(node) and (node["dilation"] != (1, 1) or node["groups"] != 1):
-        return "a convolution of the image with dilation or groups"
-    if is_stem(node) and prod(node["kernel"]) > stem.MOST_TAPS:
-        return f"a convolution of the image with more than {stem.MOST_TAPS} taps"
-    return None
