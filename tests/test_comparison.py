@@ -15,8 +15,9 @@ from npmobilenet.comparison import against_backend, against_values
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph, Node
 from npmobilenet.model import Model
-from npmobilenet.passes import fuse
+from npmobilenet.passes import folded_parameters, fuse
 from npmobilenet.plan import Program
+from npmobilenet.rounding import FACTOR, Rounding
 from tests.conftest import DATA, compiled_only, photo
 from tests.data.make_module_values import NETWORKS, named_weights
 from tests.publishers import Net
@@ -77,6 +78,24 @@ def test_tolerances_do_not_grow_without_bounds(name):
     rows = against_backend(model, images(1, 32, 32), "reference").rows
     assert all(row.largest == 0 and 0 < row.tolerance < 0.1 for row in rows)
     assert rows[0].tolerance < 2e-5
+
+
+def test_errors_carry_on_through_weights_and_padding():
+    """A sum of one tap, of nine, and of nine of which the image has one."""
+    graph = get_architecture("mobilenet_v2").graph(0.25, 5)
+    weights = random_weights(graph)
+    fused = fuse(graph)
+    for size, taps in (((32, 32), 9), ((1, 1), 1)):
+        x = images(1, *size)
+        rounding = Rounding(weights, fused.shapes(size), x)
+        rounding.follow(fused["stem"], Engine(graph, weights, "reference").run(x, output="stem"))
+        rounding.errors["stem"][:] = 1e-6  # far more than depthwise convolutions add
+        rounding.follow(fused["block1.depthwise"], np.zeros((1, 8, *fused.shapes(size)["stem"][1:]), np.float32))
+        kernels = folded_parameters(fused["block1.depthwise"], weights)[0]
+        squares = (kernels**2).reshape(8, 9)
+        largest = 1e-6 * (squares.sum(1) if taps == 9 else squares[:, 4]).max()
+        allowed = rounding.allowed["block1.depthwise"] ** 2 / FACTOR**2
+        assert largest * (0.8 if taps == 9 else 0.999) < allowed < largest * 1.001
 
 
 @compiled_only
@@ -283,6 +302,10 @@ def test_values_that_are_not_finite():
     assert not against_values(model, x, {"stem": same}).beyond
     same[np.isnan(same)] = np.inf
     assert against_values(model, x, {"stem": same}).beyond
+    broken = seeded("mobilenet_v2", **{"stem.weight": np.full((8, 3, 3, 3), np.nan, np.float32)})
+    x = images(1, 32, 32)
+    assert against_values(broken, x, {"stem": model.features(x, "stem")}).beyond
+    assert not against_backend(broken, x, "reference").beyond
 
 
 def test_a_graph_of_another_kind():
@@ -423,7 +446,7 @@ def test_files_that_cannot_be_compared_are_one_line(saved, tmp_path, capsys):
         file = tmp_path / f"{name}.npz"
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("input.npy", content)
-        assert main(["inspect", path, "--against", str(file)]) == 1
+        assert main(["inspect", path, "--against", str(file), "--backend", "reference"]) == 1
         check(capsys, f"{file}: ", message)
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "none.npz").touch()
@@ -434,7 +457,7 @@ def test_files_that_cannot_be_compared_are_one_line(saved, tmp_path, capsys):
         ("missing.npz", "neither a backend (auto, blocked, plain, cuda, reference) nor an .npz file that exists"),
         ("weights.safetensors", "is no .npz file: save named arrays with numpy.savez"),
     ):
-        assert main(["inspect", path, "--against", str(tmp_path / file)]) == 1
+        assert main(["inspect", path, "--against", str(tmp_path / file), "--backend", "reference"]) == 1
         check(capsys, "", message)
 
 
