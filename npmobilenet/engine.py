@@ -56,8 +56,8 @@ class Engine:
     fallback : str
         Which layers, or all, plain loops compute that "auto" would have computed faster, and why; empty if there are
         none.
-    plain_layers : tuple of str
-        Such layers of a network that blocked kernels compute but for them.
+    plain_layers : dict of str to str
+        Such layers of a network that blocked kernels compute but for them, and why.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Engine:
         with MAKING:  # imports the compilers
             self.program, self.fallback = _program(graph, weights, backend, dtype)
         graph = self.program.graph
-        self.plain_layers = tuple(getattr(self.program, "problems", ()))
+        self.plain_layers = dict(getattr(self.program, "problems", {}))
         self.backend = backend
         if backend == "auto":
             self.backend = "plain" if isinstance(self.program, Program) else "blocked"

@@ -29,6 +29,7 @@ from npmobilenet.text import listed, printable, quote
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
+    from npmobilenet.checkpoints.file_names import FileNames
     from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
 
@@ -180,6 +181,7 @@ def load(
         keep_bytes=keep_bytes,
         source=str(source),
         definition=fitted.architecture,
+        names=fitted.names,
         provenance=settled.provenance,
         read_from=checkpoint.read_from if checkpoint.others else "",
     )
@@ -204,6 +206,8 @@ class Model:
     graph : Graph
     definition : Architecture or None
         The network's table, as its weights' publisher builds it.
+    names : FileNames or None
+        What the file of the weights calls its layers.
     provenance : Provenance
         What was decided when the weights were loaded: name to (value, reason).
     backend : str
@@ -233,6 +237,7 @@ class Model:
         keep_bytes: int | None = None,
         source: str = "",
         definition: Architecture | None = None,
+        names: FileNames | None = None,
         provenance: Provenance | None = None,
         read_from: str = "",
     ) -> None:
@@ -253,7 +258,7 @@ class Model:
         self.threads = self._cpus if threads is None else self._thread_count(threads)
         self._asked, self.dtype, self.keep_bytes = backend, dtype, keep_bytes
         self.source, self.read_from = source, read_from
-        self.definition = definition
+        self.definition, self.names = definition, names
         self.provenance = Provenance() if provenance is None else provenance
         self._weights = dict(weights)
         self._engine = Engine(graph, self._weights, backend, dtype, keep_bytes)
@@ -264,10 +269,15 @@ class Model:
     def backend(self) -> str:
         return self._engine.backend
 
+    @property
+    def plain_layers(self) -> dict[str, str]:
+        """The layers that plain loops compute though the backend is "blocked", and why its kernels do not."""
+        return dict(self._engine.plain_layers)
+
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f"dtype={self.dtype!r} "
         which = f" ({printable(self.read_from)})" if self.read_from else ""
-        plain = self._engine.plain_layers
+        plain = list(self._engine.plain_layers)
         stored += f"(plain loops: {', '.join(listed(plain, 3))}) " if plain else ""
         return (
             f"<npmobilenet.Model {self.architecture} width={self.width:g} classes={len(self.classes)} "
@@ -410,7 +420,7 @@ class Model:
             )
 
     def _run(self, x: np.ndarray | Any, output: str | tuple[str, ...] | None, threads: int | None) -> Any:
-        x = _checked_input(x, self.graph.in_channels, self._asked)
+        x = checked_input(x, self.graph.in_channels, self._asked)
         threads = self._thread_count(self.threads if threads is None else threads)
         if isinstance(output, tuple):
             return self._engine.outputs(x, output, threads)
@@ -588,7 +598,14 @@ def _checked_threads(threads: int) -> int:
     raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
 
 
-def _checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarray | DeviceArray:
+def checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarray | DeviceArray:
+    """Return a batch as a network of so many channels takes it: float32, on the device if it lies there.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
     on_device = hasattr(x, "__cuda_array_interface__")
     if on_device and backend != "cuda":
         raise ValueError(

@@ -123,6 +123,11 @@ class Operation:
         """Multiply-adds for a result of this shape: one for each factor, at every position of a window."""
         return node.weight_count * (prod(output[1:]) if self.windows(node) else 1)
 
+    def terms(self, node: Node, *inputs: Shape) -> int:
+        """How many terms a value of the result is the sum of, for inputs of these shapes."""
+        factors = (shape for name, shape in node.parameters.items() if self.parameter(name).multiplied)
+        return max((prod(shape[1:]) for shape in factors), default=1)
+
     def text(self, node: Node) -> str:
         """What a table of layers says of it: ``3x3``, ``3x3+5x5`` of a mixed one, ``3x3d3`` if dilated by three."""
         return "+".join(
@@ -354,6 +359,9 @@ class ConvTranspose2d(Operation, name="conv_transpose2d"):
         sizes = zip(output[1:], node["kernel"], node["stride"], pads, strict=True)
         return node.weight_count * prod(output_size(*axis) for axis in sizes)
 
+    def terms(self, node: Node, *inputs: Shape) -> int:
+        return inputs[0][0] * prod(node["kernel"])
+
     def text(self, node: Node) -> str:
         return f"{dimensions(node['kernel'])} transposed"
 
@@ -387,6 +395,9 @@ class SqueezeExcite(Operation, name="squeeze_excite"):
 
     def output_shape(self, node: Node, x: Shape) -> Shape:
         return image(x)
+
+    def terms(self, node: Node, *inputs: Shape) -> int:
+        return prod(inputs[0][1:]) + node["channels"] + node["reduced"]  # three sums after each other
 
 
 class BatchNorm(Operation, name="batch_norm"):
@@ -461,6 +472,9 @@ class Tanh(Operation, name="tanh"):
 class Softmax(Operation, name="softmax"):
     """Over the channels, of each pixel by itself."""
 
+    def terms(self, node: Node, *inputs: Shape) -> int:
+        return inputs[0][0]
+
 
 class Add(Operation, name="add"):
     """Sum of two tensors of one shape."""
@@ -526,6 +540,9 @@ class GlobalAveragePool(Operation, name="global_average_pool"):
     def output_shape(self, node: Node, x: Shape) -> Shape:
         return (*image(x)[:1], *(1, 1)[: 2 * node["keepdims"]])
 
+    def terms(self, node: Node, *inputs: Shape) -> int:
+        return prod(inputs[0][1:])
+
 
 class Pool2d(Operation):
     """One value of every window; the ``stride`` is the window's size unless given."""
@@ -553,6 +570,9 @@ class AveragePool2d(Pool2d, name="average_pool2d"):
 
     attributes: ClassVar = {**Pool2d.attributes, "count_include_pad": True}
     options = ("stride", "padding", "count_include_pad")
+
+    def terms(self, node: Node, *inputs: Shape) -> int:
+        return prod(node["kernel"])
 
 
 class GlobalMaxPool(Operation, name="global_max_pool"):

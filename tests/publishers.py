@@ -81,11 +81,12 @@ def down_from_8(value):
 class Net:
     """An image on its way through a network, which makes the weights that it meets.
 
-    ``folded``: convolutions have biases and no batch norms follow.
+    ``folded``: convolutions have biases and no batch norms follow. ``values``: what each of its modules computed.
     """
 
     def __init__(self, x, seed, act=relu6, same=False, eps=1e-5, bias=False, folded=False):
         self.x, self.tensors, self.act, self.same = x.astype(np.float64), {}, act, same
+        self.values = {}
         self.eps, self.bias, self.folded = eps, bias, folded
         self.random = np.random.default_rng(zlib.crc32(seed.encode()))
 
@@ -100,6 +101,7 @@ class Net:
         x = self._convolve(weight, stride, depthwise, k // 2 if pad is None else pad)
         if self.bias or self.folded:
             x = x + self._normal(f"{conv}.bias", out, 0.2)[:, None, None]
+        self.values[conv] = x
         if not self.folded:
             scale = self._normal(f"{norm}.weight", out, 0.1) + 1
             self.tensors[f"{norm}.weight"] = scale.astype(np.float32)
@@ -110,6 +112,7 @@ class Net:
             self.tensors[f"{norm}.num_batches_tracked"] = np.array(7, np.int64)
             root = np.sqrt(variance.astype(np.float64) + (eps or self.eps))
             x = (x - mean[:, None, None]) / root[:, None, None] * scale[:, None, None] + bias[:, None, None]
+            self.values[norm] = x
         self.x = x if not act else self.act(x) if act is True else act(x)
 
     def _convolve(self, weight, stride, depthwise, pad):
@@ -136,7 +139,8 @@ class Net:
     def _dense(self, x, key, out, bias=True, convolution=False):
         shape = (out, len(x), 1, 1) if convolution else (out, len(x))
         y = self._normal(f"{key}.weight", shape, math.sqrt(2 / len(x))).reshape(out, -1) @ x
-        return y + self._normal(f"{key}.bias", out, 0.3) if bias else y
+        self.values[key] = y + self._normal(f"{key}.bias", out, 0.3) if bias else y
+        return self.values[key]
 
     def pool(self):
         self.x = self.x.mean((1, 2))

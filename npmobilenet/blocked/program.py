@@ -59,16 +59,16 @@ class BlockedProgram:
             raise UnsupportedGraphError("Numba is switched off")
         self.graph = fuse(graph)
         self.target = target or host()
-        found = {node.name: self._problem(node, number) for number, node in enumerate(self.graph)}
-        self.problems = {name: problem for name, problem in found.items() if problem}
-        if self.problems and (strict or len(self.problems) == len(found)):
+        self.problems = problems(self.graph)
+        if self.problems and (strict or len(self.problems) == len(self.graph.nodes)):
             raise UnsupportedGraphError(*(f"{name}: {problem}" for name, problem in list(self.problems.items())[:1]))
         self.plain = {node.name: lower(node, weights, "plain") for node in self.graph if node.name in self.problems}
         fast = [node for node in self.graph if node.parameters and node.name not in self.plain]
         packed = {node.name: self._pack(node, weights) for node in fast}
         self.weights = dict(zip(packed, gathered(packed.values()), strict=True))  # in the order of execution
 
-    def _problem(self, node: Node, number: int) -> str | None:
+    @staticmethod
+    def _problem(node: Node, number: int) -> str | None:
         """What these kernels cannot compute."""
         if INPUT in node.inputs and (number or not is_stem(node)):
             return f"{node.operation} of the image"
@@ -120,3 +120,9 @@ class BlockedProgram:
         output = output or self.graph.main_output
         graph = self.graph.up_to(*([output] if isinstance(output, str) else output))
         return BlockedPlan(graph, self.weights, self.plain, self.target, size, threads, fused, split)
+
+
+def problems(graph: Graph) -> dict[str, str]:
+    """Return the nodes of a fused graph that plain kernels have to compute, and why."""
+    found = {node.name: BlockedProgram._problem(node, number) for number, node in enumerate(graph)}
+    return {name: problem for name, problem in found.items() if problem}

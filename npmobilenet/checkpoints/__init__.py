@@ -27,6 +27,7 @@
 ``export``           ``export_weights``
 ``dialects``         how publishers name and build networks, as data; ``key_maps`` is the language
 ``fit``              which network has such tensors; ``heads``: which of them are its classifier
+``file_names``       what the file calls the layers of its network, and what PyTorch's modules compute
 ``publisher_config`` what timm and Hugging Face write into ``config.json`` beside their weights
 ``settle``           all that belongs to the weights, from whoever knows it best
 ==================== ==================================================================================

@@ -19,6 +19,7 @@ import numpy as np
 from npmobilenet.architectures import ARCHITECTURES, Architecture, get_architecture
 from npmobilenet.architectures.blocks import Row
 from npmobilenet.checkpoints.dialects import DIALECTS
+from npmobilenet.checkpoints.file_names import FileNames
 from npmobilenet.checkpoints.heads import Head, HeadFinder
 from npmobilenet.checkpoints.key_maps import LINEAR_BLOCKS, Dialect, Naming, kernels, with_layout
 from npmobilenet.errors import CheckpointError
@@ -41,8 +42,8 @@ class Fitted:
     ----------
     architecture : Architecture
         As the weights' publisher builds it.
-    source : str
-        The dialect of the checkpoint's names.
+    names : FileNames
+        What the checkpoint calls its layers.
     width : float
     graph : Graph
     weights : dict of str to float32 array
@@ -50,10 +51,15 @@ class Fitted:
     """
 
     architecture: Architecture
-    source: str
+    names: FileNames
     width: float
     graph: Graph
     weights: dict[str, np.ndarray]
+
+    @property
+    def source(self) -> str:
+        """The dialect of the checkpoint's names."""
+        return self.names.naming.dialect.name
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,11 @@ class Found:
         """How its layers are named."""
         return self.naming.dialect
 
+    @property
+    def names(self) -> FileNames:
+        """What the file calls them."""
+        return FileNames(self.naming, self.prefix, self.head.hidden, self.head.classifier)
+
     def fit(
         self,
         padding: str | None = None,
@@ -109,7 +120,7 @@ class Found:
             self.dialect.padding if padding is None else padding,
             self.dialect.bn_eps if bn_eps is None else bn_eps,
         )
-        return Fitted(architecture, self.dialect.name, self.width, graph, self._weights(graph))
+        return Fitted(architecture, self.names, self.width, graph, self._weights(graph))
 
     def _architecture(self, activation: str | None) -> Architecture:
         absent = {"hidden": self.head.hidden, "classifier": self.head.classifier} if self.naming.classifies else {}
@@ -118,14 +129,8 @@ class Found:
             return self.naming.architecture
         return self.naming.architecture.varied(rows, {}, {"norms": not self.folded}, activation)
 
-    def _keys(self, graph: Graph) -> dict[str, str]:
-        keys = {name: self.prefix + key for name, key in self.naming.keys(graph).items()}
-        for block, module in (("hidden", self.head.hidden), ("classifier", self.head.classifier)):
-            keys |= {name: f"{module}.{name.rpartition('.')[2]}" for name in keys if name.startswith(f"{block}.")}
-        return keys
-
     def _weights(self, graph: Graph) -> dict[str, np.ndarray]:
-        keys, shapes, tensors = self._keys(graph), graph.tensors, self.tensors
+        keys, shapes, tensors = self.names.keys(graph), graph.tensors, self.tensors
         zero = {name for name in _absent_biases(keys, tensors)}
         expected = set(keys.values())
         outside = set(self.left_out)
@@ -176,7 +181,7 @@ class Found:
             for name, values in fitted.weights.items():
                 problem = _problem(values, variances=name.endswith("running_var"))
                 if problem:
-                    key = quote(self._keys(fitted.graph)[name])
+                    key = quote(self.names.keys(fitted.graph)[name])
                     text = f"{self.where}: {key} has {problem}: its training went wrong, or it is damaged"
                     raise CheckpointError(text)
 

@@ -163,6 +163,15 @@ class Naming:
         (module,) = modules_of(template, _values(self.architecture)[block])
         return module
 
+    def block_module(self, block: Block) -> str:
+        """The module of an inverted residual: as much of its layers' names as says which block it is, "" if nothing."""
+        if block.row.kind != "inverted":
+            return ""
+        template = self._template(*_kinds(block, "project"))
+        ends = [number.end() for number in _NUMBER.finditer(template) if number[2] in "nspdu"]
+        end = template.find(".", ends[-1]) if ends else -1
+        return modules_of(template[:end], _values(self.architecture)[block.name])[0] if end > 0 else ""
+
     def keys(self, graph: Graph) -> dict[str, str]:
         """Our parameter name to the publisher's key, for every parameter of the graph."""
         values, nodes, keys = _values(self.architecture), {node.name: node for node in graph}, {}

@@ -20,9 +20,10 @@ import struct
 from collections.abc import Callable
 
 from npmobilenet.checkpoints.numpy_array import holds_numbers, place_array
+from npmobilenet.checkpoints.stored_tensor import StoredTensor
 from npmobilenet.checkpoints.zip_archive import ZipArchive
 from npmobilenet.errors import CheckpointError
-from npmobilenet.text import quote
+from npmobilenet.text import printable, quote
 
 METADATA_KEY = "__metadata__"
 
@@ -37,11 +38,29 @@ def read_npz(archive: ZipArchive, unpickle: Callable[[memoryview], object]) -> t
 
     ``unpickle`` returns the object in a pickle, which is what an array of objects is.
     """
-    members = {name.removesuffix(".npy"): name for name in archive.names() if name.endswith(".npy")}
+    members = _members(archive)
     metadata = members.pop(METADATA_KEY, None)
     text = "" if metadata is None else _read_text(archive.read(metadata))
     arrays = {name: read_npy(name, archive.read(member), unpickle) for name, member in members.items()}
     return {name: array for name, array in arrays.items() if array is not None}, text
+
+
+def read_numbers(archive: ZipArchive) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Return the arrays of numbers in an ``.npz`` file, and the names of all else with what it is instead."""
+    numbers: dict[str, StoredTensor] = {}
+    others = {name: "no array (.npy)" for name in archive.names() if not name.endswith(".npy")}
+    for name, member in _members(archive).items():
+        descr, fortran_order, shape, data = _split(name, archive.read(member))
+        if holds_numbers(descr):
+            numbers[name] = place_array(_called(name), descr, fortran_order, shape, data)
+        else:
+            others[name] = f"an array of {printable(descr)}, not of numbers"
+    return numbers, others
+
+
+def _members(archive: ZipArchive) -> dict[str, str]:
+    """The arrays' names, and those of their members."""
+    return {name.removesuffix(".npy"): name for name in archive.names() if name.endswith(".npy")}
 
 
 def read_npy(name: str, content: memoryview, unpickle: Callable[[memoryview], object]) -> object:

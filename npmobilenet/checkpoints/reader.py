@@ -116,6 +116,40 @@ def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Chec
         ) from error
 
 
+def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read what `numpy.savez` wrote, under the names that the file has; as careful as `read_checkpoint`.
+
+    Returns
+    -------
+    arrays : dict of str to array
+        Floating-point ones as float32, others as they are.
+    left_out : dict of str to str
+        The names of what are no numbers, and what it is.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, is of another format or damaged.
+    """
+    from npmobilenet.checkpoints.npz_file import read_numbers
+    from npmobilenet.checkpoints.zip_archive import ZipArchive
+
+    path = Path(path)
+    try:
+        data = _read_bytes(path)
+        allowance = Allowance(len(data))
+        kind = recognise(data[:HEAD], data[-8:], path.name)
+        archive = ZipArchive(data, allowance) if kind == "zip" else None
+        if archive is None or recognise_zip(archive.names())[0] != "npz":
+            raise CheckpointError("is no .npz file: save named arrays with numpy.savez")
+        tensors, left_out = read_numbers(archive)
+        return {name: tensor.to_array(name, allowance) for name, tensor in tensors.items()}, left_out
+    except CheckpointError as error:
+        raise CheckpointError(f"{printable(path)}: {error}") from error.__cause__
+    except MemoryError as error:
+        raise CheckpointError(f"{printable(path)}: needs more memory than this machine has") from error
+
+
 @contextmanager
 def _file_errors() -> Iterator[None]:
     """Say in one line why the operating system gives no file."""

@@ -121,7 +121,7 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         option=options["preprocessing"],
         file=in_file,
         source=usual,
-        assumed=_proportional(fitted.architecture) if settled["layout"][0] == "imagenet" else _of_cifar(outputs),
+        assumed=proportional(fitted.architecture) if settled["layout"][0] == "imagenet" else _of_cifar(outputs),
     )
     classes = _classes(options["classes"], info.classes, config.classes, outputs, settled, notes)
     multi_label = settled.choose(
@@ -213,8 +213,8 @@ def _assumption(name: str, settled: Mapping[str, tuple[Any, str]]) -> str:
     return f"{name} {settled[name][0]!r}"
 
 
-def _proportional(architecture: Architecture) -> Preprocessing:
-    """torchvision's for ImageNet, in the proportions of 256 to 224."""
+def proportional(architecture: Architecture) -> Preprocessing:
+    """Return torchvision's preprocessing for ImageNet, in the proportions of 256 to 224 at the network's resolution."""
     size = architecture.resolution
     return replace(IMAGENET, resize=round(size * 256 / 224), crop=(size, size))
 

@@ -1,4 +1,4 @@
-"""``npmobilenet inspect``: the paper's table of a network, counted layer by layer."""
+"""``npmobilenet inspect``: the paper's table of a network, counted layer by layer; with ``--against`` its values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from npmobilenet.backends import DEFAULT
 from npmobilenet.cli.network import find_network
-from npmobilenet.cli.options import add_network_options, kernel_sizes, names, positive, size
-from npmobilenet.text import columns, dimensions, to_json
+from npmobilenet.cli.options import (
+    add_backend_options,
+    add_network_options,
+    kernel_sizes,
+    names,
+    positive,
+    size,
+    tolerance,
+)
+from npmobilenet.text import columns, dimensions, listed, to_json
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -23,12 +32,28 @@ ALL = ("all",)
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
-    parser = commands.add_parser("inspect", help="print a network's layers, parameters, MACs and memory")
-    parser.add_argument("model", metavar="MODEL", help="an architecture, weights known by name, or a checkpoint")
+    parser = commands.add_parser(
+        "inspect",
+        help="print a network's layers, parameters, MACs and memory, or where its values differ from others",
+        usage="%(prog)s MODEL [--against REFERENCE [PHOTO]] [options]",
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="an architecture, known weights, or a checkpoint")
+    parser.add_argument("photo", nargs="?", metavar="PHOTO", help="what --against computes (default: random numbers)")
     parser.add_argument("--resolution", type=size, metavar="HxW", help="input size (default: the network's own)")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="of an architecture (default 1000)")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     add_network_options(parser)
+    against = parser.add_argument_group(
+        "against", "the largest and the mean error of every node; exit code 1 if one is beyond its tolerance"
+    )
+    against.add_argument(
+        "--against", nargs="+", metavar="REFERENCE", help="a backend, or an .npz file of values saved from PyTorch"
+    )
+    against.add_argument(
+        "--tolerance", type=tolerance, metavar="T", help="of each node's largest value (default: what rounding may do)"
+    )
+    add_backend_options(against)
+    parser.set_defaults(wrong_usage=parser.error)
     mixed = parser.add_argument_group(
         "mixed depthwise convolutions", "what they would cost in place of the network's own, beside it"
     )
@@ -44,15 +69,21 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table."""
+    """Print the table, or the comparison."""
     from npmobilenet.counts import count
 
+    _sort_out(options)
+    if options.against is not None:
+        from npmobilenet.cli.against import compare
+
+        return compare(options)
     network = find_network(options.model, options)
     resolution = options.resolution or network.resolution
     counts = count(network.graph(), resolution)
     report = {"network": network.title, "resolution": resolution, **asdict(counts)}
     if network.provenance:
         report["provenance"] = network.provenance.to_dict()
+    report["plain_loops"] = slower = _plain_loops(network.graph())
     if options.mixed:
         mixed_graph = network.graph(_mixed(network.architecture, options))
         mixed = count(mixed_graph, resolution)
@@ -73,7 +104,37 @@ def run(options: argparse.Namespace) -> int:
         print_comparison(counts, mixed, times)
     else:
         print_table(counts)
+    if slower:
+        layers = [f"{name} ({reason})" for name, reason in slower.items()]
+        print(f"plain loops     {', '.join(listed(layers, 5))}: the fastest kernels do not compute these")
     return 0
+
+
+def _plain_loops(graph: Graph) -> dict[str, str]:
+    """The layers that the fastest kernels of the CPU leave to plain loops, and why."""
+    from npmobilenet.blocked.program import problems
+    from npmobilenet.passes import fuse
+
+    return problems(fuse(graph))
+
+
+def _sort_out(options: argparse.Namespace) -> None:
+    """Tell apart what stands behind ``--against``: the reference, and then words as they may stand before it, too."""
+    reference, *words = options.against or [None]
+    words = [word for word in (options.model, options.photo) if word is not None] + words
+    if not words:
+        options.wrong_usage("the following arguments are required: MODEL")
+    if len(words) > 2:
+        options.wrong_usage(f"unrecognized arguments: {' '.join(words[2:])}")
+    options.model, options.photo, options.against = words[0], words[1] if words[1:] else None, reference
+    if reference is None:
+        how = {"a photograph": options.photo, "--tolerance": options.tolerance, "--threads": options.threads}
+        how["--backend"] = options.backend != DEFAULT or None
+        given = [name for name, value in how.items() if value is not None]
+        if given:
+            options.wrong_usage(f"{given[0]} is for --against REFERENCE")
+    elif options.mixed or options.layers != ALL or options.partition != "equal" or options.dilated:
+        options.wrong_usage("--mixed is not for --against: the network is compared as it is")
 
 
 def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architecture:

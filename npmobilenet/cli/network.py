@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
     from npmobilenet.graph import Graph
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.model import Model
     from npmobilenet.provenance import Provenance
 
 
@@ -46,10 +47,8 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.checkpoints.key_maps import with_layout
     from npmobilenet.model import load
-    from npmobilenet.weights import CATALOGUE
 
-    if problem := not_a_path(name):
-        raise ValueError(f"{quote(name)}: {problem}")
+    _check_name(name)
     architecture = ARCHITECTURES.get(name)
     if architecture:
         architecture = with_layout(architecture, options.layout)
@@ -61,11 +60,6 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
             options.padding or "symmetric",
             f"{architecture.name}, width {width:g} ({architecture.paper})",
             (architecture.resolution, architecture.resolution),
-        )
-    if not Path(name).exists() and name not in CATALOGUE:
-        raise ValueError(
-            f"{name}: does not exist; architectures: {', '.join(ARCHITECTURES)}; weights known by name: "
-            f"{', '.join(CATALOGUE)}; or the path of a checkpoint"
         )
     model = load(
         name,
@@ -82,3 +76,47 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         model.preprocessing.crop,
         model.provenance,
     )
+
+
+def find_model(name: str, options: argparse.Namespace) -> Model:
+    """Return the network of this name with weights, with the options of `add_network_options`, `add_backend_options`.
+
+    A name of both an architecture and weights means the weights, unless options ask for another network; the weights
+    of an architecture are random.
+    """
+    from npmobilenet.architectures import ARCHITECTURES, random_weights
+    from npmobilenet.checkpoints.settle import proportional
+    from npmobilenet.model import Model, load
+    from npmobilenet.weights import CATALOGUE
+
+    _check_name(name)
+    where = {"threads": options.threads, "backend": options.backend}
+    other = any(getattr(options, option) is not None for option in ("width", "num_classes", "layout"))
+    if name not in ARCHITECTURES or (name in CATALOGUE and not other):
+        told = {option: getattr(options, option) for option in NETWORK}
+        return load(name, **told, num_classes=options.num_classes, **where)
+    network = find_network(name, options)
+    graph = network.graph()
+    return Model(
+        graph,
+        random_weights(graph),
+        architecture=network.architecture.name,
+        width=network.width,
+        preprocessing=proportional(network.architecture),
+        source="random weights (seed 0)",
+        definition=network.architecture,
+        **where,
+    )
+
+
+def _check_name(name: str) -> None:
+    from npmobilenet.architectures import ARCHITECTURES
+    from npmobilenet.weights import CATALOGUE
+
+    if problem := not_a_path(name):
+        raise ValueError(f"{quote(name)}: {problem}")
+    if name not in ARCHITECTURES and name not in CATALOGUE and not Path(name).exists():
+        raise ValueError(
+            f"{name}: does not exist; architectures: {', '.join(ARCHITECTURES)}; weights known by name: "
+            f"{', '.join(CATALOGUE)}; or the path of a checkpoint"
+        )

@@ -86,6 +86,17 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def tolerance(text: str) -> float:
+    """A part of the largest value, such as ``1e-4``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number >= 0 such as 1e-4, got {text!r}")
+    return value
+
+
 def resizing(text: str) -> int | tuple[int, int] | None:
     """What a picture is resized to: ``256``, its shorter side; ``224x224``; ``none``."""
     if text.lower() == "none":
@@ -114,11 +125,7 @@ def add_model_options(parser: argparse.ArgumentParser, default: str = "mobilenet
         metavar="NAME|CHECKPOINT",
         help=f"weights known by name (see npmobilenet weights), or a file (default: {default}, for {of})",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
-    parser.add_argument(
-        "--backend", default=backends.DEFAULT, choices=backends.BACKENDS, type=backends.current_name,
-        help="; ".join(f"{name}: {what}" for name, what in backends.BACKENDS.items()) + "; default: %(default)s",
-    )  # fmt: skip
+    add_backend_options(parser)
     parser.add_argument(
         "--classes", type=Path, metavar="FILE", help="class names, one per line, in the order of the outputs"
     )
@@ -142,6 +149,15 @@ def add_model_options(parser: argparse.ArgumentParser, default: str = "mobilenet
         "--mean", type=colour, default=..., metavar="R,G,B", help="subtracted from values that go from 0 to 1"
     )
     group.add_argument("--std", type=colour, default=..., metavar="R,G,B", help="by which they are divided then")
+
+
+def add_backend_options(parser: argparse._ActionsContainer) -> None:
+    """Add what computes, and on how many threads."""
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: all CPUs this process may use")
+    parser.add_argument(
+        "--backend", default=backends.DEFAULT, choices=backends.BACKENDS, type=backends.current_name,
+        help="; ".join(f"{name}: {what}" for name, what in backends.BACKENDS.items()) + "; default: %(default)s",
+    )  # fmt: skip
 
 
 def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
