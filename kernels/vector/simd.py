@@ -8,7 +8,8 @@ down: Python's loops are unrolled, :meth:`Code.loop` is a loop of the machine, a
 ``Vector``     ``Target.lanes`` float32 values in one register: ``a + b``, ``a * b``, ``a.fma(x, y)`` (a + x*y,
                rounded once where the CPU can), ``clamp``
 ``Integer``    a 64-bit integer: ``+ - * // %``, comparisons, ``minimum``
-``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``
+``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``,
+               ``p.prefetch(offset)``
 =============  ===========================================================================================
 
     def axpy(code, x, y, count):                  # y += 2 x
@@ -33,6 +34,7 @@ from npmobilenet.kernels.vector.target import Target
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
 MANTISSA_BITS = 23  # of a float32
+PREFETCH = "llvm.prefetch.p0"
 
 
 class Integer:
@@ -143,6 +145,15 @@ class Pointer:
     def pointer(self, offset: Integer | int = 0) -> Pointer:
         """The address that stands there."""
         return self.integer(offset).pointer()
+
+    def prefetch(self, offset: Integer | int = 0) -> None:
+        """Ask for the cache line that the address lies in, up to the second level; nothing need be there."""
+        module, arguments = self.code.builder.module, [ADDRESS, I32, I32, I32]
+        function = module.globals.get(PREFETCH) or ir.Function(
+            module, ir.FunctionType(ir.VoidType(), arguments), PREFETCH
+        )
+        read, second_level, data = I32(0), I32(2), I32(1)
+        self.code.builder.call(function, [(self + offset).value, read, second_level, data])
 
     def store(self, vector: Vector, offset: Integer | int = 0) -> None:
         """Write a vector there."""

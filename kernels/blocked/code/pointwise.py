@@ -4,6 +4,9 @@ A tile is MR pixels x NB channel blocks whose sums stay in registers while k run
 step loads NB vectors of weights and, for each pixel, one input value into all lanes, and does MR * NB fused
 multiply-adds. Bias comes first, activation and residual last, all without another pass over memory.
 
+Weights that are not in the second-level cache come too late when they are needed, so each tile asks for its part of the
+next panel's while it computes.
+
 The last tile of a run overlaps the one before it instead of being narrower, and keeps only its new pixels: there
 are a few kernels instead of MR, and each run takes the one that wastes least on it.
 """
@@ -15,6 +18,7 @@ from functools import partial
 from npmobilenet.kernels.blocked.code import activation
 from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
 from npmobilenet.kernels.blocked.pointwise import INPUTS, POINTWISE
+from npmobilenet.kernels.memory import ALIGNMENT as LINE
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 
@@ -22,6 +26,7 @@ from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 # channels already, `block_weights`, from the weights of a block to the next one's, and `skip`, the bytes of each
 # block's weights that belong to those earlier channels.
 HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
+PLANE = 49  # pixels of the smallest image in a MobileNet: there the weights are most, and the tiles fewest
 
 
 def define(library: Library, own: tuple[Tile, Tile] | None = None) -> None:
@@ -43,7 +48,7 @@ def steps(pixels: int | Integer, tile: Tile) -> int | Integer:
 def _shapes(tile: Tile) -> list[Tile]:
     """The tile, and lower ones: the best for a plane of 7x7, and a single pixel. Each costs time to compile."""
     lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)] or [tile]
-    return list(dict.fromkeys([tile, min(lower, key=partial(steps, 49)), Tile(1, tile.blocks)]))
+    return list(dict.fromkeys([tile, min(lower, key=partial(steps, PLANE)), Tile(1, tile.blocks)]))
 
 
 def _name(tile: Tile, scattered: bool) -> str:
@@ -54,12 +59,15 @@ def _tile(library: Library, tile: Tile, scattered: bool):
     """One panel, as many blocks as the tile has, for at least as many pixels as it has."""
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
     per_block = target.lanes // unit
+    unit_lines = max(1, unit * tile.blocks * size // LINE)  # of the weights for one trip
+    lines = -(-unit_lines // -(-PLANE // tile.pixels))  # that a trip asks for, so that all tiles together ask for all
 
     def write(
         code: Code,
         x: Pointer,
         x_plane: Integer,
         weights: Pointer,
+        ahead: Pointer,
         bias: Pointer,
         residual: Pointer,
         residual_plane: Integer,
@@ -71,7 +79,9 @@ def _tile(library: Library, tile: Tile, scattered: bool):
         clamp: Pointer,
         more: Integer,
     ) -> None:
-        def step(k: Integer, pixel: Integer, sums: list[Vector]) -> list[Vector]:
+        def step(k: Integer, pixel: Integer, next_weights: Pointer, sums: list[Vector]) -> list[Vector]:
+            for line in range(lines):
+                (next_weights + k * (lines * LINE)).prefetch(line * LINE)
             source = x + (k // per_block) * x_plane + (k % per_block) * (4 * unit) + pixel * size
             panel = weights + k * (unit * tile.blocks * size)
             for j in range(unit):
@@ -97,7 +107,9 @@ def _tile(library: Library, tile: Tile, scattered: bool):
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
             sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
             sums = code.branch(more > 0, lambda: unfinished(pixel), sums)
-            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, list(sums)), sums)
+            asked = (index * lines).minimum(unit_lines - lines)  # for the lines of so many trips, by the tiles before
+            next_weights = ahead + asked * (k_units * LINE)
+            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, next_weights, list(sums)), sums)
             sums = [y.clamp(low, high) for y in sums]
             sums = code.branch(has_residual, lambda: add_residual(pixel, sums), sums)
             done = index * tile.pixels - pixel  # pixels of the tile before: sums may be added to them only once
@@ -172,10 +184,12 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
                 lambda: [own[name] for name in INPUTS.names],
                 [code.integer(0), k_units, block * block_weights + skip * tile.blocks],
             )
+            past = code.select(grouped, units * (k_unit(code.target) * size), block_weights) * tile.blocks
             arguments = (
                 x + first_block * x_plane,
                 x_plane,
                 weights + weights_at,
+                weights + (weights_at + past),
                 bias + block * size,
                 code.select(residual.is_null(), residual, residual + residual_plane * block),
                 residual_plane,
