@@ -13,13 +13,14 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import (
     Fields,
     Packed,
-    Tile,
+    halved_panel,
     k_unit,
     pack_channels,
     pack_panels,
     panels,
     wide_panels,
 )
+from npmobilenet.kernels.blocked.tiles import Tile
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
@@ -27,10 +28,11 @@ from npmobilenet.kernels.vector.target import Target
 
 # Distances are in bytes: x_plane, out_plane and residual_plane from one channel block to the next. `offsets`,
 # where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
-# padded. `wide` counts the panels of the wide tile. `inputs`, where it is not 0, tells for each panel of a grouped
-# convolution which inputs it reads (`INPUTS`).
+# padded. `wide` counts the panels of the wide tile; `halved` is the panel that may end with half a
+# vector. `inputs`, where it is not 0, tells for each panel of a grouped convolution which inputs it reads (`INPUTS`).
 POINTWISE = Fields(
-    "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide clamp activate"
+    "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide halved "
+    "clamp activate"
 )
 # The first channel block that a panel reads, how many times `k_unit` channels, and where its weights begin, in bytes.
 INPUTS = Fields("first_block units weights_at")
@@ -40,7 +42,7 @@ INPUTS = Fields("first_block units weights_at")
 class Pointwise(Packed):
     """Packed weights."""
 
-    ARGUMENTS = ("weights", "bias", "k_units", "inputs", "wide")
+    ARGUMENTS = ("weights", "bias", "k_units", "inputs", "wide", "halved")
 
     target: Target
     tile: Tile | None
@@ -50,6 +52,7 @@ class Pointwise(Packed):
     """Rows of `INPUTS`, of a convolution in groups."""
     k_units: int
     wide: int
+    halved: int
     panels: int
 
 
@@ -68,6 +71,7 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, 
         inputs,
         -(-c_in * groups // unit),
         wide_panels(target, c_out, widest),
+        halved_panel(target, c_out, widest),
         len(panels(target, c_out, widest)),
     )
 

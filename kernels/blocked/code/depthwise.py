@@ -13,8 +13,8 @@ from llvmlite import ir
 
 from npmobilenet.kernels.blocked.code import activation
 from npmobilenet.kernels.blocked.depthwise import DEPTHWISE
-from npmobilenet.kernels.blocked.layout import Tiling
 from npmobilenet.kernels.blocked.library import window_name
+from npmobilenet.kernels.blocked.tiles import Tiling
 from npmobilenet.kernels.memory import ALIGNMENT as LINE
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from npmobilenet.kernels.blocked.code.depthwise import NO_RING
 from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR
-from npmobilenet.kernels.blocked.layout import Arguments, k_unit, tiles
+from npmobilenet.kernels.blocked.layout import Arguments, k_unit
 from npmobilenet.kernels.blocked.library import stem_name
+from npmobilenet.kernels.blocked.tiles import tiles
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 
@@ -24,7 +25,7 @@ class _Block:
     def __init__(self, code: Code, a: Arguments, scratch: Pointer, stem_window: tuple | None = None) -> None:
         self.code, self.a, self.stem_window = code, a, stem_window
         self.size = code.target.bytes
-        self.wide_blocks = tiles(code.target)[0].blocks
+        self.wide_blocks = tiles(code.target).wide.blocks
         self.row_vectors = a["left"] + a["width"] + a["right"]
         self.expanded = scratch
 
@@ -63,7 +64,7 @@ class _Block:
                         a.at("expand_activate"),
                         0,
                     ),
-                    *(a["expand_k_units"] * (k_unit(code.target) * size), a["expand_wide"]),
+                    *(a["expand_k_units"] * (k_unit(code.target) * size), a["expand_wide"], a["expand_halved"]),
                     *(self.panel_of(first), self.panel_of(last), 0),
                 )
             else:
@@ -137,7 +138,7 @@ class _Block:
                     first.minimum(1),
                     a["project_k_units"] * (unit * size),
                 ),
-                *(a["project_wide"], 0, a["project_panels"], units * (unit * size)),
+                *(a["project_wide"], a["project_halved"], 0, a["project_panels"], units * (unit * size)),
             )
 
         with code.when(a["out_offsets"].equals(0)):
