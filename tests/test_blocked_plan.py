@@ -17,6 +17,10 @@ from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.blocked import inverted_residual, library
+from npmobilenet.kernels.blocked.inverted_residual import PAIR
+from npmobilenet.kernels.blocked.layout import Fields
+from npmobilenet.kernels.blocked.pointwise import POINTWISE
+from npmobilenet.kernels.blocked.squeeze_excite import SqueezeExcite
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.walk import mailbox
 from npmobilenet.kernels.walk.compiled import walker
@@ -180,6 +184,38 @@ def test_layers_in_any_order(seed):
     expected = Program(graph, weights, "reference").plan((29, 41)).run(x)
     for threads in (1, 2):
         assert_like_reference(program.plan((29, 41), None, threads).run(x), expected, [node.name for node in graph])
+
+
+def later(plan: BlockedPlan, kernel: str, fields: Fields) -> list[tuple[int, int]]:
+    """The memory that calls of a kernel ask for, where they ask for any: where it begins and ends."""
+    rows = [call.arguments for call in plan._idle[0].table.calls if call.kernel == address(plan, kernel)]
+    found = [tuple(row[fields.names.index(name)] for name in ("later", "later_end")) for row in rows]
+    return [each for each in found if each != (0, 0)]
+
+
+def address(plan: BlockedPlan, kernel: str) -> int:
+    return library.common(plan.target).address(kernel)
+
+
+def test_weights_of_matrices_are_asked_for_while_the_layer_before_is_computed():
+    graph, weights = network()
+    program = BlockedProgram(graph, weights)
+    plan = program.plan((64, 64))
+    classifier = program.weights["classifier"]
+    ((begin, end),) = later(plan, "pointwise", POINTWISE)
+    assert begin == classifier.weights.ctypes.data
+    assert end == classifier.bias.ctypes.data + classifier.bias.nbytes
+    assert not later(program.plan((64, 64), "head"), "pointwise", POINTWISE)  # there is no classifier
+
+
+def test_weights_of_squeeze_and_excitation_are_asked_for_too():
+    graph, weights = network("efficientnet_b0", 1.0)
+    program = BlockedProgram(graph, weights)
+    asked = later(program.plan((64, 64)), "expand_depthwise_pair", PAIR)
+    packed = [each for each in program.weights.values() if isinstance(each, SqueezeExcite)]
+    begins = {each.reduce.weights.ctypes.data: each for each in packed}
+    assert len(asked) >= 8
+    assert all(end == begins[begin].expand.bias.ctypes.data + begins[begin].expand.bias.nbytes for begin, end in asked)
 
 
 @pytest.mark.parametrize("fused", [True, False])

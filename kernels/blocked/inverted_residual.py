@@ -30,7 +30,7 @@ from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, pointwise
 from npmobilenet.kernels.blocked.depthwise import Depthwise
 from npmobilenet.kernels.blocked.images import Images
-from npmobilenet.kernels.blocked.layout import Fields, Value
+from npmobilenet.kernels.blocked.layout import Fields, Packed, Value, span
 from npmobilenet.kernels.blocked.pointwise import Pointwise
 from npmobilenet.kernels.blocked.pooling import reciprocal
 from npmobilenet.kernels.blocked.stem import Stem
@@ -57,7 +57,7 @@ BLOCK = Fields(
     "project_weights project_bias project_k_units project_inputs project_wide project_halved project_panels "
     "project_clamp unlimited residual residual_plane out_offsets scratch_depthwise"
 )
-PAIR = Fields(f"{_BOTH} mean reciprocal")
+PAIR = Fields(f"{_BOTH} mean reciprocal later later_end")
 _SIGNATURE = inspect.signature(checks.inverted_residual)
 
 
@@ -199,8 +199,12 @@ def pair(
     mean: Tensor,
     weights: tuple[Pointwise, Depthwise],
     functions: tuple[str, str],
+    later: Packed | None = None,
 ) -> Call:
-    """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels."""
+    """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels.
+
+    ``later`` are weights that are read after this call.
+    """
     cut = Extent(expanded, out, weights[1]).by_planes(SCRATCH_BYTES)
     return PAIR.call(
         library.common(weights[1].target).address("expand_depthwise_pair"),
@@ -211,6 +215,7 @@ def pair(
         **_expand_and_filter(x, expanded, out, *weights, functions, cut),
         mean=mean,
         reciprocal=reciprocal(out),
+        **span(later, "later"),
     )
 
 

@@ -145,6 +145,16 @@ class Packed:
         return replace(self, **new)
 
 
+def span(packed: Packed | None, name: str) -> dict[str, Value]:
+    """Return the arguments ``name`` and ``name_end``: where the memory of gathered weights begins and ends."""
+    arrays: list[np.ndarray] = []
+    if packed:
+        packed.moved(lambda array: arrays.append(array) or array)
+    begin = min((array.ctypes.data for array in arrays), default=0)
+    end = max((array.ctypes.data + array.nbytes for array in arrays), default=0)
+    return {name: begin, f"{name}_end": end}
+
+
 def gathered(packed: Iterable[Packed]) -> list[Packed]:
     """Move weights into one piece of memory, in this order, each at the beginning of a cache line: they stream."""
     packed, starts, end = list(packed), [], 0

@@ -18,6 +18,7 @@ from npmobilenet.kernels.blocked.layout import (
     pack_channels,
     pack_panels,
     panels,
+    span,
     wide_panels,
 )
 from npmobilenet.kernels.blocked.tiles import Tile
@@ -30,9 +31,10 @@ from npmobilenet.kernels.vector.target import Target
 # where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
 # padded. `wide` counts the panels of the wide tile; `halved` is the panel that may end with half a
 # vector. `inputs`, where it is not 0, tells for each panel of a grouped convolution which inputs it reads (`INPUTS`).
+# From `later` to `later_end` is what will be read after the call, to be asked for meanwhile.
 POINTWISE = Fields(
     "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide halved "
-    "clamp activate"
+    "clamp activate later later_end"
 )
 # The first channel block that a panel reads, how many times `k_unit` channels, and where its weights begin, in bytes.
 INPUTS = Fields("first_block units weights_at")
@@ -102,13 +104,22 @@ def pack_grouped(target: Target, weight: np.ndarray, groups: int, widest: int = 
 
 
 def call(
-    x: Tensor, out: Tensor, weights: Pointwise, *, activation: str = "none", residual: Tensor | None = None
+    x: Tensor,
+    out: Tensor,
+    weights: Pointwise,
+    *,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    later: Packed | None = None,
 ) -> Call:
-    """Compute ``out``, which may have a frame; a residual is added after a clamp, before any other activation."""
+    """Compute ``out``, which may have a frame; a residual is added after a clamp, before any other activation.
+
+    ``later`` are weights that are read after this call.
+    """
     return POINTWISE.call(
         library.matrix(weights.target, weights.tile).address("pointwise"), weights.panels,
         x=x, residual=residual, out=out, offsets=out.scattered(), pixels=out.pixels, **weights.arguments(),
-        **activations.ends(weights.target, activation),
+        **activations.ends(weights.target, activation), **span(later, "later"),
     )  # fmt: skip
 
 

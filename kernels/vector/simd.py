@@ -146,14 +146,14 @@ class Pointer:
         """The address that stands there."""
         return self.integer(offset).pointer()
 
-    def prefetch(self, offset: Integer | int = 0) -> None:
-        """Ask for the cache line that the address lies in; nothing need be there."""
+    def prefetch(self, offset: Integer | int = 0, level: int = 1) -> None:
+        """Ask for the cache line that the address lies in, to a cache of this level; nothing need be there."""
         module, arguments = self.code.builder.module, [ADDRESS, I32, I32, I32]
         function = module.globals.get(PREFETCH) or ir.Function(
             module, ir.FunctionType(ir.VoidType(), arguments), PREFETCH
         )
-        read, nearest, data = I32(0), I32(3), I32(1)
-        self.code.builder.call(function, [(self + offset).value, read, nearest, data])
+        read, locality, data = I32(0), I32(4 - level), I32(1)
+        self.code.builder.call(function, [(self + offset).value, read, locality, data])
 
     def store(self, vector: Vector, offset: Integer | int = 0) -> None:
         """Write a vector there."""

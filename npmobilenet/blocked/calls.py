@@ -60,7 +60,7 @@ class Calls:
             vectors = [self.tensors[name] for name in vector_names(last)]
             if len(group) == 3:
                 expanded = self.tensors[first.name]
-                yield inverted_residual.pair(x, expanded, out, vectors[0], weights[:2], functions[:2])
+                yield inverted_residual.pair(x, expanded, out, vectors[0], weights[:2], functions[:2], weights[-1])
             else:
                 if x.address != out.address:  # unscaled it is needed too
                     yield padding.pad(self.target, x, out)
@@ -72,13 +72,26 @@ class Calls:
                 residual=self._residual(last), split=split, threads=self.threads, parts=self.parts,
             )  # fmt: skip
         elif last.operation == "pointwise_conv2d":
-            yield pointwise.call(x, out, *weights, activation=functions[0], residual=self._residual(last))
+            yield pointwise.call(
+                x,
+                out,
+                *weights,
+                activation=functions[0],
+                residual=self._residual(last),
+                later=self._vector_weights(last),
+            )
         elif last.operation == "global_average_pool":
             yield pooling.call(self.target, x, out)
         else:
             dense = stem if is_stem(last) else convolution
             operation = {"conv2d": dense, "linear": linear}.get(last.operation, depthwise)
             yield operation.call(x, out, *weights, activation=functions[0])
+
+    def _vector_weights(self, node: Node) -> Packed | None:
+        """The next weights, if vectors are multiplied by them: so little is computed with each that all may be late."""
+        names = list(self.weights)
+        following = [self.weights[name] for name in names[names.index(node.name) + 1 :][:1]]
+        return next((each for each in following if isinstance(each, (linear.Linear, squeeze.SqueezeExcite))), None)
 
     def _residual(self, node: Node) -> Tensor | None:
         return self.tensors[node.inputs[1]] if node.attributes.get("residual") else None

@@ -5,7 +5,7 @@ step loads NB vectors of weights and, for each pixel, one input value into all l
 multiply-adds. Bias comes first, activation and residual last, all without another pass over memory.
 
 Weights that are not in the second-level cache come too late when they are needed, so each tile asks for its part of the
-next panel's while it computes.
+next panel's while it computes; and for its part of what the call names as read after it (`later`).
 
 The last tile of a run overlaps the one before it instead of being narrower, and keeps only its new pixels: there
 are a few kernels instead of MR, and each run takes the one that wastes least on it.
@@ -31,6 +31,7 @@ from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 # channels already, `block_weights`, from the weights of a block to the next one's, and `skip`, the bytes of each
 # block's weights that belong to those earlier channels.
 HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
+LATER = 8  # cache lines of what is read after a call that a trip asks for
 PLANE = 49  # pixels of the smallest image in a MobileNet: there the weights are most, and the tiles fewest
 
 
@@ -89,10 +90,16 @@ def _tile(library: Library, tile: Tile, scattered: bool, half: bool):
         k_units: Integer,
         clamp: Pointer,
         more: Integer,
+        later: Pointer,
+        later_end: Integer,
     ) -> None:
-        def step(k: Integer, pixel: Integer, next_weights: Pointer, sums: list[Vector]) -> list[Vector]:
+        def step(k: Integer, pixel: Integer, next_weights: Pointer, later: Pointer, sums: list[Vector]) -> list[Vector]:
             for line in range(lines):
                 (next_weights + k * (lines * LINE)).prefetch(line * LINE)
+            far = later + k * (LATER * LINE)
+            with code.when(far.address() < later_end):
+                for line in range(LATER):
+                    far.prefetch(line * LINE, level=2)
             source = x + (k // per_block) * x_plane + (k % per_block) * (4 * unit) + pixel * size
             panel = weights + k * (unit * tile.blocks * size)
             for j in range(unit):
@@ -125,7 +132,8 @@ def _tile(library: Library, tile: Tile, scattered: bool, half: bool):
             asked = index * lines  # for so many lines of each trip, by the tiles before
             mine = ahead + asked.minimum(unit_lines - lines) * (k_units * LINE)
             next_weights = code.select(asked < unit_lines, mine, weights)  # these are near: nothing has to be fetched
-            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, next_weights, list(sums)), sums)
+            far = later + index * (k_units * (LATER * LINE))
+            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, next_weights, far, list(sums)), sums)
             sums = [y.clamp(low, high) for y, (low, high) in zip(sums, limits, strict=True)]
             sums = code.branch(has_residual, lambda: add_residual(pixel, sums), sums)
             done = index * tile.pixels - pixel  # pixels of the tile before: sums may be added to them only once
@@ -174,6 +182,8 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
         first: Integer,
         last: Integer,
         skip: Integer,
+        later: Pointer,
+        later_end: Integer,
     ) -> None:
         def choose(shapes: list[Tile]) -> Integer:
             """The pixels of the best shape for this run."""
@@ -217,6 +227,8 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
                 units,
                 clamp,
                 more,
+                later + number * ((pixels + (chosen[tile] - 1)) // chosen[tile] * units * (LATER * LINE)),
+                later_end,
             )
             half = number.equals(halved)
             for shape in _shapes(tile):
@@ -244,7 +256,7 @@ def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scr
         *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
         *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("inputs"), a.at("clamp")),
         *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], a["halved"]),
-        *(first, last, 0),
+        *(first, last, 0, a.at("later"), a["later_end"]),
     )
     with code.when(a["offsets"].equals(0)):
         code.call("pointwise_panels", *run)
