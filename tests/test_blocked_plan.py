@@ -21,6 +21,7 @@ from npmobilenet.kernels.blocked.inverted_residual import PAIR
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.squeeze_excite import SqueezeExcite
+from npmobilenet.kernels.memory import ALIGNMENT
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.walk import mailbox
 from npmobilenet.kernels.walk.compiled import walker
@@ -187,9 +188,9 @@ def test_layers_in_any_order(seed):
 
 
 def later(plan: BlockedPlan, kernel: str, fields: Fields) -> list[tuple[int, int]]:
-    """The memory that calls of a kernel ask for, where they ask for any: where it begins and ends."""
+    """The memory that calls of a kernel ask for, where they ask for any: where it begins, and each panel's bytes."""
     rows = [call.arguments for call in plan._idle[0].table.calls if call.kernel == address(plan, kernel)]
-    found = [tuple(row[fields.names.index(name)] for name in ("later", "later_end")) for row in rows]
+    found = [tuple(row[fields.names.index(name)] for name in ("later", "later_part")) for row in rows]
     return [each for each in found if each != (0, 0)]
 
 
@@ -202,9 +203,11 @@ def test_weights_of_matrices_are_asked_for_while_the_layer_before_is_computed():
     program = BlockedProgram(graph, weights)
     plan = program.plan((64, 64))
     classifier = program.weights["classifier"]
-    ((begin, end),) = later(plan, "pointwise", POINTWISE)
+    ((begin, part),) = later(plan, "pointwise", POINTWISE)
+    panels = program.weights["head"].panels
     assert begin == classifier.weights.ctypes.data
-    assert end == classifier.bias.ctypes.data + classifier.bias.nbytes
+    end = classifier.bias.ctypes.data + classifier.bias.nbytes
+    assert 0 <= begin + panels * part - end < panels * ALIGNMENT
     assert not later(program.plan((64, 64), "head"), "pointwise", POINTWISE)  # there is no classifier
 
 
@@ -213,9 +216,9 @@ def test_weights_of_squeeze_and_excitation_are_asked_for_too():
     program = BlockedProgram(graph, weights)
     asked = later(program.plan((64, 64)), "expand_depthwise_pair", PAIR)
     packed = [each for each in program.weights.values() if isinstance(each, SqueezeExcite)]
-    begins = {each.reduce.weights.ctypes.data: each for each in packed}
     assert len(asked) >= 8
-    assert all(end == begins[begin].expand.bias.ctypes.data + begins[begin].expand.bias.nbytes for begin, end in asked)
+    assert {begin for begin, _ in asked} <= {each.reduce.weights.ctypes.data for each in packed}
+    assert all(part > 0 and part % ALIGNMENT == 0 for _, part in asked)
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -30,7 +30,7 @@ from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, pointwise
 from npmobilenet.kernels.blocked.depthwise import Depthwise
 from npmobilenet.kernels.blocked.images import Images
-from npmobilenet.kernels.blocked.layout import Fields, Packed, Value, span
+from npmobilenet.kernels.blocked.layout import Fields, Packed, Value, asked_for
 from npmobilenet.kernels.blocked.pointwise import Pointwise
 from npmobilenet.kernels.blocked.pooling import reciprocal
 from npmobilenet.kernels.blocked.stem import Stem
@@ -57,7 +57,7 @@ BLOCK = Fields(
     "project_weights project_bias project_k_units project_inputs project_wide project_halved project_panels "
     "project_clamp unlimited residual residual_plane out_offsets scratch_depthwise"
 )
-PAIR = Fields(f"{_BOTH} mean reciprocal later later_end")
+PAIR = Fields(f"{_BOTH} mean reciprocal later later_part")
 _SIGNATURE = inspect.signature(checks.inverted_residual)
 
 
@@ -215,7 +215,7 @@ def pair(
         **_expand_and_filter(x, expanded, out, *weights, functions, cut),
         mean=mean,
         reciprocal=reciprocal(out),
-        **span(later, "later"),
+        **asked_for(later, weights[0].panels),
     )
 
 

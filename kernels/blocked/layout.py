@@ -145,14 +145,14 @@ class Packed:
         return replace(self, **new)
 
 
-def span(packed: Packed | None, name: str) -> dict[str, Value]:
-    """Return the arguments ``name`` and ``name_end``: where the memory of gathered weights begins and ends."""
+def asked_for(packed: Packed | None, panels: int) -> dict[str, Value]:
+    """Return where the memory of gathered weights begins, and the bytes of it that each of so many panels asks for."""
     arrays: list[np.ndarray] = []
     if packed:
         packed.moved(lambda array: arrays.append(array) or array)
     begin = min((array.ctypes.data for array in arrays), default=0)
     end = max((array.ctypes.data + array.nbytes for array in arrays), default=0)
-    return {name: begin, f"{name}_end": end}
+    return {"later": begin, "later_part": -(-(end - begin) // (panels * ALIGNMENT)) * ALIGNMENT}
 
 
 def gathered(packed: Iterable[Packed]) -> list[Packed]:

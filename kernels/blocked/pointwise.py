@@ -13,12 +13,12 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import (
     Fields,
     Packed,
+    asked_for,
     halved_panel,
     k_unit,
     pack_channels,
     pack_panels,
     panels,
-    span,
     wide_panels,
 )
 from npmobilenet.kernels.blocked.tiles import Tile
@@ -31,10 +31,10 @@ from npmobilenet.kernels.vector.target import Target
 # where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
 # padded. `wide` counts the panels of the wide tile; `halved` is the panel that may end with half a
 # vector. `inputs`, where it is not 0, tells for each panel of a grouped convolution which inputs it reads (`INPUTS`).
-# From `later` to `later_end` is what will be read after the call, to be asked for meanwhile.
+# From `later` on is what will be read after the call, to be asked for meanwhile: `later_part` bytes by each panel.
 POINTWISE = Fields(
     "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide halved "
-    "clamp activate later later_end"
+    "clamp activate later later_part"
 )
 # The first channel block that a panel reads, how many times `k_unit` channels, and where its weights begin, in bytes.
 INPUTS = Fields("first_block units weights_at")
@@ -119,7 +119,7 @@ def call(
     return POINTWISE.call(
         library.matrix(weights.target, weights.tile).address("pointwise"), weights.panels,
         x=x, residual=residual, out=out, offsets=out.scattered(), pixels=out.pixels, **weights.arguments(),
-        **activations.ends(weights.target, activation), **span(later, "later"),
+        **activations.ends(weights.target, activation), **asked_for(later, weights.panels),
     )  # fmt: skip
 
 

@@ -213,7 +213,7 @@ def _split():
 def pair(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
     """Kernel: chunks ``first`` up to ``last`` of an expansion, its depthwise convolution and means (fields `PAIR`)."""
     a = PAIR.read(arguments)
-    block = _Block(code, a, scratch, later=(a.at("later"), a["later_end"]))
+    block = _Block(code, a, scratch, later=(a.at("later"), a["later_part"]))
     zero = code.integer(0)
     needed = (a["rows"] - 1) * a["stride"] + a["kernel_height"]
     pixels = a["rows"] * a["columns"]

@@ -183,7 +183,7 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
         last: Integer,
         skip: Integer,
         later: Pointer,
-        later_end: Integer,
+        later_part: Integer,
     ) -> None:
         def choose(shapes: list[Tile]) -> Integer:
             """The pixels of the best shape for this run."""
@@ -211,6 +211,7 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
                 lambda: [own[name] for name in INPUTS.names],
                 [code.integer(0), k_units, block * block_weights + skip * tile.blocks],
             )
+            own_later = later + number * later_part
             past = code.select(grouped, units * (k_unit(code.target) * size), block_weights) * tile.blocks
             arguments = (
                 x + first_block * x_plane,
@@ -227,8 +228,8 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
                 units,
                 clamp,
                 more,
-                later + number * ((pixels + (chosen[tile] - 1)) // chosen[tile] * units * (LATER * LINE)),
-                later_end,
+                own_later,
+                (own_later + later_part).address(),
             )
             half = number.equals(halved)
             for shape in _shapes(tile):
@@ -256,7 +257,7 @@ def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scr
         *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
         *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("inputs"), a.at("clamp")),
         *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], a["halved"]),
-        *(first, last, 0, a.at("later"), a["later_end"]),
+        *(first, last, 0, a.at("later"), a["later_part"]),
     )
     with code.when(a["offsets"].equals(0)):
         code.call("pointwise_panels", *run)
