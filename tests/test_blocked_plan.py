@@ -16,9 +16,9 @@ from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.blocked import inverted_residual, library
+from npmobilenet.kernels.blocked import inverted_residual, library, pointwise
 from npmobilenet.kernels.blocked.inverted_residual import PAIR
-from npmobilenet.kernels.blocked.layout import Fields
+from npmobilenet.kernels.blocked.layout import Fields, stretch
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.squeeze_excite import SqueezeExcite
 from npmobilenet.kernels.memory import ALIGNMENT
@@ -201,13 +201,31 @@ def address(plan: BlockedPlan, kernel: str) -> int:
 def test_weights_of_matrices_are_asked_for_while_the_layer_before_is_computed():
     graph, weights = network()
     program = BlockedProgram(graph, weights)
-    plan = program.plan((64, 64))
+    plan = program.plan((224, 224))
     classifier = program.weights["classifier"]
     ((begin, part),) = later(plan, "pointwise", POINTWISE)
     panels = program.weights["head"].panels
     assert begin == classifier.weights.ctypes.data
     end = classifier.bias.ctypes.data + classifier.bias.nbytes
     assert 0 <= begin + panels * part - end < panels * ALIGNMENT
+
+
+def test_what_one_layer_has_no_time_to_ask_for_those_before_it_do():
+    graph = get_architecture("mobilenet_v3_large").graph(1.0)
+    program = BlockedProgram(graph, random_weights(graph))
+    plan = program.plan((64, 64))
+    asked = later(plan, "pointwise", POINTWISE)
+    hidden, classifier = (stretch(program.weights[name]) for name in ("hidden", "classifier"))
+    end = classifier.address + classifier.bytes
+    assert len(asked) > 2
+    assert all(hidden.address <= begin < end and part > 0 for begin, part in asked)
+    room = pointwise.room(plan.tensors["head"].pixels, program.weights["head"])
+    assert asked[-1][0] == hidden.address + hidden.bytes - min(hidden.bytes, room)
+
+
+def test_a_network_without_a_classifier_asks_for_nothing():
+    graph, weights = network()
+    program = BlockedProgram(graph, weights)
     assert not later(program.plan((64, 64), "head"), "pointwise", POINTWISE)  # there is no classifier
 
 

@@ -30,7 +30,7 @@ from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, pointwise
 from npmobilenet.kernels.blocked.depthwise import Depthwise
 from npmobilenet.kernels.blocked.images import Images
-from npmobilenet.kernels.blocked.layout import Fields, Packed, Value, asked_for
+from npmobilenet.kernels.blocked.layout import Fields, Stretch, Value
 from npmobilenet.kernels.blocked.pointwise import Pointwise
 from npmobilenet.kernels.blocked.pooling import reciprocal
 from npmobilenet.kernels.blocked.stem import Stem
@@ -199,11 +199,11 @@ def pair(
     mean: Tensor,
     weights: tuple[Pointwise, Depthwise],
     functions: tuple[str, str],
-    later: Packed | None = None,
+    later: Stretch = pointwise.NOTHING,
 ) -> Call:
     """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels.
 
-    ``later`` are weights that are read after this call.
+    ``later`` is what is read after this call, to be asked for meanwhile.
     """
     cut = Extent(expanded, out, weights[1]).by_planes(SCRATCH_BYTES)
     return PAIR.call(
@@ -215,7 +215,7 @@ def pair(
         **_expand_and_filter(x, expanded, out, *weights, functions, cut),
         mean=mean,
         reciprocal=reciprocal(out),
-        **asked_for(later, weights[0].panels),
+        **later.shared(weights[0].panels),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -145,14 +145,33 @@ class Packed:
         return replace(self, **new)
 
 
-def asked_for(packed: Packed | None, panels: int) -> dict[str, Value]:
-    """Return where the memory of gathered weights begins, and the bytes of it that each of so many panels asks for."""
+@dataclass(frozen=True)
+class Stretch:
+    """Of memory."""
+
+    address: int = 0
+    bytes: int = 0
+
+    def last(self, most: int) -> Stretch:
+        """The end of it, at most so many bytes."""
+        part = min(most, self.bytes)
+        return Stretch(self.address + self.bytes - part, part)
+
+    def before(self, other: Stretch) -> Stretch:
+        """What lies before the other."""
+        return Stretch(self.address, other.address - self.address)
+
+    def shared(self, panels: int) -> dict[str, Value]:
+        """The arguments of a call whose panels each ask for their part of it."""
+        return {"later": self.address, "later_part": -(-self.bytes // (panels * ALIGNMENT)) * ALIGNMENT}
+
+
+def stretch(packed: Packed) -> Stretch:
+    """Where gathered weights stand."""
     arrays: list[np.ndarray] = []
-    if packed:
-        packed.moved(lambda array: arrays.append(array) or array)
-    begin = min((array.ctypes.data for array in arrays), default=0)
-    end = max((array.ctypes.data + array.nbytes for array in arrays), default=0)
-    return {"later": begin, "later_part": -(-(end - begin) // (panels * ALIGNMENT)) * ALIGNMENT}
+    packed.moved(lambda array: arrays.append(array) or array)
+    begin = min(array.ctypes.data for array in arrays)
+    return Stretch(begin, max(array.ctypes.data + array.nbytes for array in arrays) - begin)
 
 
 def gathered(packed: Iterable[Packed]) -> list[Packed]:

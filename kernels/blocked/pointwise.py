@@ -13,7 +13,7 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import (
     Fields,
     Packed,
-    asked_for,
+    Stretch,
     halved_panel,
     k_unit,
     pack_channels,
@@ -21,8 +21,9 @@ from npmobilenet.kernels.blocked.layout import (
     panels,
     wide_panels,
 )
-from npmobilenet.kernels.blocked.tiles import Tile
+from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.memory import ALIGNMENT
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
@@ -38,6 +39,9 @@ POINTWISE = Fields(
 )
 # The first channel block that a panel reads, how many times `k_unit` channels, and where its weights begin, in bytes.
 INPUTS = Fields("first_block units weights_at")
+
+LATER = 8  # cache lines of what is read later that a trip over `k_unit` channels asks for: half of what memory can give
+NOTHING = Stretch()
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,12 @@ def pack_grouped(target: Target, weight: np.ndarray, groups: int, widest: int = 
     return np.concatenate(parts), np.array(inputs, np.int64)
 
 
+def room(pixels: int, weights: Pointwise) -> int:
+    """Bytes that a call over so many pixels can ask for without waiting for them."""
+    tile = weights.tile or tiles(weights.target).wide
+    return weights.panels * max(1, pixels // tile.pixels) * weights.k_units * LATER * ALIGNMENT
+
+
 def call(
     x: Tensor,
     out: Tensor,
@@ -110,16 +120,16 @@ def call(
     *,
     activation: str = "none",
     residual: Tensor | None = None,
-    later: Packed | None = None,
+    later: Stretch = NOTHING,
 ) -> Call:
     """Compute ``out``, which may have a frame; a residual is added after a clamp, before any other activation.
 
-    ``later`` are weights that are read after this call.
+    ``later`` is what is read after this call, to be asked for meanwhile.
     """
     return POINTWISE.call(
         library.matrix(weights.target, weights.tile).address("pointwise"), weights.panels,
         x=x, residual=residual, out=out, offsets=out.scattered(), pixels=out.pixels, **weights.arguments(),
-        **activations.ends(weights.target, activation), **asked_for(later, weights.panels),
+        **activations.ends(weights.target, activation), **later.shared(weights.panels),
     )  # fmt: skip
 
 

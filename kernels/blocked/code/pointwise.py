@@ -21,7 +21,7 @@ from functools import partial
 
 from npmobilenet.kernels.blocked.code import activation
 from npmobilenet.kernels.blocked.layout import k_unit
-from npmobilenet.kernels.blocked.pointwise import INPUTS, POINTWISE
+from npmobilenet.kernels.blocked.pointwise import INPUTS, LATER, POINTWISE
 from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.memory import ALIGNMENT as LINE
 from npmobilenet.kernels.vector.library import Library
@@ -31,7 +31,6 @@ from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 # channels already, `block_weights`, from the weights of a block to the next one's, and `skip`, the bytes of each
 # block's weights that belong to those earlier channels.
 HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
-LATER = 8  # cache lines of what is read after a call that a trip asks for
 PLANE = 49  # pixels of the smallest image in a MobileNet: there the weights are most, and the tiles fewest
 
 
