@@ -6,9 +6,11 @@ python -m npmobilenet.bench.machine_limits
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from functools import cache
 
 import numpy as np
@@ -88,17 +90,29 @@ def _library() -> Library:
 
 
 def _seconds(calls: Sequence[Callable[[], None]], repeats: int) -> float:
-    """The least time of all calls together, a thread each."""
-    with ThreadPoolExecutor(len(calls)) as pool:
+    """The least time of all calls together, each on a thread of its own; several, on CPUs of their own."""
+    with ExitStack() as stack:
+        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in calls]
+        if len(calls) > 1:
+            for number, pool in enumerate(pools):
+                pool.submit(_pin, number).result()
 
         def once() -> float:
             start = time.perf_counter()
-            for done in [pool.submit(call) for call in calls]:
+            for done in [pool.submit(call) for pool, call in zip(pools, calls, strict=True)]:
                 done.result()
             return time.perf_counter() - start
 
         once()
         return min(once() for _ in range(repeats))
+
+
+def _pin(number: int) -> None:
+    """Keep the calling thread on one CPU, where the system can: Linux may leave two that never wait on the same one."""
+    if hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setaffinity(0, {cpus[number % len(cpus)]})
 
 
 def multiply_add_rate(threads: int = 1, trips: int = 300_000, repeats: int = 20) -> float:

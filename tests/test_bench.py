@@ -1,6 +1,7 @@
 """The comparison with other runtimes works with whatever is installed; who is faster is not asked here."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -180,6 +181,20 @@ def test_a_burst_drops_its_first_calls():
 
 def test_cpus_are_those_of_this_process():
     assert len(cpus_for(1)) <= 1 and len(set(cpus_for(1000))) == len(cpus_for(1000))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be kept on CPUs here")
+def test_threads_whose_rates_add_up_run_on_cpus_of_their_own():
+    before, seen = os.sched_getaffinity(0), {}
+
+    def call(number: int) -> None:
+        seen[number] = os.sched_getaffinity(0)
+
+    machine_limits._seconds([lambda: call(0), lambda: call(1)], 1)
+    assert [len(cpus) for cpus in seen.values()] == [1, 1]
+    assert len(seen[0] | seen[1]) == min(2, len(before))
+    machine_limits._seconds([lambda: call(0)], 1)
+    assert seen[0] == os.sched_getaffinity(0) == before
 
 
 def test_machine_limits():

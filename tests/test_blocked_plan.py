@@ -16,7 +16,12 @@ from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.blocked import inverted_residual, library
+from npmobilenet.kernels.blocked import inverted_residual, library, pointwise
+from npmobilenet.kernels.blocked.inverted_residual import PAIR
+from npmobilenet.kernels.blocked.layout import Fields, stretch
+from npmobilenet.kernels.blocked.pointwise import POINTWISE
+from npmobilenet.kernels.blocked.squeeze_excite import SqueezeExcite
+from npmobilenet.kernels.memory import ALIGNMENT
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.walk import mailbox
 from npmobilenet.kernels.walk.compiled import walker
@@ -180,6 +185,58 @@ def test_layers_in_any_order(seed):
     expected = Program(graph, weights, "reference").plan((29, 41)).run(x)
     for threads in (1, 2):
         assert_like_reference(program.plan((29, 41), None, threads).run(x), expected, [node.name for node in graph])
+
+
+def later(plan: BlockedPlan, kernel: str, fields: Fields) -> list[tuple[int, int]]:
+    """The memory that calls of a kernel ask for, where they ask for any: where it begins, and each panel's bytes."""
+    rows = [call.arguments for call in plan._idle[0].table.calls if call.kernel == address(plan, kernel)]
+    found = [tuple(row[fields.names.index(name)] for name in ("later", "later_part")) for row in rows]
+    return [each for each in found if each != (0, 0)]
+
+
+def address(plan: BlockedPlan, kernel: str) -> int:
+    return library.common(plan.target).address(kernel)
+
+
+def test_weights_of_matrices_are_asked_for_while_the_layer_before_is_computed():
+    graph, weights = network()
+    program = BlockedProgram(graph, weights)
+    plan = program.plan((224, 224))
+    classifier = program.weights["classifier"]
+    ((begin, part),) = later(plan, "pointwise", POINTWISE)
+    panels = program.weights["head"].panels
+    assert begin == classifier.weights.ctypes.data
+    end = classifier.bias.ctypes.data + classifier.bias.nbytes
+    assert 0 <= begin + panels * part - end < panels * ALIGNMENT
+
+
+def test_what_one_layer_has_no_time_to_ask_for_those_before_it_do():
+    graph = get_architecture("mobilenet_v3_large").graph(1.0)
+    program = BlockedProgram(graph, random_weights(graph))
+    plan = program.plan((64, 64))
+    asked = later(plan, "pointwise", POINTWISE)
+    hidden, classifier = (stretch(program.weights[name]) for name in ("hidden", "classifier"))
+    end = classifier.address + classifier.bytes
+    assert len(asked) > 2
+    assert all(hidden.address <= begin < end and part > 0 for begin, part in asked)
+    room = pointwise.room(plan.tensors["head"].pixels, program.weights["head"])
+    assert asked[-1][0] == hidden.address + hidden.bytes - min(hidden.bytes, room)
+
+
+def test_a_network_without_a_classifier_asks_for_nothing():
+    graph, weights = network()
+    program = BlockedProgram(graph, weights)
+    assert not later(program.plan((64, 64), "head"), "pointwise", POINTWISE)  # there is no classifier
+
+
+def test_weights_of_squeeze_and_excitation_are_asked_for_too():
+    graph, weights = network("efficientnet_b0", 1.0)
+    program = BlockedProgram(graph, weights)
+    asked = later(program.plan((64, 64)), "expand_depthwise_pair", PAIR)
+    packed = [each for each in program.weights.values() if isinstance(each, SqueezeExcite)]
+    assert len(asked) >= 8
+    assert {begin for begin, _ in asked} <= {each.reduce.weights.ctypes.data for each in packed}
+    assert all(part > 0 and part % ALIGNMENT == 0 for _, part in asked)
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -30,11 +30,13 @@ from npmobilenet.bench.study import (
     tiles,
 )
 from npmobilenet.bench.study.features import visible
+from npmobilenet.bench.study.layer_tiles import KINDS
 from npmobilenet.cli import main
 from npmobilenet.cli import study as study_command
 from npmobilenet.cli.study import TOPICS, Topic
 from npmobilenet.engine import Engine
 from npmobilenet.image import IMAGENET, preprocess, read_image
+from npmobilenet.kernels.blocked.tiles import Tile
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.target import host
@@ -65,7 +67,7 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
         "mixed": ["--width", "0.25", "--resolution", "48", "--kernels", "3,5", "--rounds", "2"],
         "features": [picture, "--model", tiny, "--block", "block2", "--channels", "5"],
         "occlusion": [picture, "--model", tiny, "--patch", "16", "--step", "16"],
-        "tiles": ["--rounds", "2"],
+        "tiles": ["--rounds", "2", "--resolution", "32", "--candidates", "4x2"],
         "asm": ["depthwise_3x3_s1x1_row_3"],
     }[topic]
 
@@ -642,8 +644,20 @@ def test_a_tile_computes_a_matrix_product():
     np.testing.assert_allclose(data[: expected.size].reshape(pixels, -1), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("text", ["7", "7x2,", "0x2", "7x2x1", "axb"])
+def test_tiles_that_are_none(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["study", "tiles", "--candidates", text])
+    assert f"expected pixels x vectors, such as 7x2,14x2, got {text!r}" in capsys.readouterr().err
+
+
 def test_tiles_that_fit_the_registers_do_not_spill():
-    found = tiles.study(rounds=1)
+    with pytest.raises(ValueError, match="a tile of 40x4 has more sums than the"):
+        tiles.study(1, 32, [(40, 4)])
+    found = tiles.study(1, 32, [(4, 2)])
+    assert {(each.kind, each.tile) for each in found.layers.found} >= {(kind, Tile(4, 2)) for kind in KINDS}
+    assert {each.kind for each in found.layers.found if each.ours} == set(KINDS)
+    assert str(found.tables()[2].rows).count("engine's") == 2
     assert len(found.sums) == found.registers - 2
     size = {(size.pixels, size.blocks): size for size in found.sizes}
     assert (size[6, 2].multiply_adds, size[6, 2].loads) == (12, 8)

@@ -8,16 +8,17 @@ and the units wait for loads. And a tile larger than the registers goes to the s
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npmobilenet.bench.profile import Timing, noise, time_in_turns
-from npmobilenet.bench.study import machine_code
+from npmobilenet.bench.study import layer_tiles, machine_code
+from npmobilenet.bench.study.layer_tiles import LayerTiles
 from npmobilenet.bench.study.study import Table
-from npmobilenet.kernels.blocked.layout import Tile, tiles
+from npmobilenet.kernels.blocked.tiles import tiles
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
@@ -74,6 +75,8 @@ class Tiles:
         GFLOP/s of so many independent sums, with factors that stay in registers.
     sizes : list of Size
         Tiles of a matrix product, with factors from the nearest cache.
+    layers : LayerTiles
+        Tiles in the layers of a network: which of them decide what the engine takes.
     """
 
     cpu: str
@@ -81,6 +84,7 @@ class Tiles:
     registers: int
     sums: dict[int, float]
     sizes: list[Size]
+    layers: LayerTiles
     warning: str | None
 
     @property
@@ -115,7 +119,7 @@ class Tiles:
             f"pixels x vectors of output channels, {INPUTS} input channels, all in the nearest cache; loads: for one "
             f"input channel; spills: vectors on the stack for {UNROLL} of them; {self.registers} registers",
         )
-        return [sums, Table("Tiles of a matrix product", header, rows, notes=notes)]
+        return [sums, Table("Tiles of a matrix product", header, rows, notes=notes), self.layers.table()]
 
     def documents(self) -> dict[str, list[str]]:
         """Return the tables of docs/, by the name of their region."""
@@ -155,7 +159,8 @@ class Tiles:
 
     @staticmethod
     def _is_ours(size: Size) -> bool:
-        return Tile(size.pixels, size.blocks) in tiles(host())
+        fastest = tiles(host())
+        return any((size.pixels, size.blocks) == (t.pixels, t.blocks) for t in (fastest.wide, fastest.narrow))
 
     def draw(self, figure: Figure) -> None:
         """The sums as a curve, the tiles as a map."""
@@ -192,13 +197,15 @@ class Tiles:
         figure.colorbar(image, ax=right, shrink=0.8)
 
 
-def study(rounds: int) -> Tiles:
+def study(rounds: int, resolution: int = 224, candidates: Sequence[tuple[int, int]] = ()) -> Tiles:
     """Measure sums, and tiles of a matrix product, of every size around the number of registers.
 
     Parameters
     ----------
     rounds : int
         Measurements of each, in turns; the shortest counts.
+    resolution, candidates : int, sequence of (pixels, blocks)
+        For the tiles in the layers of a network: of the image, and which are tried, if not all.
     """
     target = host()
     sizes = [
@@ -232,6 +239,7 @@ def study(rounds: int) -> Tiles:
         target.cpu, target.lanes, target.registers,
         {number: rate(number) for number in counts},
         [Size(*size, rate(size), _spills(code[products[size][0]])) for size in sizes],
+        layer_tiles.measure(resolution, rounds, candidates),
         noise(timings),
     )  # fmt: skip
 

@@ -11,7 +11,8 @@ from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
-from npmobilenet.kernels.blocked.layout import Fields, Packed, Tiling, pack_channels
+from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
+from npmobilenet.kernels.blocked.tiles import Tiling
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.checks import Size
 from npmobilenet.kernels.geometry import PaddingSpec, Pair

@@ -3,7 +3,7 @@
 Each is prepared, run and unpacked (:mod:`npmobilenet.kernels.prepared`): operands are packed, a table with the calls
 for each image is run, the result is brought back to NHWC. A network packs only once: its plan makes the same calls on
 tensors that stay blocked. What is said in :mod:`npmobilenet.kernels.plain` about arguments, ``out``, threads and NaN
-holds here too; activations are those that `activation.check` knows. A ``tile`` of one channel block, or a ``tiling``,
+holds here too; activations are those that `activation.check` knows. A ``tile``, or a ``tiling``,
 takes the place of the fastest: so the lower rungs of :mod:`npmobilenet.kernels.ladder` are these very kernels, less
 what makes them fast.
 """

@@ -30,10 +30,11 @@ from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import depthwise, library, pointwise
 from npmobilenet.kernels.blocked.depthwise import Depthwise
 from npmobilenet.kernels.blocked.images import Images
-from npmobilenet.kernels.blocked.layout import Fields, Value, tiles
+from npmobilenet.kernels.blocked.layout import Fields, Stretch, Value
 from npmobilenet.kernels.blocked.pointwise import Pointwise
 from npmobilenet.kernels.blocked.pooling import reciprocal
 from npmobilenet.kernels.blocked.stem import Stem
+from npmobilenet.kernels.blocked.tiles import tiles
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
@@ -47,16 +48,16 @@ SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a 
 _BOTH = (
     "rows columns height width stride kernel_height top left right blocks chunk "
     "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_k_units expand_inputs expand_wide "
-    "expand_clamp expand_activate offsets "
+    "expand_halved expand_clamp expand_activate offsets "
     "depthwise depthwise_weights depthwise_bias depthwise_clamp depthwise_activate "
     "out out_plane scratch_plane"
 )
 BLOCK = Fields(
     f"{_BOTH} strip "
-    "project_weights project_bias project_k_units project_inputs project_wide project_panels project_clamp unlimited "
-    "residual residual_plane out_offsets scratch_depthwise"
+    "project_weights project_bias project_k_units project_inputs project_wide project_halved project_panels "
+    "project_clamp unlimited residual residual_plane out_offsets scratch_depthwise"
 )
-PAIR = Fields(f"{_BOTH} mean reciprocal")
+PAIR = Fields(f"{_BOTH} mean reciprocal later later_part")
 _SIGNATURE = inspect.signature(checks.inverted_residual)
 
 
@@ -114,7 +115,7 @@ class Extent:
         whole = self._cut(strip, 1, self.held(strip))
         chunk = _chunk(self.middle.target, whole.scratch_bytes, budget)
         if parts:
-            wide = tiles(self.middle.target)[0].blocks
+            wide = tiles(self.middle.target).wide.blocks
             chunk = -(-self.expanded.blocks // (wide * parts)) * wide
         return self._cut(strip, min(self.expanded.blocks, chunk), whole.held)
 
@@ -135,7 +136,7 @@ class Extent:
 
 def _chunk(target: Target, block_bytes: int, budget: int) -> int:
     """How many channel blocks of so many bytes fit: whole panels, one at least."""
-    wide = tiles(target)[0].blocks
+    wide = tiles(target).wide.blocks
     return max(wide, budget // block_bytes // wide * wide)
 
 
@@ -198,8 +199,12 @@ def pair(
     mean: Tensor,
     weights: tuple[Pointwise, Depthwise],
     functions: tuple[str, str],
+    later: Stretch = pointwise.NOTHING,
 ) -> Call:
-    """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels."""
+    """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels.
+
+    ``later`` is what is read after this call, to be asked for meanwhile.
+    """
     cut = Extent(expanded, out, weights[1]).by_planes(SCRATCH_BYTES)
     return PAIR.call(
         library.common(weights[1].target).address("expand_depthwise_pair"),
@@ -210,6 +215,7 @@ def pair(
         **_expand_and_filter(x, expanded, out, *weights, functions, cut),
         mean=mean,
         reciprocal=reciprocal(out),
+        **later.shared(weights[0].panels),
     )
 
 
@@ -238,7 +244,7 @@ def _expand_and_filter(
         "blocks": expanded.blocks,
         "chunk": cut.chunk,
         "expand_x": x,
-        "expand_inputs": 0,
+        **{"expand_inputs": 0, "expand_halved": -1},  # the stem has none
         **expand.arguments("expand_"),
         **activations.ends(middle.target, functions[0], "expand_"),
         "offsets": held.offsets(),

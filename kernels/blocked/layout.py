@@ -1,4 +1,4 @@
-"""How weights and kernel arguments lie in memory, and the tiles that decide it."""
+"""How weights and kernel arguments lie in memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from npmobilenet.kernels.blocked.tiles import tiles
 from npmobilenet.kernels.call import SHARES, Call
-from npmobilenet.kernels.geometry import Pads, Pair
+from npmobilenet.kernels.geometry import Pads
 from npmobilenet.kernels.memory import ALIGNMENT, aligned
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
@@ -78,62 +79,21 @@ class Arguments:
         return self[name].pointer()
 
 
-def _is_neon(target: Target) -> bool:
-    return target.lanes == 4 and target.registers == 32
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Pixels x channel blocks whose sums a pointwise kernel holds in registers."""
-
-    pixels: int
-    blocks: int
-
-    @classmethod
-    def of(cls, target: Target, blocks: int) -> Tile:
-        """The largest that leaves registers for one vector of weights per block and one of the input."""
-        if _is_neon(target):  # multiplies by a lane: four input channels of each pixel take a register
-            return cls((target.registers - 5) // (blocks + 1), blocks)
-        widest = 28 if target.registers >= 32 else 12
-        return cls(max(1, widest // blocks), blocks)
-
-
-def tiles(target: Target) -> tuple[Tile, Tile]:
-    """The wide tile, and the one of a single block for what is left of the channels."""
-    return Tile.of(target, 4 if _is_neon(target) else 2), Tile.of(target, 1)
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How many pixels of a row a depthwise kernel computes at once."""
-
-    widths: tuple[int, ...]
-    """For wide rows and narrow ones, falling; the last is 1."""
-    weights_stay: bool = True
-    """Whether a row of the window's weights stays in registers, where both find room."""
-
-    @classmethod
-    def of(cls, target: Target, kernel: Pair) -> Tiling:
-        """The fastest known; 7 and 14 divide MobileNet's image sizes."""
-        wide = cls.fits(target, kernel, 14) or not cls.fits(target, kernel, 7)
-        return cls((14, 7, 3, 1) if wide else (7, 3, 1))
-
-    @staticmethod
-    def fits(target: Target, kernel: Pair, pixels: int) -> bool:
-        """Whether the registers hold the sums, a row of weights and an input vector."""
-        return pixels + kernel[1] + 1 <= target.registers
-
-
 def panels(target: Target, channels: int, widest: int = 0) -> list[int]:
     """Split the blocks of ``channels`` into panels: their widths in blocks, those of the tiles unless told."""
-    wide = widest or tiles(target)[0].blocks
+    wide = widest or tiles(target).wide.blocks
     blocks = -(-channels // target.lanes)
     return [wide] * (blocks // wide) + [1] * (blocks % wide)
 
 
 def wide_panels(target: Target, channels: int, widest: int = 0) -> int:
     """How many of the panels are of the wide tile."""
-    return panels(target, channels, widest).count(widest or tiles(target)[0].blocks)
+    return panels(target, channels, widest).count(widest or tiles(target).wide.blocks)
+
+
+def halved_panel(target: Target, channels: int, widest: int = 0) -> int:
+    """The panel whose last block holds at most half a vector of channels: the last one, or -1."""
+    return len(panels(target, channels, widest)) - 1 if 0 < channels % target.lanes <= target.lanes // 2 else -1
 
 
 def k_unit(target: Target) -> int:
@@ -183,6 +143,35 @@ class Packed:
             elif isinstance(value, np.ndarray) and value.dtype == np.float32:
                 new[field.name] = place(value)
         return replace(self, **new)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Of memory."""
+
+    address: int = 0
+    bytes: int = 0
+
+    def last(self, most: int) -> Stretch:
+        """The end of it, at most so many bytes."""
+        part = min(most, self.bytes)
+        return Stretch(self.address + self.bytes - part, part)
+
+    def before(self, other: Stretch) -> Stretch:
+        """What lies before the other."""
+        return Stretch(self.address, other.address - self.address)
+
+    def shared(self, panels: int) -> dict[str, Value]:
+        """The arguments of a call whose panels each ask for their part of it."""
+        return {"later": self.address, "later_part": -(-self.bytes // (panels * ALIGNMENT)) * ALIGNMENT}
+
+
+def stretch(packed: Packed) -> Stretch:
+    """Where gathered weights stand."""
+    arrays: list[np.ndarray] = []
+    packed.moved(lambda array: arrays.append(array) or array)
+    begin = min(array.ctypes.data for array in arrays)
+    return Stretch(begin, max(array.ctypes.data + array.nbytes for array in arrays) - begin)
 
 
 def gathered(packed: Iterable[Packed]) -> list[Packed]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from npmobilenet.kernels.blocked.layout import Tile, Tiling
+from npmobilenet.kernels.blocked.tiles import Tile, Tiling
 from npmobilenet.kernels.cache import kernel_cache
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import once
@@ -60,18 +60,18 @@ def blocks_function(kernel: Pair, stride: Pair, target: Target, tiling: Tiling |
 
 @once
 def stem_window(kernel: Pair, stride: Pair, target: Target, tile: Tile | None = None) -> Library:
-    """Return the library that has a dense convolution's window, in a tile of one block if so told."""
+    """Return the library that has a dense convolution's window, in another tile than the best if so told."""
     if tile is None and (kernel, stride) == STEM_WINDOW:
         return common(target)
-    return _library(stem_name(kernel, stride) + _in(tile), target, "stem", kernel, stride, tile and (tile, tile))
+    return _library(stem_name(kernel, stride) + _in(tile), target, "stem", kernel, stride, tile and (tile, tile.narrow))
 
 
 @once
 def matrix(target: Target, tile: Tile | None = None) -> Library:
-    """Return the library that has the pointwise convolution, in a tile of one block if so told."""
+    """Return the library that has the pointwise convolution, in another tile than the best if so told."""
     if tile is None:
         return common(target)
-    return _library("pointwise" + _in(tile), target, "pointwise", (tile, tile))
+    return _library("pointwise" + _in(tile), target, "pointwise", (tile, tile.narrow))
 
 
 @once
@@ -81,7 +81,7 @@ def convolution(target: Target) -> Library:
 
 
 def _in(tile: Tile | None) -> str:
-    return f"_in_{tile.pixels}x{tile.blocks}" if tile else ""
+    return f"_in_{tile.pixels}x{tile.blocks}{'_halves' * tile.halves}" if tile else ""
 
 
 def _library(name: str, target: Target, module: str, *arguments: object) -> Library:

@@ -13,34 +13,42 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import (
     Fields,
     Packed,
-    Tile,
+    Stretch,
+    halved_panel,
     k_unit,
     pack_channels,
     pack_panels,
     panels,
     wide_panels,
 )
+from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.memory import ALIGNMENT
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
 # Distances are in bytes: x_plane, out_plane and residual_plane from one channel block to the next. `offsets`,
 # where it is not 0, holds each pixel's distance from the beginning of a plane of the output, which is then
-# padded. `wide` counts the panels of the wide tile. `inputs`, where it is not 0, tells for each panel of a grouped
-# convolution which inputs it reads (`INPUTS`).
+# padded. `wide` counts the panels of the wide tile; `halved` is the panel that may end with half a
+# vector. `inputs`, where it is not 0, tells for each panel of a grouped convolution which inputs it reads (`INPUTS`).
+# From `later` on is what will be read after the call, to be asked for meanwhile: `later_part` bytes by each panel.
 POINTWISE = Fields(
-    "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide clamp activate"
+    "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide halved "
+    "clamp activate later later_part"
 )
 # The first channel block that a panel reads, how many times `k_unit` channels, and where its weights begin, in bytes.
 INPUTS = Fields("first_block units weights_at")
+
+LATER = 8  # cache lines of what is read later that a trip over `k_unit` channels asks for: half of what memory can give
+NOTHING = Stretch()
 
 
 @dataclass(frozen=True)
 class Pointwise(Packed):
     """Packed weights."""
 
-    ARGUMENTS = ("weights", "bias", "k_units", "inputs", "wide")
+    ARGUMENTS = ("weights", "bias", "k_units", "inputs", "wide", "halved")
 
     target: Target
     tile: Tile | None
@@ -50,6 +58,7 @@ class Pointwise(Packed):
     """Rows of `INPUTS`, of a convolution in groups."""
     k_units: int
     wide: int
+    halved: int
     panels: int
 
 
@@ -68,6 +77,7 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, 
         inputs,
         -(-c_in * groups // unit),
         wide_panels(target, c_out, widest),
+        halved_panel(target, c_out, widest),
         len(panels(target, c_out, widest)),
     )
 
@@ -97,14 +107,29 @@ def pack_grouped(target: Target, weight: np.ndarray, groups: int, widest: int = 
     return np.concatenate(parts), np.array(inputs, np.int64)
 
 
+def room(pixels: int, weights: Pointwise) -> int:
+    """Bytes that a call over so many pixels can ask for without waiting for them."""
+    tile = weights.tile or tiles(weights.target).wide
+    return weights.panels * max(1, pixels // tile.pixels) * weights.k_units * LATER * ALIGNMENT
+
+
 def call(
-    x: Tensor, out: Tensor, weights: Pointwise, *, activation: str = "none", residual: Tensor | None = None
+    x: Tensor,
+    out: Tensor,
+    weights: Pointwise,
+    *,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    later: Stretch = NOTHING,
 ) -> Call:
-    """Compute ``out``, which may have a frame; a residual is added after a clamp, before any other activation."""
+    """Compute ``out``, which may have a frame; a residual is added after a clamp, before any other activation.
+
+    ``later`` is what is read after this call, to be asked for meanwhile.
+    """
     return POINTWISE.call(
         library.matrix(weights.target, weights.tile).address("pointwise"), weights.panels,
         x=x, residual=residual, out=out, offsets=out.scattered(), pixels=out.pixels, **weights.arguments(),
-        **activations.ends(weights.target, activation),
+        **activations.ends(weights.target, activation), **later.shared(weights.panels),
     )  # fmt: skip
 
 

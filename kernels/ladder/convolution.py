@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.kernels.blocked import stem as blocked
-from npmobilenet.kernels.blocked.layout import Tile
+from npmobilenet.kernels.blocked.tiles import Tile
 from npmobilenet.kernels.checks import Array, Geometry
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.jit import jit

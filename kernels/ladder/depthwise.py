@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from npmobilenet.kernels.blocked import depthwise as blocked
-from npmobilenet.kernels.blocked.layout import Tiling
+from npmobilenet.kernels.blocked.tiles import Tiling
 from npmobilenet.kernels.checks import Array, Geometry, Size
 from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.jit import inlined, jit, parallel_loop

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.kernels.blocked import pointwise as blocked
-from npmobilenet.kernels.blocked.layout import Tile
+from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.checks import Array, Geometry
 from npmobilenet.kernels.jit import jit
 from npmobilenet.kernels.ladder.rung import rung_of
@@ -58,4 +58,4 @@ def simd_vector(*arguments: Any, **options: Any) -> Prepared:
 @prepared("pointwise_conv2d")
 def simd_pixels(*arguments: Any, **options: Any) -> Prepared:
     """Explicit vectors, one for each of many pixels: (N, H, W, C_in) @ (C_in, C_out) -> (N, H, W, C_out)."""
-    return blocked.pointwise_conv2d.prepare(*arguments, **options, tile=Tile.of(host(), 1))
+    return blocked.pointwise_conv2d.prepare(*arguments, **options, tile=tiles(host()).narrow)

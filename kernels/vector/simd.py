@@ -5,10 +5,11 @@ a small vocabulary of their own. A kernel is a Python function that is run once,
 down: Python's loops are unrolled, :meth:`Code.loop` is a loop of the machine, and values are
 
 =============  ===========================================================================================
-``Vector``     ``Target.lanes`` float32 values in one register: ``a + b``, ``a * b``, ``a.fma(x, y)`` (a + x*y,
-               rounded once where the CPU can), ``clamp``
+``Vector``     ``Target.lanes`` float32 values in one register, or fewer where so told: ``a + b``, ``a * b``,
+               ``a.fma(x, y)`` (a + x*y, rounded once where the CPU can), ``clamp``
 ``Integer``    a 64-bit integer: ``+ - * // %``, comparisons, ``minimum``
-``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``
+``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``,
+               ``p.prefetch(offset)``
 =============  ===========================================================================================
 
     def axpy(code, x, y, count):                  # y += 2 x
@@ -33,6 +34,7 @@ from npmobilenet.kernels.vector.target import Target
 I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
 MANTISSA_BITS = 23  # of a float32
+PREFETCH = "llvm.prefetch.p0"
 
 
 class Integer:
@@ -120,13 +122,13 @@ class Pointer:
         value.align = align
         return value
 
-    def vector(self, offset: Integer | int = 0) -> Vector:
+    def vector(self, offset: Integer | int = 0, lanes: int = 0) -> Vector:
         """The vector that stands there (any alignment of 4 bytes)."""
-        return Vector(self.code, self._load(self.code.vector_type, offset, 4))
+        return Vector(self.code, self._load(self.code.vector_of(lanes), offset, 4))
 
-    def splat(self, offset: Integer | int = 0) -> Vector:
+    def splat(self, offset: Integer | int = 0, lanes: int = 0) -> Vector:
         """One float32, in every lane."""
-        return self.code.splat(self._load(F32, offset, 4))
+        return self.code.splat(self._load(F32, offset, 4), lanes)
 
     def address(self) -> Integer:
         """The address as an integer."""
@@ -144,6 +146,15 @@ class Pointer:
         """The address that stands there."""
         return self.integer(offset).pointer()
 
+    def prefetch(self, offset: Integer | int = 0, level: int = 1) -> None:
+        """Ask for the cache line that the address lies in, to a cache of this level; nothing need be there."""
+        module, arguments = self.code.builder.module, [ADDRESS, I32, I32, I32]
+        function = module.globals.get(PREFETCH) or ir.Function(
+            module, ir.FunctionType(ir.VoidType(), arguments), PREFETCH
+        )
+        read, locality, data = I32(0), I32(4 - level), I32(1)
+        self.code.builder.call(function, [(self + offset).value, read, locality, data])
+
     def store(self, vector: Vector, offset: Integer | int = 0) -> None:
         """Write a vector there."""
         self.code.builder.store(vector.value, (self + offset).value).align = 4
@@ -154,6 +165,11 @@ class Vector:
 
     def __init__(self, code: Code, value: ir.Value) -> None:
         self.code, self.value = code, value
+
+    @property
+    def lanes(self) -> int:
+        """How many values it holds."""
+        return self.value.type.count
 
     def __add__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fadd(self.value, other.value))
@@ -171,13 +187,24 @@ class Vector:
         """``self + x * y``, rounded once where the CPU has such an instruction, twice elsewhere."""
         if not self.code.target.has_fma:
             return self + x * y
-        function = self.code.intrinsic("llvm.fma", 3)
+        function = self.code.intrinsic("llvm.fma", 3, self.lanes)
         return Vector(self.code, self.code.builder.call(function, [x.value, y.value, self.value]))
 
     def clamp(self, low: Vector, high: Vector) -> Vector:
         """Between ``low`` and ``high``; NaN stays NaN."""
         # `high < x ? high : x` keeps x where x is NaN, and is one instruction (minps) in just this order.
         return self._select("<", low, low)._select(">", high, high)
+
+    def whole(self) -> Vector:
+        """The same values, and zeros in the lanes that this one lacks."""
+        missing = self.code.target.lanes - self.lanes
+        if not missing:
+            return self
+        lanes = [*range(self.lanes), *[self.lanes] * missing]
+        mask = ir.Constant(ir.VectorType(I32, len(lanes)), [I32(lane) for lane in lanes])
+        return Vector(
+            self.code, self.code.builder.shuffle_vector(self.value, self.code.splat(0.0, self.lanes).value, mask)
+        )
 
     def add_to_exponent(self, low_bits: Vector) -> Vector:
         """``self * 2**n``, where n is the integer in the low bits of the other vector's mantissas."""
@@ -186,7 +213,7 @@ class Vector:
         to_exponent = ir.Constant(integers, [I32(MANTISSA_BITS)] * self.code.target.lanes)
         shifted = builder.shl(builder.bitcast(low_bits.value, integers), to_exponent)
         total = builder.add(builder.bitcast(self.value, integers), shifted)
-        return Vector(self.code, builder.bitcast(total, self.code.vector_type))
+        return Vector(self.code, builder.bitcast(total, self.code.vector_of()))
 
     def _select(self, how: str, bound: Vector, otherwise: Vector) -> Vector:
         builder = self.code.builder
@@ -200,27 +227,32 @@ class Code:
     def __init__(self, target: Target, builder: ir.IRBuilder, functions: dict[str, ir.Function]) -> None:
         self.target, self.builder = target, builder
         self._functions = functions
-        self.vector_type = ir.VectorType(F32, target.lanes)
 
     def integer(self, value: Integer | int) -> Integer:
         """A constant, or what is an integer already."""
         return value if isinstance(value, Integer) else Integer(self, ir.Constant(I64, value))
 
-    def splat(self, value: ir.Value | float) -> Vector:
+    def vector_of(self, lanes: int = 0) -> ir.VectorType:
+        """LLVM's type of a vector, a whole one unless told."""
+        return ir.VectorType(F32, lanes or self.target.lanes)
+
+    def splat(self, value: ir.Value | float, lanes: int = 0) -> Vector:
         """One value in every lane."""
+        kind = self.vector_of(lanes)
         if not isinstance(value, ir.Value):
-            return Vector(self, ir.Constant(self.vector_type, [F32(value)] * self.target.lanes))
-        one = self.builder.insert_element(ir.Constant(self.vector_type, ir.Undefined), value, I32(0))
-        mask = ir.Constant(ir.VectorType(I32, self.target.lanes), [I32(0)] * self.target.lanes)
+            return Vector(self, ir.Constant(kind, [F32(value)] * kind.count))
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
+        mask = ir.Constant(ir.VectorType(I32, kind.count), [I32(0)] * kind.count)
         return Vector(self, self.builder.shuffle_vector(one, one, mask))
 
-    def intrinsic(self, name: str, arity: int) -> ir.Function:
+    def intrinsic(self, name: str, arity: int, lanes: int = 0) -> ir.Function:
         """Declare an operation of LLVM on vectors."""
-        name = f"{name}.v{self.target.lanes}f32"
+        kind = self.vector_of(lanes)
+        name = f"{name}.v{kind.count}f32"
         module = self.builder.module
         if name in module.globals:
             return module.globals[name]
-        return ir.Function(module, ir.FunctionType(self.vector_type, [self.vector_type] * arity), name)
+        return ir.Function(module, ir.FunctionType(kind, [kind] * arity), name)
 
     def call(self, function: str | Pointer, *arguments: Integer | Pointer | int) -> None:
         """Call another function of the library by its name, or any by its address."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import (
@@ -17,7 +18,7 @@ from npmobilenet.kernels.blocked import (
     stem,
 )
 from npmobilenet.kernels.blocked import squeeze_excite as squeeze
-from npmobilenet.kernels.blocked.layout import Packed
+from npmobilenet.kernels.blocked.layout import Packed, Stretch, stretch
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
@@ -35,6 +36,8 @@ class Calls:
         By the node that computes each, and the names below.
     weights : mapping of str to Packed
         By node, fitted to the padding.
+    groups : sequence of tuple of Node
+        All of the plan: what is read after a call is asked for while it computes.
     threads, parts : int
         For which blocks are split by channels, and in how many parts if not as is best.
     """
@@ -42,6 +45,7 @@ class Calls:
     target: Target
     tensors: Mapping[str, Tensor]
     weights: Mapping[str, Packed]
+    groups: Sequence[Group]
     threads: int = 1
     parts: int | None = None
 
@@ -60,7 +64,9 @@ class Calls:
             vectors = [self.tensors[name] for name in vector_names(last)]
             if len(group) == 3:
                 expanded = self.tensors[first.name]
-                yield inverted_residual.pair(x, expanded, out, vectors[0], weights[:2], functions[:2])
+                yield inverted_residual.pair(
+                    x, expanded, out, vectors[0], weights[:2], functions[:2], stretch(weights[-1])
+                )
             else:
                 if x.address != out.address:  # unscaled it is needed too
                     yield padding.pad(self.target, x, out)
@@ -72,13 +78,42 @@ class Calls:
                 residual=self._residual(last), split=split, threads=self.threads, parts=self.parts,
             )  # fmt: skip
         elif last.operation == "pointwise_conv2d":
-            yield pointwise.call(x, out, *weights, activation=functions[0], residual=self._residual(last))
+            yield pointwise.call(
+                x,
+                out,
+                *weights,
+                activation=functions[0],
+                residual=self._residual(last),
+                later=self._later.get(last.name, pointwise.NOTHING),
+            )
         elif last.operation == "global_average_pool":
             yield pooling.call(self.target, x, out)
         else:
             dense = stem if is_stem(last) else convolution
             operation = {"conv2d": dense, "linear": linear}.get(last.operation, depthwise)
             yield operation.call(x, out, *weights, activation=functions[0])
+
+    @cached_property
+    def _later(self) -> dict[str, Stretch]:
+        """What each pointwise convolution asks for while it computes: by node.
+
+        A vector times a matrix computes so little with each weight that the memory decides how long it takes: so the
+        convolutions before it ask for its weights, the last ones first, each for as many as it has time for.
+        """
+        found: dict[str, Stretch] = {}
+        free: list[Node] = []
+        for group in self.groups:
+            node = group[-1]
+            if node.operation == "pointwise_conv2d" and len(group) == 1 and node.name in self.weights:
+                free.append(node)
+            elif node.operation == "linear" and node.name in self.weights:
+                left = stretch(self.weights[node.name])
+                while free and left.bytes:
+                    asking = free.pop()
+                    room = pointwise.room(self.tensors[asking.name].pixels, self.weights[asking.name])
+                    found[asking.name] = left.last(room)
+                    left = left.before(found[asking.name])
+        return found
 
     def _residual(self, node: Node) -> Tensor | None:
         return self.tensors[node.inputs[1]] if node.attributes.get("residual") else None

@@ -274,7 +274,7 @@ class BlockedPlan:
         tensors = self.tensors | {"input": self.tensors["input"].at(image.ctypes.data)}
         for name, offset in self._offsets.items():
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
-        make = Calls(self.target, tensors, self.weights, self.threads, self.split)
+        make = Calls(self.target, tensors, self.weights, self.groups, self.threads, self.split)
         arrays = self._new_arrays()
         places = {name: Placed(tensors[name], arena[offset:]) for name, offset in self._offsets.items()}
         places["input"] = Placed(tensors["input"], image)

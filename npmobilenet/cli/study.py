@@ -154,6 +154,11 @@ def _occlusion(parser: Parser) -> None:
 
 def _tiles(parser: Parser) -> None:
     _rounds(parser, 15)
+    _resolution(parser)
+    parser.add_argument(
+        "--candidates", type=_sizes, default=(), metavar="PxV,PxV,...",
+        help="tiles to try in the layers of a network: pixels x vectors, such as 7x2,14x2 (default: all that fit)",
+    )  # fmt: skip
 
 
 def _asm(parser: Parser) -> None:
@@ -308,6 +313,16 @@ def _photographs(arguments: Sequence[str] | None) -> list[str]:
         if photograph.problem:
             raise ValueError(photograph.failure(photograph.problem))
     return [photograph.name for photograph in found]
+
+
+def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+    try:
+        sizes = tuple(tuple(map(int, size.split("x"))) for size in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or any(len(size) != 2 or min(size) < 1 for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected pixels x vectors, such as 7x2,14x2, got {text!r}")
+    return sizes
 
 
 def _floats(text: str) -> tuple[float, ...]:

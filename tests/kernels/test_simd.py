@@ -62,6 +62,34 @@ def test_splat_and_arithmetic():
     assert np.array_equal(out, [np.full(LANES, x[2]), np.full(LANES, np.float32(0.1)), x + y, x * y])
 
 
+def test_half_a_vector_is_filled_up_with_zeros():
+    x, y, out = floats(seed=1), floats(seed=2), np.ones((2, LANES), np.float32)
+    half = LANES // 2
+
+    def compute(code: Code, x: Pointer, y: Pointer, out: Pointer) -> None:
+        total = y.vector(lanes=half).fma(x.splat(4, half), code.splat(2.0, half))
+        assert total.lanes == half
+        out.store(total.clamp(code.splat(-1.0, half), code.splat(1.0, half)).whole())
+        out.store(x.vector().whole(), code.target.bytes)
+
+    run(compute, x, y, out)
+    assert np.allclose(out[0, :half], np.clip(y[:half] + 2 * x[1], -1, 1), atol=1e-6)
+    assert not out[0, half:].any()
+    assert np.array_equal(out[1], x)
+
+
+def test_memory_that_is_asked_for_need_not_be_there():
+    x, out = floats(), np.zeros(LANES, np.float32)
+
+    def compute(code: Code, x: Pointer, out: Pointer) -> None:
+        code.integer(0).pointer().prefetch()
+        x.prefetch(1 << 40)
+        out.store(x.vector())
+
+    run(compute, x, out)
+    assert np.array_equal(out, x)
+
+
 @pytest.mark.parametrize("has_fma", [True, False])
 def test_fma_rounds_once_where_the_cpu_can(has_fma):
     """``x * y - round(x * y)`` is what rounding the product loses: a float32 again, and 0 where it is rounded twice."""
@@ -403,7 +431,7 @@ def test_an_edited_kernel_never_meets_old_code(tmp_path):
     folders = set()
     for edited, expected in ((False, "6.0"), (True, "12.0"), (False, "6.0"), (True, "12.0")):
         source = (REPOSITORY / "kernels/blocked/code/pointwise.py").read_text()
-        line = "sums = [y.clamp(low, high) for y in sums]"
+        line = "sums = [y.clamp(low, high) for y, (low, high) in zip(sums, limits, strict=True)]"
         assert line in source
         if edited:
             source = source.replace(line, line.replace("y.clamp(low, high)", "y.clamp(low, high) + y"))

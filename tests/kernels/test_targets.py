@@ -18,7 +18,8 @@ from npmobilenet.engine import Engine
 from npmobilenet.kernels import reference, registry
 from npmobilenet.kernels.blocked import images
 from npmobilenet.kernels.blocked.code import common, convolution, depthwise, pointwise, stem
-from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
+from npmobilenet.kernels.blocked.layout import k_unit
+from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.ladder.depthwise import ROW
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.target import Target, host
@@ -155,7 +156,7 @@ def busiest_loop(body: list[str], multiply_add: str) -> tuple[int, int]:
 
 def inner_products(assembly, target: Target, multiply_add: str) -> tuple[int, int]:
     """The loop over input channels of the wide tile: multiply-adds beyond those it needs, and stack traffic."""
-    wide, _ = tiles(target)
+    wide = tiles(target).wide
     count, stack = busiest_loop(assembly(target)[f"pointwise_{wide.pixels}x{wide.blocks}"], multiply_add)
     return count - wide.pixels * wide.blocks * k_unit(target), stack
 
@@ -182,7 +183,7 @@ def test_avx512_computes_in_registers(assembly, cpu, spills):
 def test_neon_multiplies_by_lanes_of_registers(assembly, cpu):
     target = TARGETS[cpu]
     assert inner_products(assembly, target, r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.") == (0, 0)
-    wide, _ = tiles(target)
+    wide = tiles(target).wide
     by_lane, _ = busiest_loop(assembly(target)[f"pointwise_{wide.pixels}x{wide.blocks}"], r"fmla\s.*\.s\[\d\]")
     assert by_lane >= (wide.pixels - 1) * wide.blocks * k_unit(target)  # one pixel comes as `ld1r`
     count, stack = busiest_loop(assembly(target)["depthwise_3x3_s1x1_row_14"], r"fmla\s+v\d+\.4s, v\d+\.4s, v\d+\.4s")
@@ -201,7 +202,8 @@ def test_neon_multiplies_by_lanes_of_registers(assembly, cpu):
     ],
 )
 def test_dense_convolution_computes_in_registers(name, multiply_add, spills):
-    target, (wide, _) = TARGETS[name], tiles(TARGETS[name])
+    target = TARGETS[name]
+    wide = tiles(target).wide
     try:
         text = Library("inspected", target, convolution.define, None).assembly()
     except RuntimeError as error:
@@ -241,7 +243,7 @@ def test_lower_tiles_compute_in_registers_too():
 
 def lower_tiles(target: Target) -> dict[str, list[str]]:
     """The machine code of the tiles below the engine's, by function."""
-    one, many = Tile(1, 1), Tile.of(target, 1)
+    one, many = Tile(1, 1), tiles(target).narrow
 
     def define(kernels: Library) -> None:
         depthwise.define(kernels, (3, 3), (1, 1), ROW)

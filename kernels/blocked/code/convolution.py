@@ -15,8 +15,9 @@ from functools import partial
 from npmobilenet.kernels.blocked.code import activation
 from npmobilenet.kernels.blocked.code.pointwise import steps
 from npmobilenet.kernels.blocked.convolution import CONVOLUTION
-from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
+from npmobilenet.kernels.blocked.layout import k_unit
 from npmobilenet.kernels.blocked.pointwise import INPUTS
+from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 
@@ -26,7 +27,8 @@ REACH = 3  # pixels whose addresses are made of one register: its own, and those
 
 def define(library: Library) -> None:
     """Add the kernels."""
-    wide, narrow = tiles(library.target)
+    fastest = tiles(library.target)
+    wide, narrow = fastest.wide, fastest.narrow
     for tile in dict.fromkeys((wide, narrow)):
         for shape in _shapes(tile):
             library.add(_name(shape), _row(library, shape))

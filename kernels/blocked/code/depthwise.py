@@ -13,14 +13,16 @@ from llvmlite import ir
 
 from npmobilenet.kernels.blocked.code import activation
 from npmobilenet.kernels.blocked.depthwise import DEPTHWISE
-from npmobilenet.kernels.blocked.layout import Tiling
 from npmobilenet.kernels.blocked.library import window_name
+from npmobilenet.kernels.blocked.tiles import Tiling
+from npmobilenet.kernels.memory import ALIGNMENT as LINE
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 
 # The functions below also know a ring: the image is the last `ring` rows of a longer one, row r standing at
 # r mod `ring`; the first window begins at row `start`.
 NO_RING = 1 << 40
+AHEAD = 2  # blocks whose weights are asked for before they are needed
 UNROLLED_ROWS = 3  # rows of a window that are written out; more become a loop
 UNROLLED_PIXELS = 7  # for which the taps of a row are written out where weights find no room
 
@@ -117,7 +119,7 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], pix
 def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], widths: tuple[int, ...]):
     """Blocks ``first`` up to ``last``."""
     size = library.target.bytes
-    name = window_name(kernel, stride)
+    name, window_bytes = window_name(kernel, stride), kernel[0] * kernel[1] * size
 
     def write(
         code: Code,
@@ -147,11 +149,14 @@ def _blocks(library: Library, kernel: tuple[int, int], stride: tuple[int, int], 
         whole = code.select(tail.equals(main), columns, columns - rest)
 
         def at_block(block: Integer) -> None:
+            own = weights + block * window_bytes
+            code.loop(window_bytes, lambda at: (own + at).prefetch(AHEAD * window_bytes), step=LINE)
+
             def strip(pixels: int, from_column: Integer, count: Integer) -> None:
                 arguments = (
                     x + x_plane * block + from_column * (stride[1] * size),
                     x_row,
-                    weights + block * (kernel[0] * kernel[1] * size),
+                    own,
                     bias + block * size,
                     out + out_plane * block + from_column * size,
                     rows,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from npmobilenet.kernels.blocked.code.depthwise import NO_RING
 from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR
-from npmobilenet.kernels.blocked.layout import Arguments, k_unit, tiles
+from npmobilenet.kernels.blocked.layout import Arguments, k_unit
 from npmobilenet.kernels.blocked.library import stem_name
+from npmobilenet.kernels.blocked.tiles import tiles
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 
@@ -21,12 +22,20 @@ def define(library: Library, stem_window: tuple) -> None:
 class _Block:
     """The steps of a block, as both kernels take them."""
 
-    def __init__(self, code: Code, a: Arguments, scratch: Pointer, stem_window: tuple | None = None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        a: Arguments,
+        scratch: Pointer,
+        stem_window: tuple | None = None,
+        later: tuple[Pointer, Integer] | None = None,
+    ) -> None:
         self.code, self.a, self.stem_window = code, a, stem_window
         self.size = code.target.bytes
-        self.wide_blocks = tiles(code.target)[0].blocks
+        self.wide_blocks = tiles(code.target).wide.blocks
         self.row_vectors = a["left"] + a["width"] + a["right"]
         self.expanded = scratch
+        self.later = later or (code.integer(0).pointer(), code.integer(0))
 
     def panel_of(self, block: Integer) -> Integer:
         """The panel of the expansion that begins with this block."""
@@ -63,8 +72,8 @@ class _Block:
                         a.at("expand_activate"),
                         0,
                     ),
-                    *(a["expand_k_units"] * (k_unit(code.target) * size), a["expand_wide"]),
-                    *(self.panel_of(first), self.panel_of(last), 0),
+                    *(a["expand_k_units"] * (k_unit(code.target) * size), a["expand_wide"], a["expand_halved"]),
+                    *(self.panel_of(first), self.panel_of(last), 0, *self.later),
                 )
             else:
                 kernel, stride = self.stem_window
@@ -137,7 +146,7 @@ class _Block:
                     first.minimum(1),
                     a["project_k_units"] * (unit * size),
                 ),
-                *(a["project_wide"], 0, a["project_panels"], units * (unit * size)),
+                *(a["project_wide"], a["project_halved"], 0, a["project_panels"], units * (unit * size), nothing, 0),
             )
 
         with code.when(a["out_offsets"].equals(0)):
@@ -203,8 +212,8 @@ def _split():
 
 def pair(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
     """Kernel: chunks ``first`` up to ``last`` of an expansion, its depthwise convolution and means (fields `PAIR`)."""
-    block = _Block(code, PAIR.read(arguments), scratch)
-    a = block.a
+    a = PAIR.read(arguments)
+    block = _Block(code, a, scratch, later=(a.at("later"), a["later_part"]))
     zero = code.integer(0)
     needed = (a["rows"] - 1) * a["stride"] + a["kernel_height"]
     pixels = a["rows"] * a["columns"]

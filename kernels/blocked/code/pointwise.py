@@ -4,17 +4,26 @@ A tile is MR pixels x NB channel blocks whose sums stay in registers while k run
 step loads NB vectors of weights and, for each pixel, one input value into all lanes, and does MR * NB fused
 multiply-adds. Bias comes first, activation and residual last, all without another pass over memory.
 
+Weights that are not in the second-level cache come too late when they are needed, so each tile asks for its part of the
+next panel's while it computes; and for its part of what the call names as read after it (`later`).
+
 The last tile of a run overlaps the one before it instead of being narrower, and keeps only its new pixels: there
 are a few kernels instead of MR, and each run takes the one that wastes least on it.
+
+Where the last block of a panel has at most half a vector of channels, some CPUs compute just that half in half the
+time (`Tile.halves`). The other half becomes zeros whatever the input, for what comes next reads whole vectors.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from npmobilenet.kernels.blocked.code import activation
-from npmobilenet.kernels.blocked.layout import Tile, k_unit, tiles
-from npmobilenet.kernels.blocked.pointwise import INPUTS, POINTWISE
+from npmobilenet.kernels.blocked.layout import k_unit
+from npmobilenet.kernels.blocked.pointwise import INPUTS, LATER, POINTWISE
+from npmobilenet.kernels.blocked.tiles import Tile, tiles
+from npmobilenet.kernels.memory import ALIGNMENT as LINE
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 
@@ -22,15 +31,18 @@ from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 # channels already, `block_weights`, from the weights of a block to the next one's, and `skip`, the bytes of each
 # block's weights that belong to those earlier channels.
 HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
+PLANE = 49  # pixels of the smallest image in a MobileNet: there the weights are most, and the tiles fewest
 
 
 def define(library: Library, own: tuple[Tile, Tile] | None = None) -> None:
     """Add the kernels; ``own`` are other tiles than `layout.tiles`."""
-    wide, narrow = own or tiles(library.target)
+    fastest = tiles(library.target)
+    wide, narrow = own or (fastest.wide, fastest.narrow)
     for scattered in (False, True):
         for tile in dict.fromkeys((wide, narrow)):
             for shape in _shapes(tile):
-                library.add(_name(shape, scattered), _tile(library, shape, scattered))
+                for half in (False, True)[: 1 + tile.halves]:
+                    library.add(_name(shape, scattered, half), _tile(library, shape, scattered, half))
         library.add(f"pointwise_panels{'_scattered' * scattered}", _panels(library, wide, narrow, scattered))
     library.add("pointwise", pointwise)
 
@@ -42,24 +54,31 @@ def steps(pixels: int | Integer, tile: Tile) -> int | Integer:
 
 def _shapes(tile: Tile) -> list[Tile]:
     """The tile, and lower ones: the best for a plane of 7x7, and a single pixel. Each costs time to compile."""
-    lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)] or [tile]
-    return list(dict.fromkeys([tile, min(lower, key=partial(steps, 49)), Tile(1, tile.blocks)]))
+    lower = [replace(tile, pixels=pixels) for pixels in range(1, tile.pixels)] or [tile]
+    return list(dict.fromkeys([tile, min(lower, key=partial(steps, PLANE)), replace(tile, pixels=1)]))
 
 
-def _name(tile: Tile, scattered: bool) -> str:
-    return f"pointwise_{tile.pixels}x{tile.blocks}{'_scattered' * scattered}"
+def _name(tile: Tile, scattered: bool, half: bool = False) -> str:
+    return f"pointwise_{tile.pixels}x{tile.blocks}{'_half' * half}{'_scattered' * scattered}"
 
 
-def _tile(library: Library, tile: Tile, scattered: bool):
-    """One panel, as many blocks as the tile has, for at least as many pixels as it has."""
+def _tile(library: Library, tile: Tile, scattered: bool, half: bool):
+    """One panel, as many blocks as the tile has, for at least as many pixels as it has.
+
+    With ``half``, half a vector is computed of the last block, and the rest of it becomes zeros.
+    """
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
     per_block = target.lanes // unit
+    lanes = [target.lanes] * (tile.blocks - half) + [target.lanes // 2] * half  # of each block
+    unit_lines = max(1, unit * tile.blocks * size // LINE)  # of the weights for one trip
+    lines = -(-unit_lines // -(-PLANE // tile.pixels))  # that a trip asks for, so that all tiles together ask for all
 
     def write(
         code: Code,
         x: Pointer,
         x_plane: Integer,
         weights: Pointer,
+        ahead: Pointer,
         bias: Pointer,
         residual: Pointer,
         residual_plane: Integer,
@@ -70,41 +89,57 @@ def _tile(library: Library, tile: Tile, scattered: bool):
         k_units: Integer,
         clamp: Pointer,
         more: Integer,
+        later: Pointer,
+        later_end: Integer,
     ) -> None:
-        def step(k: Integer, pixel: Integer, sums: list[Vector]) -> list[Vector]:
+        def step(k: Integer, pixel: Integer, next_weights: Pointer, later: Pointer, sums: list[Vector]) -> list[Vector]:
+            for line in range(lines):
+                (next_weights + k * (lines * LINE)).prefetch(line * LINE)
+            far = later + k * (LATER * LINE)
+            with code.when(far.address() < later_end):
+                for line in range(LATER):
+                    far.prefetch(line * LINE, level=2)
             source = x + (k // per_block) * x_plane + (k % per_block) * (4 * unit) + pixel * size
             panel = weights + k * (unit * tile.blocks * size)
             for j in range(unit):
-                w = [panel.vector((j * tile.blocks + v) * size) for v in range(tile.blocks)]
+                w = [panel.vector((j * tile.blocks + v) * size, lanes[v]) for v in range(tile.blocks)]
                 for m in range(tile.pixels):
-                    value = source.splat(m * size + 4 * j)
+                    at = m * size + 4 * j
+                    values = {target.lanes: source.splat(at), lanes[-1]: (source + apart).splat(at, lanes[-1])}
                     for v in range(tile.blocks):
-                        sums[m * tile.blocks + v] = sums[m * tile.blocks + v].fma(value, w[v])
+                        sums[m * tile.blocks + v] = sums[m * tile.blocks + v].fma(values[lanes[v]], w[v])
             return sums
 
         def add_residual(pixel: Integer, sums: list[Vector]) -> list[Vector]:
             planes = [residual + residual_plane * v + pixel * size for v in range(tile.blocks)]
             return [
-                sums[m * tile.blocks + v] + planes[v].vector(m * size)
+                sums[m * tile.blocks + v] + planes[v].vector(m * size, lanes[v])
                 for m in range(tile.pixels)
                 for v in range(tile.blocks)
             ]
 
-        low, high = clamp.splat(0), clamp.splat(4)
+        # 0, but LLVM does not know: half a vector is to load its value with its multiply-add, as a whole one does, and
+        # not to be cut out of the other's.
+        apart = code.select(k_units < 0, code.integer(LINE), code.integer(0)) if half else 0
+        limits = [(clamp.splat(0, lanes[v]), clamp.splat(4, lanes[v])) for v in range(tile.blocks)] * tile.pixels
         has_residual = code.builder.not_(residual.is_null())
 
         def at_tile(index: Integer) -> None:
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
-            sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
+            sums = [bias.vector(v * size, lanes[v]) for _ in range(tile.pixels) for v in range(tile.blocks)]
             sums = code.branch(more > 0, lambda: unfinished(pixel), sums)
-            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, list(sums)), sums)
-            sums = [y.clamp(low, high) for y in sums]
+            asked = index * lines  # for so many lines of each trip, by the tiles before
+            mine = ahead + asked.minimum(unit_lines - lines) * (k_units * LINE)
+            next_weights = code.select(asked < unit_lines, mine, weights)  # these are near: nothing has to be fetched
+            far = later + index * (k_units * (LATER * LINE))
+            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, next_weights, far, list(sums)), sums)
+            sums = [y.clamp(low, high) for y, (low, high) in zip(sums, limits, strict=True)]
             sums = code.branch(has_residual, lambda: add_residual(pixel, sums), sums)
             done = index * tile.pixels - pixel  # pixels of the tile before: sums may be added to them only once
             for m, place in enumerate(places(pixel)):
                 with code.when(done <= m):
                     for v in range(tile.blocks):
-                        place.store(sums[m * tile.blocks + v], out_plane * v)
+                        place.store(sums[m * tile.blocks + v].whole(), out_plane * v)
 
         def places(pixel: Integer) -> list[Pointer]:
             if scattered:
@@ -112,7 +147,7 @@ def _tile(library: Library, tile: Tile, scattered: bool):
             return [out + (pixel + m) * size for m in range(tile.pixels)]
 
         def unfinished(pixel: Integer) -> list[Vector]:
-            return [place.vector(out_plane * v) for place in places(pixel) for v in range(tile.blocks)]
+            return [place.vector(out_plane * v, lanes[v]) for place in places(pixel) for v in range(tile.blocks)]
 
         code.loop((pixels + (tile.pixels - 1)) // tile.pixels, at_tile)
 
@@ -142,9 +177,12 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
         more: Integer,
         block_weights: Integer,
         wide: Integer,
+        halved: Integer,
         first: Integer,
         last: Integer,
         skip: Integer,
+        later: Pointer,
+        later_part: Integer,
     ) -> None:
         def choose(shapes: list[Tile]) -> Integer:
             """The pixels of the best shape for this run."""
@@ -172,10 +210,13 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
                 lambda: [own[name] for name in INPUTS.names],
                 [code.integer(0), k_units, block * block_weights + skip * tile.blocks],
             )
+            own_later = later + number * later_part
+            past = code.select(grouped, units * (k_unit(code.target) * size), block_weights) * tile.blocks
             arguments = (
                 x + first_block * x_plane,
                 x_plane,
                 weights + weights_at,
+                weights + (weights_at + past),
                 bias + block * size,
                 code.select(residual.is_null(), residual, residual + residual_plane * block),
                 residual_plane,
@@ -186,10 +227,19 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
                 units,
                 clamp,
                 more,
+                own_later,
+                (own_later + later_part).address(),
             )
+            half = number.equals(halved)
             for shape in _shapes(tile):
                 with code.when(chosen[tile].equals(shape.pixels)):
-                    code.call(_name(shape, scattered), *arguments)
+                    if tile.halves:
+                        with code.when(half):
+                            code.call(_name(shape, scattered, True), *arguments)
+                        with code.when(code.builder.not_(half)):
+                            code.call(_name(shape, scattered), *arguments)
+                    else:
+                        code.call(_name(shape, scattered), *arguments)
             for v in range(tile.blocks):
                 activation.apply(code, activate, out + out_plane * (block + v) + begin, vectors)
 
@@ -205,7 +255,8 @@ def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scr
     run = (
         *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
         *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("inputs"), a.at("clamp")),
-        *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], first, last, 0),
+        *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], a["halved"]),
+        *(first, last, 0, a.at("later"), a["later_part"]),
     )
     with code.when(a["offsets"].equals(0)):
         code.call("pointwise_panels", *run)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from npmobilenet.kernels.blocked.code import activation
-from npmobilenet.kernels.blocked.layout import Tile, tiles
 from npmobilenet.kernels.blocked.library import stem_name
 from npmobilenet.kernels.blocked.stem import STEM
+from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 from npmobilenet.kernels.vector.target import Target
 
 
 def stem_tile(target: Target, kernel: tuple[int, int], blocks: int) -> Tile:
-    """Sums, the taps of one row of the window, and one input value fill the registers."""
-    return Tile(max(1, (target.registers - 1 - kernel[1] * blocks) // blocks), blocks)
+    """Sums, as many as are best, or as find room beside the taps of one row of the window and one input value."""
+    sums = min(tiles(target).stem_sums, target.registers - 1 - kernel[1] * blocks)
+    return Tile(max(1, sums // blocks), blocks)
 
 
 def define(
@@ -21,7 +22,8 @@ def define(
 ) -> None:
     """Add the kernels for one window; ``tiling`` are other tiles than the best, for the panels and for the rest."""
     own = stem_name(kernel, stride)
-    wide, narrow = tiling or (stem_tile(library.target, kernel, tile.blocks) for tile in tiles(library.target))
+    most = tiles(library.target).wide.blocks
+    wide, narrow = tiling or (stem_tile(library.target, kernel, blocks) for blocks in (most, 1))
     for tile in dict.fromkeys((wide, narrow)):
         for shape in {tile, Tile(1, tile.blocks)}:
             library.add(f"{own}_{shape.pixels}x{shape.blocks}", _row(library, kernel, stride, shape))
