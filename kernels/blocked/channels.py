@@ -14,7 +14,7 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.prepared import prepared
-from npmobilenet.kernels.tensor import FLOAT32, Tensor
+from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
 # Each thread lays the channels of `chunk` pixels one after the other in its scratch, a line of `line` bytes for each,

@@ -17,8 +17,8 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
-# Distances in bytes. `y` is what the function takes beside x: a distance of 0 repeats it. `masks` has the vector that is
-# and-ed to every result, and that of the last of `blocks`, whose lanes beyond the channels stay zeros. A work item is
+# Distances in bytes. `y` is what the function takes beside x: a distance of 0 repeats it. `masks` has the bits that
+# every result keeps, and those of the last of `blocks`, whose lanes beyond the channels become zeros. A work item is
 # one row of one block.
 ELEMENTWISE = Fields("x x_row x_plane y y_pixel y_row y_plane out out_row out_plane blocks rows columns masks")
 OPERATIONS = (
@@ -98,11 +98,6 @@ def call(weights: Elementwise, x: Tensor, out: Tensor, y: Tensor | None = None) 
 
 def _repeated(weights: Elementwise, x: Tensor) -> tuple[int, int, int]:
     return weights.pixel_bytes, weights.pixel_bytes * x.width, weights.plane_bytes
-
-
-def activate(target: Target, activation: str, out: Tensor) -> Call:
-    """Apply one of `checks.ACTIVATIONS` in place."""
-    return call(pack(target, activation), out, out)
 
 
 # Single operations --------------------------------------------------------------------------------------------------
@@ -210,7 +205,8 @@ def add(x: np.ndarray, y: np.ndarray, *, activation: str = "none", threads: int 
     checks.add(x, y, activation=activation)
     images = _images("add", x, threads, y)
     if activation != "none":
-        images.add(*(activate(images.target, activation, out) for out in images.outputs))
+        function = pack(images.target, activation)
+        images.add(*(call(function, out, out) for out in images.outputs))
     return images
 
 

@@ -46,7 +46,6 @@ class Images:
         self._calls: list[Call] = []
         self._memory: dict[int, np.ndarray] = {}
         self.outputs: list[Tensor] = []
-        self._late: list[tuple[np.ndarray, np.ndarray]] = []
 
     def tensor(self, channels: int, height: int = 1, width: int = 1, frame: Pads = NO_FRAME, **about: int) -> Tensor:
         """Return a tensor of zeros; blocked, unless told otherwise (as for `Tensor`)."""
@@ -76,10 +75,6 @@ class Images:
         """Add calls, to be run after those that are there."""
         self._calls += calls
 
-    def add_late(self, out: Tensor, other: Tensor) -> None:
-        """Add the other tensor to a result after all calls."""
-        self._late.append((self._memory[out.address], self._memory[other.address]))
-
     @cached_property
     def table(self) -> Table:
         """The calls."""
@@ -88,8 +83,6 @@ class Images:
     def run(self) -> None:
         """Compute all images."""
         self.table.run()
-        for out, other in self._late:
-            out += other
 
     def result(self) -> np.ndarray:
         """Return the result of the last run."""

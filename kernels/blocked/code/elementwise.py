@@ -1,4 +1,4 @@
-"""Functions of every value, each a kernel: it differs from the others in nothing but the function it is written with."""
+"""Functions of every value: kernels that differ in nothing but the function that they are written with."""
 
 from __future__ import annotations
 
