@@ -41,12 +41,16 @@ def graph_of(*layers, outputs=()):
 
 
 def checked(graph, weights):
-    """Compare all outputs with the definition, on any number of threads and twice; return the plan for all of them."""
+    """Compare all outputs with the definition, on any number of threads, and after NaN has been everywhere.
+
+    Returns the plan for all of them.
+    """
     x = np.random.default_rng(1).standard_normal((2, 3, *SIZE)).astype(np.float32)
     names = list(graph.outputs)
     expected, engine = Engine(graph, weights, "reference").outputs(x, names), Engine(graph, weights)
     assert engine.backend == "blocked" and engine.fallback == ""
     found = engine.outputs(x, names)
+    engine.outputs(np.full_like(x, np.nan), names)
     for name in names:
         assert np.abs(found[name] - expected[name]).max() <= 1e-5 * max(1, np.abs(expected[name]).max()), name
         for threads in (1, 2, 3):

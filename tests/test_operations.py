@@ -256,6 +256,7 @@ def test_random_graphs_on_the_blocked_kernels(kinds):
         found = engine.outputs(x, graph.output_names)
         assert_like(found, expected)
         for threads in (1, 2):
+            engine.outputs(np.full_like(x, np.nan), graph.output_names[::-1], threads)
             again = engine.outputs(x, graph.output_names[::-1], threads)
             for name in graph.output_names:
                 assert np.array_equal(again[name], found[name])
