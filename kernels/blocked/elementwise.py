@@ -78,26 +78,22 @@ def pack(
 
 def call(weights: Elementwise, x: Tensor, out: Tensor, y: Tensor | None = None) -> Call:
     """Compute ``out``, which may be ``x`` or ``y``; all may have frames, and ``y`` length 1 where ``x`` has more."""
-    target, kernel = weights.target, weights.kernel
+    kernel = weights.kernel
     if y is None:
-        address, pixel, row, plane = weights.values, *_repeated(weights, x)
+        address, plane, pixel = weights.values, weights.plane_bytes, weights.pixel_bytes
+        row = pixel * x.width
     else:
-        address, one = y.inner.address, y.height < x.height
-        pixel = 0 if y.width < x.width else y.pixel_bytes
-        row, plane = 0 if one else y.row_bytes, 0 if y.channels < x.channels else y.plane_bytes
-        kernel += "_repeated" * (y.channels < x.channels)
+        address, kernel = y.inner.address, kernel + "_repeated" * (y.channels < x.channels)
+        plane = y.plane_bytes * (y.channels == x.channels)
+        row, pixel = y.row_bytes * (y.height == x.height), y.pixel_bytes * (y.width == x.width)
     rows, columns = x.height, x.width
     if x.pixels <= RUN and not x.padded and not out.padded and row == columns * pixel:
         rows, columns = 1, x.pixels
     return ELEMENTWISE.call(
-        library.between(target, "elementwise").address(kernel), x.blocks * rows,
+        library.between(weights.target, "elementwise").address(kernel), x.blocks * rows,
         x=x.inner, y=address, y_pixel=pixel, y_row=row, y_plane=plane, out=out.inner,
-        blocks=x.blocks, rows=rows, columns=columns, masks=tail_mask(target, x.channels), keep=weights,
+        blocks=x.blocks, rows=rows, columns=columns, masks=tail_mask(weights.target, x.channels), keep=weights,
     )  # fmt: skip
-
-
-def _repeated(weights: Elementwise, x: Tensor) -> tuple[int, int, int]:
-    return weights.pixel_bytes, weights.pixel_bytes * x.width, weights.plane_bytes
 
 
 # Single operations --------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
+from operator import add
 
 import numpy as np
 
@@ -18,10 +19,11 @@ from npmobilenet.blocked.calls import (
     is_stem,
     vector_names,
 )
+from npmobilenet.blocked.homes import Homes
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels.blocked import channels, library, linear
+from npmobilenet.kernels.blocked import library, linear
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
@@ -246,21 +248,16 @@ class BlockedPlan:
     def _place(self) -> tuple[dict[str, int], int]:
         """Return where each tensor begins in the arena, and how large that is, in values."""
         made = [self._made(group) for group in self.groups]
-        homes = self._homes({name for names in made for name in names})
+        read = [[name for node in group for name in node.inputs] for group in self.groups]
+        placed = {name for names in made for name in names}
+        homes = self._homes()
+        home = {name: homes.of(name) for name in placed}
         lifetimes: dict[str, Pair] = {}
-        for time, (group, names) in enumerate(zip(self.groups, made, strict=True)):
-            for name in names:
-                owner, _ = homes[name]
+        for time, names in enumerate([*map(add, made, read), list(self.outputs)]):
+            for owner, _ in (home[name] for name in names if name in placed):
                 lifetimes[owner] = lifetimes.get(owner, (time, time))[0], time
-            for name in (name for node in group for name in node.inputs if name in homes):
-                owner, _ = homes[name]
-                lifetimes[owner] = lifetimes[owner][0], time
-        for name in self.outputs:
-            if name in homes:
-                owner, _ = homes[name]
-                lifetimes[owner] = lifetimes[owner][0], len(self.groups)
         offsets, values = arrange(lifetimes, {name: self.tensors[name].values for name in lifetimes})
-        return {name: offsets[owner] + within for name, (owner, within) in homes.items()}, values
+        return {name: offsets[owner] + within for name, (owner, within) in home.items()}, values
 
     def _made(self, group: Group) -> list[str]:
         """The tensors that a group writes; of a plain layer that no other reads, its array is all that is needed."""
@@ -279,49 +276,18 @@ class BlockedPlan:
             self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
         return made
 
-    def _homes(self, names: Iterable[str]) -> dict[str, Pair]:
-        """In whose memory each tensor stands, and where in it, in values: most in their own.
-
-        What is computed in place stands in its input's. What is concatenated stands in the result's, if its channels
-        begin there where a block does, and its frame is the same: then nothing is copied.
-        """
-        inside: dict[str, tuple[str, int]] = {}  # of those that stand in another's
-        parts: dict[str, list[str]] = {}  # of concatenations: the inputs that stand in them
-
-        def home(name: str) -> tuple[str, int]:
-            within = 0
-            while name in inside:
-                name, offset = inside[name]
-                within += offset
-            return name, within
-
-        def alone(name: str) -> bool:
-            """Whether nothing that stands there, a part of it either, is needed once its only reader is done."""
-            if len(self.readers[name]) > 1 or name in self.outputs:
-                return False
-            return all(map(alone, parts.get(name, ())))
-
-        for group in self.groups:
-            node = group[0]
-            name, tensor = node.name, self.tensors[node.name]
-            if name in self.plain or name != group[-1].name:
-                continue
+    def _homes(self) -> Homes:
+        """In whose memory tensors stand."""
+        homes = Homes(self.tensors, self.readers, self.outputs)
+        for node, *others in self.groups:
             operation = node.kind.kernel(node)
-            if operation == "squeeze_excite" or operation in IN_PLACE:
-                fitting = (x for x in node.inputs if x in names and self.tensors[x] == tensor and alone(x))
-                for source in islice(fitting, 1):
-                    inside[name] = source, 0
-            elif operation == "concat" and len(self.shapes[name]) == 3:
-                widths = [self.shapes[x][0] for x in node.inputs]
-                if not channels.aligned(widths, tensor.lanes):
-                    continue
-                for x, start in zip(node.inputs, channels.starts(widths), strict=True):
-                    owner, _ = home(x)
-                    whole = self.tensors[owner] == self.tensors[x]  # else it is a part of another already
-                    if x in names and owner != name and whole and self.tensors[x].frame == tensor.frame:
-                        inside[owner] = name, channels.part(tensor, 1, start).address // tensor.dtype.itemsize
-                        parts.setdefault(name, []).append(x)
-        return {name: home(name) for name in names}
+            if others or node.name in self.plain:
+                continue
+            if operation in ("squeeze_excite", *IN_PLACE):
+                homes.in_place(node.name, node.inputs)
+            elif operation == "concat":
+                homes.concatenated(node.name, node.inputs)
+        return homes
 
     # Running -----------------------------------------------------------------------------------------------
 
