@@ -17,12 +17,12 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
-# Each thread lays the channels of `chunk` pixels one after the other in its scratch, a line of `line` bytes for each,
-# and reads them back in blocks. A work item is one row.
-GATHER = Fields("sources count out out_row out_plane blocks columns chunk line")
+# Each thread lays the channels of some pixels one after the other in its scratch, a line of `line` bytes for each, and
+# reads them back in blocks. A work item is one row.
+GATHER = Fields("sources count out out_row out_plane blocks columns line")
 SOURCE = Fields("x x_row x_plane blocks start end")  # of each tensor; where its channels begin and end, in bytes
 FLATTEN = Fields("x x_row x_plane channels rows columns out end")  # `end` in bytes; a work item is one channel
-SCRATCH_BYTES = 16 * 1024  # of a chunk of pixels: half a first cache
+PIXELS = 8  # at a time: as many as let no load wait for a store just before it
 
 
 def part(out: Tensor, channels: int, start: int) -> Tensor:
@@ -59,7 +59,6 @@ def concatenate(target: Target, xs: Sequence[Tensor], out: Tensor) -> Iterator[C
 def gather(target: Target, xs: Sequence[Tensor], starts: Sequence[int], out: Tensor) -> Iterator[Call]:
     """Write tensors to where their channels begin, in order, and zeros to all other channels."""
     line = (out.blocks + 1) * target.bytes  # what fills up a tensor's last block may reach beyond
-    chunk = max(1, min(out.width, SCRATCH_BYTES // line))
     sources = [
         SOURCE.pack(x=x.inner, blocks=x.blocks, start=4 * start, end=4 * (start + x.channels))
         for x, start in zip(xs, starts, strict=True)
@@ -67,9 +66,9 @@ def gather(target: Target, xs: Sequence[Tensor], starts: Sequence[int], out: Ten
     if out.padded:
         yield padding.clear(target, out)
     yield GATHER.call(
-        library.between(target, "channels").address("gather"), out.height, scratch_bytes=chunk * line,
+        library.between(target, "channels").address("gather"), out.height, scratch_bytes=PIXELS * line,
         sources=np.array(sources, np.int64), count=len(xs), out=out.inner, blocks=out.blocks,
-        columns=out.width, chunk=chunk, line=line,
+        columns=out.width, line=line,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.channels import FLATTEN, GATHER, SOURCE
+from npmobilenet.kernels.blocked.channels import FLATTEN, GATHER, PIXELS, SOURCE
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 
@@ -21,12 +21,12 @@ def gather(code: Code, arguments: Pointer, first: Integer, last: Integer, scratc
     """
     a, size = GATHER.read(arguments), code.target.bytes
     sources, count, out, out_row, out_plane = a.at("sources"), a["count"], a.at("out"), a["out_row"], a["out_plane"]
-    blocks, columns, chunk, line = a["blocks"], a["columns"], a["chunk"], a["line"]
+    blocks, columns, line = a["blocks"], a["columns"], a["line"]
     zero = code.splat(0.0)
-    code.loop(chunk * line, lambda at: scratch.store(zero, at), step=size)
+    code.loop(line * PIXELS, lambda at: scratch.store(zero, at), step=size)
 
-    def at_chunk(row: Integer, begin: Integer) -> None:
-        pixels = (columns - begin).minimum(chunk)
+    def at_pixels(row: Integer, begin: Integer) -> None:
+        pixels = (columns - begin).minimum(PIXELS)
 
         def at_source(number: Integer) -> None:
             own = SOURCE.read(sources + number * SOURCE.bytes)
@@ -48,7 +48,7 @@ def gather(code: Code, arguments: Pointer, first: Integer, last: Integer, scratc
         code.loop(blocks, read_back)
 
     def at_row(row: Integer) -> None:
-        code.loop(columns, lambda begin: at_chunk(row, begin), step=chunk)
+        code.loop(columns, lambda begin: at_pixels(row, begin), step=PIXELS)
 
     code.loop(last, at_row, start=first)
 
