@@ -192,7 +192,7 @@ KERNELS: list[Kernel] = [
         _row(operation, "blocked", "simd", f"blocked.{module}")
         for module, operations in {
             "elementwise": (
-                *("relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid", "tanh", "leaky_relu", "elu"),
+                *(*checks.ACTIVATIONS[1:], "tanh", "leaky_relu", "elu"),
                 *("prelu", "batch_norm", "add", "broadcast_add", "multiply"),
             ),
             "softmax": ("softmax",),

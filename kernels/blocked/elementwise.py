@@ -22,7 +22,7 @@ from npmobilenet.kernels.vector.target import Target
 # one row of one block.
 ELEMENTWISE = Fields("x x_row x_plane y y_pixel y_row y_plane out out_row out_plane blocks rows columns masks")
 OPERATIONS = (
-    *("relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid", "tanh", "leaky_relu", "elu"),
+    *(*checks.ACTIVATIONS[1:], "tanh", "leaky_relu", "elu"),
     *("prelu", "batch_norm", "add", "broadcast_add", "multiply"),
 )
 KERNELS = {"leaky_relu": "prelu", "broadcast_add": "add"}  # of operations that are computed as another
