@@ -189,6 +189,18 @@ KERNELS: list[Kernel] = [
     _row("linear", "blocked", "simd", "blocked.linear", supports=_vectorised),
     _row("global_average_pool", "blocked", "simd", "blocked.pooling"),
     *(
+        _row(operation, "blocked", "simd", f"blocked.{module}")
+        for module, operations in {
+            "elementwise": (
+                *(*checks.ACTIVATIONS[1:], "tanh", "leaky_relu", "elu"),
+                *("prelu", "batch_norm", "add", "broadcast_add", "multiply"),
+            ),
+            "softmax": ("softmax",),
+            "channels": ("concat", "channel_pad", "flatten"),
+        }.items()
+        for operation in operations
+    ),
+    *(
         _row(
             "inverted_residual", "blocked", variant, "blocked.inverted_residual", name=name, supports=_vectorised_block
         )

@@ -344,16 +344,18 @@ def test_memory_of_activations():
     assert program.plan((224, 224), threads=2).memory < 5e6
 
 
-@pytest.mark.filterwarnings("ignore::npmobilenet.errors.FallbackWarning")
-def test_layers_that_the_kernels_cannot_compute_run_on_the_plain_ones():
-    graph = replace(get_architecture("mobilenet_v1_dense"), activation="sigmoid").graph(0.25, 10)
-    weights = random_weights(graph, 2)
-    with pytest.raises(UnsupportedGraphError, match="conv2d with the activation sigmoid"):
-        BlockedProgram(graph, weights)
-    engine, x = Engine(graph, weights), image((33, 40))
-    assert list(engine.plain_layers) == [node.name for node in engine.program.graph if node.operation == "conv2d"]
-    expected = Engine(graph, weights, "reference").run(x[None])
-    assert_like_reference(engine.run(x[None], 2), expected)
+@pytest.mark.parametrize("function", ["sigmoid", "hard_sigmoid", "swish"])
+def test_activations_that_no_kernel_ends_with_follow_it_in_place(function):
+    """And a residual after them."""
+    for name in ("mobilenet_v1_dense", "mobilenet_v2"):
+        graph = replace(get_architecture(name), activation=function).graph(0.25, 10)
+        graph = Graph(tuple(n.with_attributes(function=function) if n.operation == "activation" else n for n in graph))
+        weights, x = random_weights(graph, 2), image((33, 40))
+        engine = Engine(graph, weights, "blocked")
+        expected = Engine(graph, weights, "reference").run(x[None])
+        found = engine.run(x[None])
+        assert_like_reference(found, expected)
+        assert np.array_equal(engine.run(x[None], 2), found)
 
 
 def test_a_new_image_size_compiles_nothing(monkeypatch):

@@ -16,6 +16,9 @@ the same calls as a network. None of them imports LLVM; `code` has what writes t
 ``pooling``            global average
 ``linear``             a vector times a matrix: the classifier
 ``squeeze_excite``     the scaling of channels by what two linear layers make of their means
+``elementwise``        functions of every value: activations, slopes, batch norm, sums and products of two tensors
+``softmax``            over the channels of each pixel
+``channels``           concatenation, channels of zeros, an image as a vector
 ``inverted_residual``  expand, depthwise, project over strips of rows, the expanded strip in the cache
 ``activation``         how a kernel ends: a clamp, swish, hard swish, sigmoid, hard sigmoid
 ``padding``            the frame of zeros around a padded tensor

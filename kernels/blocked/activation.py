@@ -9,6 +9,7 @@ from npmobilenet.kernels.vector.target import Target
 
 CLAMPS = {"none": (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
 ZERO_PRESERVING = ("hard_swish", "swish")  # passes that a convolution may end with: the zeros of a frame stay zeros
+ENDS = (*CLAMPS, *ZERO_PRESERVING)  # of kernels; any other activation is a call after them
 
 _bounds = {name: np.array(bounds, np.float32) for name, bounds in CLAMPS.items()}  # what kernels find by an address
 
@@ -31,7 +32,7 @@ def ends(target: Target, activation: str, prefix: str = "") -> dict[str, int]:
     return {f"{prefix}clamp": clamp(), f"{prefix}activate": function}
 
 
-def check(activation: str, known: tuple[str, ...] = (*CLAMPS, *ZERO_PRESERVING), name: str = "activation") -> None:
+def check(activation: str, known: tuple[str, ...] = ENDS, name: str = "activation") -> None:
     """Refuse what a kernel cannot end with."""
     if activation not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)} in this kernel, got {activation!r}")

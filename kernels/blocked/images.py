@@ -11,6 +11,7 @@ what makes them fast.
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -32,6 +33,11 @@ class Images:
         Of the result.
     threads : int
         That run the calls together: the calling one, and helpers that wait for more as those of a model do.
+
+    Attributes
+    ----------
+    outputs : list of Tensor
+        The results of the images.
     """
 
     def __init__(self, shape: Shape, threads: int) -> None:
@@ -39,8 +45,7 @@ class Images:
         self._shape, self._threads = shape, threads
         self._calls: list[Call] = []
         self._memory: dict[int, np.ndarray] = {}
-        self._outputs: list[Tensor] = []
-        self._late: list[tuple[np.ndarray, np.ndarray]] = []
+        self.outputs: list[Tensor] = []
 
     def tensor(self, channels: int, height: int = 1, width: int = 1, frame: Pads = NO_FRAME, **about: int) -> Tensor:
         """Return a tensor of zeros; blocked, unless told otherwise (as for `Tensor`)."""
@@ -53,26 +58,22 @@ class Images:
         return tensor.at(memory.ctypes.data)
 
     def inputs(self, x: np.ndarray, frame: Pads = NO_FRAME, **about: int) -> list[Tensor]:
-        """Return a tensor for each image of a batch, (N, H, W, C) or (N, C)."""
+        """Return a tensor for each image of a batch, (N, ..., C)."""
         tensors = []
-        for image in checks.float32(x).reshape(len(x), *((1, 1) if x.ndim == 2 else x.shape[1:3]), x.shape[-1]):
+        for image in checks.float32(x).reshape(_as_images(x.shape)):
             tensors.append(self.tensor(image.shape[2], *image.shape[:2], frame, **about))
             tensors[-1].write(self._memory[tensors[-1].address], image)
         return tensors
 
     def output(self, **about: int) -> Tensor:
         """Return a tensor for the result of the next image."""
-        *size, channels = self._shape[1:]
-        self._outputs.append(self.tensor(channels, *size, **about))
-        return self._outputs[-1]
+        _, *size, channels = _as_images(self._shape)
+        self.outputs.append(self.tensor(channels, *size, **about))
+        return self.outputs[-1]
 
     def add(self, *calls: Call) -> None:
         """Add calls, to be run after those that are there."""
         self._calls += calls
-
-    def add_late(self, out: Tensor, other: Tensor) -> None:
-        """Add the other tensor to a result after all calls."""
-        self._late.append((self._memory[out.address], self._memory[other.address]))
 
     @cached_property
     def table(self) -> Table:
@@ -82,12 +83,16 @@ class Images:
     def run(self) -> None:
         """Compute all images."""
         self.table.run()
-        for out, other in self._late:
-            out += other
 
     def result(self) -> np.ndarray:
         """Return the result of the last run."""
-        result = np.empty(self._shape, np.float32)
-        for tensor, image in zip(self._outputs, result, strict=True):
-            image[...] = tensor.read(self._memory[tensor.address]).reshape(image.shape)
-        return result
+        result = np.empty(_as_images(self._shape), np.float32)
+        for tensor, image in zip(self.outputs, result, strict=True):
+            image[...] = tensor.read(self._memory[tensor.address])
+        return result.reshape(self._shape)
+
+
+def _as_images(shape: Shape) -> Shape:
+    """(N, H, W, C) of a batch (N, ..., C); a single axis is a batch of one."""
+    n, *pixels, channels = (*[1] * (2 - len(shape)), *shape)
+    return n, *(pixels if len(pixels) == 2 else (1, prod(pixels))), channels

@@ -120,6 +120,12 @@ def pack_channels(target: Target, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(blocked, -2, 0)).ravel()
 
 
+def tail_mask(target: Target, channels: int) -> np.ndarray:
+    """Return masks (2, L) for any block and for the last one: all bits of its channels, none of the lanes beyond."""
+    used = channels - (channels - 1) // target.lanes * target.lanes
+    return -(np.arange(target.lanes) < [[target.lanes], [used]]).astype(np.int32)
+
+
 class Packed:
     """The weights of an operation as its kernel reads them: a frozen dataclass of arrays, and what goes with them."""
 

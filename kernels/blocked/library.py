@@ -80,6 +80,12 @@ def convolution(target: Target) -> Library:
     return _library("convolution", target, "convolution")
 
 
+@once
+def between(target: Target, module: str) -> Library:
+    """Return the library of a module of `code` whose operations stand between convolutions, and take no arguments."""
+    return _library(module, target, module)
+
+
 def _in(tile: Tile | None) -> str:
     return f"_in_{tile.pixels}x{tile.blocks}{'_halves' * tile.halves}" if tile else ""
 

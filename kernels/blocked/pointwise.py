@@ -8,7 +8,7 @@ import numpy as np
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
-from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.blocked import elementwise, library
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import (
     Fields,
@@ -159,5 +159,5 @@ def pointwise_conv2d(
         out = images.output()
         images.add(call(image, out, packed, activation=activation, residual=None if late else other))
         if late:
-            images.add_late(out, other)
+            images.add(elementwise.call(elementwise.pack(images.target, "add"), out, out, other))
     return images

@@ -6,7 +6,7 @@ down: Python's loops are unrolled, :meth:`Code.loop` is a loop of the machine, a
 
 =============  ===========================================================================================
 ``Vector``     ``Target.lanes`` float32 values in one register, or fewer where so told: ``a + b``, ``a * b``,
-               ``a.fma(x, y)`` (a + x*y, rounded once where the CPU can), ``clamp``
+               ``a.fma(x, y)`` (a + x*y, rounded once where the CPU can), ``clamp``, ``maximum``, ``across`` all lanes
 ``Integer``    a 64-bit integer: ``+ - * // %``, comparisons, ``minimum``
 ``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``,
                ``p.prefetch(offset)``
@@ -159,6 +159,11 @@ class Pointer:
         """Write a vector there."""
         self.code.builder.store(vector.value, (self + offset).value).align = 4
 
+    def store_first(self, vector: Vector, offset: Integer | int = 0) -> None:
+        """Write what is in a vector's first lane there: one float32."""
+        builder = self.code.builder
+        builder.store(builder.extract_element(vector.value, I32(0)), (self + offset).value).align = 4
+
 
 class Vector:
     """One register of float32 values."""
@@ -206,10 +211,37 @@ class Vector:
             self.code, self.code.builder.shuffle_vector(self.value, self.code.splat(0.0, self.lanes).value, mask)
         )
 
+    def maximum(self, other: Vector) -> Vector:
+        """The larger of both in each lane; NaN stays NaN, of the other vector it is passed over."""
+        return self._select("<", other, other)
+
+    def where_positive(self, otherwise: Vector) -> Vector:
+        """Itself in the lanes that are greater than 0, the other vector in the rest, and where it is NaN."""
+        builder = self.code.builder
+        positive = builder.fcmp_ordered(">", self.value, self.code.splat(0.0).value)
+        return Vector(self.code, builder.select(positive, self.value, otherwise.value))
+
+    def masked(self, mask: Vector) -> Vector:
+        """The bits that are set in the mask, too: 0 in lanes where none is, whatever stood there."""
+        builder, integers = self.code.builder, self.code.integers_type
+        both = builder.and_(builder.bitcast(self.value, integers), builder.bitcast(mask.value, integers))
+        return Vector(self.code, builder.bitcast(both, self.code.vector_of()))
+
+    def across(self, combine: Callable[[Vector, Vector], Vector]) -> Vector:
+        """What all lanes give together, halves with halves, in every lane."""
+        lanes, result = self.code.target.lanes, self
+        distance = lanes // 2
+        while distance:
+            order = ir.Constant(ir.VectorType(I32, lanes), [I32(lane ^ distance) for lane in range(lanes)])
+            swapped = self.code.builder.shuffle_vector(result.value, result.value, order)
+            result = combine(result, Vector(self.code, swapped))
+            distance //= 2
+        return result
+
     def add_to_exponent(self, low_bits: Vector) -> Vector:
         """``self * 2**n``, where n is the integer in the low bits of the other vector's mantissas."""
         builder = self.code.builder
-        integers = ir.VectorType(I32, self.code.target.lanes)
+        integers = self.code.integers_type
         to_exponent = ir.Constant(integers, [I32(MANTISSA_BITS)] * self.code.target.lanes)
         shifted = builder.shl(builder.bitcast(low_bits.value, integers), to_exponent)
         total = builder.add(builder.bitcast(self.value, integers), shifted)
@@ -227,6 +259,7 @@ class Code:
     def __init__(self, target: Target, builder: ir.IRBuilder, functions: dict[str, ir.Function]) -> None:
         self.target, self.builder = target, builder
         self._functions = functions
+        self.integers_type = ir.VectorType(I32, target.lanes)
 
     def integer(self, value: Integer | int) -> Integer:
         """A constant, or what is an integer already."""

@@ -8,22 +8,30 @@ from functools import cached_property
 
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import (
+    channels,
     convolution,
     depthwise,
+    elementwise,
     inverted_residual,
     linear,
     padding,
     pointwise,
     pooling,
+    softmax,
     stem,
 )
 from npmobilenet.kernels.blocked import squeeze_excite as squeeze
+from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.layout import Packed, Stretch, stretch
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
 Group = tuple[Node, ...]
+
+IN_PLACE = (*elementwise.OPERATIONS, "softmax")  # may write to what they read
+ANY_FRAME = (*IN_PLACE, "concat", "channel_pad")  # read and write images inside any frame
+BETWEEN = (*ANY_FRAME, "flatten")  # what stands between layers with weights
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,9 @@ class Calls:
         """The calls for a group: before its own one that clears a result's frame, or makes a padded copy."""
         first, last = group[0], group[-1]
         x, out = self.tensors[first.inputs[0]], self.tensors[last.name]
+        if last.kind.kernel(last) in BETWEEN:
+            yield from self._between(last, [self.tensors[name] for name in last.inputs], out)
+            return
         if out.padded:
             yield padding.clear(self.target, out)
         if copy_name(first) in self.tensors:
@@ -77,21 +88,44 @@ class Calls:
                 x, self.tensors[first.name], out, weights, functions,
                 residual=self._residual(last), split=split, threads=self.threads, parts=self.parts,
             )  # fmt: skip
-        elif last.operation == "pointwise_conv2d":
-            yield pointwise.call(
-                x,
-                out,
-                *weights,
-                activation=functions[0],
-                residual=self._residual(last),
-                later=self._later.get(last.name, pointwise.NOTHING),
-            )
         elif last.operation == "global_average_pool":
             yield pooling.call(self.target, x, out)
         else:
-            dense = stem if is_stem(last) else convolution
-            operation = {"conv2d": dense, "linear": linear}.get(last.operation, depthwise)
-            yield operation.call(x, out, *weights, activation=functions[0])
+            yield from self._ended(last, x, out, *weights)
+
+    def _ended(self, node: Node, x: Tensor, out: Tensor, weights: Packed) -> Iterator[Call]:
+        """A convolution or linear layer; what its kernel cannot end with follows in place."""
+        function, residual = activation_of(node), self._residual(node)
+        inside, late = function if function in ENDS else "none", residual is not None and function not in CLAMPS
+        if node.operation == "pointwise_conv2d":
+            early, later = None if late else residual, self._later.get(node.name, pointwise.NOTHING)
+            yield pointwise.call(x, out, weights, activation=inside, residual=early, later=later)
+        else:
+            dense = stem if is_stem(node) else convolution
+            operation = {"conv2d": dense, "linear": linear}.get(node.operation, depthwise)
+            yield operation.call(x, out, weights, activation=inside)
+        if inside != function:
+            yield elementwise.call(elementwise.pack(self.target, function), out, out)
+        if late:
+            yield elementwise.call(elementwise.pack(self.target, "add"), out, out, residual)
+
+    def _between(self, node: Node, xs: Sequence[Tensor], out: Tensor) -> Iterator[Call]:
+        operation, options = node.kind.kernel(node), node.kind.keywords(node)
+        if operation == "concat":
+            yield from channels.concatenate(self.target, xs, out)
+        elif operation == "channel_pad":
+            yield from channels.gather(self.target, xs, [options["before"]], out)
+        elif operation == "flatten":
+            yield channels.to_vector(self.target, *xs, out)
+        else:
+            if out.padded and out.address not in [x.address for x in xs]:  # else there are zeros around it
+                yield padding.clear(self.target, out)
+            if operation == "softmax":
+                yield softmax.call(self.target, *xs, out)
+            else:
+                x, *others = xs
+                function = self.weights.get(node.name) or elementwise.pack(self.target, operation, **options)
+                yield elementwise.call(function, x, out, *others)
 
     @cached_property
     def _later(self) -> dict[str, Stretch]:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from operator import add
 
 import numpy as np
 
-from npmobilenet.blocked.calls import Calls, Group, activation_of, copy_name, is_stem, vector_names
+from npmobilenet.blocked.calls import (
+    ANY_FRAME,
+    IN_PLACE,
+    Calls,
+    Group,
+    activation_of,
+    copy_name,
+    is_stem,
+    vector_names,
+)
+from npmobilenet.blocked.homes import Homes
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import library, linear
-from npmobilenet.kernels.blocked.activation import CLAMPS
+from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.blocked.mixed import frame_pads
@@ -117,7 +128,8 @@ class BlockedPlan:
             node.name: weights[node.name].fitted(self._part_pads(node)) for node in graph if node.name in weights
         }
         self.tensors = {"input": Tensor(*self.shapes["input"], self._pads(graph.nodes[0]))}  # planar
-        self.tensors |= {node.name: self._tensor(node) for node in graph}
+        for node in reversed(graph.nodes):  # what reads a tensor decides on its frame
+            self.tensors[node.name] = self._tensor(node)
         self.groups = self._group()
         self._offsets, self._arena_values = self._place()
         workspace = self._new_workspace()
@@ -195,7 +207,7 @@ class BlockedPlan:
         chained = middle.inputs == (expand.name,) and end.inputs[0] == middle.name
         alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
         square = middle.attributes.get("dilation", (1, 1)) == (1, 1) and middle["stride"][0] == middle["stride"][1]
-        plain = not expand.attributes.get("residual")
+        plain = not expand.attributes.get("residual") and {activation_of(expand), activation_of(middle)} <= {*ENDS}
         return chained and alone and square and plain and middle["stride"][0] <= self.weights[middle.name].reach
 
     # Tensors -----------------------------------------------------------------------------------------------
@@ -212,6 +224,12 @@ class BlockedPlan:
         """The zeros that a node needs around its input."""
         return frame_pads(self._part_pads(node)) if node.windows and node.name not in self.plain else NO_FRAME
 
+    def _wanted_frame(self, name: str, reader: Node) -> Pads:
+        """The zeros that a reader wants around a tensor: what needs none has those of its result, to write there."""
+        if reader.kind.kernel(reader) in ANY_FRAME and self.shapes[reader.name][1:] == self.shapes[name][1:]:
+            return self.tensors[reader.name].frame
+        return self._pads(reader)
+
     def _fast_readers(self, name: str) -> list[Node]:
         """Those of a tensor that blocked kernels compute."""
         return [node for node in self.readers.get(name, ()) if node.name not in self.plain]
@@ -221,7 +239,7 @@ class BlockedPlan:
         shape = self.shapes[node.name]
         if len(shape) == 1:
             return linear.vector(self.target, *shape)
-        pads = {self._pads(reader) for reader in self._fast_readers(node.name)}
+        pads = {self._wanted_frame(node.name, reader) for reader in self._fast_readers(node.name)}
         # Squeeze-and-excitation scales planes without a frame, and plain kernels write none.
         without = node.operation == "squeeze_excite" or node.name in self.plain
         frame = pads.pop() if len(pads) == 1 and not without else NO_FRAME
@@ -229,43 +247,47 @@ class BlockedPlan:
 
     def _place(self) -> tuple[dict[str, int], int]:
         """Return where each tensor begins in the arena, and how large that is, in values."""
+        made = [self._made(group) for group in self.groups]
+        read = [[name for node in group for name in node.inputs] for group in self.groups]
+        placed = {name for names in made for name in names}
+        homes = self._homes()
+        home = {name: homes.of(name) for name in placed}
         lifetimes: dict[str, Pair] = {}
-        home: dict[str, str] = {}  # whose memory a tensor takes that is computed in place
-        for time, group in enumerate(self.groups):
-            first, last = group[0], group[-1]
-            source, made = first.inputs[0], []
-            if last.name in self.plain:
-                made += [last.name] * bool(self._fast_readers(last.name))  # else its array is all that is needed
-                self._extend(lifetimes, home, group, made, time)
-                continue
-            if last.operation == "squeeze_excite":
-                made += vector_names(last)
-                channels = last["channels"], last["reduced"], last["channels"]
-                self.tensors |= zip(made, (linear.vector(self.target, c) for c in channels), strict=True)
-            alone = len(self.readers[source]) == 1 and source not in self.outputs
-            if first.operation == "squeeze_excite" and alone:
-                home[last.name] = home.get(source, source)
-            else:
-                made.append(last.name)
-            if first.windows and self.tensors[source].frame != self._pads(first):
-                made.append(copy_name(first))
-                self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
-            self._extend(lifetimes, home, group, made, time)
-        for name in (home.get(name, name) for name in self.outputs):
-            if name in lifetimes:
-                lifetimes[name] = lifetimes[name][0], len(self.groups)
+        for time, names in enumerate([*map(add, made, read), list(self.outputs)]):
+            for owner, _ in (home[name] for name in names if name in placed):
+                lifetimes[owner] = lifetimes.get(owner, (time, time))[0], time
         offsets, values = arrange(lifetimes, {name: self.tensors[name].values for name in lifetimes})
-        return offsets | {name: offsets[owner] for name, owner in home.items()}, values
+        return {name: offsets[owner] + within for name, (owner, within) in home.items()}, values
 
-    @staticmethod
-    def _extend(
-        lifetimes: dict[str, Pair], home: Mapping[str, str], group: Group, made: Sequence[str], time: int
-    ) -> None:
-        """What a group makes begins to live, and what it reads lives until it is done."""
-        lifetimes |= dict.fromkeys(made, (time, time))
-        for name in (home.get(name, name) for node in group for name in node.inputs):
-            if name in lifetimes:
-                lifetimes[name] = lifetimes[name][0], time
+    def _made(self, group: Group) -> list[str]:
+        """The tensors that a group writes; of a plain layer that no other reads, its array is all that is needed."""
+        first, last = group[0], group[-1]
+        if last.name in self.plain:
+            return [last.name] * bool(self._fast_readers(last.name))
+        made = [last.name]
+        if last.operation == "squeeze_excite":
+            vectors = vector_names(last)
+            sizes = last["channels"], last["reduced"], last["channels"]
+            self.tensors |= zip(vectors, (linear.vector(self.target, c) for c in sizes), strict=True)
+            made += vectors
+        source = first.inputs[0]
+        if first.windows and self.tensors[source].frame != self._pads(first):
+            made.append(copy_name(first))
+            self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
+        return made
+
+    def _homes(self) -> Homes:
+        """In whose memory tensors stand."""
+        homes = Homes(self.tensors, self.readers, self.outputs)
+        for node, *others in self.groups:
+            operation = node.kind.kernel(node)
+            if others or node.name in self.plain:
+                continue
+            if operation in ("squeeze_excite", *IN_PLACE):
+                homes.in_place(node.name, node.inputs)
+            elif operation == "concat":
+                homes.concatenated(node.name, node.inputs)
+        return homes
 
     # Running -----------------------------------------------------------------------------------------------
 

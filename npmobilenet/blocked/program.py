@@ -10,11 +10,19 @@ from math import prod
 
 import numpy as np
 
-from npmobilenet.blocked.calls import activation_of, is_stem
+from npmobilenet.blocked.calls import BETWEEN, is_stem
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
-from npmobilenet.kernels.blocked import convolution, depthwise, linear, mixed, pointwise, squeeze_excite, stem
-from npmobilenet.kernels.blocked.activation import CLAMPS, ZERO_PRESERVING
+from npmobilenet.kernels.blocked import (
+    convolution,
+    depthwise,
+    elementwise,
+    linear,
+    mixed,
+    pointwise,
+    squeeze_excite,
+    stem,
+)
 from npmobilenet.kernels.blocked.layout import Packed, gathered
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.target import Target, host
@@ -72,13 +80,9 @@ class BlockedProgram:
         """What these kernels cannot compute."""
         if INPUT in node.inputs and (number or not is_stem(node)):
             return f"{node.operation} of the image"
-        if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
-            return node.operation
-        function = activation_of(node)
-        if function not in (*CLAMPS, *ZERO_PRESERVING):
-            return f"{node.operation} with the activation {function}"
-        if function not in CLAMPS and node.attributes.get("residual"):
-            return f"the activation {function} before a residual add"
+        operation = node.kind.kernel(node)
+        if operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear", *BETWEEN):
+            return operation
         if is_stem(node) and (node["dilation"] != (1, 1) or node["groups"] != 1):
             return "a convolution of the image with dilation or groups"
         if is_stem(node) and prod(node["kernel"]) > stem.MOST_TAPS:
@@ -88,6 +92,10 @@ class BlockedProgram:
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
         if node.operation == "squeeze_excite":
             return squeeze_excite.pack(self.target, **kernel_arguments(node, weights))
+        if node.operation in elementwise.OPERATIONS:
+            return elementwise.pack(
+                self.target, node.operation, **kernel_arguments(node, weights), **node.kind.keywords(node)
+            )
         weight, bias = folded_parameters(node, weights)
         if node.operation == "linear":
             return linear.pack(self.target, weight.T, bias)

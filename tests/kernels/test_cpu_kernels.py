@@ -279,6 +279,16 @@ def test_activations_are_accurate_to_so_many_units_in_the_last_place(operation, 
     assert_close(result, expected, units * np.spacing(np.abs(expected).astype(np.float32)) + underflow, operation)
 
 
+@explicit_vectors
+@pytest.mark.parametrize("operation", ["tanh", "elu"])
+def test_an_exponential_less_one_loses_no_digits_near_zero(operation):
+    magnitudes = np.geomspace(1e-30, 90, 300_000, dtype=np.float32)
+    x = np.concatenate([np.linspace(-20, 20, 300_000, dtype=np.float32), magnitudes, -magnitudes, [0, -np.inf, np.inf]])
+    expected = getattr(reference, operation)(x)
+    result = registry.best(operation, "blocked").function(x)
+    assert_close(result, expected, 6 * np.spacing(np.abs(expected).astype(np.float32)), operation)
+
+
 @pytest.mark.parametrize(
     ("operation", "ends"),
     [

@@ -123,6 +123,48 @@ def test_clamp(bounds):
     assert np.isnan(out[0])
 
 
+def test_choosing_lane_by_lane():
+    x = np.resize(np.array([np.nan, 1, -1, 0, -0.0, np.inf, -np.inf, 2], np.float32), LANES)
+    y, mask = floats(seed=6), np.resize(np.array([-1, 0], np.int32), LANES)
+    out = np.zeros((4, LANES), np.float32)
+
+    def compute(code: Code, x: Pointer, y: Pointer, mask: Pointer, out: Pointer) -> None:
+        x, y = x.vector(), y.vector()
+        for i, result in enumerate((x.maximum(y), y.maximum(x), x.where_positive(y), x.masked(mask.vector()))):
+            out.store(result, i * code.target.bytes)
+
+    run(compute, x, y, mask, out)
+    larger = np.where(np.isnan(x), x, np.fmax(x, y))
+    expected = [larger, np.fmax(x, y), np.where(x > 0, x, y), np.where(mask, x, 0)]
+    assert np.array_equal(out, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_across_all_lanes(lanes):
+    x, out = floats(lanes, 7), np.zeros((2, lanes), np.float32)
+
+    def compute(code: Code, x: Pointer, out: Pointer) -> None:
+        out.store(x.vector().across(Vector.maximum))
+        out.store(x.vector().across(Vector.__add__), code.target.bytes)
+
+    run(compute, x, out, target=replace(host(), lanes=lanes))
+    sums = x
+    while len(sums) > 1:
+        first, second = np.split(sums, 2)
+        sums = first + second
+    assert np.array_equal(out, [np.full(lanes, x.max()), np.full(lanes, sums[0])])
+
+
+def test_one_value_is_stored():
+    x, out = floats(seed=8), np.zeros(3, np.float32)
+
+    def compute(code: Code, x: Pointer, out: Pointer) -> None:
+        out.store_first(x.vector(), 4)
+
+    run(compute, x, out)
+    assert np.array_equal(out, [0, x[0], 0])
+
+
 # Integers and pointers ------------------------------------------------------------------------------------------
 
 ARITHMETIC = {

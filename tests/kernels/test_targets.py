@@ -17,7 +17,16 @@ from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.kernels import reference, registry
 from npmobilenet.kernels.blocked import images
-from npmobilenet.kernels.blocked.code import common, convolution, depthwise, pointwise, stem
+from npmobilenet.kernels.blocked.code import (
+    channels,
+    common,
+    convolution,
+    depthwise,
+    elementwise,
+    pointwise,
+    softmax,
+    stem,
+)
 from npmobilenet.kernels.blocked.layout import k_unit
 from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.ladder.depthwise import ROW
@@ -136,6 +145,19 @@ def foreign_calls(functions: dict[str, list[str]]) -> set[str]:
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_no_mathematics_library_is_called(assembly, target):
     assert foreign_calls(assembly(target)) <= {"memset"}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_nor_by_what_stands_between_convolutions(target):
+    def define(kernels: Library) -> None:
+        for module in (elementwise, softmax, channels):
+            module.define(kernels)
+
+    try:
+        text = Library("inspected", target, define, None).assembly()
+    except RuntimeError as error:
+        pytest.skip(f"this LLVM has no such target: {error}")
+    assert not foreign_calls(machine_code.functions(text))
 
 
 def test_a_call_of_the_mathematics_library_would_be_found(assembly):

@@ -33,11 +33,25 @@ def exponential(code: Code, x: Vector) -> Vector:
     rounder, factor = code.splat(ROUND), code.splat(TO_HALF_BINARY)
     shifted = rounder.fma(x, factor)
     f = (rounder - shifted).fma(x, factor)  # exact but for the factor's own rounding
+    root = code.splat(1.0).fma(_series(code, f), f).add_to_exponent(shifted)
+    return root * root
+
+
+def exponential_less_one(code: Code, x: Vector) -> Vector:
+    """``exp(x) - 1`` for |x| <= 87, relatively exact near 0 too: ``(2**n - 1) + 2**n * (2**f - 1)``; NaN stays NaN."""
+    rounder, factor = code.splat(ROUND), code.splat(-2 * TO_HALF_BINARY)
+    shifted = rounder.fma(x, factor)
+    f = (rounder - shifted).fma(x, factor)
+    power = code.splat(1.0).add_to_exponent(shifted)
+    return (power - code.splat(1.0)).fma(power, _series(code, f) * f)
+
+
+def _series(code: Code, f: Vector) -> Vector:
+    """``(2**f - 1) / f``."""
     series = code.splat(POLYNOMIAL[0])
     for coefficient in POLYNOMIAL[1:]:
         series = code.splat(coefficient).fma(series, f)
-    root = code.splat(1.0).fma(series, f).add_to_exponent(shifted)
-    return root * root
+    return series
 
 
 def swish(code: Code, x: Vector) -> Vector:
