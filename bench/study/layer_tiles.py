@@ -112,7 +112,7 @@ def measure(resolution: int, rounds: int, chosen: Sequence[tuple[int, int]] = ()
         LayerTile(kind, tile, timing.best, tile == ours[kind])
         for (kind, tile), timing in zip(every, timings, strict=True)
     ]
-    return LayerTiles(f"an image of {resolution} x {resolution}, one thread", found, noise(timings))
+    return LayerTiles(f"{target.cpu}, an image of {resolution} x {resolution}, one thread", found, noise(timings))
 
 
 def _run(layers: Sequence[Prepared]) -> Callable[[], None]:

@@ -41,24 +41,27 @@ class Tiles:
     ----------
     wide, narrow : Tile
         That of most panels of channels, and the one of a single block for what is left.
+    row : Tile
+        The wide one of dense convolutions, whose tiles end with a row of the image: they have lower ones besides.
     stem_sums : int
         The most that the first convolution holds; its window's taps take registers, too.
     """
 
     wide: Tile
     narrow: Tile
+    row: Tile
     stem_sums: int
 
     @classmethod
-    def of(cls, wide: Tile, stem_sums: int) -> Tiles:
+    def of(cls, wide: Tile, row: Tile, stem_sums: int) -> Tiles:
         """With the narrow tile that has as many sums."""
-        return cls(wide, wide.narrow, stem_sums)
+        return cls(wide, wide.narrow, row, stem_sums)
 
 
 # By LLVM's name of the CPU and the lanes of its vectors.
 MEASURED = {
     # A multiply-add of 16 lanes takes two cycles' halves: few sums hide it, and half a vector takes half the time.
-    ("znver4", 16): Tiles.of(Tile(7, 2, halves=True), stem_sums=16),
+    ("znver4", 16): Tiles.of(Tile(7, 2, halves=True), Tile(14, 2), stem_sums=16),
 }
 
 
@@ -71,8 +74,9 @@ def _largest(target: Target) -> Tiles:
     """With registers left for a vector of weights per block and one of the input; 7 and 14 divide MobileNet's sizes."""
     if target.lanes == 4 and target.registers == 32:  # NEON multiplies by a lane: four inputs of a pixel in a register
         room = target.registers - 5
-        return Tiles(Tile(room // 5, 4), Tile(room // 2, 1), target.registers)
-    return Tiles.of(Tile(14, 2) if target.registers >= 32 else Tile(6, 2), target.registers)
+        return Tiles(Tile(room // 5, 4), Tile(room // 2, 1), Tile(room // 5, 4), target.registers)
+    wide = Tile(14, 2) if target.registers >= 32 else Tile(6, 2)
+    return Tiles.of(wide, wide, target.registers)
 
 
 @dataclass(frozen=True)

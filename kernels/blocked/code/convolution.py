@@ -28,7 +28,7 @@ REACH = 3  # pixels whose addresses are made of one register: its own, and those
 def define(library: Library) -> None:
     """Add the kernels."""
     fastest = tiles(library.target)
-    wide, narrow = fastest.wide, fastest.narrow
+    wide, narrow = fastest.row, fastest.narrow
     for tile in dict.fromkeys((wide, narrow)):
         for shape in _shapes(tile):
             library.add(_name(shape), _row(library, shape))
