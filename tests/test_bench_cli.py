@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from npmobilenet.cli import main
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
 from tests.conftest import compiled_only
+from tests.test_operations import with_slow_layers
 
 TINY = ["mobilenet_v2", "--width", "0.35", "--resolution", "32"]
 LEVELS = [{"bytes": 1 << 14, "gbytes": 100.0}, {"bytes": 1 << 20, "gbytes": 50.0}, {"bytes": 1 << 28, "gbytes": 10.0}]
@@ -80,24 +80,20 @@ def test_a_network_block_by_block_and_layer_by_layer(tmp_path, capsys):
 def test_a_network_on_plain_kernels(saved, tmp_path, capsys, monkeypatch):
     """Layers that the vector kernels cannot run are told."""
     file = tmp_path / "run.json"
-    sigmoid = replace(ARCHITECTURES["mobilenet_v1_dense"], activation="sigmoid")
-    monkeypatch.setitem(ARCHITECTURES, "mobilenet_v1_dense", sigmoid)
-    dense = ["mobilenet_v1_dense", "--width", "0.25", "--resolution", "32"]
-    assert main(["bench", *dense, "--rounds", "2", "--json", str(file)]) == 0
+    slow = copy.copy(ARCHITECTURES["mobilenet_v2"])
+    object.__setattr__(slow, "graph", lambda *about: with_slow_layers(ARCHITECTURES["mobilenet_v2"].graph(*about)))
+    monkeypatch.setitem(ARCHITECTURES, "slow", slow)
+    assert main(["bench", "slow", "--width", "0.25", "--resolution", "32", "--rounds", "2", "--json", str(file)]) == 0
     output = capsys.readouterr().out
-    assert "kernels      plain Numba loops for 14 of 16 layers, which the vector kernels cannot run" in output
+    assert "kernels      plain Numba loops for 4 of 60 layers, which the vector kernels cannot run" in output
     (found,) = json.loads(file.read_text())["networks"]
     assert found["kernels"] == "vector and plain" and found["error"] <= TOLERANCE
-    assert found["plain_layers"] == ["stem", *(f"block{n}" for n in range(1, 14))]
-    assert [row["name"] for row in found["layers"]] == [
-        "stem",
-        *(f"block{n}" for n in range(1, 14)),
-        "pool",
-        "classifier",
-    ]
+    names = [row["name"] for row in found["layers"]]
+    assert found["plain_layers"] == [name for name in names if name.endswith(".slow")]
     assert sum(row["macs"] for row in found["layers"]) == found["macs"]
     assert main(["bench", "--compare", str(file), str(file)]) == 0
-    assert "0 faster, 0 slower, 33 no difference" in capsys.readouterr().out
+    parts = 1 + len(found["blocks"]) + len(found["layers"])
+    assert f"0 faster, 0 slower, {parts} no difference" in capsys.readouterr().out
     assert any("block13" in line for line in documents.network(json.loads(file.read_text()), found["network"]))
     if importlib.util.find_spec("matplotlib"):
         page = tmp_path / "report.html"
