@@ -148,6 +148,10 @@ class Pointer:
         """Write a vector there."""
         self.code.builder.store(vector.value, (self + offset).value).align = 4
 
+    def copy(self, source: Pointer) -> None:
+        """Write the one float32 there that stands elsewhere."""
+        self.code.builder.store(source._load(F32, 0, 4), self.value).align = 4
+
 
 class Vector:
     """One register of float32 values."""
