@@ -174,11 +174,16 @@ class BlockedPlan:
         nodes = list(self.graph)
         at = 0
         while at < len(nodes):
-            three = tuple(nodes[at : at + 3])
-            length = 3 if self.fused and (self._is_block(three) or self._is_pair(three)) else 1
+            length = self._length(tuple(nodes[at : at + 3])) if self.fused else 1
             groups.append(tuple(nodes[at : at + length]))
             at += length
         return groups
+
+    def _length(self, nodes: Group) -> int:
+        """How many of these one call computes."""
+        if self._is_block(nodes) or self._is_pair(nodes, "squeeze_excite"):
+            return 3
+        return 2 if self._is_pair(nodes, "pointwise_conv2d") else 1
 
     def _is_block(self, nodes: Group) -> bool:
         """Expansion, depthwise and projection that one call computes."""
@@ -206,9 +211,9 @@ class BlockedPlan:
             return False
         return bool(self.split) or _weight_bytes(expand, project) >= SPLIT_FROM
 
-    def _is_pair(self, nodes: Group) -> bool:
-        """Expansion and depthwise convolution that one call computes, with the means for squeeze-and-excitation."""
-        if not self._is_chain(nodes, "squeeze_excite") or nodes[0].operation != "pointwise_conv2d":
+    def _is_pair(self, nodes: Group, last: str) -> bool:
+        """Expansion and depthwise convolution that one call computes, before squeeze-and-excitation with its means."""
+        if not self._is_chain(nodes, last) or nodes[0].operation != "pointwise_conv2d":
             return False
         expanded, out = (self.tensors[node.name] for node in nodes[:2])
         return panel_bytes(expanded, out, self.weights[nodes[1].name]) <= PAIR_BYTES

@@ -8,6 +8,7 @@ from npmobilenet.kernels.blocked.layout import Arguments, k_unit, tiles
 from npmobilenet.kernels.blocked.library import stem_name
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
+from npmobilenet.kernels.walk.columns import NEXT
 
 
 def define(library: Library, stem_window: tuple) -> None:
@@ -163,7 +164,11 @@ def _ring(stem_window: tuple | None):
             """Where the shared rows stand: at the end of the half before."""
             return slot(strip + 1) + fresh - shared
 
-        block.expand(first * fresh, shared, before(first), zero, a["blocks"])
+        continued = scratch.integer(NEXT).equals(
+            first
+        )  # what this thread has computed ends here: they still stand there
+        with code.when(code.builder.not_(continued)):
+            block.expand(first * fresh, shared, before(first), zero, a["blocks"])
 
         def at_strip(strip: Integer) -> None:
             begin = strip * a["strip"]
@@ -214,6 +219,7 @@ def pair(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch:
         stop = (start + a["chunk"]).minimum(a["blocks"])
         block.expand(zero, needed, zero, start, stop)
         block.filter(a["rows"], zero, NO_RING, start, stop, a.at("out") + a["out_plane"] * start, a["out_plane"])
-        code.call("mean_planes", a.at("out"), a["out_plane"], a.at("mean"), pixels, a.at("reciprocal"), start, stop)
+        with code.when(a["mean"] > 0):
+            code.call("mean_planes", a.at("out"), a["out_plane"], a.at("mean"), pixels, a.at("reciprocal"), start, stop)
 
     code.loop(last, at_chunk, start=first)
