@@ -76,7 +76,8 @@ def _live(code: CodeType) -> dict[int, list[str]]:
             instruction = instructions[number]
             name, value = instruction.opname, instruction.argval
             follow = []
-            if not name.startswith(("RETURN", "RAISE", "RERAISE", "JUMP")) and number + 1 < len(instructions):
+            ends = name.startswith(("RETURN", "RAISE", "RERAISE")) or (name.startswith("JUMP") and "_IF_" not in name)
+            if not ends and number + 1 < len(instructions):
                 follow.append(number + 1)
             if instruction.opcode in (*dis.hasjrel, *dis.hasjabs):
                 follow.append(at[value])
@@ -87,7 +88,8 @@ def _live(code: CodeType) -> dict[int, list[str]]:
             if new != before[number]:
                 before[number], changed = new, True
     # The variables of loops say how far they have come.
-    loops = {second.argval for first, second in pairwise(instructions) if first.opname == "FOR_ITER"}
+    stores = [second.argval for first, second in pairwise(instructions) if first.opname == "FOR_ITER"]
+    loops = {name[0] if isinstance(name, tuple) else name for name in stores}
     return {instruction.offset: sorted(live | loops) for instruction, live in zip(instructions, after, strict=True)}
 
 
