@@ -16,8 +16,12 @@ from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.blocked import inverted_residual, library
+from npmobilenet.kernels.blocked import inverted_residual, library, planes
+from npmobilenet.kernels.call import Table
+from npmobilenet.kernels.memory import address, aligned
+from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.target import host
 from npmobilenet.plan import Program
 from tests.conftest import compiled_only
 
@@ -355,6 +359,56 @@ def test_the_image_of_a_call_leaves_nothing_behind():
     expected = engine.run(x[None])
     assert np.isnan(engine.run(np.full_like(x, np.nan)[None])).all()
     assert np.array_equal(engine.run(x[None]), expected)
+
+
+def test_an_image_in_any_layout():
+    """The first row of a plan reads it where it stands, if it can."""
+    engine, x = Engine(*network()), image((37, 41))[None]
+    expected = engine.run(x, 2)
+    unaligned = np.empty(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    unaligned[...] = x
+    constant = x.copy()
+    constant.flags.writeable = False
+    pixels = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    wide = np.repeat(x, 2, axis=3)[..., ::2]
+    for other in (constant, unaligned, pixels, wide, x[..., ::-1].copy()[..., ::-1], x.astype(">f4"), x.astype("f8")):
+        assert np.array_equal(engine.run(other, 2), expected)
+    flat = np.broadcast_to(np.float32(0.5), x.shape)
+    assert np.array_equal(engine.run(flat), engine.run(flat.copy()))
+
+
+def test_calls_that_ask_for_something_else_than_the_last_one():
+    engine, images = Engine(*network()), [image(size)[None] for size in ((33, 40), (40, 33))]
+    asked = [(x, threads, output) for x in images for threads in (1, 2) for output in (None, "pool", "block2")]
+    expected = [Engine(*network()).run(*each) for each in asked]
+    order = np.random.default_rng(0).integers(0, len(asked), 60)
+    for number in order:
+        assert np.array_equal(engine.run(*asked[number]), expected[number])
+        if number % 5 == 0:
+            engine.release()
+            assert not engine._plans
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (40, 3), (16, 15), (17, 16)])
+@pytest.mark.parametrize("frame", [((0, 0), (0, 0)), ((1, 2), (3, 0))])
+def test_plain_arrays_are_copied_in_and_out(size, frame):
+    target = host()
+    arrays = [np.random.default_rng(0).standard_normal((channels, *size), np.float32) for channels in (3, 21)]
+    planar, blocked = Tensor(3, *size, frame), Tensor(21, *size, frame, lanes=target.lanes)
+    memory = [aligned(planar.values), aligned(blocked.values)]
+    blocked.write(memory[1], np.moveaxis(arrays[1], 0, -1))
+    result = np.full(arrays[1].size + 1, np.nan, np.float32)
+    calls = [
+        planes.copy_in(target, planar.at(memory[0].ctypes.data)),
+        planes.copy_out(target, blocked.at(memory[1].ctypes.data)),
+    ]
+    table = Table(calls, 2, keep=memory)
+    table.set(0, planes.ARRAY_IN, address(arrays[0]))
+    table.set(1, planes.ARRAY_OUT, address(result))
+    table.run()
+    assert np.array_equal(np.moveaxis(planar.read(memory[0]), -1, 0), arrays[0])
+    assert np.count_nonzero(memory[0]) == arrays[0].size  # the frame is zeros
+    assert np.array_equal(result[:-1].reshape(arrays[1].shape), arrays[1]) and np.isnan(result[-1])
 
 
 @pytest.mark.parametrize("fused", [True, False])
