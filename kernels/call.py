@@ -8,6 +8,7 @@ table.
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -15,11 +16,9 @@ from time import perf_counter
 import numpy as np
 
 from npmobilenet.kernels.memory import ALIGNMENT, aligned
-from npmobilenet.kernels.walk import threads as helpers
-from npmobilenet.kernels.walk.columns import COUNTERS
-from npmobilenet.kernels.walk.compiled import walker
+from npmobilenet.kernels.walk.columns import ARGUMENTS, HEAD
+from npmobilenet.kernels.walk.job import Job
 
-COUNTER_BYTES = 1 << 16  # are taken at once, for several runs on several threads
 SHARES = 4  # of each thread's part of a call: small enough to even out, large enough to keep caches warm
 
 _CLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)  # as a kernel
@@ -85,37 +84,29 @@ class Table:
         self._rows = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
         for target, row in zip(self._rows, rows, strict=True):
             target[: len(row)] = row
-        values = self.scratch_bytes + ALIGNMENT
-        self.scratch = scratch or [aligned(values, np.uint8) for _ in range(self.threads)]
-        self._walk = walker()
-        # Asking NumPy for an address takes as long as a small layer.
-        self._about = (self._rows.ctypes.data, self._rows.strides[0], len(rows))
-        self._scratch_addresses = [scratch.ctypes.data for scratch in self.scratch]
-        self._counters = aligned(len(rows) * COUNTERS, np.int64)
-        self._alone = (*self._about, self._counters.ctypes.data, self._scratch_addresses[0])
-        self._fresh: list[tuple[np.ndarray, int]] = []
+        size = HEAD + self.scratch_bytes + ALIGNMENT
+        self.scratch = scratch or [aligned(size, np.uint8) for _ in range(self.threads)]
+        self._words = memoryview(self._rows.reshape(-1))  # asking NumPy for a number takes longer
+        self._jobs = deque([self._new_job()])
+
+    def _new_job(self) -> Job:
+        return Job(self._rows, self.scratch[: self.threads], (self.calls, self.keep))
 
     @property
     def bytes(self) -> int:
-        """Of the table, the counters of one run and the working memory."""
-        return sum(array.nbytes for array in (self._rows, self._counters, *self.scratch))
+        """Of the table, the job and the working memory."""
+        return sum(array.nbytes for array in (self._rows, *(job.block for job in self._jobs), *self.scratch))
+
+    def set(self, call: int, argument: int, value: int) -> None:
+        """Change an argument of a call between two runs: the address of what is read or written next."""
+        self._words[call * self._rows.shape[1] + ARGUMENTS + argument] = value
 
     def run(self) -> None:
-        """Run all calls.
-
-        Helpers may come when all is done, or go on alone when an interrupt has ended this call: as long as they may
-        look at any of it, they keep the table, all it leads to, and the counters, which no later run uses again.
-        """
-        if not self.calls:
-            return
-        if self.threads == 1:
-            self._counters.fill(0)
-            self._walk(*self._alone)
-            return
-        counters, address = self._new_counters()
-        mine, *theirs = ((*self._about, address, scratch) for scratch in self._scratch_addresses)
-        helpers.ask(theirs, (self, counters))
-        self._walk(*mine)
+        """Run all calls, uninterrupted."""
+        while self.calls and not self._jobs[0].run():
+            if self._jobs[-1].guests:  # a helper was stopped inside of each
+                self._jobs.append(self._new_job())
+            self._jobs.rotate()
 
     def time(self, groups: Sequence[int]) -> list[float]:
         """Run all calls once more, and return the seconds of groups of so many of them.
@@ -129,15 +120,8 @@ class Table:
         for length in groups:
             timed += [*self.calls[start : start + length], clock]
             start += length
-        Table(timed, self.threads, (self, ask), self.scratch).run()
+        table = Table(timed, self.threads, (self, ask), self.scratch)
+        numbers = [number for number, call in enumerate(timed) if call is not clock]
+        table._rows[numbers, : self._rows.shape[1]] = self._rows  # as they were set since
+        table.run()
         return np.diff(times).tolist()
-
-    def _new_counters(self) -> tuple[np.ndarray, int]:
-        """Zeros for a run, and their address."""
-        if not self._fresh:
-            size = self._counters.nbytes
-            number = max(1, COUNTER_BYTES // size)
-            counters = aligned(number * self._counters.size, np.int64)
-            start = counters.ctypes.data
-            self._fresh = [(counters, start + size * each) for each in range(number)]
-        return self._fresh.pop()

@@ -87,6 +87,7 @@ class Engine:
         main = graph.up_to(graph.main_output)
         self._main = None if len(main.nodes) == len(graph.nodes) else graph.main_output  # of no output: all nodes
         self._plans: OrderedDict[tuple[Pair, Outputs, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
+        self._last: tuple = (), None, ()  # what was asked for, the plan for it, and the shape of its result
         give_lock(self)
 
     def plan(self, size: Pair, output: Outputs = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
@@ -102,12 +103,14 @@ class Engine:
             self._plans[key] = plan
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
+                self._last = (), None, ()
         return plan
 
     def release(self) -> None:
         """Let all working memory go; the next call takes it anew. A call that is under way keeps its own."""
         with self._lock:
             self._plans.clear()
+            self._last = (), None, ()
 
     def run(self, x: np.ndarray | DeviceArray, threads: int = 1, output: str | None = None) -> np.ndarray | DeviceArray:
         """Compute a batch.
@@ -126,18 +129,38 @@ class Engine:
         float32 array (N, C, P, Q) or (N, C)
             On the device if ``x`` is, and then of the dtype in which the network is stored.
         """
-        size, output = tuple(x.shape[2:]), output or self._main
         if self.on_device:
-            return self._run_on_device(x, size, output)
-        alone, together, rounds = self._plans_for(len(x), size, output, threads)
-        result = np.empty((len(x), *(alone or together).output_shape), np.float32)
+            return self._run_on_device(x, tuple(x.shape[2:]), output or self._main)
+        if len(x) == 1:
+            return self._run_one(x, threads, output)
+        return self._run_all(x, threads, output or self._main)[0]
+
+    def _run_one(self, x: np.ndarray, threads: int, output: str | None) -> np.ndarray:
+        """A single image, often of the last one's size: what little is done here, is done while caches are cold."""
+        key = x.shape, threads, output
+        asked, plan, shape = self._last
+        if asked != key:
+            plan = self.plan(tuple(x.shape[2:]), output or self._main, threads)
+            shape = (1, *plan.output_shape)
+            self._last = key, plan, shape
+        result = np.empty(shape, np.float32)
+        plan.run_into(x, (result,))
+        if plan._idle.grown:
+            self._let_go(plan)
+        return result
+
+    def _run_all(self, x: np.ndarray, threads: int, output: Outputs) -> list[np.ndarray]:
+        """The results, by output, of any number of images."""
+        alone, together, rounds = self._plans_for(len(x), tuple(x.shape[2:]), output, threads)
+        results = [np.empty((len(x), *shape), np.float32) for shape in (alone or together).output_shapes]
 
         def compute(index: int) -> None:
-            result[index] = (alone if index < rounds else together).run(x[index])
+            plan = alone if index < rounds else together
+            plan.run_into(x[index], [result[index] for result in results])
 
         self._each(compute, len(x), rounds, threads)
         self._let_go(alone, together)
-        return result
+        return results
 
     def outputs(
         self, x: np.ndarray | DeviceArray, names: Sequence[str], threads: int = 1
@@ -161,17 +184,7 @@ class Engine:
         nodes = {name: self.program.graph.node_of(name) for name in names}  # an unknown one before all work
         if len(nodes) < 2 or self.on_device:
             return {name: self.run(x, threads, name) for name in nodes}
-        alone, together, rounds = self._plans_for(len(x), tuple(x.shape[2:]), tuple(nodes), threads)
-        results = [np.empty((len(x), *shape), np.float32) for shape in (alone or together).output_shapes]
-
-        def compute(index: int) -> None:
-            found = (alone if index < rounds else together).run_all(x[index])
-            for result, one in zip(results, found, strict=True):
-                result[index] = one
-
-        self._each(compute, len(x), rounds, threads)
-        self._let_go(alone, together)
-        return dict(zip(nodes, results, strict=True))
+        return dict(zip(nodes, self._run_all(x, threads, tuple(nodes)), strict=True))
 
     def _plans_for(
         self, images: int, size: Pair, output: Outputs, threads: int
@@ -194,8 +207,9 @@ class Engine:
 
     def _let_go(self, *used: Plan | BlockedPlan | CudaPlan | None) -> None:
         """Keep no more working memory than is allowed, after a call that used these plans."""
-        if any(plan is not None and plan._idle.grown for plan in used):
-            let_go((plan._idle for plan in list(self._plans.values())), self.keep_bytes)
+        for plan in used:
+            if plan is not None and plan._idle.grown:
+                let_go((plan._idle for plan in list(self._plans.values())), self.keep_bytes)
 
     def _run_on_device(self, x: np.ndarray | DeviceArray, size: Pair, output: str | None) -> np.ndarray | DeviceArray:
         """All images at once, or as many at a time as kernels can count the values of."""

@@ -20,6 +20,7 @@ from npmobilenet.engine import Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
 from npmobilenet.graph import INPUT, Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
+from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.labels import class_names
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
@@ -593,6 +594,8 @@ class Model:
 
 
 def _checked_threads(threads: int) -> int:
+    if type(threads) is int and threads >= 1:
+        return threads
     if isinstance(threads, (int, np.integer)) and not isinstance(threads, bool) and threads >= 1:
         return int(threads)
     raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
@@ -606,6 +609,10 @@ def checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarra
     ValueError
         If it is none.
     """
+    if type(x) is np.ndarray and x.dtype is FLOAT32:  # as it should be, most often: asked first, and little
+        shape = x.shape
+        if len(shape) == 4 and shape[1] == channels and shape[2] and shape[3]:
+            return x
     on_device = hasattr(x, "__cuda_array_interface__")
     if on_device and backend != "cuda":
         raise ValueError(

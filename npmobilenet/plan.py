@@ -7,7 +7,7 @@ one arena, at offsets planned so that tensors which are never needed at the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -146,21 +146,28 @@ class Plan:
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Compute the first output of one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``."""
-        return self.run_all(image)[0]
+        results = [np.empty(shape, np.float32) for shape in self.output_shapes]
+        self.run_into(image, results)
+        return results[0]
 
-    def run_all(self, image: np.ndarray) -> list[np.ndarray]:
+    def run_into(self, image: np.ndarray, results: Sequence[np.ndarray]) -> None:
         """Compute all outputs of one image, every node once.
 
         May be called from several Python threads at once: each takes an arena of its own.
+
+        Parameters
+        ----------
+        image : float array (C, H, W), or (1, C, H, W)
+        results : sequence of float32 array
+            For each output (C, P, Q) or (C,), or with one more axis.
         """
         tensors = self._idle.take() or self._new_arena()
-        tensors[INPUT][0] = image.transpose(1, 2, 0)
+        tensors[INPUT][...] = np.moveaxis(image, -3, -1)
         for step in self.steps:
             step.run(tensors, self.threads)
-        results = [tensors[name][0] for name in self.outputs]
-        results = [(result.transpose(2, 0, 1) if result.ndim == 3 else result).copy() for result in results]
+        for name, result in zip(self.outputs, results, strict=True):
+            result[...] = np.moveaxis(tensors[name][0], -1, 0)
         self._idle.append(tensors)
-        return results
 
     @property
     def groups(self) -> list[tuple[Node, ...]]:

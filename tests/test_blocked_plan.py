@@ -16,15 +16,16 @@ from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
-from npmobilenet.kernels.blocked import inverted_residual, library, pointwise
+from npmobilenet.kernels.blocked import inverted_residual, library, planes, pointwise
 from npmobilenet.kernels.blocked.inverted_residual import PAIR
 from npmobilenet.kernels.blocked.layout import Fields, stretch
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.squeeze_excite import SqueezeExcite
-from npmobilenet.kernels.memory import ALIGNMENT
+from npmobilenet.kernels.call import Table
+from npmobilenet.kernels.memory import ALIGNMENT, address, aligned
+from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.library import Library
-from npmobilenet.kernels.walk import mailbox
-from npmobilenet.kernels.walk.compiled import walker
+from npmobilenet.kernels.vector.target import host
 from npmobilenet.plan import Program
 from tests.conftest import compiled_only
 
@@ -189,12 +190,12 @@ def test_layers_in_any_order(seed):
 
 def later(plan: BlockedPlan, kernel: str, fields: Fields) -> list[tuple[int, int]]:
     """The memory that calls of a kernel ask for, where they ask for any: where it begins, and each panel's bytes."""
-    rows = [call.arguments for call in plan._idle[0].table.calls if call.kernel == address(plan, kernel)]
+    rows = [call.arguments for call in plan._idle[0].table.calls if call.kernel == kernel_address(plan, kernel)]
     found = [tuple(row[fields.names.index(name)] for name in ("later", "later_part")) for row in rows]
     return [each for each in found if each != (0, 0)]
 
 
-def address(plan: BlockedPlan, kernel: str) -> int:
+def kernel_address(plan: BlockedPlan, kernel: str) -> int:
     return library.common(plan.target).address(kernel)
 
 
@@ -339,7 +340,7 @@ def test_memory_of_activations():
     program = BlockedProgram(*network(width=1.0))
     plan = program.plan((224, 224))
     work = plan._idle[0]
-    assert plan.memory >= work.arena.nbytes + work.image.nbytes + work.table.scratch[0].nbytes - 64
+    assert plan.memory >= work.arena.nbytes + work.image.nbytes + work.table.scratch_bytes
     assert plan.memory < 2.5e6
     assert program.plan((224, 224), threads=2).memory < 5e6
 
@@ -396,23 +397,6 @@ def test_python_threads_with_images_of_different_sizes():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_request_is_taken_only_by_a_helper_that_waits():
-    """The mailbox: nothing is left in it for a helper that comes later, when what the request names may be gone."""
-    box = np.zeros(mailbox.LENGTH, np.int64)
-    post, job = walker("post"), (11, 12, 13, 14, 15)
-    for state in (mailbox.BUSY, mailbox.POSTING, mailbox.POSTED):
-        box[:] = 0
-        box[[mailbox.STATE, mailbox.ACCEPTED]] = state, 1
-        post(box.ctypes.data, *job)
-        assert box[mailbox.STATE] == state and not box[mailbox.ACCEPTED] and not box[mailbox.JOB :].any()
-    box[mailbox.STATE] = mailbox.WAITING
-    post(box.ctypes.data, *job)
-    assert box[mailbox.STATE] == mailbox.POSTED and box[mailbox.ACCEPTED] == 1
-    assert tuple(box[mailbox.JOB : mailbox.JOB + len(job)]) == job
-    walker("serve")(box.ctypes.data, 10)  # would crash on that job if it took it
-    assert box[mailbox.STATE] == mailbox.BUSY
-
-
 def test_a_forked_process_starts_helper_threads_of_its_own():
     engine, x = Engine(*network()), image((80, 60))
     expected = engine.run(x[None], 3)  # the parent's helpers run now
@@ -433,6 +417,56 @@ def test_the_image_of_a_call_leaves_nothing_behind():
     expected = engine.run(x[None])
     assert np.isnan(engine.run(np.full_like(x, np.nan)[None])).all()
     assert np.array_equal(engine.run(x[None]), expected)
+
+
+def test_an_image_in_any_layout():
+    """The first row of a plan reads it where it stands, if it can."""
+    engine, x = Engine(*network()), image((37, 41))[None]
+    expected = engine.run(x, 2)
+    unaligned = np.empty(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    unaligned[...] = x
+    constant = x.copy()
+    constant.flags.writeable = False
+    pixels = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    wide = np.repeat(x, 2, axis=3)[..., ::2]
+    for other in (constant, unaligned, pixels, wide, x[..., ::-1].copy()[..., ::-1], x.astype(">f4"), x.astype("f8")):
+        assert np.array_equal(engine.run(other, 2), expected)
+    flat = np.broadcast_to(np.float32(0.5), x.shape)
+    assert np.array_equal(engine.run(flat), engine.run(flat.copy()))
+
+
+def test_calls_that_ask_for_something_else_than_the_last_one():
+    engine, images = Engine(*network()), [image(size)[None] for size in ((33, 40), (40, 33))]
+    asked = [(x, threads, output) for x in images for threads in (1, 2) for output in (None, "pool", "block2")]
+    expected = [Engine(*network()).run(*each) for each in asked]
+    order = np.random.default_rng(0).integers(0, len(asked), 60)
+    for number in order:
+        assert np.array_equal(engine.run(*asked[number]), expected[number])
+        if number % 5 == 0:
+            engine.release()
+            assert not engine._plans
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (40, 3), (16, 15), (17, 16)])
+@pytest.mark.parametrize("frame", [((0, 0), (0, 0)), ((1, 2), (3, 0))])
+def test_plain_arrays_are_copied_in_and_out(size, frame):
+    target = host()
+    arrays = [np.random.default_rng(0).standard_normal((channels, *size), np.float32) for channels in (3, 21)]
+    planar, blocked = Tensor(3, *size, frame), Tensor(21, *size, frame, lanes=target.lanes)
+    memory = [aligned(planar.values), aligned(blocked.values)]
+    blocked.write(memory[1], np.moveaxis(arrays[1], 0, -1))
+    result = np.full(arrays[1].size + 1, np.nan, np.float32)
+    calls = [
+        planes.copy_in(target, planar.at(memory[0].ctypes.data)),
+        planes.copy_out(target, blocked.at(memory[1].ctypes.data)),
+    ]
+    table = Table(calls, 2, keep=memory)
+    table.set(0, planes.ARRAY_IN, address(arrays[0]))
+    table.set(1, planes.ARRAY_OUT, address(result))
+    table.run()
+    assert np.array_equal(np.moveaxis(planar.read(memory[0]), -1, 0), arrays[0])
+    assert np.count_nonzero(memory[0]) == arrays[0].size  # the frame is zeros
+    assert np.array_equal(result[:-1].reshape(arrays[1].shape), arrays[1]) and np.isnan(result[-1])
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -160,7 +160,9 @@ def test_an_interrupt_at_any_line_of_a_call_harms_no_later_call(number):
     """The first thing that an interrupted call did stays undone: memory that helpers may write to is not used again."""
     model, x, other = small_model(), image(96, number=number), image(96, 1, number)
     expected = [model._engine.run(each, 2) for each in (x, other)]
-    files = {f"{name}.py" for name in ("engine", "plan", "threads", "idle", "layout", "simd", "sharing", "thread")}
+    files = {
+        f"{name}.py" for name in ("engine", "plan", "threads", "idle", "call", "job", "memory", "sharing", "thread")
+    }
     interrupted = 0
 
     def stop_at(line: int):

@@ -3,7 +3,8 @@
 Two ways to keep what is computed in between in the cache:
 
 ``ring``    large images: a strip of output rows at a time. The expanded rows stand in a ring of two strips, so
-            that the rows which neighbouring strips share are computed once. The expansion may also be the stem.
+            that the rows which neighbouring strips share are computed once by a thread that computes both. The
+            expansion may also be the stem.
 ``split``   small images with many channels, whose weights outweigh the tensors: the paper's t-way split. A
             chunk of the expanded channels at a time, expanded, filtered and added to the projection's sums; the
             weights are read once.
@@ -11,7 +12,7 @@ Two ways to keep what is computed in between in the cache:
 Where squeeze-and-excitation stands between depthwise and projection, the two before it are computed together:
 
 ``pair``    a chunk of the expanded channels at a time, expanded, filtered and averaged; the projection waits until
-            all means are known.
+            all means are known. Without means it serves where a block is not worth computing as a whole.
 
 Sums run in the same order as in three separate kernels, so the result has the same bits either way, whatever
 the strips and chunks. As single operations, the projection may end with a clamp only, and where the expanded channels
@@ -41,6 +42,7 @@ from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
 SCRATCH_BYTES = 256 * 1024  # of a strip or a chunk: with its weights it fits a second-level cache of 512 KiB
+UNEVEN = 1 / 16  # of a thread's rows: so many more are no reason for lower strips
 
 # The depthwise: output `rows` x `columns`, stride, K_h, zeros above, left and right, input `height` x `width`;
 # `depthwise` is the address of its "blocks" function. `chunk` of `blocks` are computed at a time; `strip` output
@@ -97,17 +99,26 @@ class Extent:
     out: Tensor
     middle: Depthwise
 
-    def by_rows(self, budget: int) -> Cut:
-        """For the ring: strips as high as ``budget`` bytes of scratch allow, the same number of them, evenly."""
+    def by_rows(self, budget: int, threads: int = 1) -> Cut:
+        """For the ring: strips as high as ``budget`` bytes of scratch allow, the same number of them, evenly.
+
+        Lower where a thread would otherwise compute many more rows than its share.
+        """
         rows, stride = self.out.height, self.middle.stride[0]
         least = -(-(self.middle.reach - stride) // stride)  # a strip is at least as high as what it shares
 
         def cut(strip: int) -> Cut:
             return self._cut(strip, self.expanded.blocks, 2 * strip * stride)
 
+        def most(strip: int) -> int:
+            """Rows of the thread that has the most."""
+            strips = -(-rows // strip)
+            return min(rows, -(-strips // threads) * strip)
+
         fitting = [strip for strip in range(1, rows + 1) if cut(strip).scratch_bytes <= budget]
-        highest = max([1, least, *fitting])
-        return cut(max(least, -(-rows // (-(-rows // highest)))))
+        strips = range(max(1, least), max([1, least, *fitting]) + 1)
+        enough = min(map(most, strips)) * (1 + UNEVEN)
+        return cut(min((-(-rows // strip), strip) for strip in strips if most(strip) <= enough)[1])
 
     def by_channels(self, threads: int, budget: int, parts: int | None = None) -> Cut:
         """For the split: a strip for each thread, and so many channels at a time as fit, or 1 / ``parts`` of them."""
@@ -119,11 +130,14 @@ class Extent:
             chunk = -(-self.expanded.blocks // (wide * parts)) * wide
         return self._cut(strip, min(self.expanded.blocks, chunk), whole.held)
 
-    def by_planes(self, budget: int) -> Cut:
-        """For the pair: so many channels at a time as fit; what is filtered goes to the result."""
+    def by_planes(self, budget: int, threads: int = 1) -> Cut:
+        """For the pair: so many channels at a time as fit; what is filtered goes to the result.
+
+        Several threads take a panel at a time: so their parts are as even as can be.
+        """
         held = self.held(self.out.height)
         plane = held * self.expanded.row_bytes
-        return Cut(self.out.height, _chunk(self.middle.target, plane, budget), held, plane, 0)
+        return Cut(self.out.height, _chunk(self.middle.target, plane, budget if threads == 1 else 0), held, plane, 0)
 
     def held(self, rows: int) -> int:
         """Expanded rows that so many rows of the result depend on."""
@@ -172,12 +186,12 @@ def call(
     """
     expand, middle, project = weights
     extent = Extent(expanded, out, middle)
-    cut = extent.by_channels(threads, SCRATCH_BYTES, parts) if split else extent.by_rows(SCRATCH_BYTES)
+    cut = extent.by_channels(threads, SCRATCH_BYTES, parts) if split else extent.by_rows(SCRATCH_BYTES, threads)
     name = "stem_residual_ring" if isinstance(expand, Stem) else f"inverted_residual_{'split' if split else 'ring'}"
     return BLOCK.call(
         library.common(middle.target).address(name),
         -(-out.height // cut.strip),
-        shares=1,
+        shares=out.height,  # one at a time: what a thread goes on with, it has the beginning of
         scratch_bytes=cut.scratch_bytes,
         keep=weights,
         **_expand_and_filter(x, expanded, out, expand, middle, functions[:2], cut),
@@ -196,20 +210,20 @@ def pair(
     x: Tensor,
     expanded: Tensor,
     out: Tensor,
-    mean: Tensor,
+    mean: Tensor | None,
     weights: tuple[Pointwise, Depthwise],
     functions: tuple[str, str],
+    threads: int = 1,
     later: Stretch = pointwise.NOTHING,
 ) -> Call:
-    """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels.
+    """Compute expansion and depthwise convolution to ``out``, without frame, and the means of its channels, if any.
 
     ``later`` is what is read after this call, to be asked for meanwhile.
     """
-    cut = Extent(expanded, out, weights[1]).by_planes(SCRATCH_BYTES)
+    cut = Extent(expanded, out, weights[1]).by_planes(SCRATCH_BYTES, threads)
     return PAIR.call(
         library.common(weights[1].target).address("expand_depthwise_pair"),
         -(-expanded.blocks // cut.chunk),
-        shares=1,
         scratch_bytes=cut.scratch_bytes,
         keep=weights,
         **_expand_and_filter(x, expanded, out, *weights, functions, cut),

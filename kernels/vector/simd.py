@@ -164,6 +164,10 @@ class Pointer:
         builder = self.code.builder
         builder.store(builder.extract_element(vector.value, I32(0)), (self + offset).value).align = 4
 
+    def copy(self, source: Pointer) -> None:
+        """Write the one float32 there that stands elsewhere."""
+        self.code.builder.store(source._load(F32, 0, 4), self.value).align = 4
+
 
 class Vector:
     """One register of float32 values."""

@@ -39,6 +39,17 @@ def load(typing_context, address):
 
 
 @intrinsic
+def store(typing_context, address, value):
+    """Write the 64-bit integer at an address."""
+
+    def generate(context, builder, signature, values):
+        builder.store(values[1], builder.inttoptr(values[0], I64.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
 def atomic_load(typing_context, address):
     """The 64-bit integer at an address, and with it all that was written before it was."""
 

@@ -12,12 +12,12 @@ from npmobilenet.kernels.vector.target import host
 if TYPE_CHECKING:
     from npmobilenet.kernels.vector.library import Library
 
-WALKERS = {"walk": 5, "serve": 2, "post": 6}  # and their numbers of arguments
+WALKERS = {"run": 2, "join": 1, "wait": 2}  # and their numbers of arguments
 
 
 @once
-def walker(name: str = "walk") -> Callable[..., None]:
-    """Return a compiled function: ``walk`` runs a table of kernel calls."""
+def walker(name: str) -> Callable[..., None]:
+    """Return a compiled function."""
     return _walkers().callable(name, WALKERS[name])
 
 

@@ -1,6 +1,4 @@
-"""Where a thread that waits in compiled code is told what to do: what stands where, in int64."""
+"""How a thread that waits in compiled code is told what to do: one word, which is one of these or a job's address."""
 
-STATE, ACCEPTED = 0, 8  # a cache line apart: the waiting thread looks at the first all the time
-JOB = 9  # the five arguments of a walk
-LENGTH = 16
-BUSY, WAITING, POSTING, POSTED = range(4)  # states
+BUSY, WAITING = range(2)
+LENGTH = 8  # int64: a cache line of its own

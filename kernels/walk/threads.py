@@ -1,12 +1,12 @@
-"""Threads that wait to take part in the walk over a plan's table (`walker`).
+"""Threads that wait to take part in the running of a table (`walker`).
 
 None is started before it is needed; all are daemons. A request is an offer: who makes it must be able to finish
 alone, since the helpers may come late, or not at all where no thread may be started. A helper that has just taken
-part waits in compiled code for the next request, for about as long as it takes to wake a sleeping thread, and only
+part waits in compiled code for the next job, for about as long as it takes to wake a sleeping thread, and only
 then in Python. Once started it takes no lock and loads no code: a process may fork at any moment.
 
-What a request names is kept until the helper is done with it, whatever becomes of the call that made the request: an
-interrupt may end that one at any moment.
+What a job leads to is kept until the helper has left it, whatever becomes of the call that asked for help: by the job
+itself where it was in the helper's mailbox (`job.Job`), by the request where the helper slept.
 """
 
 from __future__ import annotations
@@ -16,50 +16,49 @@ import queue
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.walk.compiled import walker
-from npmobilenet.kernels.walk.mailbox import ACCEPTED, LENGTH
+from npmobilenet.kernels.walk.mailbox import BUSY, LENGTH, WAITING
+
+if TYPE_CHECKING:
+    from npmobilenet.kernels.walk.job import Job
 
 PATIENCE = 5000  # pauses, of some 20 to 40 ns each
 
-Walk = tuple[int, int, int, int, int]  # the arguments of a walk
 
+class Helper:
+    """One thread.
 
-class _Helper:
-    """One thread."""
+    Attributes
+    ----------
+    address : int
+        Of its mailbox.
+    """
 
-    def __init__(self, requests: queue.SimpleQueue) -> None:
+    def __init__(self, requests: queue.SimpleQueue[Job]) -> None:
         self.requests = requests
-        self.mailbox = np.zeros(LENGTH, np.int64)
+        self.mailbox = aligned(LENGTH, np.int64)
         self.address = self.mailbox.ctypes.data
-        self.keeps: deque[object] = deque()  # what it may look at: of the last request that it accepted, at least
-        self.walk, self.wait, self.post = (walker(name) for name in ("walk", "serve", "post"))
+        self.join, self.wait = walker("join"), walker("wait")
         threading.Thread(target=self.serve, daemon=True).start()
 
-    def accepts(self, walk: Walk, keep: object) -> bool:
-        """Ask the helper, which must be waiting in compiled code."""
-        self.keeps.append(keep)  # before it is asked, so that no interrupt comes between
-        self.post(self.address, *walk)
-        accepted = bool(self.mailbox[ACCEPTED])
-        with suppress(IndexError):  # it clears them itself when it goes to sleep
-            if not accepted:
-                self.keeps.pop()
-            while accepted and len(self.keeps) > 1:
-                self.keeps.popleft()
-        return accepted
+    @property
+    def waits(self) -> bool:
+        """Whether it would take a job out of its mailbox."""
+        return self.mailbox[0] == WAITING
 
     def serve(self) -> None:
         while True:
-            walk, keep = self.requests.get()
-            self.walk(*walk)
-            del keep
+            job = self.requests.get()
+            self.join(job.address)
+            del job
             self.wait(self.address, PATIENCE)
-            self.keeps.clear()
 
 
 class _Helpers:
@@ -67,24 +66,25 @@ class _Helpers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests: queue.SimpleQueue = queue.SimpleQueue()
-        self._helpers: list[_Helper] = []
+        self._requests: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self.all: list[Helper] = []
 
-    def ask(self, walks: Sequence[Walk], keep: object) -> None:
-        with self._lock:  # a mailbox takes one request at a time
-            self._start(len(walks))
-            left = list(walks[: len(self._helpers)])
-            for helper in self._helpers:
-                if left and helper.accepts(left[-1], keep):
-                    left.pop()
-        for walk in left:
-            self._requests.put((walk, keep))
+    def ask(self, job: Job) -> None:
+        number = job.threads - 1
+        with self._lock:
+            self._start(number)
+            comers = sorted(self.all, key=lambda helper: not helper.waits)[:number]
+        job.invite(comers)
+        for helper in comers:
+            # Of requests that nobody has read there is one for each helper at most: a busy one may never read them.
+            if not helper.waits and self._requests.qsize() < len(self.all):
+                self._requests.put(job)
 
     def _start(self, number: int) -> None:
         """Start helpers until there are so many, or as many as the system allows."""
         try:
-            while len(self._helpers) < number:
-                self._helpers.append(_Helper(self._requests))
+            while len(self.all) < number:
+                self.all.append(Helper(self._requests))
         except RuntimeError as error:
             say_alone(error)
 
@@ -93,9 +93,9 @@ _helpers = _Helpers()
 _said = False
 
 
-def ask(walks: Sequence[Walk], keep: object) -> None:
-    """Have helpers take part in these walks as soon as they are free; ``keep`` is all that these name or lead to."""
-    _helpers.ask(walks, keep)
+def ask(job: Job) -> None:
+    """Have helpers take part in a job's next run: those that wait by their mailboxes, those that sleep are woken."""
+    _helpers.ask(job)
 
 
 def share(compute: Callable[[int], None], number: int, threads: int) -> None:
@@ -142,6 +142,8 @@ def say_alone(error: RuntimeError) -> None:
 def _after_fork() -> None:
     """The child has none of its parent's threads."""
     global _helpers
+    for helper in _helpers.all:
+        helper.mailbox[0] = BUSY  # for ever, in the jobs that know it
     _helpers = _Helpers()
 
 

@@ -76,13 +76,23 @@ class Calls:
             if len(group) == 3:
                 expanded = self.tensors[first.name]
                 yield inverted_residual.pair(
-                    x, expanded, out, vectors[0], weights[:2], functions[:2], stretch(weights[-1])
+                    x,
+                    expanded,
+                    out,
+                    vectors[0],
+                    weights[:2],
+                    functions[:2],
+                    threads=self.threads,
+                    later=stretch(weights[-1]),
                 )
             else:
                 if x.address != out.address:  # unscaled it is needed too
                     yield padding.pad(self.target, x, out)
                 yield pooling.call(self.target, x, vectors[0])
             yield from squeeze.calls(out, *vectors, weights[-1], activation=functions[-1], gated_by=last["gate"])
+        elif len(group) == 2:
+            expanded = self.tensors[first.name]
+            yield inverted_residual.pair(x, expanded, out, None, tuple(weights), tuple(functions), threads=self.threads)
         elif len(group) == 3:
             yield inverted_residual.call(
                 x, self.tensors[first.name], out, weights, functions,

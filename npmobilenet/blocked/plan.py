@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import add
 
@@ -23,14 +24,14 @@ from npmobilenet.blocked.homes import Homes
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels.blocked import library, linear
+from npmobilenet.kernels.blocked import library, linear, planes
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.blocked.mixed import frame_pads
 from npmobilenet.kernels.call import Table
 from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
-from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.memory import address, aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
 from npmobilenet.plan import Step, arrange
@@ -55,9 +56,9 @@ class Workspace:
     lengths : list of list of int
         How many calls of a table each group has; of plain layers each is one.
     source : array
-        A view: where an image goes.
-    results : list of array
-        Views (H, W, C), (blocks, H, W, lanes) or (C,): where its outputs stand.
+        A view (C, H, W): where an image goes.
+    results : list of array or None
+        Those that plain layers compute: views (H, W, C) or (C,) of where they stand.
     """
 
     image: np.ndarray
@@ -65,7 +66,36 @@ class Workspace:
     parts: list[Table | PlainLayers]
     lengths: list[list[int]]
     source: np.ndarray
-    results: list[np.ndarray]
+    results: list[np.ndarray | None]
+
+    def __post_init__(self) -> None:
+        first = self.parts[0]
+        self._set_image = partial(first.set, 0, planes.ARRAY_IN) if isinstance(first, Table) else None
+        tables = [part for part in self.parts if isinstance(part, Table)]
+        copied = [number for number, result in enumerate(self.results) if result is None]
+        start = len(tables[-1].calls) - len(copied) if copied else 0
+        self._set_results = [
+            (number, partial(tables[-1].set, call, planes.ARRAY_OUT)) for call, number in enumerate(copied, start)
+        ]
+
+    def point_to(self, image: np.ndarray, results: Sequence[np.ndarray]) -> None:
+        """Say where tables find the next image, and where they write what they compute."""
+        if self._set_image:
+            self._set_image(address(image))
+        else:
+            self.source[...] = image.reshape(self.source.shape)
+        for number, set_result in self._set_results:
+            set_result(address(results[number]))
+
+    def run(self, image: np.ndarray, results: Sequence[np.ndarray]) -> None:
+        """Compute an image."""
+        self.point_to(image, results)
+        for part in self.parts:
+            part.run()
+        if len(self._set_results) < len(results):
+            for result, plain in zip(results, self.results, strict=True):
+                if plain is not None:
+                    result[...] = np.moveaxis(plain, -1, 0)
 
     @property
     def table(self) -> Table:
@@ -102,6 +132,8 @@ class BlockedPlan:
     tensors : dict of str to Tensor
         By the node that computes each (and the names of `calls`), without address. Of a fused group there are the
         shapes of what never stands in memory, too.
+    output_shapes : tuple of shape
+        ``(C, P, Q)`` or ``(C,)`` of every output.
     memory : int
         Bytes of activations while one image is computed: tensors, the padded image, every thread's scratch.
     """
@@ -120,6 +152,7 @@ class BlockedPlan:
         self.graph, self.target, self.threads, self.fused, self.split = graph, target, threads, fused, split
         self.outputs, self.plain = tuple(graph.output_nodes.values()), plain
         self.shapes = graph.shapes(size)
+        self.output_shapes = tuple(self.shapes[name] for name in self.outputs)
         self.readers: dict[str, list[Node]] = {}
         for node in graph:
             for name in node.inputs:
@@ -145,11 +178,6 @@ class BlockedPlan:
         """``(C, P, Q)`` or ``(C,)`` of the first output."""
         return self.output_shapes[0]
 
-    @property
-    def output_shapes(self) -> tuple[Shape, ...]:
-        """That of every output."""
-        return tuple(self.shapes[name] for name in self.outputs)
-
     # Grouping ----------------------------------------------------------------------------------------------
 
     def _group(self) -> list[Group]:
@@ -158,11 +186,16 @@ class BlockedPlan:
         nodes = list(self.graph)
         at = 0
         while at < len(nodes):
-            three = tuple(nodes[at : at + 3])
-            length = 3 if self.fused and (self._is_block(three) or self._is_pair(three)) else 1
+            length = self._length(tuple(nodes[at : at + 3])) if self.fused else 1
             groups.append(tuple(nodes[at : at + length]))
             at += length
         return groups
+
+    def _length(self, nodes: Group) -> int:
+        """How many of these one call computes."""
+        if self._is_block(nodes) or self._is_pair(nodes, "squeeze_excite"):
+            return 3
+        return 2 if self._is_pair(nodes, "pointwise_conv2d") else 1
 
     def _is_block(self, nodes: Group) -> bool:
         """Expansion, depthwise and projection that one call computes."""
@@ -190,9 +223,9 @@ class BlockedPlan:
             return False
         return bool(self.split) or _weight_bytes(expand, project) >= SPLIT_FROM
 
-    def _is_pair(self, nodes: Group) -> bool:
-        """Expansion and depthwise convolution that one call computes, with the means for squeeze-and-excitation."""
-        if not self._is_chain(nodes, "squeeze_excite") or nodes[0].operation != "pointwise_conv2d":
+    def _is_pair(self, nodes: Group, last: str) -> bool:
+        """Expansion and depthwise convolution that one call computes, before squeeze-and-excitation with its means."""
+        if not self._is_chain(nodes, last) or nodes[0].operation != "pointwise_conv2d":
             return False
         expanded, out = (self.tensors[node.name] for node in nodes[:2])
         return panel_bytes(expanded, out, self.weights[nodes[1].name]) <= PAIR_BYTES
@@ -300,9 +333,14 @@ class BlockedPlan:
         arrays = self._new_arrays()
         places = {name: Placed(tensors[name], arena[offset:]) for name, offset in self._offsets.items()}
         places["input"] = Placed(tensors["input"], image)
+        results = [arrays[name][0] if name in self.plain else None for name in self.outputs]
+        # What stands between the first layers and the last: plain arrays, copied in and out by all threads.
+        runs = [
+            (plain, list(groups)) for plain, groups in groupby(self.groups, lambda group: group[-1].name in self.plain)
+        ]
+        last = max((number for number, (plain, _) in enumerate(runs) if not plain), default=-1)
         parts, lengths = [], []
-        for plain, groups in groupby(self.groups, lambda group: group[-1].name in self.plain):
-            groups = list(groups)
+        for number, (plain, groups) in enumerate(runs):
             if plain:
                 nodes = [group[-1] for group in groups]
                 made = {node.name for node in nodes}
@@ -311,15 +349,17 @@ class BlockedPlan:
                 reads, writes = ({name: places[name] for name in names if name in places} for names in (read, made))
                 parts.append(PlainLayers(steps, self.threads, arrays, reads, writes))
                 lengths.append([1] * len(nodes))
-            else:
-                calls = [list(make.of(group, self._is_split(group))) for group in groups]
-                flat = [call for group in calls for call in group]
-                parts.append(Table(flat, self.threads, keep=(image, arena, self.weights)))
-                lengths.append([len(group) for group in calls])
-        results = [
-            arrays[name][0] if name in self.plain else places[name].tensor.view(places[name].memory)
-            for name in self.outputs
-        ]
+                continue
+            calls = [list(make.of(group, self._is_split(group))) for group in groups]
+            if number == 0:
+                calls[0].insert(0, planes.copy_in(self.target, tensors["input"]))
+            if number == last:
+                calls[-1] += [
+                    planes.copy_out(self.target, tensors[name]) for name in self.outputs if name not in self.plain
+                ]
+            flat = [call for group in calls for call in group]
+            parts.append(Table(flat, self.threads, keep=(image, arena, self.weights)))
+            lengths.append([len(group) for group in calls])
         return Workspace(image, arena, parts, lengths, self.tensors["input"].view(image)[..., 0], results)
 
     def _new_arrays(self) -> dict[str, np.ndarray]:
@@ -330,38 +370,43 @@ class BlockedPlan:
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Compute the first output of one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``."""
-        return self.run_all(image)[0]
+        results = self.empty_results()
+        self.run_into(image, results)
+        return results[0]
 
-    def run_all(self, image: np.ndarray) -> list[np.ndarray]:
+    def empty_results(self) -> list[np.ndarray]:
+        """Return an array for each output of an image."""
+        return [np.empty(shape, np.float32) for shape in self.output_shapes]
+
+    def run_into(self, image: np.ndarray, results: Sequence[np.ndarray]) -> None:
         """Compute all outputs of one image, every node once.
 
         May be called from several Python threads at once: each takes a workspace of its own.
+
+        Parameters
+        ----------
+        image : float array (C, H, W), or (1, C, H, W)
+        results : sequence of C-contiguous float32 array
+            For each output (C, P, Q) or (C,), or with one more axis.
         """
         work = self._idle.take() or self._new_workspace()
-        work.source[...] = image
-        for part in work.parts:
-            part.run()
-        results = [_planar(result, self.shapes[name]) for name, result in zip(self.outputs, work.results, strict=True)]
-        self._idle.append(work)  # not after an exception: helpers may be at work in it
-        return results
+        flags = image.flags
+        if image.dtype is not FLOAT32 or not (flags.c_contiguous and flags.aligned):
+            image = np.array(image, np.float32, order="C")
+        work.run(image, results)
+        self._idle.append(work)  # not after an exception: a plain layer may have left it half done
 
     def time_groups(self) -> dict[str, float]:
         """Compute the last image once more and return the seconds of each group, by its last node's name.
 
-        All as always; but a call before each group of a table asks for the time.
+        All as always, with the copies of image and results; but a call before each group of a table asks for the time.
         """
         work = self._idle.take() or self._new_workspace()
+        image, results = work.source.copy(), self.empty_results()  # those of the last run may be gone
+        work.point_to(image, results)
         seconds = [one for part, lengths in zip(work.parts, work.lengths, strict=True) for one in part.time(lengths)]
         self._idle.append(work)
         return dict(zip((group[-1].name for group in self.groups), seconds, strict=True))
-
-
-def _planar(result: np.ndarray, shape: Shape) -> np.ndarray:
-    """Return a copy, ``(C, P, Q)`` or ``(C,)``, of a result in blocks or of a plain layer's."""
-    if result.ndim < 4:
-        return np.moveaxis(result, -1, 0).copy()
-    planes = result.transpose(0, 3, 1, 2).reshape(-1, *result.shape[1:3])
-    return planes[: shape[0]].reshape(shape).copy()
 
 
 def _weight_bytes(*nodes: Node) -> int:

@@ -125,7 +125,9 @@ def test_a_call_keeps_what_it_leads_to():
 
 def test_the_hosts_side_needs_no_llvm():
     """So that machine code may come from elsewhere."""
-    modules = "activation depthwise images inverted_residual layout library linear mixed padding pointwise pooling"
+    modules = (
+        "activation depthwise images inverted_residual layout library linear mixed padding planes pointwise pooling"
+    )
     program = (
         "import sys\n"
         "sys.modules['llvmlite'] = None\n"

@@ -9,6 +9,7 @@ from npmobilenet.kernels.blocked.code import (
     linear,
     mixed,
     padding,
+    planes,
     pointwise,
     pooling,
     stem,
@@ -21,6 +22,7 @@ def define(library: Library) -> None:
     """Add the kernels."""
     activation.define(library)
     padding.define(library)
+    planes.define(library)
     pointwise.define(library)
     for window in COMMON_WINDOWS:
         depthwise.define(library, *window)

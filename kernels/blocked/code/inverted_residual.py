@@ -9,6 +9,7 @@ from npmobilenet.kernels.blocked.library import stem_name
 from npmobilenet.kernels.blocked.tiles import tiles
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
+from npmobilenet.kernels.walk.columns import NEXT
 
 
 def define(library: Library, stem_window: tuple) -> None:
@@ -172,7 +173,11 @@ def _ring(stem_window: tuple | None):
             """Where the shared rows stand: at the end of the half before."""
             return slot(strip + 1) + fresh - shared
 
-        block.expand(first * fresh, shared, before(first), zero, a["blocks"])
+        continued = scratch.integer(NEXT).equals(
+            first
+        )  # what this thread has computed ends here: they still stand there
+        with code.when(code.builder.not_(continued)):
+            block.expand(first * fresh, shared, before(first), zero, a["blocks"])
 
         def at_strip(strip: Integer) -> None:
             begin = strip * a["strip"]
@@ -223,7 +228,8 @@ def pair(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch:
         stop = (start + a["chunk"]).minimum(a["blocks"])
         block.expand(zero, needed, zero, start, stop)
         block.filter(a["rows"], zero, NO_RING, start, stop, a.at("out") + a["out_plane"] * start, a["out_plane"])
-        means = a.at("mean"), code.integer(code.target.bytes)
-        code.call("mean_planes", a.at("out"), a["out_plane"], *means, pixels, a.at("reciprocal"), start, stop)
+        with code.when(a["mean"] > 0):
+            means = a.at("mean"), code.integer(code.target.bytes)
+            code.call("mean_planes", a.at("out"), a["out_plane"], *means, pixels, a.at("reciprocal"), start, stop)
 
     code.loop(last, at_chunk, start=first)
