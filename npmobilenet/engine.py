@@ -92,7 +92,7 @@ class Engine:
     def plan(self, size: Pair, output: Outputs = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
         """Return the plan for images of ``(H, W)``, made when it is first asked for.
 
-        ``output`` is as for :meth:`run`; several names make one plan for all of them where the backend can.
+        ``output`` is as for :meth:`run`; several names make one plan for all of them.
 
         ``parallel`` is the number of threads that compute an image; on a GPU the number of images.
         """
@@ -128,7 +128,7 @@ class Engine:
         """
         size, output = tuple(x.shape[2:]), output or self._main
         if self.on_device:
-            return self._run_on_device(x, size, output)
+            return self._run_on_device(x, size, output)[0]
         alone, together, rounds = self._plans_for(len(x), size, output, threads)
         result = np.empty((len(x), *(alone or together).output_shape), np.float32)
 
@@ -142,10 +142,7 @@ class Engine:
     def outputs(
         self, x: np.ndarray | DeviceArray, names: Sequence[str], threads: int = 1
     ) -> dict[str, np.ndarray | DeviceArray]:
-        """Compute several outputs of a batch.
-
-        On a CPU every node is computed once. A plan of the CUDA kernels gives one output: the network runs once for
-        each of them, up to there, with the same bits.
+        """Compute several outputs of a batch, every node once, each with the bits that it has alone.
 
         Parameters
         ----------
@@ -159,9 +156,12 @@ class Engine:
         dict of str to array, in the order of the names
         """
         nodes = {name: self.program.graph.node_of(name) for name in names}  # an unknown one before all work
-        if len(nodes) < 2 or self.on_device:
+        if len(nodes) < 2:
             return {name: self.run(x, threads, name) for name in nodes}
-        alone, together, rounds = self._plans_for(len(x), tuple(x.shape[2:]), tuple(nodes), threads)
+        size = tuple(x.shape[2:])
+        if self.on_device:
+            return dict(zip(nodes, self._run_on_device(x, size, tuple(nodes)), strict=True))
+        alone, together, rounds = self._plans_for(len(x), size, tuple(nodes), threads)
         results = [np.empty((len(x), *shape), np.float32) for shape in (alone or together).output_shapes]
 
         def compute(index: int) -> None:
@@ -197,18 +197,21 @@ class Engine:
         if any(plan is not None and plan._idle.grown for plan in used):
             let_go((plan._idle for plan in list(self._plans.values())), self.keep_bytes)
 
-    def _run_on_device(self, x: np.ndarray | DeviceArray, size: Pair, output: str | None) -> np.ndarray | DeviceArray:
-        """All images at once, or as many at a time as kernels can count the values of."""
+    def _run_on_device(
+        self, x: np.ndarray | DeviceArray, size: Pair, output: Outputs
+    ) -> list[np.ndarray | DeviceArray]:
+        """All images at once, or as many at a time as kernels can count the values of; an array for each output."""
         most = self.program.largest_batch(size)
-        result = self.plan(size, output, min(max(len(x), 1), most)).empty_result(x)
+        results = self.plan(size, output, min(max(len(x), 1), most)).empty_results(x)
         for start in range(0, len(x), most):
             part = slice(start, start + most)
             plan = self.plan(size, output, len(x[part]))
-            stream = plan.run(x[part], result[part])
-            if not isinstance(result, np.ndarray):
-                result.follow(stream)
+            stream = plan.run_all(x[part], [result[part] for result in results])
+            if not isinstance(x, np.ndarray):
+                for result in results:
+                    result.follow(stream)
             self._let_go(plan)
-        return result
+        return results
 
 
 def _program(

@@ -395,8 +395,8 @@ def test_memory_in_no_one_piece(monkeypatch):
 
 @needs_device
 def test_an_operation_without_a_kernel():
-    graph = Graph((Node("odd", "batch_norm", ("input",), "stem"),))
-    with pytest.raises(UnsupportedGraphError, match="no kernel for odd, batch_norm"):
+    graph = Graph((Node("odd", "activation", ("input",), "stem", {}, {"function": "gelu"}),))
+    with pytest.raises(UnsupportedGraphError, match="'cuda' has no kernel for odd, gelu; backend='auto' has$"):
         lower(graph, {"input": (1, 4, 4, 3), "odd": (1, 4, 4, 3)}, np.dtype(np.float32))
 
 
