@@ -142,7 +142,7 @@ class Engine:
     def outputs(
         self, x: np.ndarray | DeviceArray, names: Sequence[str], threads: int = 1
     ) -> dict[str, np.ndarray | DeviceArray]:
-        """Compute several outputs of a batch, every node once, each with the bits that it has alone.
+        """Compute several outputs of a batch in one run, each with the bits that it has alone.
 
         Parameters
         ----------

@@ -21,11 +21,8 @@ from npmobilenet.errors import MissingDependencyError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels.cuda import device, inverted_residual, launch, pointwise
 from npmobilenet.operations import OPERATIONS
-from npmobilenet.operations import OPERATIONS
 from tests.conftest import photo, reference
 from tests.data.make_random_networks import NETWORKS as STORED
-from tests.test_operations import assert_like as assert_outputs_like
-from tests.test_operations import by_definition, random_graph
 from tests.test_operations import assert_like as assert_outputs_like
 from tests.test_operations import by_definition, random_graph
 
@@ -227,106 +224,14 @@ INSIDE = {  # blocks, and what is inside of them
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", INSIDE)
 def test_several_outputs_have_the_bits_that_each_has_alone(whole_blocks, name, dtype):
-    """Blocks stay one launch for the others, though an output lies inside, and no node is computed twice."""
+    """Blocks stay one launch for the others, though an output lies inside, which is computed beside them."""
     graph, weights = network(name)
     engine, x = Engine(graph, weights, "cuda", dtype), images(2, 3, 9, 8)
     names = [*INSIDE[name], "logits"]
-    for order in (names, names[::-1]):
-        found = engine.outputs(x, order)
-        assert list(found) == order
-        assert all(np.array_equal(engine.run(x, output=one), found[one]) for one in order)
-    (plan,) = (plan for (_, output, _), plan in engine._plans.items() if output == tuple(names))
-    written = [step.output for step in plan.steps]
-    assert len(written) == len(set(written)) and set(plan.outputs) <= set(written)
-    launches = [step.launch.name for step in engine.plan((9, 8), None, 2).steps]
-    assert launches.count("inverted_residual") == 2 * (name == "inverted")
-    assert [step.launch.name for step in plan.steps].count("inverted_residual") == launches.count("inverted_residual")
-
-
-@needs_device
-def test_a_block_is_cut_where_the_network_itself_has_an_output(whole_blocks):
-    graph, weights = network()
-    graph = Graph(graph.nodes, outputs={"inside": "block2.expand.activation", "logits": graph.nodes[-1].name})
-    engine, x = Engine(graph, weights, "cuda"), images(1, 3, 9, 8)
-    found = engine.outputs(x, graph.output_names)
-    right = Engine(graph, weights, "reference").outputs(x, graph.output_names)
-    for name, one in right.items():
-        assert_like(found[name], one)
-        assert np.array_equal(engine.run(x, output=name), found[name])
-    launches = [step.launch.name for step in engine.plan((9, 8), "logits").steps]
-    assert launches.count("inverted_residual") == 1
-
-
-@needs_device
-def test_several_outputs_stay_on_the_device(monkeypatch):
-    model, x = tiny_model(), images(3, 3, 12, 9)
-    names = ["block1", "logits", "pool", "classifier"]  # two names of one tensor among them
-    expected = model.outputs(x, names)
-    tensor = Tensor(x)
-    for most in (512, 2):
-        monkeypatch.setattr(cuda_plan, "LARGEST_BATCH", most)
-        with monkeypatch.context() as patch:
-            patch.setattr(type(tensor.memory.owner), "copy_to_host", lambda *a, **k: pytest.fail("a copy to the host"))
-            found = model.outputs(tensor, names)
-        assert all(isinstance(one, DeviceArray) and one.shape == expected[name].shape for name, one in found.items())
-        assert len({one.pointer for one in found.values()}) == len(names)
-        for name, one in found.items():
-            assert_like(one, np.float64(expected[name]))
-            if most > 3:
-                assert np.array_equal(one, expected[name])
-    assert {name: one.shape for name, one in model.outputs(Tensor(x[:0]), names).items()}["logits"] == (0, 5)
-
-
-@needs_device
-def test_a_graph_without_weights():
-    graph = Graph((Node("t", "tanh", ("input",), "b"), Node("both", "concat", ("t", "input"), "b")))
-    x = images(2, 3, 4, 5)
-    expected = np.concatenate([np.tanh(np.float64(x)), x], 1)
-    engine = Engine(graph, {}, "cuda")
-    assert_like(engine.run(x), expected)
-    assert_like(engine.run(DeviceArray.of(Tensor(x))), expected)
-    assert list(engine.plan((4, 5), None, 2).time_steps(1)) == ["t", "both"]
-
-
-GRAPHS = (2, 4, 22)
-
-
-@needs_device
-@pytest.mark.parametrize("seed", GRAPHS)
-def test_random_graphs_of_all_operations(seed):
-    graph, weights, x = random_graph(seed)
-    engine, names = Engine(graph, weights, "cuda"), graph.output_names
     found = engine.outputs(x, names)
-    assert_outputs_like(found, by_definition(graph, weights, x))
-    resident = engine.outputs(DeviceArray.of(Tensor(x)), names[::-1])
-    assert list(resident) == list(names[::-1])
-    for name in names:
-        assert np.array_equal(np.asarray(resident[name]), found[name])
-        assert np.array_equal(engine.run(x, output=name), found[name])
-
-
-def test_those_graphs_hold_every_operation():
-    assert {node.operation for seed in GRAPHS for node in random_graph(seed)[0]} == OPERATIONS.keys()
-
-
-INSIDE = {  # blocks, and what is inside of them
-    "inverted": ["block2.expand", "block2.depthwise", "block3", "block3.depthwise", "block2"],
-    "mixed": ["block1", "block1.squeeze", "block2.expand", "stem"],
-}
-
-
-@needs_device
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("name", INSIDE)
-def test_several_outputs_have_the_bits_that_each_has_alone(whole_blocks, name, dtype):
-    """Blocks stay one launch for the others, though an output lies inside, and no node is computed twice."""
-    graph, weights = network(name)
-    engine, x = Engine(graph, weights, "cuda", dtype), images(2, 3, 9, 8)
-    names = [*INSIDE[name], "logits"]
-    for order in (names, names[::-1]):
-        found = engine.outputs(x, order)
-        assert list(found) == order
-        assert all(np.array_equal(engine.run(x, output=one), found[one]) for one in order)
+    assert list(found) == names
+    assert all(np.array_equal(engine.run(x, output=one), found[one]) for one in names)
+    assert all(np.array_equal(one, found[name]) for name, one in engine.outputs(x, names[::-1]).items())
     (plan,) = (plan for (_, output, _), plan in engine._plans.items() if output == tuple(names))
     written = [step.output for step in plan.steps]
     assert len(written) == len(set(written)) and set(plan.outputs) <= set(written)

@@ -180,7 +180,7 @@ class CudaPlan:
         return self.run_all(x, [out])
 
     def run_all(self, x: np.ndarray | DeviceArray, outs: Sequence[np.ndarray | DeviceArray]) -> Any:
-        """Compute a batch, (N, C, H, W), into what :meth:`empty_results` made, or a part of that; every node once.
+        """Compute a batch, (N, C, H, W), into what :meth:`empty_results` made, or a part of that, in one run.
 
         May be called from several Python threads at once: each takes a workspace of its own.
 
