@@ -219,6 +219,25 @@ def test_networks_run_on_compiled_kernels(device, monkeypatch, name, dtype):
         assert np.abs(engine.run(x) - expected).max() < error, again
     resident = engine.run(DeviceArray.of(Tensor(x, permuted=(0, 2, 3, 1))))
     assert np.abs(np.asarray(resident, np.float32) - expected).max() < error
+    squeezed = [node.name for node in graph if node.operation == "squeeze_excite"]
+    names = ["block2.expand", "block2", "logits", *squeezed[:1]]
+    images = DeviceArray.of(Tensor(x))
+    for output, found in engine.outputs(images, names).items():
+        assert np.array_equal(np.asarray(found), np.asarray(engine.run(images, output=output)))
+    clean(device)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_random_graph_of_all_kinds_of_operations(device, dtype):
+    from tests.test_operations import by_definition, random_graph
+
+    graph, weights, x = random_graph(22)
+    engine = Engine(graph, weights, "cuda", dtype)
+    expected = by_definition(graph, weights, x)
+    for name, found in engine.outputs(x, graph.output_names).items():
+        error = (1e-4 if dtype == "float32" else 2e-2) * max(1, np.abs(expected[name]).max())
+        assert np.abs(found - expected[name]).max() < error
+        assert np.array_equal(engine.run(x, output=name), found)
     clean(device)
 
 
