@@ -592,6 +592,7 @@ def _emit_activate(emit, values, count, activation) -> None:
         return emit.clamp(builder.fadd(x, number(3)), 0, 6)
 
     functions = {
+        "none": None,
         "relu": lambda x: emit.clamp(x, 0, None),
         "relu6": lambda x: emit.clamp(x, 0, 6),
         "hard_swish": lambda x: builder.fmul(builder.fmul(x, gate(x)), number(1 / 6)),
@@ -599,7 +600,7 @@ def _emit_activate(emit, values, count, activation) -> None:
         "sigmoid": sigmoid,
         "hard_sigmoid": lambda x: builder.fmul(gate(x), number(1 / 6)),
     }
-    function = functions.get(checks.ACTIVATIONS[activation])
+    function = functions[checks.ACTIVATIONS[activation]]
     for i in range(count if function else 0):
         values.store(i, [function(values.load(i)[0])])
 
@@ -621,3 +622,5 @@ def activate(values, count, activation) -> None:
         elif name in ("hard_swish", "hard_sigmoid"):
             gate = np.clip(x + np.float32(3), 0, six)
             x[:] = gate / six if name == "hard_sigmoid" else x * gate / six
+        elif name != "none":
+            raise NotImplementedError(name)
