@@ -217,9 +217,18 @@ KERNELS: list[Kernel] = [
     _row("global_average_pool", "cuda", "numba_cuda", "cuda.pooling"),
     _row("max_pool2d", "cuda", "numba_cuda", "cuda.pooling"),
     _row("average_pool2d", "cuda", "numba_cuda", "cuda.pooling"),
+    _row("global_max_pool", "cuda", "numba_cuda", "cuda.pooling"),
+    _row("batch_norm", "cuda", "numba_cuda", "cuda.batch_norm"),
+    _row("conv_transpose2d", "cuda", "numba_cuda", "cuda.conv_transpose"),
+    _row("resize2d", "cuda", "numba_cuda", "cuda.resize2d"),
+    *(_row(operation, "cuda", "numba_cuda", "cuda.channels") for operation in ("concat", "channel_pad", "flatten")),
     *(
-        _row(operation, "cuda", "numba_cuda", "cuda.activation")
-        for operation in ("add", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
+        _row(operation, "cuda", "numba_cuda", "cuda.elementwise")
+        for operation in ("add", "broadcast_add", "multiply", "prelu", "leaky_relu", "elu", "tanh")
+    ),
+    *(
+        _row(operation, "cuda", "numba_cuda", "cuda.elementwise")
+        for operation in ("relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
     ),
 ]
 

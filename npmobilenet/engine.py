@@ -93,7 +93,7 @@ class Engine:
     def plan(self, size: Pair, output: Outputs = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
         """Return the plan for images of ``(H, W)``, made when it is first asked for.
 
-        ``output`` is as for :meth:`run`; several names make one plan for all of them where the backend can.
+        ``output`` is as for :meth:`run`; several names make one plan for all of them.
 
         ``parallel`` is the number of threads that compute an image; on a GPU the number of images.
         """
@@ -130,7 +130,7 @@ class Engine:
             On the device if ``x`` is, and then of the dtype in which the network is stored.
         """
         if self.on_device:
-            return self._run_on_device(x, tuple(x.shape[2:]), output or self._main)
+            return self._run_on_device(x, tuple(x.shape[2:]), output or self._main)[0]
         if len(x) == 1:
             return self._run_one(x, threads, output)
         return self._run_all(x, threads, output or self._main)[0]
@@ -165,10 +165,7 @@ class Engine:
     def outputs(
         self, x: np.ndarray | DeviceArray, names: Sequence[str], threads: int = 1
     ) -> dict[str, np.ndarray | DeviceArray]:
-        """Compute several outputs of a batch.
-
-        On a CPU every node is computed once. A plan of the CUDA kernels gives one output: the network runs once for
-        each of them, up to there, with the same bits.
+        """Compute several outputs of a batch in one run, each with the bits that it has alone.
 
         Parameters
         ----------
@@ -182,8 +179,10 @@ class Engine:
         dict of str to array, in the order of the names
         """
         nodes = {name: self.program.graph.node_of(name) for name in names}  # an unknown one before all work
-        if len(nodes) < 2 or self.on_device:
+        if len(nodes) < 2:
             return {name: self.run(x, threads, name) for name in nodes}
+        if self.on_device:
+            return dict(zip(nodes, self._run_on_device(x, tuple(x.shape[2:]), tuple(nodes)), strict=True))
         return dict(zip(nodes, self._run_all(x, threads, tuple(nodes)), strict=True))
 
     def _plans_for(
@@ -211,18 +210,21 @@ class Engine:
             if plan is not None and plan._idle.grown:
                 let_go((plan._idle for plan in list(self._plans.values())), self.keep_bytes)
 
-    def _run_on_device(self, x: np.ndarray | DeviceArray, size: Pair, output: str | None) -> np.ndarray | DeviceArray:
-        """All images at once, or as many at a time as kernels can count the values of."""
+    def _run_on_device(
+        self, x: np.ndarray | DeviceArray, size: Pair, output: Outputs
+    ) -> list[np.ndarray | DeviceArray]:
+        """All images at once, or as many at a time as kernels can count the values of; an array for each output."""
         most = self.program.largest_batch(size)
-        result = self.plan(size, output, min(max(len(x), 1), most)).empty_result(x)
+        results = self.plan(size, output, min(max(len(x), 1), most)).empty_results(x)
         for start in range(0, len(x), most):
             part = slice(start, start + most)
             plan = self.plan(size, output, len(x[part]))
-            stream = plan.run(x[part], result[part])
-            if not isinstance(result, np.ndarray):
-                result.follow(stream)
+            stream = plan.run_all(x[part], [result[part] for result in results])
+            if not isinstance(x, np.ndarray):
+                for result in results:
+                    result.follow(stream)
             self._let_go(plan)
-        return result
+        return results
 
 
 def _program(

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+from math import prod
 
 import numpy as np
 import pytest
@@ -20,8 +21,11 @@ from npmobilenet.engine import Engine
 from npmobilenet.errors import MissingDependencyError
 from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels.cuda import device, inverted_residual, launch, pointwise
+from npmobilenet.operations import OPERATIONS
 from tests.conftest import photo, reference
 from tests.data.make_random_networks import NETWORKS as STORED
+from tests.test_operations import assert_like as assert_outputs_like
+from tests.test_operations import by_definition, random_graph
 
 LOGITS = 2e-4  # largest error of logits of size 10 in float32
 HALF = 0.4  # in float16, whose roundings add up: 0.05 to 0.3 with the shipped weights and exact sums
@@ -190,6 +194,116 @@ def test_half_precision_storage(name):
     assert engine.run(DeviceArray.of(Tensor(x))).dtype == np.float16
 
 
+def quick_graphs():
+    """Seeds of random graphs that hold every operation together, with few values, as the simulator takes its time."""
+    operations, values = {}, {}
+    for seed in range(100):
+        graph, _, x = random_graph(seed)
+        graph = graph.up_to(*graph.output_names)
+        shapes = graph.shapes(x.shape[2:])
+        operations[seed] = {node.operation for node in graph}
+        values[seed] = sum(prod(shapes[node.name]) + node.macs(shapes[node.name]) // 4 for node in graph)
+    missing, chosen = set().union(*operations.values()), []
+    while missing:
+        chosen.append(max(operations, key=lambda seed: len(operations[seed] & missing) / values[seed]))
+        missing -= operations[chosen[-1]]
+    return chosen
+
+
+GRAPHS = quick_graphs()
+
+
+@needs_device
+@pytest.mark.parametrize("seed", GRAPHS)
+def test_random_graphs_of_all_operations(seed):
+    graph, weights, x = random_graph(seed)
+    engine, names = Engine(graph, weights, "cuda"), graph.output_names
+    found = engine.outputs(x, names)
+    assert_outputs_like(found, by_definition(graph, weights, x))
+    resident = engine.outputs(DeviceArray.of(Tensor(x)), names[::-1])
+    assert list(resident) == list(names[::-1])
+    for name in names:
+        assert np.array_equal(np.asarray(resident[name]), found[name])
+        assert np.array_equal(engine.run(x, output=name), found[name])
+
+
+def test_those_graphs_hold_every_operation():
+    graphs = [random_graph(seed)[0] for seed in GRAPHS]
+    computed = {node.operation for graph in graphs for node in graph.up_to(*graph.output_names)}
+    assert computed == OPERATIONS.keys()
+
+
+INSIDE = {  # blocks, and what is inside of them
+    "inverted": ["block2.expand", "block2.depthwise", "block3", "block3.depthwise", "block2"],
+    "mixed": ["block1", "block1.squeeze", "block2.expand", "stem"],
+}
+
+
+@needs_device
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", INSIDE)
+def test_several_outputs_have_the_bits_that_each_has_alone(whole_blocks, name, dtype):
+    """Blocks stay one launch for the others, though an output lies inside, which is computed beside them."""
+    graph, weights = network(name)
+    engine, x = Engine(graph, weights, "cuda", dtype), images(2, 3, 9, 8)
+    names = [*INSIDE[name], "logits"]
+    found = engine.outputs(x, names)
+    assert list(found) == names
+    assert all(np.array_equal(engine.run(x, output=one), found[one]) for one in names)
+    assert all(np.array_equal(one, found[name]) for name, one in engine.outputs(x, names[::-1]).items())
+    (plan,) = (plan for (_, output, _), plan in engine._plans.items() if output == tuple(names))
+    written = [step.output for step in plan.steps]
+    assert len(written) == len(set(written)) and set(plan.outputs) <= set(written)
+    launches = [step.launch.name for step in engine.plan((9, 8), None, 2).steps]
+    assert launches.count("inverted_residual") == 2 * (name == "inverted")
+    assert [step.launch.name for step in plan.steps].count("inverted_residual") == launches.count("inverted_residual")
+
+
+@needs_device
+def test_a_block_is_cut_where_the_network_itself_has_an_output(whole_blocks):
+    graph, weights = network()
+    graph = Graph(graph.nodes, outputs={"inside": "block2.expand.activation", "logits": graph.nodes[-1].name})
+    engine, x = Engine(graph, weights, "cuda"), images(1, 3, 9, 8)
+    found = engine.outputs(x, graph.output_names)
+    right = Engine(graph, weights, "reference").outputs(x, graph.output_names)
+    for name, one in right.items():
+        assert_like(found[name], one)
+        assert np.array_equal(engine.run(x, output=name), found[name])
+    launches = [step.launch.name for step in engine.plan((9, 8), "logits").steps]
+    assert launches.count("inverted_residual") == 1
+
+
+@needs_device
+def test_several_outputs_stay_on_the_device(monkeypatch):
+    model, x = tiny_model(), images(3, 3, 12, 9)
+    names = ["block1", "logits", "pool", "classifier"]  # two names of one tensor among them
+    expected = model.outputs(x, names)
+    tensor = Tensor(x)
+    for most in (512, 2):
+        monkeypatch.setattr(cuda_plan, "LARGEST_BATCH", most)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tensor.memory.owner), "copy_to_host", lambda *a, **k: pytest.fail("a copy to the host"))
+            found = model.outputs(tensor, names)
+        assert all(isinstance(one, DeviceArray) and one.shape == expected[name].shape for name, one in found.items())
+        assert len({one.pointer for one in found.values()}) == len(names)
+        for name, one in found.items():
+            assert_like(one, np.float64(expected[name]))
+            if most > 3:
+                assert np.array_equal(one, expected[name])
+    assert {name: one.shape for name, one in model.outputs(Tensor(x[:0]), names).items()}["logits"] == (0, 5)
+
+
+@needs_device
+def test_a_graph_without_weights():
+    graph = Graph((Node("t", "tanh", ("input",), "b"), Node("both", "concat", ("t", "input"), "b")))
+    x = images(2, 3, 4, 5)
+    expected = np.concatenate([np.tanh(np.float64(x)), x], 1)
+    engine = Engine(graph, {}, "cuda")
+    assert_like(engine.run(x), expected)
+    assert_like(engine.run(DeviceArray.of(Tensor(x))), expected)
+    assert list(engine.plan((4, 5), None, 2).time_steps(1)) == ["t", "both"]
+
+
 @needs_device
 def test_arrays_on_the_device_stay_there(monkeypatch):
     """Nothing is copied between host and device, and of the input nothing at all: the first launch reads it."""
@@ -317,6 +431,15 @@ def test_from_the_second_call_on_launches_are_recorded(monkeypatch):
     assert work.graph.launched == 2
     assert all(np.array_equal(logits, expected) for logits in others)
     assert np.array_equal(model(Tensor(2 * x)), model(2 * x))
+    monkeypatch.delenv(cuda_graphs.SWITCH)
+    names = ("block1", "logits", "stem")
+    for factor in (1, 2, 3):
+        found, resident = (model.outputs(one, names) for one in (factor * x, Tensor(factor * x)))
+        for name in names:
+            assert np.array_equal(found[name], model.features(factor * x, name))
+            assert np.array_equal(resident[name], found[name])
+    (work,) = model._engine.plan((8, 8), names)._idle
+    assert work.graph.launched == 5
 
 
 @needs_device
@@ -395,8 +518,8 @@ def test_memory_in_no_one_piece(monkeypatch):
 
 @needs_device
 def test_an_operation_without_a_kernel():
-    graph = Graph((Node("odd", "batch_norm", ("input",), "stem"),))
-    with pytest.raises(UnsupportedGraphError, match="no kernel for odd, batch_norm"):
+    graph = Graph((Node("odd", "activation", ("input",), "stem", {}, {"function": "gelu"}),))
+    with pytest.raises(UnsupportedGraphError, match=r"'cuda' has no kernel for odd, gelu; backend='auto' has$"):
         lower(graph, {"input": (1, 4, 4, 3), "odd": (1, 4, 4, 3)}, np.dtype(np.float32))
 
 

@@ -76,8 +76,39 @@ def cases(smoke: bool) -> Iterator[Case]:
     yield "classes", "softmax", (x[:, 0, 0].copy(),), {}
     yield "largest", "max_pool2d", (x, 3), {"stride": 2, "padding": 1}
     yield "mean", "average_pool2d", (x, 3), {"stride": 2, "padding": 1}
-    for function in ("relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"):
+    functions = ("relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid", "leaky_relu", "elu", "tanh")
+    for function in functions:
         yield "each value", function, (x,), {}
+    yield from _rarer(x)
+
+
+def _rarer(x: np.ndarray) -> Iterator[Case]:
+    """Operations that networks for ImageNet do not have."""
+    n, height, width, channels = x.shape
+    vector = normal(channels, seed=6)
+    for title, shape in (("of channels", (channels,)), ("one", (1,)), ("of elements", x.shape[1:])):
+        yield f"slopes, {title}", "prelu", (x, normal(*shape, seed=7)), {}
+    for operation in ("multiply", "broadcast_add"):
+        for shape in ((n, channels), (n, height, width, 1), (n, 1, width, channels), x.shape):
+            yield f"with {shape}", operation, (x, normal(*shape, seed=8)), {}
+    yield "statistics", "batch_norm", (x, vector, vector, vector, np.abs(vector) + np.float32(0.1)), {}
+    yield "largest of all", "global_max_pool", (x,), {}
+    yield "side by side", "concat", ([x, x[..., :3].copy(), x[..., :4].copy()],), {}
+    yield "more channels", "channel_pad", (x,), {"before": 4, "after": 30}
+    yield "to a vector", "flatten", (x,), {}
+    for kernel, options in (((2, 2), {"stride": 2}), ((4, 3), {"stride": (3, 2), "padding": (1, 0)})):
+        weight = normal(*kernel, channels, 12, seed=9)
+        yield f"to {kernel}", "conv_transpose2d", (x, weight, normal(12)), options
+    for size in ((2 * height, 2 * width), (height // 2, 2 * width + 3)):
+        for mode, coordinates in (
+            *(("bilinear", coordinates) for coordinates in ("half_pixel", "align_corners", "asymmetric")),
+            *(("nearest", coordinates) for coordinates in ("half_pixel", "asymmetric")),
+        ):
+            yield f"{coordinates} to {size}", "resize2d", (x, size), {"mode": mode, "coordinates": coordinates}
+    weight = normal(3, 3, channels // 2, 8, seed=10)
+    yield "dilated, in groups", "conv2d", (x, weight, normal(8)), {"padding": 2, "dilation": 2, "groups": 2}
+    weight = normal(3, 3, channels, seed=11)
+    yield "dilated", "depthwise_conv2d", (x, weight, vector), {"padding": 2, "dilation": 2, "activation": "relu"}
 
 
 def stored(values: Any, dtype: str) -> Any:
@@ -113,6 +144,7 @@ def kernels(smoke: bool, sanitizer: bool = False) -> Iterator[dict]:
 def networks(smoke: bool) -> Iterator[dict]:
     """Compare whole networks: shipped weights with stored outputs where these are, else with the reference backend."""
     for dtype, allowed in NETWORK.items():
+        yield _several_outputs(TINY if smoke else get_architecture("mobilenet_v3_small"), (7, 8), dtype)
         if smoke:
             yield _random_network(TINY, (7, 8), dtype, allowed)
             continue
@@ -137,6 +169,17 @@ def _random_network(architecture: Architecture, size: tuple[int, int], dtype: st
     return _network_row(
         f"{architecture.name} at {size[0]}x{size[1]}, random weights", dtype, error(result, expected), allowed
     )
+
+
+def _several_outputs(architecture: Architecture, size: tuple[int, int], dtype: str) -> dict:
+    """Every block and the expansions inside at once, thrice, the last time recorded: the bits that each has alone."""
+    graph = architecture.graph(1.0, 10)
+    engine, x = Engine(graph, random_weights(graph, 1), "cuda", dtype), normal(2, 3, *size)
+    names = [*graph.blocks, *(node.name for node in graph if node.name.endswith(".expand")), "logits"]
+    for _ in range(3):
+        found = engine.outputs(x, names)
+    worst = max(float(np.abs(engine.run(x, output=name) - one).max()) for name, one in found.items())
+    return _network_row(f"{architecture.name}, {len(names)} outputs at once", dtype, worst, 0.0)
 
 
 def _network_row(what: str, dtype: str, worst: float, allowed: float) -> dict:

@@ -24,15 +24,14 @@ and so on choose kernel, grid and block once and return a :class:`~npmobilenet.k
 - Every array is **one-dimensional**, C-contiguous, on the device, aligned to 16 bytes (in an arena: at a multiple of
   16 bytes), of the ``dtype`` the launcher was prepared for, and has at least as many elements as its shape says: a
   flat view of the NHWC tensor. Weights have the axes of the reference, flat; ``bias`` is required (zeros where there
-  is none). ``out`` must not overlap an input, with one exception: ``prepare_map``, ``prepare_add`` and
-  ``prepare_scale`` work in place.
+  is none). ``out`` must not overlap an input, except where an element is made of that in its place (``elementwise``).
 - ``launch.shape`` is the result's; ``launch.grid``, ``launch.block`` and ``launch.name`` are for reports;
   ``launch.compile()`` compiles the kernel ahead.
 
 All take ``dtype=np.float32`` besides what stands here, and the options of the operation:
 
 ``convolution.prepare_conv2d(x_shape, weight_shape)``
-    ``x, weight, bias, out``
+    ``x, weight, bias, out``; likewise ``conv_transpose.prepare_conv_transpose2d``
 ``depthwise.prepare_depthwise_conv2d(x_shape, weight_shape)``
     ``x, weight, bias, out``
 ``mixed.prepare_mixed_depthwise_conv2d(x_shape, weight_shapes)``
@@ -44,16 +43,25 @@ All take ``dtype=np.float32`` besides what stands here, and the options of the o
     ``x, weight, bias, out``
 ``linear.prepare_softmax(shape)``
     ``x, out``
-``pooling.prepare_global_average_pool(x_shape)``, ``prepare_max_pool2d``, ``prepare_average_pool2d(x_shape, size)``
+``pooling.prepare_global_average_pool(x_shape)``, ``prepare_global_max_pool``; ``prepare_max_pool2d(x_shape, size)``,
+``prepare_average_pool2d``
     ``x, out``
 ``squeeze_excite.prepare_gate(n, channels, squeezed)``
     ``means, reduce_weight, reduce_bias, expand_weight, expand_bias, out``: (N, C) means -> (N, C) scales
-``squeeze_excite.prepare_scale(x_shape)``
-    ``x, scale, out``: every pixel times its image's scales
-``activation.prepare_map(shape, activation)``
-    ``x, out``
-``activation.prepare_add(shape)``
-    ``x, y, out``
+``elementwise.prepare_map(shape, activation)``, ``prepare_leaky_relu(shape)``, ``prepare_elu``, ``prepare_tanh``
+    ``x, out``, in place or not
+``elementwise.prepare_add(shape)``
+    ``x, y, out``, which may be either
+``elementwise.prepare_broadcast_add(x_shape, y_shape)``, ``prepare_multiply``
+    ``x, y, out``, in place or not
+``elementwise.prepare_prelu(x_shape, weight_shape)``
+    ``x, weight, out``, in place or not
+``batch_norm.prepare_batch_norm(x_shape)``
+    ``x, weight, bias, mean, variance, out``
+``channels.prepare_concat(x_shapes)``
+    a list of launchers, of one ``x`` and ``out`` each: together they fill ``out``
+``channels.prepare_channel_pad(x_shape)``, ``prepare_flatten``, ``resize2d.prepare_resize2d(x_shape, size)``
+    ``x, out``. A launcher that resizes has tables of its own, which its first start copies to the device
 ``inverted_residual.prepare_inverted_residual(x_shape, expanded, window, c_out)``
     ``x, expand_weight, expand_bias, weight, bias, project_weight, project_bias, out``; the residual is ``x``. It
     returns None for a block that does not fit in shared memory or is better left to its three kernels

@@ -35,12 +35,15 @@ class Launch:
     shape : tuple of int
         The result's, NHWC.
     kernel
-        The Numba kernel. Its arguments: ``arrays``, flat, and then ``scalars``.
+        The Numba kernel. Its arguments: ``arrays``, flat, then ``tables``, and then ``scalars``.
     grid, block : (x, y, z)
     scalars : tuple of int
     order : tuple of int
         Which of the arrays given is which of the kernel's.
     dtype : np.dtype
+    tables : tuple of array
+        Numbers of the launch's own that do not fit into scalars, such as which pixels a resized image is made of; they
+        are copied to the device when it is first started.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Launch:
     scalars: tuple[int, ...]
     order: tuple[int, ...]
     dtype: np.dtype
+    tables: tuple[np.ndarray, ...] = field(default=(), repr=False, compare=False)
+    _resident: list[tuple] = field(default_factory=list, repr=False, compare=False)  # the tables, on the device
     # By stream: Numba itself remembers only the last few of the many launchers of a network.
     _configured: dict = field(default_factory=dict, repr=False, compare=False)
 
@@ -66,7 +71,12 @@ class Launch:
         """Start the kernel on flat device arrays and return at once; nothing is checked."""
         if 0 not in self.grid:  # an empty batch
             start = self._configured.get(stream) or self._configure(stream)
-            start(*(arrays[i] for i in self.order), *self.scalars)
+            start(*(arrays[i] for i in self.order), *self._tables(), *self.scalars)
+
+    def _tables(self) -> tuple:
+        if self.tables and not self._resident:
+            self._resident.append(tuple(cuda.to_device(table) for table in self.tables))
+        return self._resident[0] if self.tables else ()
 
     def _configure(self, stream: Any) -> Any:
         """Numba's launcher for this stream, made without its warning that the grid is small: so may be the image."""
@@ -81,8 +91,9 @@ class Launch:
 
     def signature(self) -> tuple:
         """The Numba types of the kernel's arguments."""
-        array = types.Array(types.float16 if self.dtype == np.float16 else types.float32, 1, "C")
-        return (array,) * len(self.order) + (types.int64,) * len(self.scalars)
+        arrays = [self.dtype] * len(self.order) + [table.dtype for table in self.tables]
+        arrays = (types.Array(getattr(types, dtype.name), 1, "C") for dtype in arrays)
+        return (*arrays, *[types.int64] * len(self.scalars))
 
     def compile(self) -> None:
         """Compile the kernel, or fetch it from the cache, before it is first started."""
@@ -201,13 +212,19 @@ class Call:
 
     def __call__(self, launch: Launch, out: Any, *inputs: Any, extras: Sequence[Any] = ()) -> Any:
         """Run the launcher on ``inputs``, ``out`` and ``extras``, and return the result where ``x`` lies."""
-        result = self._result(out, launch.shape)
-        arrays = [self.flat(x) for x in inputs]
-        flat = self.flat(result, "out") if is_resident(result) else cuda.device_array(prod(launch.shape), self.dtype)
-        if prod(launch.shape):
-            launch(0, *arrays, flat, *(self.flat(x) for x in extras))
+        return self.parts(out, [(launch, inputs)], extras)
+
+    def parts(self, out: Any, parts: Sequence[tuple[Launch, Sequence[Any]]], extras: Sequence[Any] = ()) -> Any:
+        """Run launchers, each on inputs of its own, that fill one result together."""
+        shape = parts[0][0].shape
+        result = self._result(out, shape)
+        arrays = [[self.flat(x) for x in inputs] for _, inputs in parts]
+        flat = self.flat(result, "out") if is_resident(result) else cuda.device_array(prod(shape), self.dtype)
+        if prod(shape):
+            for (launch, _), inputs in zip(parts, arrays, strict=True):
+                launch(0, *inputs, flat, *(self.flat(x) for x in extras))
         if not is_resident(result):
-            result[...] = flat.copy_to_host().reshape(launch.shape)
+            result[...] = flat.copy_to_host().reshape(shape)
         return result if out is None else out
 
     def _result(self, out: Any, shape: Shape) -> Any:

@@ -15,61 +15,81 @@ from npmobilenet.kernels.checks import Geometry, Size
 from npmobilenet.kernels.cuda import device, launch
 from npmobilenet.kernels.cuda.device import cuda
 from npmobilenet.kernels.cuda.launch import Call, Launch, divided, stand_in
-from npmobilenet.kernels.cuda.registers import QUAD, add, load, quotient, read, scale, store, write, zero
+from npmobilenet.kernels.cuda.registers import QUAD, add, fill, load, quotient, read, scale, store, take_larger, write
 from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.sharing import once
 
+MAXIMUM, AVERAGE, AVERAGE_INSIDE = 0, 1, 2
+
 
 @once
-def _global_average(width: int, slices: int, lanes: int) -> Any:
-    SLICES, LANES = slices, lanes
+def _global_pool(width: int, slices: int, lanes: int, kind: int) -> Any:
+    SLICES, LANES, KIND = slices, lanes, kind
     SHARED = divided(width * slices * lanes, 4)
+    START = np.float32(-np.inf if kind == MAXIMUM else 0)
 
-    def global_average(x, out, pixels, channels):
-        # Block x: channels; block y: images. The pixels are dealt out to the slices of a block; their sums are added
-        # up in order.
+    def global_pool(x, out, pixels, channels):
+        # Block x: channels; block y: images. The pixels are dealt out to the slices of a block; what these find is
+        # put together in order.
         shared = cuda.shared.array(SHARED, QUAD)
-        sums = cuda.local.array(LANES, float32)
+        found = cuda.local.array(LANES, float32)
         value = cuda.local.array(LANES, float32)
         c = (cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x) * LANES
         n, slice_ = cuda.blockIdx.y, cuda.threadIdx.y
-        zero(sums, LANES)
+        value[0] = START
+        fill(found, LANES, value, 1)
         if c < channels:
             place = n * pixels * channels + c
             for pixel in range(slice_, pixels, SLICES):
                 read(value, x, place + pixel * channels, 1, 0, 0, 1, 1, 0, 0, 0, 1, LANES)
-                add(sums, value, LANES)
+                if KIND == MAXIMUM:
+                    take_larger(found, value, LANES)
+                else:
+                    add(found, value, LANES)
         place = cuda.threadIdx.x * LANES
         step = cuda.blockDim.x * LANES
-        write(shared, slice_ * step + place, 1, 0, 0, 1, 1, 0, 1, 0, 0, 1, sums, LANES)
+        write(shared, slice_ * step + place, 1, 0, 0, 1, 1, 0, 1, 0, 0, 1, found, LANES)
         cuda.syncthreads()
         if slice_ == 0 and c < channels:
             for s in range(1, SLICES):
                 read(value, shared, s * step + place, 1, 0, 0, 1, 1, 0, 0, 0, 1, LANES)
-                add(sums, value, LANES)
-            value[0] = float32(1) / float32(pixels)
-            scale(sums, value, LANES, 1)
-            write(out, n * channels + c, 1, 0, 0, 1, 1, 0, 1, 0, 0, 1, sums, LANES)
+                if KIND == MAXIMUM:
+                    take_larger(found, value, LANES)
+                else:
+                    add(found, value, LANES)
+            if KIND == AVERAGE:
+                value[0] = float32(1) / float32(pixels)
+                scale(found, value, LANES, 1)
+            write(out, n * channels + c, 1, 0, 0, 1, 1, 0, 1, 0, 0, 1, found, LANES)
 
-    return device.kernel(global_average)
+    return device.kernel(global_pool)
 
 
-def prepare_global_average_pool(x_shape: Sequence[int], *, keepdims: bool = False, dtype: Any = np.float32) -> Launch:
-    """Return a launcher of ``x, out``: (N, H, W, C) -> (N, C), or (N, 1, 1, C)."""
+def _prepare_global(name: str, x_shape: Sequence[int], kind: int, dtype: Any, keepdims: bool = False) -> Launch:
     g = checks.global_average_pool(stand_in(x_shape), keepdims=keepdims)
     n, height, width, channels = x_shape
     lanes = launch.lanes(channels)
     x, slices, _ = launch.block_of(min(channels, launch.CONFIGURATION["segment"]), lanes, height * width)
     return Launch(
-        "global_average_pool",
+        name,
         g.shape,
-        _global_average(x, slices, lanes),
+        _global_pool(x, slices, lanes, kind),
         (divided(channels, x * lanes), n, 1),
         (x, slices, 1),
         (height * width, channels),
         (0, 1),
         launch.storage(dtype),
     )
+
+
+def prepare_global_average_pool(x_shape: Sequence[int], *, keepdims: bool = False, dtype: Any = np.float32) -> Launch:
+    """Return a launcher of ``x, out``: (N, H, W, C) -> (N, C), or (N, 1, 1, C)."""
+    return _prepare_global("global_average_pool", x_shape, AVERAGE, dtype, keepdims)
+
+
+def prepare_global_max_pool(x_shape: Sequence[int], *, dtype: Any = np.float32) -> Launch:
+    """Return a launcher of ``x, out``: (N, H, W, C) -> (N, C)."""
+    return _prepare_global("global_max_pool", x_shape, MAXIMUM, dtype)
 
 
 def global_average_pool(
@@ -81,7 +101,11 @@ def global_average_pool(
     return call(prepare_global_average_pool(x.shape, keepdims=keepdims, dtype=call.dtype), out, x)
 
 
-MAXIMUM, AVERAGE, AVERAGE_INSIDE = 0, 1, 2
+def global_max_pool(x: np.ndarray, *, out: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    """Maximum of all pixels: (N, H, W, C) -> (N, C)."""
+    call = Call(x)
+    checks.global_max_pool(call.see(x))
+    return call(prepare_global_max_pool(x.shape, dtype=call.dtype), out, x)
 
 
 @once

@@ -15,6 +15,7 @@ is declared as complex128, `QUAD`, for its alignment of 16 bytes.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -115,6 +116,15 @@ class Emitter:
         result = self.fma(result, self.builder.fmul(error, self.number(np.log(2))), result)
         infinite = self.builder.fcmp_ordered(">", x, self.number(LARGEST))
         return self.builder.select(infinite, self.number(np.inf), result)
+
+    def expm1(self, x: ir.Value) -> ir.Value:
+        """``e^x - 1`` of what is not above 0; next to 0, where a difference would have few digits, by its series."""
+        series = self.number(0)
+        for power in range(8, 0, -1):
+            series = self.fma(series, x, self.number(1 / math.factorial(power)))
+        difference = self.builder.fsub(self.exp(x), self.number(1))
+        near = self.builder.fcmp_ordered(">", x, self.number(-0.5))
+        return self.builder.select(near, self.builder.fmul(series, x), difference)
 
 
 def _elements(builder: ir.IRBuilder, vector: ir.Value, count: int) -> list[ir.Value]:
@@ -405,6 +415,98 @@ def scale(values, factors, count, period) -> None:
     values[:count] *= np.tile(factors[:period], count // period)
 
 
+def _emit_rectify(emit, values, slopes, count, period) -> None:
+    for i in range(count):
+        x, slope = values.load(i)[0], slopes.load(i % period)[0]
+        positive = emit.builder.fcmp_ordered(">", x, emit.number(0))
+        values.store(i, [emit.builder.select(positive, x, emit.builder.fmul(x, slope))])
+
+
+@_emitted(_emit_rectify)
+def rectify(values, slopes, count, period) -> None:
+    """``values[i] *= slopes[i % period]`` where they are not positive."""
+    x = values[:count]
+    with np.errstate(invalid="ignore"):
+        x[:] = np.where(x > 0, x, x * np.tile(slopes[:period], count // period))
+
+
+def _emit_apply_elu(emit, values, factors, count, period) -> None:
+    for i in range(count):
+        x, factor = values.load(i)[0], factors.load(i % period)[0]
+        positive = emit.builder.fcmp_ordered(">", x, emit.number(0))
+        values.store(i, [emit.builder.select(positive, x, emit.builder.fmul(emit.expm1(x), factor))])
+
+
+@_emitted(_emit_apply_elu)
+def apply_elu(values, factors, count, period) -> None:
+    """``values[i] = (e^values[i] - 1) * factors[i % period]`` where they are not positive."""
+    x = values[:count]
+    x[:] = np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * np.tile(factors[:period], count // period))
+
+
+def _emit_apply_tanh(emit, values, count) -> None:
+    builder = emit.builder
+    for i in range(count):
+        x = values.load(i)[0]
+        negative = builder.fcmp_ordered("<", x, emit.number(0))
+        size = builder.select(negative, x, emit.negative(x))  # -|x|
+        less = emit.expm1(builder.fmul(size, emit.number(2)))
+        below = builder.fdiv(less, builder.fadd(less, emit.number(2)))
+        values.store(i, [builder.select(negative, below, emit.negative(below))])
+
+
+@_emitted(_emit_apply_tanh)
+def apply_tanh(values, count) -> None:
+    """The hyperbolic tangent of every value, by ``e^(-2|x|) - 1``."""
+    values[:count] = np.tanh(values[:count])
+
+
+def _emit_take_larger(emit, values, other, count) -> None:
+    builder = emit.builder
+    for i in range(count):
+        mine, theirs = values.load(i)[0], other.load(i)[0]
+        larger = builder.fcmp_ordered(">", theirs, mine)
+        no_number = builder.fcmp_unordered("uno", theirs, theirs)
+        values.store(i, [builder.select(builder.or_(larger, no_number), theirs, mine)])
+
+
+@_emitted(_emit_take_larger)
+def take_larger(values, other, count) -> None:
+    """``values = max(values, other)``. A NaN is taken in, and stays."""
+    values[:count] = np.maximum(values[:count], other[:count])
+
+
+def _emit_normalise(emit, values, weight, bias, mean, variance, eps, count) -> None:
+    builder, root = emit.builder, emit.builder.module.declare_intrinsic("llvm.sqrt", [FLOAT])
+    for i in range(count):
+        deviation = builder.call(root, [builder.fadd(variance.load(i)[0], eps)])
+        distance = builder.fsub(values.load(i)[0], mean.load(i)[0])
+        factor = builder.fdiv(weight.load(i)[0], deviation)
+        values.store(i, [emit.fma(distance, factor, bias.load(i)[0])])
+
+
+@_emitted(_emit_normalise)
+def normalise(values, weight, bias, mean, variance, eps, count) -> None:
+    """``values = (values - mean) * weight / sqrt(variance + eps) + bias``."""
+    with np.errstate(invalid="ignore"):
+        values[:count] = (values - mean) * (weight / np.sqrt(variance + eps)) + bias
+
+
+def _emit_blend(emit, values, other, weight, count) -> None:
+    builder = emit.builder
+    rest = builder.fsub(emit.number(1), weight)
+    for i in range(count):
+        part = builder.fmul(other.load(i)[0], weight)
+        values.store(i, [emit.fma(values.load(i)[0], rest, part)])
+
+
+@_emitted(_emit_blend)
+def blend(values, other, weight, count) -> None:
+    """``values = values * (1 - weight) + other * weight``."""
+    with np.errstate(invalid="ignore"):
+        values[:count] = values[:count] * (np.float32(1) - weight) + other[:count] * weight
+
+
 def _emit_mask(emit, values, at, count, inside) -> None:
     for i in range(at, at + count):
         values.store(i, [emit.builder.select(inside, values.load(i)[0], emit.number(0))])
@@ -490,6 +592,7 @@ def _emit_activate(emit, values, count, activation) -> None:
         return emit.clamp(builder.fadd(x, number(3)), 0, 6)
 
     functions = {
+        "none": None,
         "relu": lambda x: emit.clamp(x, 0, None),
         "relu6": lambda x: emit.clamp(x, 0, 6),
         "hard_swish": lambda x: builder.fmul(builder.fmul(x, gate(x)), number(1 / 6)),
@@ -497,7 +600,7 @@ def _emit_activate(emit, values, count, activation) -> None:
         "sigmoid": sigmoid,
         "hard_sigmoid": lambda x: builder.fmul(gate(x), number(1 / 6)),
     }
-    function = functions.get(checks.ACTIVATIONS[activation])
+    function = functions[checks.ACTIVATIONS[activation]]
     for i in range(count if function else 0):
         values.store(i, [function(values.load(i)[0])])
 
@@ -519,3 +622,5 @@ def activate(values, count, activation) -> None:
         elif name in ("hard_swish", "hard_sigmoid"):
             gate = np.clip(x + np.float32(3), 0, six)
             x[:] = gate / six if name == "hard_sigmoid" else x * gate / six
+        elif name != "none":
+            raise NotImplementedError(name)

@@ -8,7 +8,6 @@ the image. An engine leaves the last one to the 1x1 convolution that follows, wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from numba import float32
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.cuda import device, launch
 from npmobilenet.kernels.cuda.device import cuda
-from npmobilenet.kernels.cuda.launch import Call, Launch, divided
+from npmobilenet.kernels.cuda.elementwise import prepare_multiply
+from npmobilenet.kernels.cuda.launch import Call, Launch
 from npmobilenet.kernels.cuda.pooling import prepare_global_average_pool
-from npmobilenet.kernels.cuda.registers import activate, load, read, store, write
-from npmobilenet.kernels.cuda.registers import scale as multiply_by
+from npmobilenet.kernels.cuda.registers import activate, load, store
 from npmobilenet.kernels.sharing import once
 
 
@@ -79,37 +78,6 @@ def prepare_gate(
     )
 
 
-@once
-def _scale(lanes: int) -> Any:
-    LANES = lanes
-
-    def scale(x, factors, out, pixels, channels):
-        # Block x: channels; block y: pixels; block z: images.
-        values = cuda.local.array(LANES, float32)
-        factor = cuda.local.array(LANES, float32)
-        c = (cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x) * LANES
-        pixel = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y
-        n = cuda.blockIdx.z
-        if c < channels and pixel < pixels:
-            place = (n * pixels + pixel) * channels + c
-            read(values, x, place, 1, 0, 0, 1, 1, 0, 0, 0, 1, LANES)
-            read(factor, factors, n * channels + c, 1, 0, 0, 1, 1, 0, 0, 0, 1, LANES)
-            multiply_by(values, factor, LANES, LANES)
-            write(out, place, 1, 0, 0, 1, 1, 0, 1, 0, 0, 1, values, LANES)
-
-    return device.kernel(scale)
-
-
-def prepare_scale(x_shape: Sequence[int], *, dtype: Any = np.float32) -> Launch:
-    """Return a launcher of ``x, scale, out``, in place or not: (N, H, W, C) times (N, C)."""
-    n, height, width, channels = x_shape
-    lanes = launch.lanes(channels)
-    x, y, _ = block = launch.block_of(channels, lanes, height * width)
-    grid = (divided(channels, x * lanes), divided(height * width, y), n)
-    scalars = (height * width, channels)
-    return Launch("scale", tuple(x_shape), _scale(lanes), grid, block, scalars, (0, 1, 2), launch.storage(dtype))
-
-
 def squeeze_excite(
     x: np.ndarray,
     reduce_weight: np.ndarray,
@@ -134,4 +102,4 @@ def squeeze_excite(
     parameters = reduce_weight, call.bias(reduce_bias, squeezed), expand_weight, call.bias(expand_bias, channels)
     gates = prepare_gate(n, channels, squeezed, activation=activation, gate=gate, dtype=call.dtype)
     gates(0, means, *(call.flat(each) for each in parameters), factors)
-    return call(prepare_scale(shape, dtype=call.dtype), out, x, factors)
+    return call(prepare_multiply(shape, (n, channels), dtype=call.dtype), out, x, factors)

@@ -8,30 +8,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.kernels.checks import ACTIVATIONS
 from npmobilenet.kernels.cuda import (
-    activation,
+    batch_norm,
+    channels,
+    conv_transpose,
     convolution,
     depthwise,
+    elementwise,
     inverted_residual,
     linear,
     mixed,
     pointwise,
     pooling,
+    resize2d,
     squeeze_excite,
 )
 from npmobilenet.kernels.cuda.launch import Launch
 from npmobilenet.passes import kernel_arguments
 
-_PREPARE: dict[str, Callable[..., Launch]] = {
+# By the kernel's name. All take a node's keywords; the first ones also the shapes of the input and of the weight, ...
+_WEIGHTED: dict[str, Callable[..., Launch]] = {
     "conv2d": convolution.prepare_conv2d,
     "depthwise_conv2d": depthwise.prepare_depthwise_conv2d,
     "mixed_depthwise_conv2d": mixed.prepare_mixed_depthwise_conv2d,
+    "conv_transpose2d": conv_transpose.prepare_conv_transpose2d,
     "linear": linear.prepare_linear,
+}
+# ... and these the shapes of what the node reads.
+_OTHERS: dict[str, Callable[..., Launch]] = {
+    "batch_norm": batch_norm.prepare_batch_norm,
+    "global_average_pool": pooling.prepare_global_average_pool,
+    "global_max_pool": pooling.prepare_global_max_pool,
+    "max_pool2d": pooling.prepare_max_pool2d,
+    "average_pool2d": pooling.prepare_average_pool2d,
+    "channel_pad": channels.prepare_channel_pad,
+    "flatten": channels.prepare_flatten,
+    "softmax": linear.prepare_softmax,
+    "leaky_relu": elementwise.prepare_leaky_relu,
+    "elu": elementwise.prepare_elu,
+    "tanh": elementwise.prepare_tanh,
+    "broadcast_add": elementwise.prepare_broadcast_add,
+    "multiply": elementwise.prepare_multiply,
+    **{name: partial(elementwise.prepare_map, activation=name) for name in ACTIVATIONS},
 }
 
 
@@ -41,12 +66,14 @@ class UnsupportedGraphError(NpmobilenetError):
 
 def packed_weights(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the weights of a fused graph as launches take them: flat, by ``"node:argument"``."""
-    packed = {
-        f"{node.name}:{name}": mixed.pack_weights(array) if isinstance(array, list) else array
-        for node in graph
-        for name, array in kernel_arguments(node, weights).items()
-    }
-    return {name: np.ravel(array) for name, array in packed.items()}
+    packed = {}
+    for node in graph:
+        arrays = kernel_arguments(node, weights)
+        if "bias" in node.kind.parameters and "bias" not in arrays:
+            arrays["bias"] = np.zeros(node["channels"])
+        for name, array in arrays.items():
+            packed[f"{node.name}:{name}"] = np.ravel(mixed.pack_weights(array) if isinstance(array, list) else array)
+    return packed
 
 
 @dataclass(frozen=True)
@@ -73,7 +100,7 @@ class Step:
 
 
 def lower(
-    graph: Graph, shapes: Mapping[str, Shape], dtype: np.dtype, fused: bool = True
+    graph: Graph, shapes: Mapping[str, Shape], dtype: np.dtype, fused: bool = True, network: Graph | None = None
 ) -> tuple[list[Step], dict[str, Shape]]:
     """Return the launches of a fused graph, in order, and the shapes of all tensors.
 
@@ -85,52 +112,76 @@ def lower(
         Of all that is stored.
     fused : bool
         Whether an inverted residual becomes one launch where that pays. Without, every layer can be seen.
+    network : Graph, optional
+        Of which the graph is the part that computes some outputs. Which layers are computed together depends on the
+        whole, so that an output has the same bits whatever else is asked for.
 
     Raises
     ------
     UnsupportedGraphError
         If there is no kernel for an operation.
     """
-    lowering = _Lowering(graph, shapes, dtype)
-    return list(lowering.steps(fused)), lowering.shapes
+    lowering = _Lowering(graph, shapes, dtype, network or graph, fused)
+    return list(lowering.steps()), lowering.shapes
 
 
 class _Lowering:
-    """The launches of one graph; a method for each operation, of the operation's name."""
+    """The launches of one graph; a method for each operation that takes more than a line of the tables above."""
 
-    def __init__(self, graph: Graph, shapes: Mapping[str, Shape], dtype: np.dtype) -> None:
-        self.nodes, self.shapes, self.dtype = graph.nodes, dict(shapes), dtype
-        self.readers: dict[str, list[Node]] = {node.name: [] for node in graph} | {"input": []}
-        for node in graph:
+    def __init__(self, graph: Graph, shapes: Mapping[str, Shape], dtype: np.dtype, network: Graph, fused: bool) -> None:
+        self.graph, self.shapes, self.dtype = graph, dict(shapes), dtype
+        self.nodes = {node.name: node for node in network}
+        self.wanted = set(graph.output_nodes.values())
+        # Who reads a tensor; None is the caller, of what the network itself gives.
+        self.readers: dict[str, list[Node | None]] = {name: [] for name in ("input", *self.nodes)}
+        for node in network:
             for name in node.inputs:
                 self.readers[name].append(node)
-        self.unscaled: dict[str, tuple[str, str]] = {}  # tensors that are never made, only what they are products of
+        for name in network.outputs.values():
+            self.readers[name].append(None)
+        # Tensors that a convolution computes as it loads them, and what they are products of.
+        self.unscaled = {
+            node.name: (node.inputs[0], f"{node.name}/scales")
+            for node in network
+            if node.operation == "squeeze_excite" and self._only_scales(node.name)
+        }
+        blocks = {node.name: self.inverted_residual(node) for node in graph} if fused else {}
+        self.blocks = {name: block for name, block in blocks.items() if block}
 
-    def steps(self, fused: bool) -> Iterator[Step]:
-        nodes = self.nodes
-        while nodes:
-            block = self.inverted_residual(nodes[:3]) if fused else None
-            if block:
-                yield block
-                nodes = nodes[3:]
-                continue
-            try:
-                lower = getattr(self, nodes[0].operation)
-            except AttributeError:
-                raise UnsupportedGraphError(
-                    f"the backend 'cuda' has no kernel for {nodes[0].name}, {nodes[0].operation}; backend='auto' has"
-                ) from None
-            yield from lower(nodes[0])
-            nodes = nodes[1:]
+    def _only_scales(self, name: str) -> bool:
+        """Whether one pointwise convolution reads it, and nobody else."""
+        readers = [reader for reader in self.readers[name] if reader]
+        return [(reader.operation, reader.inputs[0]) for reader in readers] == [("pointwise_conv2d", name)]
 
-    def weighted(self, node: Node) -> Iterator[Step]:
-        (source,), kind = node.inputs, node.kind
-        shape = self.shapes[source]
-        weight_shape, options = kind.weight_shape(node, shape[-1]), kind.keywords(node)
-        launch = _PREPARE[node.operation](shape, weight_shape, **options, dtype=self.dtype)
-        yield Step(node.name, launch, (source, *_weights(node), node.name))
+    def steps(self) -> Iterator[Step]:
+        needed = set(self.wanted)  # what is inside a block that is one launch, only where it is an output
+        for node in reversed(self.graph.nodes):
+            if node.name in needed:
+                needed.update(self.blocks[node.name].operands[:1] if node.name in self.blocks else node.inputs)
+        for node in self.graph:
+            if node.name in self.blocks:
+                yield self.blocks[node.name]
+            elif node.name in needed:
+                yield from self.lowered(node)
 
-    conv2d = depthwise_conv2d = mixed_depthwise_conv2d = linear = weighted
+    def lowered(self, node: Node) -> Iterator[Step]:
+        kernel = node.kind.kernel(node)
+        if kernel in _WEIGHTED:
+            (shape,) = (self.shapes[name] for name in node.inputs)
+            yield self.step(node, _WEIGHTED[kernel], shape, node.kind.weight_shape(node, shape[-1]))
+        elif kernel in _OTHERS:
+            yield self.step(node, _OTHERS[kernel], *(self.shapes[name] for name in node.inputs))
+        elif hasattr(self, node.operation):
+            yield from getattr(self, node.operation)(node)
+        else:
+            raise UnsupportedGraphError(
+                f"the backend 'cuda' has no kernel for {node.name}, {kernel}; backend='auto' has"
+            )
+
+    def step(self, node: Node, prepare: Callable[..., Launch], *shapes: Shape) -> Step:
+        """One launch for a node, of a kernel that is prepared for these shapes."""
+        launch = prepare(*shapes, **node.kind.keywords(node), dtype=self.dtype)
+        return Step(node.name, launch, (*node.inputs, *_weights(node), node.name))
 
     def pointwise_conv2d(self, node: Node) -> Iterator[Step]:
         source, *residual = node.inputs
@@ -152,42 +203,42 @@ class _Lowering:
         n, *_, channels = shape = self.shapes[source]
         means, scales = f"{node.name}/means", f"{node.name}/scales"
         self.shapes |= {means: (n, channels), scales: (n, channels)}
-        yield self.pool(source, means)
+        yield Step(means, pooling.prepare_global_average_pool(shape, dtype=self.dtype), (source, means))
         gate = squeeze_excite.prepare_gate(n, channels, node["reduced"], **node.kind.keywords(node), dtype=self.dtype)
         yield Step(scales, gate, (means, *_weights(node), scales))
-        readers = self.readers[node.name]
-        if [(reader.operation, reader.inputs[0]) for reader in readers] == [("pointwise_conv2d", node.name)]:
-            self.unscaled[node.name] = source, scales
-        else:
-            scale = squeeze_excite.prepare_scale(shape, dtype=self.dtype)
+        if node.name not in self.unscaled or node.name in self.wanted:
+            scale = elementwise.prepare_multiply(shape, (n, channels), dtype=self.dtype)
             yield Step(node.name, scale, (source, scales, node.name))
 
-    def global_average_pool(self, node: Node) -> Iterator[Step]:
-        yield self.pool(node.inputs[0], node.name, **node.kind.keywords(node))
+    def add(self, node: Node) -> Iterator[Step]:
+        yield self.step(node, elementwise.prepare_add, self.shapes[node.name])
 
-    def pool(self, source: str, output: str, **options: bool) -> Step:
-        launch = pooling.prepare_global_average_pool(self.shapes[source], **options, dtype=self.dtype)
-        return Step(output, launch, (source, output))
+    def prelu(self, node: Node) -> Iterator[Step]:
+        channels, *image = node.parameters["weight"]
+        yield self.step(node, elementwise.prepare_prelu, self.shapes[node.name], (*image, channels))
 
-    def activation(self, node: Node) -> Iterator[Step]:
-        (source,) = node.inputs
-        launch = activation.prepare_map(self.shapes[source], node["function"], dtype=self.dtype)
+    def resize2d(self, node: Node) -> Iterator[Step]:
+        source, *like = node.inputs
+        options = node.kind.keywords(node) | {"size": self.shapes[name][1:3] for name in like}
+        launch = resize2d.prepare_resize2d(self.shapes[source], **options, dtype=self.dtype)
         yield Step(node.name, launch, (source, node.name))
 
-    def add(self, node: Node) -> Iterator[Step]:
-        launch = activation.prepare_add(self.shapes[node.name], dtype=self.dtype)
-        yield Step(node.name, launch, (*node.inputs, node.name))
+    def concat(self, node: Node) -> Iterator[Step]:
+        launches = channels.prepare_concat([self.shapes[name] for name in node.inputs], dtype=self.dtype)
+        for name, launch in zip(node.inputs, launches, strict=True):
+            yield Step(node.name, launch, (name, node.name))
 
-    def inverted_residual(self, nodes: tuple[Node, ...]) -> Step | None:
+    def inverted_residual(self, project: Node) -> Step | None:
         """One launch for expansion, depthwise convolution and projection, where these are such and it pays."""
-        if [node.operation for node in nodes] != ["pointwise_conv2d", "depthwise_conv2d", "pointwise_conv2d"]:
+        depthwise = self.nodes.get(project.inputs[0])
+        expand = depthwise and self.nodes.get(depthwise.inputs[0])
+        nodes = (expand, depthwise, project)
+        if [node and node.operation for node in nodes] != ["pointwise_conv2d", "depthwise_conv2d", "pointwise_conv2d"]:
             return None
-        expand, depthwise, project = nodes
         source, *residual = expand.inputs[0], *project.inputs[1:]
         if (
             self.readers[expand.name] != [depthwise]
             or self.readers[depthwise.name] != [project]
-            or project.inputs[0] != depthwise.name
             or residual not in ([], [source])
             or len(expand.inputs) > 1
             or source in self.unscaled

@@ -6,7 +6,7 @@ are prepared once, put on a stream one after the other, and from the second call
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -18,7 +18,7 @@ from npmobilenet.cuda import graphs as cuda_graphs
 from npmobilenet.cuda import memory as cuda_memory
 from npmobilenet.cuda.arrays import DeviceArray
 from npmobilenet.cuda.layout import channels_last
-from npmobilenet.cuda.lowering import Step, lower, packed_weights
+from npmobilenet.cuda.lowering import lower, packed_weights
 from npmobilenet.errors import MissingDependencyError, NpmobilenetError
 from npmobilenet.graph import Graph
 from npmobilenet.idle import Idle
@@ -68,6 +68,8 @@ class CudaProgram:
 
     def _upload(self, packed: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """In one piece of memory, by one transfer."""
+        if not packed:
+            return {}
         sizes = {name: -(-array.size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT for name, array in packed.items()}
         ends = dict(zip(sizes, np.cumsum(list(sizes.values())).tolist(), strict=True))
         host = np.zeros(sum(sizes.values()), self.dtype)
@@ -78,17 +80,20 @@ class CudaProgram:
         memory.copy_to_device(host)
         return {name: memory[place] for name, place in places.items()}
 
-    def plan(self, size: Pair, output: str | None = None, batch: int = 1, fused: bool = True) -> CudaPlan:
-        """Return the plan for so many images of ``(H, W)`` that computes a block's or node's output, or the logits.
+    def plan(
+        self, size: Pair, output: str | tuple[str, ...] | None = None, batch: int = 1, fused: bool = True
+    ) -> CudaPlan:
+        """Return the plan for so many images of ``(H, W)`` that computes one or more outputs (`Graph.node_of`).
 
-        Without ``fused`` every layer is a launch of its own.
+        Without a name that is the network's main output, without ``fused`` every layer is a launch of its own.
 
         Raises
         ------
         ValueError
-            If the image is too small or there is no block of that name.
+            If the image is too small or there is no output of that name.
         """
-        return CudaPlan(self, self.graph if output is None else self.graph.up_to(output), size, batch, fused)
+        output = output or self.graph.main_output
+        return CudaPlan(self, (output,) if isinstance(output, str) else output, size, batch, fused)
 
     def largest_batch(self, size: Pair) -> int:
         """How many images of ``(H, W)`` are computed at once at most."""
@@ -103,6 +108,8 @@ class CudaPlan:
     Attributes
     ----------
     batch : int
+    outputs : tuple of str
+        The nodes whose tensors are wanted.
     steps : list of Step
     shapes : dict of str to shape
         ``(N, H, W, C)`` or ``(N, C)`` of every tensor; ``"upload"`` is the batch as it comes from the host, float32
@@ -113,15 +120,19 @@ class CudaPlan:
         Bytes of the arena.
     """
 
-    def __init__(self, program: CudaProgram, graph: Graph, size: Pair, batch: int, fused: bool) -> None:
+    def __init__(self, program: CudaProgram, outputs: tuple[str, ...], size: Pair, batch: int, fused: bool) -> None:
         self.program, self.batch = program, batch
+        graph = program.graph.up_to(*outputs)
+        self.outputs = tuple(graph.outputs.values())
         shapes = {name: (batch, *shape[1:], shape[0]) for name, shape in graph.shapes(size).items()}
-        self.steps, self.shapes = lower(graph, shapes, program.dtype, fused)
+        self.steps, self.shapes = lower(graph, shapes, program.dtype, fused, program.graph)
         self.shapes["upload"] = (batch, graph.in_channels, *size)
         lifetimes = {"upload": (0, 0), "input": (0, 0)}
         for time, step in enumerate(self.steps, 1):
             for name in step.tensors:
                 lifetimes[name] = (lifetimes.get(name, (time, time))[0], time)
+        for name in self.outputs:
+            lifetimes[name] = (lifetimes[name][0], len(self.steps))
         offsets, units = arrange(lifetimes, {name: -(-self._bytes(name) // UNIT) for name in lifetimes})
         self.offsets = {name: UNIT * offset for name, offset in offsets.items()}
         self.memory = UNIT * units
@@ -137,57 +148,77 @@ class CudaPlan:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """``(C, P, Q)`` or ``(C,)``."""
-        _, *size, channels = self.shapes[self.steps[-1].output]
-        return (channels, *size)
+        """``(C, P, Q)`` or ``(C,)`` of the first output."""
+        return self.output_shapes[0]
+
+    @property
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """That of every output."""
+        shapes = [self.shapes[name] for name in self.outputs]
+        return tuple((shape[-1], *shape[1:-1]) for shape in shapes)
 
     def empty_result(self, x: np.ndarray | DeviceArray) -> np.ndarray | DeviceArray:
-        """Return a place for the results of the images ``x``, (N, C, P, Q) or (N, C), where these are."""
-        channels, *size = self.output_shape
+        """Return a place for the first output of the images ``x``, (N, C, P, Q) or (N, C), where these are."""
+        return self.empty_results(x)[0]
+
+    def empty_results(self, x: np.ndarray | DeviceArray) -> list[np.ndarray | DeviceArray]:
+        """Return such a place for every output."""
         if isinstance(x, np.ndarray):
-            return np.empty((len(x), channels, *size), np.float32)
-        shape, dtype = (len(x), *size, channels), self.program.dtype
-        memory = allocate(prod(shape) * dtype.itemsize, "the result", ask=False)
-        y = DeviceArray(cuda_memory.pointer(memory), shape, None, dtype, memory)
-        return y.transpose(0, 3, 1, 2) if size else y
+            return [np.empty((len(x), *shape), np.float32) for shape in self.output_shapes]
+        results = []
+        for channels, *size in self.output_shapes:
+            shape, dtype = (len(x), *size, channels), self.program.dtype
+            memory = allocate(prod(shape) * dtype.itemsize, "the result", ask=False)
+            y = DeviceArray(cuda_memory.pointer(memory), shape, None, dtype, memory)
+            results.append(y.transpose(0, 3, 1, 2) if size else y)
+        return results
 
     # Running -----------------------------------------------------------------------------------------------
 
     def run(self, x: np.ndarray | DeviceArray, out: np.ndarray | DeviceArray) -> Any:
-        """Compute a batch, (N, C, H, W), into what :meth:`empty_result` made, or a part of that.
+        """Compute the first output of a batch, as :meth:`run_all` does."""
+        return self.run_all(x, [out])
+
+    def run_all(self, x: np.ndarray | DeviceArray, outs: Sequence[np.ndarray | DeviceArray]) -> Any:
+        """Compute a batch, (N, C, H, W), into what :meth:`empty_results` made, or a part of that, in one run.
 
         May be called from several Python threads at once: each takes a workspace of its own.
 
         Returns
         -------
         stream
-            On which it is computed. On the host the result is complete now; on the device when that stream is done.
+            On which it is computed. On the host the results are complete now; on the device when that stream is done.
         """
         with cuda_memory.LAUNCHING:
-            return self._run(self._idle.take() or Workspace(self), x, out)
+            return self._run(self._idle.take() or Workspace(self), x, outs)
 
-    def _run(self, work: Workspace, x: np.ndarray | DeviceArray, out: np.ndarray | DeviceArray) -> Any:
+    def _run(self, work: Workspace, x: np.ndarray | DeviceArray, outs: Sequence[np.ndarray | DeviceArray]) -> Any:
         if isinstance(x, np.ndarray):
             upload = work.tensors["upload"]
             upload.copy_to_device(np.ascontiguousarray(x, np.float32).reshape(-1), stream=work.stream)
-            work.run(DeviceArray(cuda_memory.pointer(upload), x.shape, None, np.float32, upload))
-            result = work.tensors[self.steps[-1].output].copy_to_host(stream=work.stream)
+            places = [work.tensors[name] for name in self.outputs]
+            work.run(DeviceArray(cuda_memory.pointer(upload), x.shape, None, np.float32, upload), places)
+            results = [place.copy_to_host(stream=work.stream) for place in places]
             work.stream.synchronize()
-            result = result.reshape(self.shapes[self.steps[-1].output])
-            out[...] = result.transpose(0, 3, 1, 2) if result.ndim == 4 else result
+            for name, result, out in zip(self.outputs, results, outs, strict=True):
+                result = result.reshape(self.shapes[name])
+                out[...] = result.transpose(0, 3, 1, 2) if result.ndim == 4 else result
         else:
-            work.run(x, out.flat)
+            work.run(x, [out.flat for out in outs])
         self._idle.append(work)
         return work.stream
 
     def time_steps(self, repeats: int = 10) -> dict[str, float]:
-        """Return the seconds of each launch, the median of some, by the tensor it writes. The input is not set."""
+        """Return the seconds of the launches, medians of some, by the tensor they write. The input is not set."""
         work = self._idle.take() or Workspace(self)
         work.time_launches()  # compiles
         work.graph = work.graph or work.recorded()
         times = [work.time_launches() for _ in range(repeats)]
         self._idle.append(work)
-        return dict(zip((step.output for step in self.steps), np.median(times, axis=0).tolist(), strict=True))
+        seconds = dict.fromkeys((step.output for step in self.steps), 0.0)
+        for step, one in zip(self.steps, np.median(times, axis=0).tolist(), strict=True):
+            seconds[step.output] += one
+        return seconds
 
 
 class Workspace:
@@ -204,15 +235,24 @@ class Workspace:
         arrays = {**plan.program.weights, **self.tensors}
         self.channels_last = channels_last(plan.shapes["input"])
         self.launches = [(step.launch, [arrays[name] for name in step.operands]) for step in plan.steps]
-        self.last: Step = plan.steps[-1]
+        self.outputs, self.last = plan.outputs, plan.steps[-1].output
+        self.between = [
+            launch for launch, step in zip(self.launches, plan.steps, strict=True) if step.output != self.last
+        ]
+        self.end = [
+            (*launch, step.operands.index(self.last))
+            for launch, step in zip(self.launches, plan.steps, strict=True)
+            if step.output == self.last
+        ]
         self.graph: cuda_graphs.Graph | None = None
         self.calls = 0
 
-    def run(self, x: DeviceArray, out: Any = None) -> None:
-        """Put a batch on the stream; the result goes to the flat array ``out``, or to its place in the arena.
+    def run(self, x: DeviceArray, outs: Sequence[Any]) -> None:
+        """Put a batch on the stream; the outputs go to the flat arrays ``outs``.
 
-        The first launch reads what the caller gave, and the last one writes to where the caller wants it; those between
-        them have the same arrays in every call, and are recorded.
+        The first launch reads what the caller gave, and those of the last tensor, which none reads after them, write
+        to where the caller wants it. Those between have the same arrays in every call, and are recorded; what they make
+        of the outputs is copied.
         """
         stream = self.stream
         self.channels_last(stream, x, self.tensors["input"])
@@ -222,22 +262,21 @@ class Workspace:
             self.graph.launch(cuda_memory.handle(stream))
         else:
             self._between(stream)
-        launch, arrays = self.launches[-1]
-        if out is not None:
-            arrays = [
-                out if name == self.last.output else array
-                for name, array in zip(self.last.operands, arrays, strict=True)
-            ]
-        launch(stream, *arrays)
+        made = {**self.tensors, self.last: outs[self.outputs.index(self.last)]}
+        for launch, arrays, place in self.end:
+            launch(stream, *arrays[:place], made[self.last], *arrays[place + 1 :])
+        for name, out in zip(self.outputs, outs, strict=True):
+            if out is not made[name]:
+                out.copy_to_device(made[name], stream=stream)
         self.calls += 1
 
     def _between(self, stream: Any) -> None:
-        for launch, arrays in self.launches[:-1]:
+        for launch, arrays in self.between:
             launch(stream, *arrays)
 
     def recorded(self) -> cuda_graphs.Graph | None:
         """The launches that are the same in every call, if there are enough of them and they can be recorded."""
-        if len(self.launches) < 3:
+        if len(self.between) < 2:
             return None
         return cuda_graphs.record(lambda handle: self._between(cuda_memory.external_stream(handle)))
 

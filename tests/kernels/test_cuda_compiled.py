@@ -73,6 +73,26 @@ CASES = [
     Case("softmax", {"x": (2, 1000)}),
     Case("add", {"x": (2, 3, 4, 5), "y": (2, 3, 4, 5)}, {"activation": "relu"}),
     *(Case(activation, {"x": (3, 401)}) for activation in ACTIVATIONS[1:]),
+    *(Case(function, {"x": (3, 404)}) for function in ("leaky_relu", "elu", "tanh")),
+    *(Case("prelu", {"x": (2, 9, 7, 12), "weight": slopes}) for slopes in ((12,), (1,), (9, 7, 12))),
+    *(
+        Case(operation, {"x": (2, 9, 37, 12), "y": y})
+        for operation in ("broadcast_add", "multiply")
+        for y in ((2, 12), (2, 9, 37, 1), (2, 1, 37, 12), (2, 9, 1, 1), (2, 9, 37, 12))
+    ),
+    Case("multiply", {"x": (2, 9), "y": (2, 1)}),
+    Case("batch_norm", {"x": (2, 9, 7, 12), **{name: (12,) for name in ("weight", "bias", "mean", "variance")}}),
+    Case("global_max_pool", {"x": (2, 7, 7, 140)}),
+    Case("global_max_pool", {"x": (3, 2, 5, 3)}),
+    Case("concat", {"xs": [(2, 9, 7, 12), (2, 9, 7, 3), (2, 9, 7, 64)]}),
+    Case("channel_pad", {"x": (2, 9, 7, 12)}, {"before": 4, "after": 40}),
+    Case("channel_pad", {"x": (3, 17)}, {"after": 1}),
+    Case("flatten", {"x": (2, 7, 7, 36)}),
+    Case("flatten", {"x": (2, 1, 19, 3)}),
+    Case("conv_transpose2d", {"x": (2, 9, 7, 12), "weight": (2, 2, 12, 36), "bias": (36,)}, {"stride": 2}),
+    Case("conv_transpose2d", {"x": (1, 5, 14, 6), "weight": (4, 5, 6, 3)}, {"stride": (3, 2), "padding": (1, 2)}),
+    *(cases.resize(2, 9, 7, 12, size=(17, 40), mode=mode) for mode in ("bilinear", "nearest")),
+    cases.resize(1, 9, 7, 3, size=(5, 6), coordinates="align_corners"),
 ]
 
 
@@ -97,6 +117,16 @@ HALVES = [
     Case("max_pool2d", {"x": (1, 7, 6, 4)}, {"kernel_size": 3, "stride": 2}),
     Case("softmax", {"x": (2, 40)}),
     Case("add", {"x": (2, 3, 4, 5), "y": (2, 3, 4, 5)}),
+    *(Case(function, {"x": (3, 404)}) for function in ("leaky_relu", "elu", "tanh")),
+    Case("prelu", {"x": (2, 3, 4, 8), "weight": (8,)}),
+    Case("multiply", {"x": (2, 3, 4, 8), "y": (2, 8)}),
+    Case("batch_norm", {"x": (2, 3, 7, 8), **{name: (8,) for name in ("weight", "bias", "mean", "variance")}}),
+    Case("global_max_pool", {"x": (2, 7, 7, 12)}),
+    Case("concat", {"xs": [(2, 3, 7, 8), (2, 3, 7, 3)]}),
+    Case("channel_pad", {"x": (2, 3, 7, 8)}, {"after": 8}),
+    Case("flatten", {"x": (2, 7, 7, 12)}),
+    Case("conv_transpose2d", {"x": (2, 5, 7, 8), "weight": (2, 2, 8, 12), "bias": (12,)}, {"stride": 2}),
+    cases.resize(2, 5, 7, 8, size=(9, 9)),
 ]
 
 
@@ -189,6 +219,25 @@ def test_networks_run_on_compiled_kernels(device, monkeypatch, name, dtype):
         assert np.abs(engine.run(x) - expected).max() < error, again
     resident = engine.run(DeviceArray.of(Tensor(x, permuted=(0, 2, 3, 1))))
     assert np.abs(np.asarray(resident, np.float32) - expected).max() < error
+    squeezed = [node.name for node in graph if node.operation == "squeeze_excite"]
+    names = ["block2.expand", "block2", "logits", *squeezed[:1]]
+    images = DeviceArray.of(Tensor(x))
+    for output, found in engine.outputs(images, names).items():
+        assert np.array_equal(np.asarray(found), np.asarray(engine.run(images, output=output)))
+    clean(device)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_random_graph_of_all_kinds_of_operations(device, dtype):
+    from tests.test_operations import by_definition, random_graph
+
+    graph, weights, x = random_graph(22)
+    engine = Engine(graph, weights, "cuda", dtype)
+    expected = by_definition(graph, weights, x)
+    for name, found in engine.outputs(x, graph.output_names).items():
+        error = (1e-4 if dtype == "float32" else 2e-2) * max(1, np.abs(expected[name]).max())
+        assert np.abs(found - expected[name]).max() < error
+        assert np.array_equal(engine.run(x, output=name), found)
     clean(device)
 
 

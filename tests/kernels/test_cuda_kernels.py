@@ -17,10 +17,10 @@ import pytest
 
 from npmobilenet.kernels import reference, registry
 from npmobilenet.kernels.cuda import (
-    activation,
     convolution,
     depthwise,
     device,
+    elementwise,
     inverted_residual,
     launch,
     linear,
@@ -123,7 +123,7 @@ def test_agrees_with_the_reference(kernel, case):
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 def test_nan_and_infinity_go_where_the_reference_sends_them(kernel, case, value):
     arrays = case.arrays()
-    x = arrays["x"]
+    x = arrays["x"] if "x" in arrays else arrays["xs"][0]
     x[(0, *(size // 2 for size in x.shape[1:]))] = value
     with np.errstate(invalid="ignore"):
         expected = getattr(reference, case.operation)(**arrays, **case.options)
@@ -164,7 +164,8 @@ def test_device_arrays_stay_on_the_device(kernel, case):
     out = cuda.to_device(np.full(expected.shape, np.nan, np.float32))
     assert kernel.function(**resident, **case.options, out=out) is out
     assert np.array_equal(out.copy_to_host(), expected)
-    beside = {**arrays, "x": resident["x"]}  # weights on the host
+    first = next(iter(arrays))
+    beside = {**arrays, first: resident[first]}  # weights on the host
     assert np.array_equal(kernel.function(**beside, **case.options).copy_to_host(), expected)
 
 
@@ -197,6 +198,12 @@ HALVES = [
     PLAIN["max_pool2d"],
     PLAIN["softmax"],
     PLAIN["add"],
+    *(
+        PLAIN[operation]
+        for operation in ("batch_norm", "conv_transpose2d", "global_max_pool", "resize2d", "tanh", "elu")
+    ),
+    *(PLAIN[operation] for operation in ("prelu", "broadcast_add", "multiply", "concat", "channel_pad", "flatten")),
+    cases.resize(1, 3, 4, 8, size=(5, 3)),
 ]
 
 
@@ -357,13 +364,17 @@ def test_blocks_that_are_better_left_to_three_kernels(monkeypatch):
 def test_launchers_of_single_passes():
     rng = np.random.default_rng(5)
     x, y, factors = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 3, 6), (2, 3, 3, 6), (2, 6)))
-    assert_close(started(squeeze_excite.prepare_scale(x.shape), x, factors), x * factors[:, None, None], 0, "scale")
-    assert_close(started(activation.prepare_add(x.shape), x, y), x + y, 0, "add")
+    every = factors[:, None, None]
     for prepared, operands, expected in (
-        (activation.prepare_add(x.shape, activation="relu"), (x, y), np.maximum(x + y, 0)),
-        (activation.prepare_map(x.shape, "relu6"), (x,), np.clip(x, 0, 6)),
-        (squeeze_excite.prepare_scale(x.shape), (x, factors), x * factors[:, None, None]),
+        (elementwise.prepare_add(x.shape), (x, y), x + y),
+        (elementwise.prepare_add(x.shape, activation="relu"), (x, y), np.maximum(x + y, 0)),
+        (elementwise.prepare_map(x.shape, "relu6"), (x,), np.clip(x, 0, 6)),
+        (elementwise.prepare_leaky_relu(x.shape, slope=0.5), (x,), np.where(x > 0, x, x / 2)),
+        (elementwise.prepare_multiply(x.shape, factors.shape), (x, factors), x * every),
+        (elementwise.prepare_broadcast_add(x.shape, factors.shape), (x, factors), x + every),
+        (elementwise.prepare_prelu(x.shape, (6,)), (x, factors[0]), np.where(x > 0, x, x * factors[0])),
     ):
+        assert_close(started(prepared, *operands), expected, 0, prepared.name)
         place = flat(operands[0])
         prepared(0, place, *map(flat, operands[1:]), place)
         assert_close(place.copy_to_host().reshape(x.shape), expected, 0, prepared.name)

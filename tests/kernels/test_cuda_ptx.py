@@ -15,15 +15,19 @@ import numpy as np
 import pytest
 
 from npmobilenet.kernels.cuda import (
-    activation,
+    batch_norm,
+    channels,
+    conv_transpose,
     convolution,
     depthwise,
     device,
+    elementwise,
     inverted_residual,
     linear,
     mixed,
     pointwise,
     pooling,
+    resize2d,
     squeeze_excite,
 )
 
@@ -124,8 +128,19 @@ def test_the_others(tmp_path):
         pooling.prepare_global_average_pool((8, 7, 7, 1280)),
         pooling.prepare_max_pool2d((8, 56, 56, 64), 3),
         squeeze_excite.prepare_gate(8, 240, 20, activation="swish"),
-        squeeze_excite.prepare_scale((8, 14, 14, 240)),
-        activation.prepare_add((8, 14, 14, 96)),
-        activation.prepare_map((8, 14, 14, 96), "swish"),
+        pooling.prepare_global_max_pool((8, 7, 7, 1280)),
+        elementwise.prepare_add((8, 14, 14, 96)),
+        elementwise.prepare_map((8, 14, 14, 96), "swish"),
+        elementwise.prepare_tanh((8, 14, 14, 96)),
+        elementwise.prepare_elu((8, 14, 14, 96)),
+        elementwise.prepare_multiply((8, 14, 14, 240), (8, 240)),
+        elementwise.prepare_multiply((8, 14, 14, 240), (8, 14, 14, 1)),
+        elementwise.prepare_prelu((8, 14, 14, 96), (14, 14, 96)),
+        batch_norm.prepare_batch_norm((8, 14, 14, 96)),
+        *channels.prepare_concat([(8, 14, 14, 96), (8, 14, 14, 32)]),
+        channels.prepare_channel_pad((8, 14, 14, 32), after=32),
+        channels.prepare_flatten((8, 7, 7, 96)),
+        conv_transpose.prepare_conv_transpose2d((8, 28, 28, 64), (2, 2, 64, 32), stride=2),
+        resize2d.prepare_resize2d((8, 28, 28, 64), scale=2),
     ):
         in_registers(compiled(prepared), tmp_path)

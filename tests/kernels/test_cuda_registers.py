@@ -159,3 +159,33 @@ def test_activate(activation):
         check("activate", np.array(ends, np.float32), Constant(len(ends)), code)
         far = np.array([-np.inf, -1e38, np.nan], np.float32)
         check("activate", far, Constant(3), code)
+
+
+@pytest.mark.parametrize("period", [1, 2])
+def test_slopes_and_exponentials_below_zero(period):
+    ends = np.array([np.nan, np.inf, 0, -0.0, 3, -1e-7, -0.499, -0.501, -3, -20, -87, -1e4], np.float32)
+    factors = numbers(period)
+    for name in ("rectify", "apply_elu"):
+        check(name, ends, factors, C(len(ends)), C(period))
+        check(name, np.full(2, -np.inf, np.float32), np.abs(factors), C(2), C(period))
+
+
+def test_tanh():
+    half = np.array([0, 1e-30, 1e-7, 1e-3, 0.2, 0.26, 1, 3, 9, 20, 1e4, np.inf], np.float32)
+    check("apply_tanh", np.concatenate([half, -half, [np.float32(np.nan)]]), C(2 * len(half) + 1))
+
+
+def test_the_larger_of_two():
+    some = np.array([1, -1, np.nan, 2, -np.inf, np.inf, np.nan], np.float32)
+    other = np.array([0, 3, 5, np.nan, -np.inf, 1, np.nan], np.float32)
+    check("take_larger", some, other, C(7))
+
+
+def test_between_two():
+    for weight in (0.0, 0.3, 1.0):
+        check("blend", numbers(4), numbers(4) + 1, np.float32(weight), C(4))
+
+
+def test_normalise():
+    statistics = [numbers(4) + place for place in range(3)]
+    check("normalise", numbers(4), *statistics, np.abs(numbers(4)), np.float32(1e-3), C(4))

@@ -72,6 +72,8 @@ def function(op: str) -> tuple[list[str], str, Function]:
         return [kind] * 2, kind, _truncated(lambda a, b: a % b)
     if name == "rcp" and not meaning:
         return [kind], kind, lambda a: DTYPES[kind].type(1) / a
+    if name == "sqrt" and not meaning:
+        return [kind], kind, np.sqrt
     if name == "ex2" and not meaning:
         return [kind], kind, lambda a: np.exp2(a.astype(np.float64)).astype(a.dtype)
     if name == "cvt":
