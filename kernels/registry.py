@@ -187,7 +187,12 @@ KERNELS: list[Kernel] = [
     _row("mixed_depthwise_conv2d", "blocked", "simd", "blocked.mixed", supports=_vectorised),
     _row("pointwise_conv2d", "blocked", "simd", "blocked.pointwise", supports=_vectorised),
     _row("linear", "blocked", "simd", "blocked.linear", supports=_vectorised),
-    _row("global_average_pool", "blocked", "simd", "blocked.pooling"),
+    *(
+        _row(operation, "blocked", "simd", "blocked.pooling")
+        for operation in ("global_average_pool", "global_max_pool", "max_pool2d", "average_pool2d")
+    ),
+    _row("resize2d", "blocked", "simd", "blocked.resize2d"),
+    _row("conv_transpose2d", "blocked", "simd", "blocked.conv_transpose"),
     *(
         _row(
             "inverted_residual", "blocked", variant, "blocked.inverted_residual", name=name, supports=_vectorised_block

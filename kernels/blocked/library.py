@@ -80,6 +80,18 @@ def convolution(target: Target) -> Library:
     return _library("convolution", target, "convolution")
 
 
+@once
+def windows(target: Target) -> Library:
+    """Return the library that has the maxima and means of windows."""
+    return _library("windows", target, "windows")
+
+
+@once
+def resize2d(target: Target) -> Library:
+    """Return the library that has feature maps resized."""
+    return _library("resize2d", target, "resize2d")
+
+
 def _in(tile: Tile | None) -> str:
     return f"_in_{tile.pixels}x{tile.blocks}" if tile else ""
 

@@ -179,6 +179,13 @@ class Vector:
         # `high < x ? high : x` keeps x where x is NaN, and is one instruction (minps) in just this order.
         return self._select("<", low, low)._select(">", high, high)
 
+    def maximum(self, other: Vector) -> Vector:
+        """The larger of both; NaN where either is."""
+        builder = self.code.builder
+        larger = other._select("<", self, self)  # one instruction, `other` where either is NaN
+        unordered = builder.fcmp_unordered("uno", self.value, self.value)
+        return Vector(self.code, builder.select(unordered, self.value, larger.value))
+
     def add_to_exponent(self, low_bits: Vector) -> Vector:
         """``self * 2**n``, where n is the integer in the low bits of the other vector's mantissas."""
         builder = self.code.builder

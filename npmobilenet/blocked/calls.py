@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import (
+    conv_transpose,
     convolution,
     depthwise,
     inverted_residual,
@@ -14,11 +15,13 @@ from npmobilenet.kernels.blocked import (
     padding,
     pointwise,
     pooling,
+    resize2d,
     stem,
 )
 from npmobilenet.kernels.blocked import squeeze_excite as squeeze
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.geometry import resize_taps, resolve_padding
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
@@ -75,10 +78,27 @@ class Calls:
             yield pointwise.call(x, out, *weights, activation=functions[0], residual=self._residual(last))
         elif last.operation == "global_average_pool":
             yield pooling.call(self.target, x, out)
+        elif last.operation == "global_max_pool":
+            yield pooling.global_max(self.target, x, out)
+        elif last.operation in ("max_pool2d", "average_pool2d"):
+            yield self._pooling(last, x, out)
+        elif last.operation == "resize2d":
+            to, scale, how = (out.height, out.width), last["scale"], (last["mode"], last["coordinates"])
+            taps = resize_taps((x.height, x.width), to, scale, *how)
+            yield resize2d.call(self.target, x, out, taps, last["mode"])
+        elif last.operation == "conv_transpose2d":
+            yield from conv_transpose.calls(x, out, *weights)
         else:
             dense = stem if is_stem(last) else convolution
             operation = {"conv2d": dense, "linear": linear}.get(last.operation, depthwise)
             yield operation.call(x, out, *weights, activation=functions[0])
+
+    def _pooling(self, node: Node, x: Tensor, out: Tensor) -> Call:
+        kernel, stride = node["kernel"], node["stride"] or node["kernel"]
+        window = kernel, stride, resolve_padding(node["padding"], (x.height, x.width), kernel, stride)
+        if node.operation == "max_pool2d":
+            return pooling.maxima(self.target, x, out, *window)
+        return pooling.means(self.target, x, out, *window, node["count_include_pad"])
 
     def _residual(self, node: Node) -> Tensor | None:
         return self.tensors[node.inputs[1]] if node.attributes.get("residual") else None

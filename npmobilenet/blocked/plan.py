@@ -10,9 +10,9 @@ import numpy as np
 
 from npmobilenet.blocked.calls import Calls, Group, activation_of, copy_name, is_stem, vector_names
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
-from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.graph import WINDOWED, Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels.blocked import library, linear
+from npmobilenet.kernels.blocked import conv_transpose, library, linear
 from npmobilenet.kernels.blocked.activation import CLAMPS
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
@@ -28,6 +28,8 @@ SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channe
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
 PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 
+FRAMED = (*WINDOWED, "conv_transpose2d")  # read the zeros around their input
+ANY_FRAME = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d")  # may read a tensor inside any
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
 
 
@@ -209,8 +211,14 @@ class BlockedPlan:
         )
 
     def _pads(self, node: Node) -> Pads:
-        """The zeros that a node needs around its input."""
-        return frame_pads(self._part_pads(node)) if node.windows and node.name not in self.plain else NO_FRAME
+        """The zeros that a node needs around its input; without weights it knows where the image ends."""
+        if node.name in self.plain:
+            return NO_FRAME
+        if node.operation == "conv_transpose2d":
+            size, out = (self.shapes[name][1:] for name in (node.inputs[0], node.name))
+            pads = resolve_padding(node["padding"], size, node["kernel"])
+            return conv_transpose.frame(size, out, node["kernel"], node["stride"], pads)
+        return frame_pads(self._part_pads(node)) if node.operation in WINDOWED else NO_FRAME
 
     def _fast_readers(self, name: str) -> list[Node]:
         """Those of a tensor that blocked kernels compute."""
@@ -221,7 +229,8 @@ class BlockedPlan:
         shape = self.shapes[node.name]
         if len(shape) == 1:
             return linear.vector(self.target, *shape)
-        pads = {self._pads(reader) for reader in self._fast_readers(node.name)}
+        readers = [reader for reader in self._fast_readers(node.name) if reader.operation not in ANY_FRAME]
+        pads = {self._pads(reader) for reader in readers}
         # Squeeze-and-excitation scales planes without a frame, and plain kernels write none.
         without = node.operation == "squeeze_excite" or node.name in self.plain
         frame = pads.pop() if len(pads) == 1 and not without else NO_FRAME
@@ -247,7 +256,7 @@ class BlockedPlan:
                 home[last.name] = home.get(source, source)
             else:
                 made.append(last.name)
-            if first.windows and self.tensors[source].frame != self._pads(first):
+            if first.operation in FRAMED and self.tensors[source].frame != self._pads(first):
                 made.append(copy_name(first))
                 self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
             self._extend(lifetimes, home, group, made, time)

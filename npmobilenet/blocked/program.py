@@ -13,14 +13,25 @@ import numpy as np
 from npmobilenet.blocked.calls import activation_of, is_stem
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
-from npmobilenet.kernels.blocked import convolution, depthwise, linear, mixed, pointwise, squeeze_excite, stem
+from npmobilenet.kernels.blocked import (
+    conv_transpose,
+    convolution,
+    depthwise,
+    linear,
+    mixed,
+    pointwise,
+    squeeze_excite,
+    stem,
+)
 from npmobilenet.kernels.blocked.activation import CLAMPS, ZERO_PRESERVING
 from npmobilenet.kernels.blocked.layout import Packed, gathered
-from npmobilenet.kernels.geometry import Pair
+from npmobilenet.kernels.geometry import Pair, resolve_padding
 from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import folded_parameters, fuse, kernel_arguments
 from npmobilenet.plan import lower
+
+WITHOUT_WEIGHTS = ("global_average_pool", "global_max_pool", "max_pool2d", "average_pool2d", "resize2d")
 
 
 class UnsupportedGraphError(Exception):
@@ -72,7 +83,7 @@ class BlockedProgram:
         """What these kernels cannot compute."""
         if INPUT in node.inputs and (number or not is_stem(node)):
             return f"{node.operation} of the image"
-        if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
+        if node.operation not in (*WINDOWED, *WITHOUT_WEIGHTS, "conv_transpose2d", "squeeze_excite", "linear"):
             return node.operation
         function = activation_of(node)
         if function not in (*CLAMPS, *ZERO_PRESERVING):
@@ -88,6 +99,9 @@ class BlockedProgram:
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
         if node.operation == "squeeze_excite":
             return squeeze_excite.pack(self.target, **kernel_arguments(node, weights))
+        if node.operation == "conv_transpose2d":
+            pads = resolve_padding(node["padding"], (1, 1), node["kernel"])  # numbers, whatever the size
+            return conv_transpose.pack(self.target, **kernel_arguments(node, weights), stride=node["stride"], pads=pads)
         weight, bias = folded_parameters(node, weights)
         if node.operation == "linear":
             return linear.pack(self.target, weight.T, bias)

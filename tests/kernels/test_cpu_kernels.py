@@ -102,6 +102,7 @@ TAILS = [
     *SQUEEZE_TAILS,
     *BLOCK_TAILS,
     *NEWER_TAILS,
+    *WINDOW_TAILS,
 ]
 
 
