@@ -418,10 +418,10 @@ def _windows_and_sizes() -> tuple[Graph, dict[str, np.ndarray]]:
         parameters = {"weight": shapes[name]} if name in shapes else {}
         nodes.append(Node(name, operation[name], (inputs[name],), name, parameters, attributes.get(name, {})))
         weights |= {f"{name}.weight": rng.standard_normal(shape, np.float32) for shape in parameters.values()}
-    return Graph(tuple(nodes), {"mean": "mean", "tail": "tail", "end": "end"}), weights
+    return Graph(tuple(nodes), outputs={"mean": "mean", "tail": "tail", "end": "end"}), weights
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 7), (33, 46)])
+@pytest.mark.parametrize("size", [(3, 1), (4, 7), (33, 46)])
 def test_windows_and_sizes_between_layers_with_frames(size):
     graph, weights = _windows_and_sizes()
     program, x = BlockedProgram(graph, weights), image(size)
@@ -436,4 +436,4 @@ def test_pooling_of_padding_alone_is_refused():
     graph, weights = _windows_and_sizes()
     nodes = [n.with_attributes(padding=(3, 3)) if n.name == "largest" else n for n in graph]
     with pytest.raises(ValueError, match="must be smaller than the window"):
-        BlockedProgram(Graph(tuple(nodes), {"largest": "largest"}), weights).plan((9, 9))
+        BlockedProgram(Graph(tuple(nodes), outputs={"largest": "largest"}), weights).plan((9, 9))

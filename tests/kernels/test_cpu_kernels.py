@@ -26,6 +26,7 @@ from tests.kernels.cases import (
     NEWER_TAILS,
     SQUEEZE_TAILS,
     TORCH_CASES,
+    WINDOW_TAILS,
     Case,
     block,
     conv,
