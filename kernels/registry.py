@@ -182,7 +182,8 @@ KERNELS: list[Kernel] = [
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
     # a small layer. The engine calls the same kernels on tensors that stay blocked.
     _row("conv2d", "blocked", "simd", "blocked.stem", supports=_vectorised_dense),
-    _row("conv2d", "blocked", "simd_blocked", "blocked.convolution", supports=_vectorised),
+    # The stem's kernel is for an image of a few planes; of blocked tensors the engine takes the other.
+    _row("conv2d", "blocked", "simd_blocked", "blocked.convolution", rank=1, supports=_vectorised),
     _row("depthwise_conv2d", "blocked", "simd", "blocked.depthwise", supports=_vectorised),
     _row("mixed_depthwise_conv2d", "blocked", "simd", "blocked.mixed", supports=_vectorised),
     _row("pointwise_conv2d", "blocked", "simd", "blocked.pointwise", supports=_vectorised),

@@ -265,8 +265,8 @@ def _plain_calls(layer: LayerCount) -> tuple[Callable[[], object], Callable[[], 
 
 
 def _dense_vector_call(layer: LayerCount) -> Callable[[], object]:
-    """The vector kernel of a dense convolution, which the engine uses for the stem, on packed operands."""
-    from npmobilenet.kernels.blocked.stem import conv2d
+    """The vector kernel of a dense convolution, on packed operands."""
+    from npmobilenet.kernels.blocked.convolution import conv2d
 
     x, weight, _, _ = _arrays(layer)
     return conv2d.prepare(x, weight, stride=layer.stride, padding="symmetric", activation="relu6").run

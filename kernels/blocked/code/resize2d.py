@@ -21,6 +21,7 @@ def bilinear(code: Code, arguments: Pointer, first: Integer, last: Integer, scra
     """Kernel: rows ``first`` up to ``last`` of a resized image (fields `BILINEAR`), all of a block before the next."""
     a = BILINEAR.read(arguments)
     size = code.target.bytes
+    used, column_taps, column_weights = (a.at(name) for name in ("used", "column_taps", "column_weights"))
 
     def between(near: Pointer, far: Pointer, weights: list[Vector]) -> Vector:
         return (near.vector() * weights[0]).fma(far.vector(), weights[1])
@@ -32,12 +33,12 @@ def bilinear(code: Code, arguments: Pointer, first: Integer, last: Integer, scra
         weights = _weights(a.at("row_weights"), row)
 
         def down(column: Integer) -> None:
-            place = a.at("used").integer(column * 8)
+            place = used.integer(column * 8)
             (scratch + column * size).store(between(x + upper + place, x + lower + place, weights))
 
         def across(column: Integer) -> None:
-            left, right = _two(a.at("column_taps"), column)
-            y = between(scratch + left, scratch + right, _weights(a.at("column_weights"), column))
+            left, right = _two(column_taps, column)
+            y = between(scratch + left, scratch + right, _weights(column_weights, column))
             (out + column * size).store(y)
 
         code.loop(a["used_columns"], down)
@@ -57,7 +58,7 @@ def _weights(weights: Pointer, number: Integer) -> list[Vector]:
 def nearest(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
     """Kernel: rows ``first`` up to ``last`` of a resized image (fields `NEAREST`), all of a block before the next."""
     a = NEAREST.read(arguments)
-    size = code.target.bytes
+    size, column_taps = code.target.bytes, a.at("column_taps")
 
     def at_item(item: Integer) -> None:
         block, row = item // a["rows"], item % a["rows"]
@@ -65,7 +66,7 @@ def nearest(code: Code, arguments: Pointer, first: Integer, last: Integer, scrat
         out = a.at("out") + a["out_plane"] * block + a["out_row"] * row
 
         def at(column: Integer) -> None:
-            (out + column * size).store((line + a.at("column_taps").integer(column * 8)).vector())
+            (out + column * size).store((line + column_taps.integer(column * 8)).vector())
 
         code.loop(a["columns"], at)
 
