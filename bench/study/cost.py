@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 KERNELS = {
     "plain": "plain Numba loops (kernels/plain: convolution; depthwise, pointwise)",
-    "vector": "explicit vectors on packed tensors (kernels/blocked: stem, made for an image's few channels; "
-    "depthwise, pointwise)",
+    "vector": "explicit vectors on packed tensors (kernels/blocked: convolution; depthwise, pointwise)",
 }
 TABLE_3 = {"input": 14, "channels": 512, "kernel": 3}
 """The layer of the paper's Table 3."""
