@@ -349,9 +349,14 @@ def max_pool2d(x: np.ndarray, kernel_size: Size, *, stride: Size | None = None, 
     array("x", x, "N H W C")
     stride = kernel_size if stride is None else stride
     geometry = slide(x, kernel_size, stride, padding, 1, x.shape[3])
-    if any(max(pads) >= k for pads, k in zip(geometry.pads, geometry.kernel, strict=True)):
-        raise ValueError(f"padding {geometry.pads} must be smaller than the window {geometry.kernel}")
+    pool_pads(geometry.pads, geometry.kernel)
     return geometry
+
+
+def pool_pads(pads: Pads, kernel: Pair) -> None:
+    """Check that no window of a pooling lies in the padding altogether."""
+    if any(max(both) >= k for both, k in zip(pads, kernel, strict=True)):
+        raise ValueError(f"padding {pads} must be smaller than the window {kernel}")
 
 
 def average_pool2d(

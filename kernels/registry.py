@@ -182,12 +182,18 @@ KERNELS: list[Kernel] = [
     # The fastest kernels of all, but as single calls on NHWC arrays they pay for packing, which is more work than
     # a small layer. The engine calls the same kernels on tensors that stay blocked.
     _row("conv2d", "blocked", "simd", "blocked.stem", supports=_vectorised_dense),
-    _row("conv2d", "blocked", "simd_blocked", "blocked.convolution", supports=_vectorised),
+    # The stem's kernel is for an image of a few planes; of blocked tensors the engine takes the other.
+    _row("conv2d", "blocked", "simd_blocked", "blocked.convolution", rank=1, supports=_vectorised),
     _row("depthwise_conv2d", "blocked", "simd", "blocked.depthwise", supports=_vectorised),
     _row("mixed_depthwise_conv2d", "blocked", "simd", "blocked.mixed", supports=_vectorised),
     _row("pointwise_conv2d", "blocked", "simd", "blocked.pointwise", supports=_vectorised),
     _row("linear", "blocked", "simd", "blocked.linear", supports=_vectorised),
-    _row("global_average_pool", "blocked", "simd", "blocked.pooling"),
+    *(
+        _row(operation, "blocked", "simd", "blocked.pooling")
+        for operation in ("global_average_pool", "global_max_pool", "max_pool2d", "average_pool2d")
+    ),
+    _row("resize2d", "blocked", "simd", "blocked.resize2d"),
+    _row("conv_transpose2d", "blocked", "simd", "blocked.conv_transpose"),
     *(
         _row(operation, "blocked", "simd", f"blocked.{module}")
         for module, operations in {

@@ -42,6 +42,14 @@ def mobilenet_v1():
 
 
 @pytest.fixture
+def slow_tanh(monkeypatch):
+    """The blocked kernels do not know the hyperbolic tangent, so that plain loops compute it."""
+    from npmobilenet.blocked import program
+
+    monkeypatch.setattr(program, "BETWEEN", tuple(name for name in program.BETWEEN if name != "tanh"))
+
+
+@pytest.fixture
 def pets(tmp_path):
     """A small checkpoint with two classes, which takes images of 32x32 in next to no time."""
     import npmobilenet

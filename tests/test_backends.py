@@ -37,7 +37,7 @@ def test_a_model_says_what_computes(asked, told):
         assert model().backend == told
 
 
-def test_what_the_fastest_kernels_cannot_compute():
+def test_what_the_fastest_kernels_cannot_compute(slow_tanh):
     """Of such layers "auto" has plain loops compute these, and says so; "blocked" says why not."""
     graph = with_slow_layers(get_architecture("mobilenet_v2").graph(0.25, 3))
     weights = random_weights(graph, 1)

@@ -77,7 +77,7 @@ def test_a_network_block_by_block_and_layer_by_layer(tmp_path, capsys):
 
 
 @compiled_only
-def test_a_network_on_plain_kernels(saved, tmp_path, capsys, monkeypatch):
+def test_a_network_on_plain_kernels(saved, tmp_path, capsys, monkeypatch, slow_tanh):
     """Layers that the vector kernels cannot run are told."""
     file = tmp_path / "run.json"
     slow = copy.copy(ARCHITECTURES["mobilenet_v2"])

@@ -15,7 +15,7 @@ from npmobilenet.blocked import plan as blocked_plan
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.engine import Engine
-from npmobilenet.graph import Graph
+from npmobilenet.graph import Graph, Node
 from npmobilenet.kernels.blocked import inverted_residual, library, planes, pointwise
 from npmobilenet.kernels.blocked.inverted_residual import PAIR
 from npmobilenet.kernels.blocked.layout import Fields, stretch
@@ -481,3 +481,52 @@ def test_the_time_of_every_call(threads, fused):
     assert list(seconds) == [group[-1].name for group in plan.groups]
     assert all(0 < one < 10 for one in seconds.values())
     assert np.array_equal(plan.run(x), expected)
+
+
+def _windows_and_sizes() -> tuple[Graph, dict[str, np.ndarray]]:
+    """Pooling, resizing and transposed convolutions between layers that need frames, one reading another's frame."""
+    shapes = {
+        "stem": (20, 3, 3, 3),
+        "filter": (20, 1, 5, 5),
+        "up": (20, 17, 3, 2),
+        "tail": (6, 17, 3, 3),
+    }
+    same, operation = {"padding": (1, 1)}, {"stem": "conv2d", "tail": "conv2d", "filter": "depthwise_conv2d"}
+    attributes = {
+        "stem": {"channels": 20, "kernel": (3, 3), "stride": (2, 2), **same},
+        "filter": {"channels": 20, "kernel": (5, 5), "padding": (2, 2)},
+        "up": {"channels": 17, "kernel": (3, 2), "stride": (2, 2), "padding": ((1, 0), (0, 0))},
+        "tail": {"channels": 6, "kernel": (3, 3), "dilation": (2, 2), "padding": (2, 2)},
+        "largest": {"kernel": (3, 3), "stride": (1, 1), **same},
+        "mean": {"kernel": (3, 2), "stride": (2, 1), "padding": ((1, 0), (0, 1)), "count_include_pad": False},
+        "larger": {"size": (19, 23), "coordinates": "align_corners"},
+        "nearest": {"scale": 1.5, "mode": "nearest"},
+    }
+    operation |= {"up": "conv_transpose2d", "largest": "max_pool2d", "mean": "average_pool2d"}
+    operation |= {"larger": "resize2d", "nearest": "resize2d", "end": "global_max_pool"}
+    inputs = {"stem": "input", "filter": "stem", "largest": "stem", "up": "largest", "mean": "filter"}
+    inputs |= {"larger": "up", "tail": "larger", "nearest": "tail", "end": "nearest"}
+    rng, nodes, weights = np.random.default_rng(5), [], {}
+    for name in ("stem", "filter", "largest", "up", "mean", "larger", "tail", "nearest", "end"):
+        parameters = {"weight": shapes[name]} if name in shapes else {}
+        nodes.append(Node(name, operation[name], (inputs[name],), name, parameters, attributes.get(name, {})))
+        weights |= {f"{name}.weight": rng.standard_normal(shape, np.float32) for shape in parameters.values()}
+    return Graph(tuple(nodes), outputs={"mean": "mean", "tail": "tail", "end": "end"}), weights
+
+
+@pytest.mark.parametrize("size", [(3, 1), (4, 7), (33, 46)])
+def test_windows_and_sizes_between_layers_with_frames(size):
+    graph, weights = _windows_and_sizes()
+    program, x = BlockedProgram(graph, weights), image(size)
+    expected = Engine(graph, weights, "reference").outputs(x[None], graph.output_names)
+    for threads in (1, 2, 3):
+        results = program.plan(size, graph.output_names, threads).run_all(x)
+        for name, result in zip(graph.output_names, results, strict=True):
+            assert_like_reference(result, expected[name][0], (name, threads))
+
+
+def test_pooling_of_padding_alone_is_refused():
+    graph, weights = _windows_and_sizes()
+    nodes = [n.with_attributes(padding=(3, 3)) if n.name == "largest" else n for n in graph]
+    with pytest.raises(ValueError, match="must be smaller than the window"):
+        BlockedProgram(Graph(tuple(nodes), outputs={"largest": "largest"}), weights).plan((9, 9))

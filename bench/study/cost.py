@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 KERNELS = {
     "plain": "plain Numba loops (kernels/plain: convolution; depthwise, pointwise)",
-    "vector": "explicit vectors on packed tensors (kernels/blocked: stem, made for an image's few channels; "
-    "depthwise, pointwise)",
+    "vector": "explicit vectors on packed tensors (kernels/blocked: convolution; depthwise, pointwise)",
 }
 TABLE_3 = {"input": 14, "channels": 512, "kernel": 3}
 """The layer of the paper's Table 3."""
@@ -265,8 +264,8 @@ def _plain_calls(layer: LayerCount) -> tuple[Callable[[], object], Callable[[], 
 
 
 def _dense_vector_call(layer: LayerCount) -> Callable[[], object]:
-    """The vector kernel of a dense convolution, which the engine uses for the stem, on packed operands."""
-    from npmobilenet.kernels.blocked.stem import conv2d
+    """The vector kernel of a dense convolution, on packed operands."""
+    from npmobilenet.kernels.blocked.convolution import conv2d
 
     x, weight, _, _ = _arrays(layer)
     return conv2d.prepare(x, weight, stride=layer.stride, padding="symmetric", activation="relu6").run

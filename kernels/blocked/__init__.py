@@ -13,7 +13,9 @@ the same calls as a network. None of them imports LLVM; `code` has what writes t
 ``depthwise``          any kernel size, stride and dilation
 ``mixed``              depthwise with several kernel sizes, each on its part of the channels, in one pass
 ``stem``               the first dense convolution, from the planar image
-``pooling``            global average
+``conv_transpose``     transposed convolution: dense ones that take turns at the pixels of the result
+``pooling``            means and maxima, of windows and of the whole image
+``resize2d``           feature maps at another size, bilinear or nearest
 ``linear``             a vector times a matrix: the classifier
 ``squeeze_excite``     the scaling of channels by what two linear layers make of their means
 ``elementwise``        functions of every value: activations, slopes, batch norm, sums and products of two tensors

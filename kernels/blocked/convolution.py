@@ -19,13 +19,13 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
-# Distances in bytes: x_plane, out_row and out_plane; stride_row and stride_column from one window to the next in the
-# input, tap_row and tap_column from one tap of a window to the next. The window has tap_rows x tap_columns. `wide`
-# counts the panels of the wide tile; `inputs` tells which inputs each panel reads (`pointwise.INPUTS`). A work item is
-# one row of one panel of the output.
+# Distances in bytes: x_plane, out_row, out_column and out_plane; stride_row and stride_column from one window to the
+# next in the input, tap_row and tap_column from one tap of a window to the next. The window has tap_rows x tap_columns.
+# `wide` counts the panels of the wide tile; `inputs` tells which inputs each panel reads (`pointwise.INPUTS`). With an
+# activation, pixels of the output follow one another. A work item is one row of one panel of the output.
 CONVOLUTION = Fields(
     "x x_plane stride_row stride_column tap_rows tap_columns tap_row tap_column weights bias inputs wide "
-    "out out_row out_plane rows columns clamp activate"
+    "out out_row out_column out_plane rows columns clamp activate"
 )
 
 
@@ -76,7 +76,8 @@ def call(x: Tensor, out: Tensor, weights: Convolution, *, activation: str = "non
     (tap_rows, tap_columns), stride, dilation = weights.kernel, weights.stride, weights.dilation
     return CONVOLUTION.call(
         library.convolution(weights.target).address("convolution"), out.height * weights.panels,
-        x=x, out=out.inner, rows=out.height, columns=out.width, tap_rows=tap_rows, tap_columns=tap_columns,
+        x=x, out=out.inner, out_column=out.pixel_bytes, rows=out.height, columns=out.width,
+        tap_rows=tap_rows, tap_columns=tap_columns,
         stride_row=stride[0] * x.row_bytes, stride_column=stride[1] * x.pixel_bytes,
         tap_row=dilation[0] * x.row_bytes, tap_column=dilation[1] * x.pixel_bytes,
         **weights.arguments(), **activations.ends(weights.target, activation),

@@ -86,6 +86,18 @@ def between(target: Target, module: str) -> Library:
     return _library(module, target, module)
 
 
+@once
+def windows(target: Target) -> Library:
+    """Return the library that has the maxima and means of windows."""
+    return _library("windows", target, "windows")
+
+
+@once
+def resize2d(target: Target) -> Library:
+    """Return the library that has feature maps resized."""
+    return _library("resize2d", target, "resize2d")
+
+
 def _in(tile: Tile | None) -> str:
     return f"_in_{tile.pixels}x{tile.blocks}{'_halves' * tile.halves}" if tile else ""
 

@@ -216,8 +216,11 @@ class Vector:
         )
 
     def maximum(self, other: Vector) -> Vector:
-        """The larger of both in each lane; NaN stays NaN, of the other vector it is passed over."""
-        return self._select("<", other, other)
+        """The larger of both; NaN where either is."""
+        builder = self.code.builder
+        larger = other._select("<", self, self)  # one instruction, `other` where either is NaN
+        unordered = builder.fcmp_unordered("uno", self.value, self.value)
+        return Vector(self.code, builder.select(unordered, self.value, larger.value))
 
     def where_positive(self, otherwise: Vector) -> Vector:
         """Itself in the lanes that are greater than 0, the other vector in the rest, and where it is NaN."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import (
     channels,
+    conv_transpose,
     convolution,
     depthwise,
     elementwise,
@@ -17,6 +18,7 @@ from npmobilenet.kernels.blocked import (
     padding,
     pointwise,
     pooling,
+    resize2d,
     softmax,
     stem,
 )
@@ -24,6 +26,7 @@ from npmobilenet.kernels.blocked import squeeze_excite as squeeze
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.layout import Packed, Stretch, stretch
 from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.geometry import resize_taps, resolve_padding
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
@@ -100,6 +103,16 @@ class Calls:
             )  # fmt: skip
         elif last.operation == "global_average_pool":
             yield pooling.call(self.target, x, out)
+        elif last.operation == "global_max_pool":
+            yield pooling.global_max(self.target, x, out)
+        elif last.operation in ("max_pool2d", "average_pool2d"):
+            yield self._pooling(last, x, out)
+        elif last.operation == "resize2d":
+            to, scale, how = (out.height, out.width), last["scale"], (last["mode"], last["coordinates"])
+            taps = resize_taps((x.height, x.width), to, scale, *how)
+            yield resize2d.call(self.target, x, out, taps, last["mode"])
+        elif last.operation == "conv_transpose2d":
+            yield from conv_transpose.calls(x, out, *weights)
         else:
             yield from self._ended(last, x, out, *weights)
 
@@ -158,6 +171,13 @@ class Calls:
                     found[asking.name] = left.last(room)
                     left = left.before(found[asking.name])
         return found
+
+    def _pooling(self, node: Node, x: Tensor, out: Tensor) -> Call:
+        kernel, stride = node["kernel"], node["stride"] or node["kernel"]
+        window = kernel, stride, resolve_padding(node["padding"], (x.height, x.width), kernel, stride)
+        if node.operation == "max_pool2d":
+            return pooling.maxima(self.target, x, out, *window)
+        return pooling.means(self.target, x, out, *window, node["count_include_pad"])
 
     def _residual(self, node: Node) -> Tensor | None:
         return self.tensors[node.inputs[1]] if node.attributes.get("residual") else None

@@ -22,9 +22,9 @@ from npmobilenet.blocked.calls import (
 )
 from npmobilenet.blocked.homes import Homes
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
-from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.graph import WINDOWED, Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels.blocked import library, linear, planes
+from npmobilenet.kernels.blocked import conv_transpose, library, linear, planes
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
@@ -40,6 +40,8 @@ SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channe
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
 PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 
+FRAMED = (*WINDOWED, "conv_transpose2d")  # read the zeros around their input
+READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d")  # a tensor within any frame
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
 
 
@@ -254,8 +256,14 @@ class BlockedPlan:
         )
 
     def _pads(self, node: Node) -> Pads:
-        """The zeros that a node needs around its input."""
-        return frame_pads(self._part_pads(node)) if node.windows and node.name not in self.plain else NO_FRAME
+        """The zeros that a node needs around its input; without weights it knows where the image ends."""
+        if node.name in self.plain:
+            return NO_FRAME
+        if node.operation == "conv_transpose2d":
+            size, out = (self.shapes[name][1:] for name in (node.inputs[0], node.name))
+            pads = resolve_padding(node["padding"], size, node["kernel"])
+            return conv_transpose.frame(size, out, node["kernel"], node["stride"], pads)
+        return frame_pads(self._part_pads(node)) if node.operation in WINDOWED else NO_FRAME
 
     def _wanted_frame(self, name: str, reader: Node) -> Pads:
         """The zeros that a reader wants around a tensor: what needs none has those of its result, to write there."""
@@ -272,7 +280,8 @@ class BlockedPlan:
         shape = self.shapes[node.name]
         if len(shape) == 1:
             return linear.vector(self.target, *shape)
-        pads = {self._wanted_frame(node.name, reader) for reader in self._fast_readers(node.name)}
+        readers = [reader for reader in self._fast_readers(node.name) if reader.operation not in READ_INSIDE]
+        pads = {self._wanted_frame(node.name, reader) for reader in readers}
         # Squeeze-and-excitation scales planes without a frame, and plain kernels write none.
         without = node.operation == "squeeze_excite" or node.name in self.plain
         frame = pads.pop() if len(pads) == 1 and not without else NO_FRAME
@@ -304,7 +313,7 @@ class BlockedPlan:
             self.tensors |= zip(vectors, (linear.vector(self.target, c) for c in sizes), strict=True)
             made += vectors
         source = first.inputs[0]
-        if first.windows and self.tensors[source].frame != self._pads(first):
+        if first.operation in FRAMED and self.tensors[source].frame != self._pads(first):
             made.append(copy_name(first))
             self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
         return made

@@ -14,6 +14,7 @@ from npmobilenet.blocked.calls import BETWEEN, is_stem
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
 from npmobilenet.kernels.blocked import (
+    conv_transpose,
     convolution,
     depthwise,
     elementwise,
@@ -24,11 +25,13 @@ from npmobilenet.kernels.blocked import (
     stem,
 )
 from npmobilenet.kernels.blocked.layout import Packed, gathered
-from npmobilenet.kernels.geometry import Pair
+from npmobilenet.kernels.geometry import Pair, resolve_padding
 from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import folded_parameters, fuse, kernel_arguments
 from npmobilenet.plan import lower
+
+WITHOUT_WEIGHTS = ("global_average_pool", "global_max_pool", "max_pool2d", "average_pool2d", "resize2d")
 
 
 class UnsupportedGraphError(Exception):
@@ -78,10 +81,11 @@ class BlockedProgram:
     @staticmethod
     def _problem(node: Node, number: int) -> str | None:
         """What these kernels cannot compute."""
-        if INPUT in node.inputs and (number or not is_stem(node)):
+        read = node.inputs[:1] if node.operation == "resize2d" else node.inputs  # of another one only the size
+        if INPUT in read and (number or not is_stem(node)):
             return f"{node.operation} of the image"
         operation = node.kind.kernel(node)
-        if operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear", *BETWEEN):
+        if operation not in (*WINDOWED, *WITHOUT_WEIGHTS, "conv_transpose2d", "squeeze_excite", "linear", *BETWEEN):
             return operation
         if is_stem(node) and (node["dilation"] != (1, 1) or node["groups"] != 1):
             return "a convolution of the image with dilation or groups"
@@ -96,6 +100,9 @@ class BlockedProgram:
             return elementwise.pack(
                 self.target, node.operation, **kernel_arguments(node, weights), **node.kind.keywords(node)
             )
+        if node.operation == "conv_transpose2d":
+            pads = resolve_padding(node["padding"], (1, 1), node["kernel"])  # numbers, whatever the size
+            return conv_transpose.pack(self.target, **kernel_arguments(node, weights), stride=node["stride"], pads=pads)
         weight, bias = folded_parameters(node, weights)
         if node.operation == "linear":
             return linear.pack(self.target, weight.T, bias)

@@ -219,7 +219,9 @@ class _Lowering:
 
     def resize2d(self, node: Node) -> Iterator[Step]:
         source, *like = node.inputs
-        options = node.kind.keywords(node) | {"size": self.shapes[name][1:3] for name in like}
+        options = node.kind.keywords(node)
+        if like:
+            options["size"] = self.shapes[like[0]][1:3]
         launch = resize2d.prepare_resize2d(self.shapes[source], **options, dtype=self.dtype)
         yield Step(node.name, launch, (source, node.name))
 

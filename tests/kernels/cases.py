@@ -288,6 +288,52 @@ SQUEEZE_TAILS = [
     *(squeeze(1, 3, 2, 9, 4, gate=gate) for gate in ACTIVATIONS),
     squeeze(0, 2, 2, 3, 1),
 ]
+# Windows and pixels at the image's ends: rows of several tiles, of one and of none, and windows larger than the image.
+WINDOW_TAILS = [
+    *(
+        pool(operation, n, h, w, c, k, stride=stride, padding=padding)
+        for operation in ("max_pool2d", "average_pool2d")
+        for n, h, w, c, k, stride, padding in (
+            (1, 1, 1, 17, 3, 1, 1),
+            (2, 2, 3, 20, 5, 1, 2),
+            (1, 3, 2, 16, (3, 7), (2, 1), ((2, 0), (6, 5))),
+            (1, 5, 29, 33, 3, 1, "same"),
+            (1, 4, 21, 15, (2, 4), 2, ((0, 1), (3, 1))),
+            (3, 6, 9, 7, (1, 2), (3, 1), 0),
+            (1, 9, 40, 3, 3, (4, 5), ((1, 2), (2, 0))),
+        )
+    ),
+    *(
+        pool("average_pool2d", 1, h, w, c, k, stride=1, padding=padding, count_include_pad=False)
+        for h, w, c, k, padding in ((1, 1, 5, 3, 1), (3, 2, 17, (3, 7), ((2, 0), (6, 5))), (4, 31, 24, 3, "same"))
+    ),
+    *(
+        resize(1, h, w, c, size=to, mode=mode, coordinates=coordinates)
+        for (h, w), c, to in zip(
+            ((1, 1), (1, 9), (13, 31), (13, 31), (8, 8)),
+            (20, 3, 17, 16, 33),
+            ((5, 3), (4, 27), (3, 5), (17, 37), (29, 31)),
+            strict=True,
+        )
+        for mode, coordinates in (("bilinear", "half_pixel"), ("bilinear", "align_corners"), ("nearest", "half_pixel"))
+    ),
+    *(
+        Case(
+            "conv_transpose2d",
+            {"x": (1, h, w, c), "weight": (*k, c, d), "bias": (d,)},
+            {"stride": stride, "padding": padding},
+        )
+        for h, w, c, d, k, stride, padding in (
+            (1, 1, 5, 33, (2, 2), 2, 0),
+            (3, 19, 17, 40, (2, 2), 2, 0),
+            (4, 5, 20, 3, (3, 3), 2, ((1, 0), (1, 0))),  # with what PyTorch calls output padding
+            (3, 2, 9, 17, (5, 4), (3, 2), ((4, 1), (0, 3))),
+            (2, 3, 3, 16, (1, 2), (4, 5), 0),  # pixels that nothing meets
+            (6, 5, 4, 5, (3, 2), (2, 1), ((3, 4), (2, 2))),
+            (2, 2, 3, 4, (7, 6), 1, 3),
+        )
+    ),
+]
 # Of operations that their lines in TORCH_CASES and PYTORCH, and these, bring into every test of kernels.
 NEWER_TAILS = [
     *(Case("prelu", {"x": (n, 5, 3, c), "weight": (c,)}) for n, c in zip((1, 3) * 6, WIDTHS, strict=True)),

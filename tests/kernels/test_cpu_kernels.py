@@ -26,6 +26,7 @@ from tests.kernels.cases import (
     NEWER_TAILS,
     SQUEEZE_TAILS,
     TORCH_CASES,
+    WINDOW_TAILS,
     Case,
     block,
     conv,
@@ -103,6 +104,7 @@ TAILS = [
     *SQUEEZE_TAILS,
     *BLOCK_TAILS,
     *NEWER_TAILS,
+    *WINDOW_TAILS,
 ]
 
 

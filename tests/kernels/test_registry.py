@@ -69,6 +69,7 @@ def test_rows_say_which_cases_they_take():
     for refused in ({"groups": 2}, {"dilation": 2}, {"dilation": (1, 2)}):
         assert not stem.supports(**refused), refused
         assert registry.best("conv2d", "blocked", **refused) == dense
+    assert registry.best("conv2d", "blocked") == dense
     assert not stem.supports(activation="sigmoid")
     with pytest.raises(LookupError, match="the backend 'blocked' has no kernel for 'conv2d' for "):
         registry.best("conv2d", "blocked", activation="sigmoid")

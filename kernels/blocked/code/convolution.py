@@ -55,6 +55,7 @@ def _row(library: Library, tile: Tile):
         weights: Pointer,
         bias: Pointer,
         out: Pointer,
+        out_column: Integer,
         out_plane: Integer,
         columns: Integer,
         units: Integer,
@@ -96,9 +97,9 @@ def _row(library: Library, tile: Tile):
             sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
             sums = code.loop(tap_rows, at_tap_row, sums)
             for m in range(tile.pixels):
+                place = out + (pixel + m) * out_column
                 for v in range(tile.blocks):
-                    y = sums[m * tile.blocks + v].clamp(low, high)
-                    (out + out_plane * v + pixel * size).store(y, m * size)
+                    place.store(sums[m * tile.blocks + v].clamp(low, high), out_plane * v)
 
         code.loop((columns + (tile.pixels - 1)) // tile.pixels, at_tile)
 
@@ -136,6 +137,7 @@ def _whole(library: Library, wide_tile: Tile, narrow_tile: Tile):
                 a.at("weights") + own["weights_at"],
                 a.at("bias") + block * size,
                 out,
+                a["out_column"],
                 a["out_plane"],
                 columns,
                 own["units"],
