@@ -8,7 +8,6 @@ table.
 from __future__ import annotations
 
 import ctypes
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -87,7 +86,8 @@ class Table:
         size = HEAD + self.scratch_bytes + ALIGNMENT
         self.scratch = scratch or [aligned(size, np.uint8) for _ in range(self.threads)]
         self._words = memoryview(self._rows.reshape(-1))  # asking NumPy for a number takes longer
-        self._jobs = deque([self._new_job()])
+        self._job = self._new_job()
+        self._jobs = [self._job]
 
     def _new_job(self) -> Job:
         return Job(self._rows, self.scratch[: self.threads], (self.calls, self.keep))
@@ -103,10 +103,12 @@ class Table:
 
     def run(self) -> None:
         """Run all calls, uninterrupted."""
-        while self.calls and not self._jobs[0].run():
-            if self._jobs[-1].guests:  # a helper was stopped inside of each
-                self._jobs.append(self._new_job())
-            self._jobs.rotate()
+        while self.calls and not self._job.run():
+            free = next((job for job in self._jobs if not job.guests), None)
+            if free is None:  # a helper was stopped inside of each
+                free = self._new_job()
+                self._jobs.append(free)
+            self._job = free
 
     def time(self, groups: Sequence[int]) -> list[float]:
         """Run all calls once more, and return the seconds of groups of so many of them.

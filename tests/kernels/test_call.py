@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 
 import numpy as np
@@ -14,6 +15,7 @@ from npmobilenet.kernels.call import Table
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import host
+from npmobilenet.kernels.walk.columns import GUESTS
 from tests.conftest import compiled_only
 from tests.kernels.test_jit import python
 
@@ -91,6 +93,24 @@ def test_a_table_can_be_run_again_and_again(threads):
         result.fill(np.nan)
         table.run()
         assert np.array_equal(out.read(result).ravel(), np.full(40, 3.0, np.float32))
+
+
+@compiled_only
+def test_a_job_in_which_a_helper_stays_is_not_begun_anew():
+    """Nor one in which it stays for ever, as in a process that forked meanwhile; others are, again and again."""
+    table, out, result = mean_of(4.0, 2, 3)
+    table.run()
+    first = table._job
+    while first.guests:
+        time.sleep(0.001)
+    first.block[GUESTS] = 1
+    for _ in range(50):
+        result.fill(np.nan)
+        table.run()
+        assert np.array_equal(out.read(result).ravel(), np.full(40, 4.0, np.float32))
+        assert table._job is not first
+    assert first.guests == 1 and len(table._jobs) < 5
+    first.block[GUESTS] = 0
 
 
 @compiled_only
