@@ -90,7 +90,7 @@ def test_what_half_a_vector_lacks_is_zero_whatever_comes_in(target, tile):
         arrays = {name: special(array) if name in ("x", "residual") else array for name, array in case.arrays().items()}
         done = pointwise_conv2d.prepare(**arrays, tile=tile)
         done.run()
-        (out,) = done._outputs
+        (out,) = done.outputs
         memory = done._memory[out.address].reshape(out.blocks, -1, out.lanes)
         filled = c_out % target.lanes
         if 0 < filled <= target.lanes // 2:
