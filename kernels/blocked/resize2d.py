@@ -55,13 +55,14 @@ def resize2d(
     x: np.ndarray,
     size: Size | None = None,
     *,
+    like: np.ndarray | None = None,
     scale: float | Sequence[float] | None = None,
     mode: str = "bilinear",
     coordinates: str = "half_pixel",
     threads: int = 1,
 ) -> Images:
     """The image at another size, one vector of channels at a time: (N, H, W, C) -> (N, P, Q, C)."""
-    g = checks.resize2d(x, size, scale=scale, mode=mode, coordinates=coordinates)
+    g = checks.resize2d(x, size, like=like, scale=scale, mode=mode, coordinates=coordinates)
     images = Images(g.shape, threads)
     for image in images.inputs(x):
         images.add(call(images.target, image, images.output(), g.taps, mode))
