@@ -503,8 +503,6 @@ tanh = relu = relu6 = hard_swish = swish = sigmoid = hard_sigmoid = elementwise
 
 # 8-bit operations ----------------------------------------------------------------------------------------------
 
-CLAMPS = ACTIVATIONS[:3]  # what they end with in float32; in uint8, saturation is a clamp
-
 
 def quantize(x: np.ndarray, steps: np.ndarray, zero_point: np.ndarray, *, activation: str = "none") -> Geometry:
     """Check a conversion to 8 bits; see :func:`npmobilenet.kernels.reference.quantize`."""
@@ -549,6 +547,8 @@ def pointwise_conv2d_int8(
     activation: str = "none",
     residual: np.ndarray | None = None,
     dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
 ) -> Geometry:
     """Check a 1x1 convolution of integers; see :func:`npmobilenet.kernels.reference.pointwise_conv2d_int8`."""
     array("x", x, "N H W C_in", ("uint8", "float32"))
@@ -565,7 +565,7 @@ def pointwise_conv2d_int8(
         array("residual", residual, "N H W C_out", N=n, H=h, W=w, C_out=c_out)
         if dtype == "uint8":
             raise ValueError("a residual can be added to a result of float32 alone, got dtype='uint8'")
-    _ended(scale, bias, c_out, activation, dtype)
+    _ended(scale, bias, c_out, activation, dtype, out_steps, out_zero_point)
     return Geometry((n, h, w, c_out))
 
 
@@ -581,13 +581,15 @@ def depthwise_conv2d_int8(
     dilation: Size = 1,
     activation: str = "none",
     dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
 ) -> Geometry:
     """Check a depthwise convolution of integers; see :func:`npmobilenet.kernels.reference.depthwise_conv2d_int8`."""
     array("x", x, "N H W C", ("uint8",))
     c = x.shape[3]
     array("weight", weight, "K_h K_w C", ("int8", "int16"), C=c)
     _zero_point(zero_point, c)
-    _ended(scale, bias, c, activation, dtype)
+    _ended(scale, bias, c, activation, dtype, out_steps, out_zero_point)
     return slide(x, weight.shape[:2], stride, padding, dilation, c)
 
 
@@ -603,11 +605,13 @@ def mixed_depthwise_conv2d_int8(
     dilation: Size | list[Size] = 1,
     activation: str = "none",
     dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
 ) -> Geometry:
     """Check a mixed convolution of integers; see :func:`npmobilenet.kernels.reference.mixed_depthwise_conv2d_int8`."""
     array("x", x, "N H W C", ("uint8",))
     _zero_point(zero_point, x.shape[3])
-    _ended(scale, bias, x.shape[3], activation, dtype)
+    _ended(scale, bias, x.shape[3], activation, dtype, out_steps, out_zero_point)
     return _mixed(x, weights, stride, padding, dilation, ("int8", "int16"))
 
 
@@ -625,6 +629,8 @@ def conv2d_int8(
     groups: int = 1,
     activation: str = "none",
     dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
 ) -> Geometry:
     """Check a convolution of integers; see :func:`npmobilenet.kernels.reference.conv2d_int8`."""
     array("x", x, "N H W C_in", ("uint8", "int16", "float32"))
@@ -637,7 +643,7 @@ def conv2d_int8(
     if wide and not (isinstance(zero_point, int) and zero_point == 0):
         raise ValueError(f"the zero point of {x.dtype} is 0")
     c_out = _grouped(weight, "K_h K_w", x.shape[3], groups, ("int16",) if wide else ("int8",))
-    _ended(scale, bias, c_out, activation, dtype)
+    _ended(scale, bias, c_out, activation, dtype, out_steps, out_zero_point)
     return slide(x, weight.shape[:2], stride, padding, dilation, c_out)
 
 
@@ -666,18 +672,62 @@ def global_average_pool_int8(x: np.ndarray, scale: np.ndarray, *, zero_point: in
     return Geometry((x.shape[0], x.shape[3]))
 
 
+def squeeze_excite_int8(
+    x: np.ndarray,
+    scale: np.ndarray,
+    reduce_weight: np.ndarray,
+    reduce_bias: np.ndarray,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    activation: str = "relu",
+    gate: str = "sigmoid",
+) -> Geometry:
+    """Check a squeeze-and-excitation of 8 bits; see :func:`npmobilenet.kernels.reference.squeeze_excite_int8`."""
+    array("x", x, "N H W C", ("uint8",))
+    c = x.shape[3]
+    array("scale", scale, "C", C=c)
+    _zero_point(zero_point, c)
+    array("reduce_weight", reduce_weight, "C R", C=c)
+    r = reduce_weight.shape[1]
+    array("reduce_bias", reduce_bias, "R", R=r)
+    array("expand_weight", expand_weight, "R C", R=r, C=c)
+    array("expand_bias", expand_bias, "C", C=c)
+    code(activation)
+    code(gate, "gate")
+    return Geometry(x.shape)
+
+
 _IMAGE_OR_VECTOR = ("N C", "N H W C")
 
 
-def _ended(scale: np.ndarray, bias: np.ndarray, c_out: int, activation: str, dtype: str) -> None:
+def _ended(
+    scale: np.ndarray,
+    bias: np.ndarray,
+    c_out: int,
+    activation: str,
+    dtype: str,
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+) -> None:
     """Check what becomes of the sums."""
     array("scale", scale, "C_out", C_out=c_out)
     array("bias", bias, "C_out", C_out=c_out)
+    code(activation)
     if dtype not in ("uint8", "float32"):
         raise ValueError(f"dtype must be uint8 or float32, got {dtype!r}")
-    allowed = CLAMPS if dtype == "float32" else CLAMPS[:1]
-    if activation not in allowed:
-        raise ValueError(f"activation of a result in {dtype} must be one of {', '.join(allowed)}, got {activation!r}")
+    given = {"out_steps": out_steps, "out_zero_point": out_zero_point}
+    ended = dtype == "uint8" and activation != "none"
+    for name, value in given.items():
+        if (value is not None) != ended:
+            raise ValueError(
+                f"{name} is for a result in uint8 that ends with an activation, got {_describe(value)} with "
+                f"dtype={dtype!r} and activation={activation!r}"
+            )
+    if ended:
+        array("out_steps", out_steps, "C_out", C_out=c_out)
+        array("out_zero_point", out_zero_point, "C_out", ("uint8",), C_out=c_out)
 
 
 def _zero_point(value: int | np.ndarray, channels: int) -> None:

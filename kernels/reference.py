@@ -646,6 +646,8 @@ def pointwise_conv2d_int8(
     activation: str = "none",
     residual: np.ndarray | None = None,
     dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
@@ -658,8 +660,8 @@ def pointwise_conv2d_int8(
     x : uint8 or float32 array
         Of float32, each pixel is quantised first: :func:`quantize_pixels` with the same ``zero_point``.
     scale, bias : float32 (C_out,)
-        For a result in uint8 in its steps, its zero point in the bias: its saturation is ReLU, ReLU6 or a bound of
-        each channel.
+        A result in uint8 without an activation has its steps in them, and its zero point in the bias: its saturation
+        is ReLU, ReLU6 or a bound of each channel.
     zero_point : int or uint8 (C_in,)
         Of ``x``.
     pixel_scale : float32 (N, H, W), optional
@@ -667,23 +669,27 @@ def pointwise_conv2d_int8(
         multiply-add.
     groups : int
         As in :func:`pointwise_conv2d`.
-    activation : {"none", "relu", "relu6"}
-        Of a result in float32.
+    activation : {"none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"}
+        Of ``y``, in float32: see :func:`activation_float32`.
     residual : float32 (N, H, W, C_out), optional
         Added to a result in float32 after its activation.
     dtype : {"uint8", "float32"}
         Of the result.
+    out_steps : float32 (C_out,), optional
+    out_zero_point : uint8 (C_out,), optional
+        A result in uint8 that ends with an activation is quantised after it, as by :func:`quantize`; without one the
+        steps are in ``scale`` and ``bias`` already, and these are not given.
     """
     checks.pointwise_conv2d_int8(
         x, weight, scale, bias, zero_point=zero_point, pixel_scale=pixel_scale, groups=groups, activation=activation,
-        residual=residual, dtype=dtype,
+        residual=residual, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
     )  # fmt: skip
     if x.dtype.kind == "f":
         x, pixel_scale = quantize_pixels(x, zero_point=zero_point)
     x = _float64(x) - zero_point
     inputs, weights = np.split(x, groups, axis=-1), np.split(_float64(weight), groups, axis=-1)
     acc = np.concatenate([part @ columns for part, columns in zip(inputs, weights, strict=True)], axis=-1)
-    return _requantized(acc, scale, bias, activation, dtype, out, pixel_scale, residual)
+    return _requantized(acc, scale, bias, activation, dtype, out_steps, out_zero_point, out, pixel_scale, residual)
 
 
 def depthwise_conv2d_int8(
@@ -698,6 +704,8 @@ def depthwise_conv2d_int8(
     dilation: Size = 1,
     activation: str = "none",
     dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
@@ -708,9 +716,11 @@ def depthwise_conv2d_int8(
     """
     g = checks.depthwise_conv2d_int8(
         x, weight, scale, bias, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
-        activation=activation, dtype=dtype,
+        activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
     )  # fmt: skip
-    return _requantized(_windows(g, _float64(x) - zero_point, weight), scale, bias, activation, dtype, out)
+    return _requantized(
+        _windows(g, _float64(x) - zero_point, weight), scale, bias, activation, dtype, out_steps, out_zero_point, out
+    )
 
 
 def mixed_depthwise_conv2d_int8(
@@ -725,18 +735,20 @@ def mixed_depthwise_conv2d_int8(
     dilation: Size | list[Size] = 1,
     activation: str = "none",
     dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
     """Mixed convolution of integers, as :func:`mixed_depthwise_conv2d`: uint8 (N, H, W, C) -> (N, P, Q, C)."""
     g = checks.mixed_depthwise_conv2d_int8(
         x, weights, scale, bias, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
-        activation=activation, dtype=dtype,
+        activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
     )  # fmt: skip
     ends = np.cumsum([weight.shape[2] for weight in weights])
     parts = np.split(_float64(x) - zero_point, ends[:-1], axis=3)
     acc = [_windows(group, part, weight) for part, weight, group in zip(parts, weights, g.groups, strict=True)]
-    return _requantized(np.concatenate(acc, axis=3), scale, bias, activation, dtype, out)
+    return _requantized(np.concatenate(acc, axis=3), scale, bias, activation, dtype, out_steps, out_zero_point, out)
 
 
 def conv2d_int8(
@@ -753,6 +765,8 @@ def conv2d_int8(
     groups: int = 1,
     activation: str = "none",
     dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
     out: np.ndarray | None = None,
     threads: int = 1,
 ) -> np.ndarray:
@@ -767,17 +781,17 @@ def conv2d_int8(
         since those of ``x`` are at most 32767.
     steps : float, optional
         How many of int16 to a unit of ``x``.
-    scale, bias, zero_point, activation, dtype
+    scale, bias, zero_point, activation, dtype, out_steps, out_zero_point
         As in :func:`pointwise_conv2d_int8`. The padding holds the zero point; that of int16 is 0.
     """
     g = checks.conv2d_int8(
         x, weight, scale, bias, steps=steps, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
-        groups=groups, activation=activation, dtype=dtype,
+        groups=groups, activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
     )  # fmt: skip
     x = quantize_image(x, steps) if x.dtype.kind == "f" else x
     acc = conv2d(_float64(x) - zero_point, _float64(weight), stride=stride, padding=g.pads, dilation=dilation,
                  groups=groups)  # fmt: skip
-    return _requantized(acc, scale, bias, activation, dtype, out)
+    return _requantized(acc, scale, bias, activation, dtype, out_steps, out_zero_point, out)
 
 
 def linear_int8(
@@ -817,6 +831,44 @@ def global_average_pool_int8(
     checks.global_average_pool_int8(x, scale, zero_point=zero_point)
     total = (np.int64(x) - zero_point).sum(axis=(1, 2)).astype(np.float32)
     return _store(total * (np.float32(scale) / np.float32(x.shape[1] * x.shape[2])), out)
+
+
+def squeeze_excite_int8(
+    x: np.ndarray,
+    scale: np.ndarray,
+    reduce_weight: np.ndarray,
+    reduce_bias: np.ndarray,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    activation: str = "relu",
+    gate: str = "sigmoid",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Squeeze-and-excitation of 8 bits, (C, R) and (R, C) in float32: uint8 (N, H, W, C) -> float32 (N, H, W, C).
+
+    The mean is :func:`global_average_pool_int8`. Both linear layers begin with the bias and add one product after the
+    other by fused multiply-adds, in the order of their inputs. The result is
+    ``float32(x - zero_point) * (scale * gate)``, the product in brackets rounded.
+    """
+    checks.squeeze_excite_int8(
+        x, scale, reduce_weight, reduce_bias, expand_weight, expand_bias, zero_point=zero_point, activation=activation,
+        gate=gate,
+    )  # fmt: skip
+    y = global_average_pool_int8(x, scale, zero_point=zero_point)
+    y = activation_float32(_chained(y, reduce_weight, reduce_bias), activation)
+    y = activation_float32(_chained(y, expand_weight, expand_bias), gate)
+    factor = (np.float32(scale) * y)[:, None, None]
+    return _store((np.int32(x) - np.int32(zero_point)).astype(np.float32) * factor, out)
+
+
+def _chained(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    y = np.broadcast_to(np.float32(bias), (len(x), len(bias)))
+    for column, row in zip(x.T, weight, strict=True):
+        y = fma(column[:, None], row, y)
+    return y
 
 
 def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -892,6 +944,8 @@ def _requantized(
     bias: np.ndarray,
     activation: str,
     dtype: str,
+    out_steps: np.ndarray | None,
+    out_zero_point: np.ndarray | None,
     out: np.ndarray | None,
     pixel_scale: np.ndarray | None = None,
     residual: np.ndarray | None = None,
@@ -901,9 +955,11 @@ def _requantized(
     with np.errstate(invalid="ignore", over="ignore"):
         scale = scale if pixel_scale is None else scale * np.float32(pixel_scale)[..., None]
         y = fma(acc.astype(np.int64).astype(np.int32).astype(np.float32), scale, bias)
-        if dtype == "uint8":
+        if dtype == "uint8" and out_steps is None:
             return _store(_saturated(y), out)
-        y = _clamped(y, activation)
+        y = activation_float32(y, activation)
+        if dtype == "uint8":
+            return _store(_saturated(fma(y, np.float32(out_steps), np.float32(out_zero_point))), out)
         return _store(y if residual is None else y + np.float32(residual), out)
 
 
