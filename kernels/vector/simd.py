@@ -6,9 +6,12 @@ down: Python's loops are unrolled, :meth:`Code.loop` is a loop of the machine, a
 
 =============  ===========================================================================================
 ``Vector``     ``Target.lanes`` float32 values in one register: ``a + b``, ``a * b``, ``a.fma(x, y)`` (a + x*y,
-               rounded once where the CPU can), ``clamp``
+               rounded once where the CPU can), ``clamp``, ``nearest``
+``Integers``   as many 32-bit integers in one register, each perhaps two of 16 bits or four bytes: ``a + b``,
+               ``a.dot4(x, w)`` (a + x0*w0 + x1*w1 + x2*w2 + x3*w3 of unsigned and signed bytes), ``to_float``
 ``Integer``    a 64-bit integer: ``+ - * // %``, comparisons, ``minimum``
-``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``
+``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``;
+               ``p.integers``, ``p.splat_integers``, ``p.store_bytes``
 =============  ===========================================================================================
 
     def axpy(code, x, y, count):                  # y += 2 x
@@ -28,9 +31,10 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
+from npmobilenet.kernels.vector import lowering
+from npmobilenet.kernels.vector.lowering import F32, I8, I16, I32, I64
 from npmobilenet.kernels.vector.target import Target
 
-I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
 MANTISSA_BITS = 23  # of a float32
 
@@ -144,9 +148,45 @@ class Pointer:
         """The address that stands there."""
         return self.integer(offset).pointer()
 
-    def store(self, vector: Vector, offset: Integer | int = 0) -> None:
+    def integers(self, offset: Integer | int = 0) -> Integers:
+        """The register of integers that stands there (any alignment)."""
+        return Integers(self.code, self._load(self.code.integers_type, offset, 1))
+
+    def splat_integers(self, offset: Integer | int = 0) -> Integers:
+        """Four bytes, in every lane (any alignment)."""
+        return self.code.splat_integers(self._load(I32, offset, 1))
+
+    def transposed_bytes(self, distances: Sequence[Integer | int]) -> Integers:
+        """From groups of `Target.lanes` bytes the first of each in the first lane, and so on.
+
+        There are up to four groups, at such distances in bytes from here; the missing ones are read as the first.
+        """
+        lanes, builder = self.code.target.lanes, self.code.builder
+        kind = ir.VectorType(I8, lanes)
+        groups = [self._load(kind, distance, 1) for distance in distances]
+        return self.code.transposed(lowering.joined(builder, groups + groups[:1] * (4 - len(groups))))
+
+    def store(self, vector: Vector | Integers, offset: Integer | int = 0) -> None:
         """Write a vector there."""
         self.code.builder.store(vector.value, (self + offset).value).align = 4
+
+    def store_bytes(self, vectors: Sequence[Vector], offset: Integer | int = 0) -> None:
+        """Write vectors there as bytes, one after the other: the nearest integers, half to even, from 0 to 255.
+
+        Four vectors make a register. What is no number becomes 0.
+        """
+        code = self.code
+        for at in range(0, len(vectors), 4):
+            some = [vector.value for vector in vectors[at : at + 4]]
+            place = self + offset + at * code.target.lanes
+            value = lowering.saturated_bytes(code.builder, code.target, some)
+            code.builder.store(value, place.value).align = 1
+
+    def store_halves(self, integers: Integers, offset: Integer | int = 0) -> None:
+        """Write integers there in 16 bits each."""
+        code = self.code
+        value = code.builder.trunc(integers.value, ir.VectorType(I16, code.target.lanes))
+        code.builder.store(value, (self + offset).value).align = 2
 
 
 class Vector:
@@ -182,16 +222,64 @@ class Vector:
     def add_to_exponent(self, low_bits: Vector) -> Vector:
         """``self * 2**n``, where n is the integer in the low bits of the other vector's mantissas."""
         builder = self.code.builder
-        integers = ir.VectorType(I32, self.code.target.lanes)
+        integers = self.code.integers_type
         to_exponent = ir.Constant(integers, [I32(MANTISSA_BITS)] * self.code.target.lanes)
         shifted = builder.shl(builder.bitcast(low_bits.value, integers), to_exponent)
         total = builder.add(builder.bitcast(self.value, integers), shifted)
         return Vector(self.code, builder.bitcast(total, self.code.vector_type))
 
+    def fused(self, x: Vector, y: Vector) -> Vector:
+        """``self + x * y``, rounded once on every CPU."""
+        return Vector(self.code, lowering.fused(self.code.builder, self.code.target, x.value, y.value, self.value))
+
+    def maximum(self, other: Vector) -> Vector:
+        """The larger of both; ``other`` where this is no number."""
+        larger = self.code.builder.fcmp_ordered(">", self.value, other.value)
+        return Vector(self.code, self.code.builder.select(larger, self.value, other.value))
+
+    def absolute(self) -> Vector:
+        """Without its sign."""
+        builder, integers = self.code.builder, self.code.integers_type
+        bits = builder.and_(builder.bitcast(self.value, integers), lowering.constant(integers, 0x7FFFFFFF))
+        return Vector(self.code, builder.bitcast(bits, self.code.vector_type))
+
+    def nearest(self) -> Integers:
+        """The nearest integers, half to even, of values below 2**22."""
+        return Integers(self.code, lowering.nearest(self.code.builder, self.code.target, self.value))
+
     def _select(self, how: str, bound: Vector, otherwise: Vector) -> Vector:
         builder = self.code.builder
         outside = builder.fcmp_ordered(how, self.value, bound.value)
         return Vector(self.code, builder.select(outside, otherwise.value, self.value))
+
+
+class Integers:
+    """One register of 32-bit integers, each of which may be two of 16 bits, or four bytes."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value = code, value
+
+    def __add__(self, other: Integers) -> Integers:
+        return Integers(self.code, self.code.builder.add(self.value, other.value))
+
+    def __sub__(self, other: Integers) -> Integers:
+        return Integers(self.code, self.code.builder.sub(self.value, other.value))
+
+    def __lshift__(self, bits: int) -> Integers:
+        return Integers(self.code, self.code.builder.shl(self.value, lowering.constant(self.value.type, bits)))
+
+    def dot4(self, unsigned: Integers, signed: Integers) -> Integers:
+        """``self`` and the products of four unsigned bytes with four signed ones: exact, modulo 2**32."""
+        values = (self.value, unsigned.value, signed.value)
+        return Integers(self.code, lowering.dot4(self.code.builder, self.code.target, *values))
+
+    def dot2(self, a: Integers, b: Integers) -> Integers:
+        """``self`` and the products of two signed 16-bit integers with two others: exact, modulo 2**32."""
+        return Integers(self.code, lowering.dot2(self.code.builder, self.code.target, self.value, a.value, b.value))
+
+    def to_float(self) -> Vector:
+        """The nearest float32 values, half to even."""
+        return Vector(self.code, self.code.builder.sitofp(self.value, self.code.vector_type))
 
 
 class Code:
@@ -201,6 +289,7 @@ class Code:
         self.target, self.builder = target, builder
         self._functions = functions
         self.vector_type = ir.VectorType(F32, target.lanes)
+        self.integers_type = ir.VectorType(I32, target.lanes)
 
     def integer(self, value: Integer | int) -> Integer:
         """A constant, or what is an integer already."""
@@ -213,6 +302,23 @@ class Code:
         one = self.builder.insert_element(ir.Constant(self.vector_type, ir.Undefined), value, I32(0))
         mask = ir.Constant(ir.VectorType(I32, self.target.lanes), [I32(0)] * self.target.lanes)
         return Vector(self, self.builder.shuffle_vector(one, one, mask))
+
+    def splat_integers(self, value: ir.Value | int) -> Integers:
+        """One 32-bit integer in every lane."""
+        if not isinstance(value, ir.Value):
+            return Integers(self, lowering.constant(self.integers_type, value))
+        one = self.builder.insert_element(ir.Constant(self.integers_type, ir.Undefined), value, I32(0))
+        return Integers(self, self.builder.shuffle_vector(one, one, lowering.constant(self.integers_type, 0)))
+
+    def transposed(self, register: Integers | ir.Value) -> Integers:
+        """Of four groups of bytes, one for each lane, the first of each in the first lane, and so on."""
+        lanes, value = self.target.lanes, register.value if isinstance(register, Integers) else register
+        bytes_ = ir.VectorType(I8, 4 * lanes)
+        value = self.builder.bitcast(value, bytes_)
+        order = [lanes * group + lane for lane in range(lanes) for group in range(4)]
+        mask = ir.Constant(ir.VectorType(I32, 4 * lanes), [I32(i) for i in order])
+        value = self.builder.shuffle_vector(value, ir.Constant(bytes_, ir.Undefined), mask)
+        return Integers(self, self.builder.bitcast(value, self.integers_type))
 
     def intrinsic(self, name: str, arity: int) -> ir.Function:
         """Declare an operation of LLVM on vectors."""
