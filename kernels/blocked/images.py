@@ -19,7 +19,7 @@ from npmobilenet.kernels.call import Call, Table
 from npmobilenet.kernels.checks import Shape
 from npmobilenet.kernels.geometry import Pads
 from npmobilenet.kernels.memory import aligned
-from npmobilenet.kernels.tensor import NO_FRAME, Tensor
+from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import host
 
 
@@ -32,11 +32,13 @@ class Images:
         Of the result.
     threads : int
         That run the calls together: the calling one, and helpers that wait for more as those of a model do.
+    dtype : dtype
+        Of the result.
     """
 
-    def __init__(self, shape: Shape, threads: int) -> None:
+    def __init__(self, shape: Shape, threads: int, dtype: np.dtype = FLOAT32) -> None:
         self.target = host()
-        self._shape, self._threads = shape, threads
+        self._shape, self._threads, self._dtype = shape, threads, dtype
         self._calls: list[Call] = []
         self._memory: dict[int, np.ndarray] = {}
         self._outputs: list[Tensor] = []
@@ -48,14 +50,15 @@ class Images:
 
     def take(self, tensor: Tensor) -> Tensor:
         """Give a tensor memory."""
-        memory = aligned(tensor.values)
+        memory = aligned(tensor.values, tensor.dtype)
         self._memory[memory.ctypes.data] = memory
         return tensor.at(memory.ctypes.data)
 
     def inputs(self, x: np.ndarray, frame: Pads = NO_FRAME, **about: int) -> list[Tensor]:
-        """Return a tensor for each image of a batch, (N, H, W, C) or (N, C)."""
-        tensors = []
-        for image in checks.float32(x).reshape(len(x), *((1, 1) if x.ndim == 2 else x.shape[1:3]), x.shape[-1]):
+        """Return a tensor for each image of a batch, (N, H, W, C) or (N, C), of float32 or of integers."""
+        x = checks.float32(x) if x.dtype.kind == "f" else x
+        tensors, about = [], {"dtype": x.dtype, **about}
+        for image in x.reshape(len(x), *((1, 1) if x.ndim == 2 else x.shape[1:3]), x.shape[-1]):
             tensors.append(self.tensor(image.shape[2], *image.shape[:2], frame, **about))
             tensors[-1].write(self._memory[tensors[-1].address], image)
         return tensors
@@ -63,7 +66,7 @@ class Images:
     def output(self, **about: int) -> Tensor:
         """Return a tensor for the result of the next image."""
         *size, channels = self._shape[1:]
-        self._outputs.append(self.tensor(channels, *size, **about))
+        self._outputs.append(self.tensor(channels, *size, **{"dtype": self._dtype, **about}))
         return self._outputs[-1]
 
     def add(self, *calls: Call) -> None:
@@ -87,7 +90,11 @@ class Images:
 
     def result(self) -> np.ndarray:
         """Return the result of the last run."""
-        result = np.empty(self._shape, np.float32)
+        result = np.empty(self._shape, self._dtype)
         for tensor, image in zip(self._outputs, result, strict=True):
-            image[...] = tensor.read(self._memory[tensor.address]).reshape(image.shape)
+            image[...] = self.read(tensor).reshape(image.shape)
         return result
+
+    def read(self, tensor: Tensor) -> np.ndarray:
+        """Return the image, ``(H, W, C)``, that stands in a tensor."""
+        return tensor.read(self._memory[tensor.address])

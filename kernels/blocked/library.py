@@ -75,6 +75,12 @@ def matrix(target: Target, tile: Tile | None = None) -> Library:
 
 
 @once
+def int8(target: Target) -> Library:
+    """Return the library of a MobileNet's kernels of 8-bit tensors."""
+    return _library("int8", target, "int8.common")
+
+
+@once
 def convolution(target: Target) -> Library:
     """Return the library that has the dense convolution of blocked tensors."""
     return _library("convolution", target, "convolution")

@@ -182,6 +182,13 @@ class Pointer:
             value = lowering.saturated_bytes(code.builder, code.target, some)
             code.builder.store(value, place.value).align = 1
 
+    def store_lanes(self, vector: Vector, count: int, offset: Integer | int = 0) -> None:
+        """Write the first ``count`` lanes of a vector there."""
+        code = self.code
+        mask = ir.Constant(ir.VectorType(I32, count), [I32(i) for i in range(count)])
+        value = code.builder.shuffle_vector(vector.value, vector.value, mask)
+        code.builder.store(value, (self + offset).value).align = 4
+
     def store_halves(self, integers: Integers, offset: Integer | int = 0) -> None:
         """Write integers there in 16 bits each."""
         code = self.code
@@ -237,11 +244,17 @@ class Vector:
         larger = self.code.builder.fcmp_ordered(">", self.value, other.value)
         return Vector(self.code, self.code.builder.select(larger, self.value, other.value))
 
-    def absolute(self) -> Vector:
-        """Without its sign."""
+    def magnitude_bits(self) -> Integers:
+        """The bits without the sign: as integers they are ordered as magnitudes are, NaN above all numbers."""
         builder, integers = self.code.builder, self.code.integers_type
         bits = builder.and_(builder.bitcast(self.value, integers), lowering.constant(integers, 0x7FFFFFFF))
-        return Vector(self.code, builder.bitcast(bits, self.code.vector_type))
+        return Integers(self.code, bits)
+
+    def lane(self, number: int) -> Vector:
+        """One lane's value, in all."""
+        lanes = self.code.integers_type
+        mask = lowering.constant(lanes, number)
+        return Vector(self.code, self.code.builder.shuffle_vector(self.value, self.value, mask))
 
     def nearest(self) -> Integers:
         """The nearest integers, half to even, of values below 2**22."""
@@ -276,6 +289,17 @@ class Integers:
     def dot2(self, a: Integers, b: Integers) -> Integers:
         """``self`` and the products of two signed 16-bit integers with two others: exact, modulo 2**32."""
         return Integers(self.code, lowering.dot2(self.code.builder, self.code.target, self.value, a.value, b.value))
+
+    def maximum(self, other: Integers) -> Integers:
+        """The larger of both."""
+        builder = self.code.builder
+        return Integers(
+            self.code, builder.select(builder.icmp_signed(">", self.value, other.value), self.value, other.value)
+        )
+
+    def as_float(self) -> Vector:
+        """The float32 values that have these bits."""
+        return Vector(self.code, self.code.builder.bitcast(self.value, self.code.vector_type))
 
     def to_float(self) -> Vector:
         """The nearest float32 values, half to even."""
@@ -319,6 +343,24 @@ class Code:
         mask = ir.Constant(ir.VectorType(I32, 4 * lanes), [I32(i) for i in order])
         value = self.builder.shuffle_vector(value, ir.Constant(bytes_, ir.Undefined), mask)
         return Integers(self, self.builder.bitcast(value, self.integers_type))
+
+    def lane_maxima(self, vectors: Sequence[Integers]) -> Integers:
+        """Each vector's largest lane, in the lane of its number: of one vector, or of as many as there are lanes."""
+        lanes, builder = self.target.lanes, self.builder
+
+        def halved(a: Integers, b: Integers, run: int) -> Integers:
+            """The larger of neighbouring runs of lanes, those of ``a`` and of ``b`` in turn."""
+            first = [at + i + n for at in range(0, lanes, 2 * run) for n in (0, lanes) for i in range(run)]
+            masks = [ir.Constant(self.integers_type, [I32(i + shift) for i in first]) for shift in (0, run)]
+            low, high = (Integers(self, builder.shuffle_vector(a.value, b.value, mask)) for mask in masks)
+            return low.maximum(high)
+
+        vectors, run = list(vectors) * (lanes if len(vectors) == 1 else 1), lanes // 2
+        while len(vectors) > 1:
+            half = len(vectors) // 2
+            vectors = [halved(a, b, run) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
+            run //= 2
+        return vectors[0]
 
     def intrinsic(self, name: str, arity: int) -> ir.Function:
         """Declare an operation of LLVM on vectors."""

@@ -1,0 +1,12 @@
+"""What int8 MobileNets need, in one library."""
+
+from __future__ import annotations
+
+from npmobilenet.kernels.blocked.code.int8 import entry, pointwise
+from npmobilenet.kernels.vector.library import Library
+
+
+def define(library: Library) -> None:
+    """Add the kernels."""
+    entry.define(library)
+    pointwise.define(library)
