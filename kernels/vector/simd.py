@@ -431,6 +431,14 @@ class Code:
         with self.builder.if_then(condition):
             yield
 
+    def either(self, condition: ir.Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Do one of both: what a value is needed for in one only, it need not be kept for in the other."""
+        with self.builder.if_else(condition) as (yes, no):
+            with yes:
+                then()
+            with no:
+                otherwise()
+
     def branch(self, condition: ir.Value, then: Callable[[], Sequence], otherwise: Sequence) -> list:
         """Return what ``then()`` computes if the condition holds, else the values ``otherwise``."""
         builder = self.builder

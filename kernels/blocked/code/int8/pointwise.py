@@ -14,7 +14,7 @@ from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.layout import Tile, k_unit
 from npmobilenet.kernels.blocked.pointwise import INPUTS
 from npmobilenet.kernels.vector.library import Library
-from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer
+from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer, Vector
 
 NAME = "int8_pointwise"
 SMALL = 4  # pixels of a lower tile for short rows: as many as a register of bytes holds
@@ -64,8 +64,6 @@ def _tile(library: Library, tile: Tile):
         clamp: Pointer,
         floats: Integer,
     ) -> None:
-        not_ = code.builder.not_
-
         def step(k: Integer, pixel: Integer, sums: list[Integers]) -> list[Integers]:
             source = x + (k // per_block) * x_plane + (k % per_block) * unit + pixel * lanes
             panel = weights + k * (unit // QUAD * blocks * size)
@@ -84,11 +82,12 @@ def _tile(library: Library, tile: Tile):
 
             def end(as_floats: bool, pixel_scaled: bool, added: bool = False) -> None:
                 for v in range(blocks):
-                    factors = [scale.vector(v * size)] * tile.pixels
-                    if pixel_scaled:
-                        factors = [one * (pixel_scale + pixel * 4).splat(4 * m) for m, one in enumerate(factors)]
-                    about = sums[v::blocks], factors, bias.vector(v * size)
-                    place = out + out_plane * v
+                    channels, place = scale.vector(v * size), out + out_plane * v
+
+                    def factor(m: int, channels: Vector = channels) -> Vector:
+                        return channels * (pixel_scale + pixel * 4).splat(4 * m) if pixel_scaled else channels
+
+                    about = sums[v::blocks], factor, bias.vector(v * size)
                     if as_floats:
                         other = residual + residual_plane * v + pixel * size if added else None
                         bounds = clamp.splat(0), clamp.splat(4)
@@ -96,15 +95,14 @@ def _tile(library: Library, tile: Tile):
                     else:
                         store_bytes(*about, place + pixel * lanes)
 
-            for pixel_scaled in (False, True):
-                scaled = not_(pixel_scale.is_null()) if pixel_scaled else pixel_scale.is_null()
-                with code.when(scaled):
-                    with code.when(floats.equals(0)):
-                        end(False, pixel_scaled)
-                    with code.when(code.builder.and_(floats > 0, residual.is_null())):
-                        end(True, pixel_scaled)
-                    with code.when(code.builder.and_(floats > 0, not_(residual.is_null()))):
-                        end(True, pixel_scaled, True)
+            def ends(pixel_scaled: bool) -> None:
+                def as_floats() -> None:
+                    added = [lambda added=added: end(True, pixel_scaled, added) for added in (False, True)]
+                    code.either(residual.is_null(), *added)
+
+                code.either(floats.equals(0), lambda: end(False, pixel_scaled), as_floats)
+
+            code.either(pixel_scale.is_null(), lambda: ends(False), lambda: ends(True))
 
         code.loop((pixels + (tile.pixels - 1)) // tile.pixels, at_tile)
 
