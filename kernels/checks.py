@@ -124,9 +124,14 @@ def float32(x: np.ndarray) -> np.ndarray:
     Numba compiles a function again for read-only arrays. So a read-only array (a memory-mapped weight) is
     passed as a writeable view of the same memory; no kernel writes to an input.
     """
-    if x.dtype == FLOAT32 and x.flags.carray:
+    return x if x.dtype == FLOAT32 and x.flags.carray else contiguous(np.asarray(x, FLOAT32))
+
+
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """Return ``x`` as compiled kernels take it, of whatever type; see :func:`float32`."""
+    if x.flags.carray:
         return x
-    x = np.require(x, FLOAT32, ("C", "A"))
+    x = np.require(x, None, ("C", "A"))
     return x if x.flags.writeable else np.asarray(_WriteableView(x))
 
 

@@ -561,7 +561,8 @@ def _finish(
 # These are exact: every kernel on every CPU gives the bits that these functions give. A value q of an array of
 # uint8 stands for (q - zero_point) * scale. A sum is one of integers, modulo 2**32 as int32 has it, and becomes a
 # result in three steps: it is rounded to float32, one fused multiply-add `acc * scale + bias` rounds once more, and
-# a result in uint8 is rounded to the nearest integer, ties to even, and saturated to 0..255 (NaN gives 0).
+# a result in uint8 is rounded to the nearest integer, ties to even, and saturated to 0..255 (NaN gives 0). The sign of
+# a zero is left open.
 
 
 def quantize(
