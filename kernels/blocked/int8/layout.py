@@ -39,7 +39,9 @@ def pairs(weight: np.ndarray) -> np.ndarray:
 
 
 def start(weight: np.ndarray, zero_point: int | np.ndarray) -> np.ndarray:
-    """Where sums (..., C_out) begin, so that they are those of x - zero_point: less its sums of weights, as int32."""
-    shape = [-1, *[1] * (weight.ndim - 2), 1] if np.ndim(zero_point) else []
-    shares = np.asarray(zero_point, np.int64).reshape(shape) * weight.astype(np.int64)
+    """Where the sums over weights (..., C_out) begin, so that they are those of x - zero_point: int32.
+
+    ``zero_point`` is one for all, or as many as fit the weights' last axes.
+    """
+    shares = np.asarray(zero_point, np.int64) * weight.astype(np.int64)
     return (-shares.sum(axis=tuple(range(weight.ndim - 1)))).astype(np.int32)

@@ -59,12 +59,12 @@ def pack(
     (c_in, c_out), unit = weight.shape, k_unit(target)
     if groups == 1:
         weights = pack_panels(target, quads(np.pad(weight, ((0, -c_in % unit), (0, 0)))))
-        inputs, first = None, start(weight, zero_point)
+        inputs = None
     else:
         weights, inputs = pack_grouped(target, weight, groups, order=lambda part: quads(part).ravel())
-        points = np.split(np.broadcast_to(zero_point, c_in * groups), groups)
-        parts = zip(np.split(weight, groups, axis=1), points, strict=True)
-        first = np.concatenate([start(part, point) for part, point in parts])
+    points = np.broadcast_to(zero_point, c_in * groups).reshape(groups, c_in, 1)
+    parts = zip(np.split(weight, groups, axis=1), points, strict=True)
+    first = np.concatenate([start(part, point) for part, point in parts])
     return Pointwise(
         target,
         weights,

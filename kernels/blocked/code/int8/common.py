@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.code.int8 import entry, pointwise
+from npmobilenet.kernels.blocked.code.int8 import depthwise, entry, pointwise
+from npmobilenet.kernels.blocked.library import INT8_WINDOWS
 from npmobilenet.kernels.vector.library import Library
 
 
@@ -10,3 +11,5 @@ def define(library: Library) -> None:
     """Add the kernels."""
     entry.define(library)
     pointwise.define(library)
+    for window in INT8_WINDOWS:
+        depthwise.define(library, *window)
