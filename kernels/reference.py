@@ -527,7 +527,7 @@ def _logistic(x: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-x))
 
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
@@ -549,7 +549,7 @@ def _finish(
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     y = _float64(y) if bias is None else _float64(y) + bias
-    y = _ACTIVATIONS[activation](y)
+    y = ACTIVATIONS[activation](y)
     if out is None:
         return y
     checks.output(out, y.shape, y.dtype)[...] = y
@@ -965,7 +965,7 @@ def _requantized(
 
 
 def _clamped(y: np.ndarray, activation: str) -> np.ndarray:
-    return _ACTIVATIONS[activation](y).astype(np.float32)
+    return ACTIVATIONS[activation](y).astype(np.float32)
 
 
 def _saturated(y: np.ndarray) -> np.ndarray:
