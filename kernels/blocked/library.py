@@ -95,6 +95,19 @@ def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target) -> Libra
     return _library(int8_window_name(kernel, stride, wide), target, "int8.depthwise", kernel, stride, wide)
 
 
+def int8_stem_name(kernel: Pair, stride: Pair) -> str:
+    """A dense convolution's kernel of 16 bits in its library."""
+    return f"int8_stem_{_window(kernel, stride)}"
+
+
+@once
+def int8_stem(kernel: Pair, stride: Pair, target: Target) -> Library:
+    """Return the library that has a dense convolution's window of 16 bits."""
+    if (kernel, stride) == STEM_WINDOW:
+        return int8(target)
+    return _library(int8_stem_name(kernel, stride), target, "int8.stem", kernel, stride)
+
+
 @once
 def convolution(target: Target) -> Library:
     """Return the library that has the dense convolution of blocked tensors."""

@@ -189,11 +189,12 @@ class Pointer:
         value = code.builder.shuffle_vector(vector.value, vector.value, mask)
         code.builder.store(value, (self + offset).value).align = 4
 
-    def store_halves(self, integers: Integers, offset: Integer | int = 0) -> None:
-        """Write integers there in 16 bits each."""
+    def store_halves(self, integers: Integers, count: int) -> None:
+        """Write the first ``count`` of integers there in 16 bits each."""
         code = self.code
-        value = code.builder.trunc(integers.value, ir.VectorType(I16, code.target.lanes))
-        code.builder.store(value, (self + offset).value).align = 2
+        mask = ir.Constant(ir.VectorType(I32, count), [I32(i) for i in range(count)])
+        some = code.builder.shuffle_vector(integers.value, integers.value, mask)
+        code.builder.store(code.builder.trunc(some, ir.VectorType(I16, count)), self.value).align = 2
 
 
 class Vector:
@@ -243,6 +244,11 @@ class Vector:
         """The larger of both; ``other`` where this is no number."""
         larger = self.code.builder.fcmp_ordered(">", self.value, other.value)
         return Vector(self.code, self.code.builder.select(larger, self.value, other.value))
+
+    def minimum(self, other: Vector) -> Vector:
+        """The smaller of both; ``other`` where this is no number."""
+        smaller = self.code.builder.fcmp_ordered("<", self.value, other.value)
+        return Vector(self.code, self.code.builder.select(smaller, self.value, other.value))
 
     def magnitude_bits(self) -> Integers:
         """The bits without the sign: as integers they are ordered as magnitudes are, NaN above all numbers."""

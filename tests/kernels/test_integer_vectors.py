@@ -136,7 +136,7 @@ def test_conversions(target):
         def step(i: Integer) -> None:
             integers.store((x + i * size).vector().nearest(), i * size)
             floats.store((numbers + i * size).integers().to_float(), i * size)
-            halves.store_halves((small + i * size).vector().nearest(), i * (size // 2))
+            (halves + i * (size // 2)).store_halves((small + i * size).vector().nearest(), code.target.lanes)
 
         code.loop(len(x_array) // code.target.lanes, step)
 

@@ -11,7 +11,7 @@ from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
-from npmobilenet.kernels.blocked.int8.layout import BYTE, QUAD, start
+from npmobilenet.kernels.blocked.int8.layout import BYTE, start, words
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.checks import Size
@@ -76,16 +76,10 @@ def pack(
 
 def _taps(weight: np.ndarray) -> np.ndarray:
     """Return (K_h, K_w, C) as 32-bit integers (K_h, K_w / 4, parts, C), each four taps of a row."""
-    rows, columns, channels = weight.shape
-    parts = [weight]
-    if weight.dtype.itemsize > 1:
-        low = (weight & (2**LOW_BITS - 1)).astype(np.int8)
-        parts = [(weight >> LOW_BITS).astype(np.int8), low]
-    full = np.zeros((rows, -(-columns // QUAD) * QUAD, len(parts), channels), np.int8)
-    for at, part in enumerate(parts):
-        full[:, :columns, at] = part
-    quads = full.reshape(rows, -1, QUAD, len(parts), channels).transpose(0, 1, 3, 4, 2)
-    return np.ascontiguousarray(quads).view(np.int32)[..., 0]
+    if weight.dtype.itemsize == 1:
+        return words(weight)[:, :, None]
+    low = (weight & (2**LOW_BITS - 1)).astype(np.int8)
+    return np.stack([words((weight >> LOW_BITS).astype(np.int8)), words(low)], axis=2)
 
 
 def call(x: Tensor, out: Tensor, weights: Depthwise, *, activation: str = "none") -> Call:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +19,11 @@ from npmobilenet.kernels.vector.target import Target
 # `levels` of a pixel's largest magnitude around `zero_point`, both float32 at their addresses; `strip` pixels are an
 # item. At `scale` is where each pixel's goes.
 PIXELS = Fields("x x_plane out out_plane scale blocks pixels strip levels")
+# `values` of an image, whose frame of zeros is converted too; an item is `strip` of them. A float32 at `steps`.
+IMAGE = Fields("x out values strip steps")
 STRIP_PIXELS = 196
+STRIP_VALUES = 1 << 14
+HALF = np.dtype(np.int16)
 LEVELS = {128: np.float32([127, 128]), 0: np.float32([255, 0])}  # by zero point: levels, and that
 
 
@@ -34,6 +39,20 @@ def quantize_call(target: Target, x: Tensor, out: Tensor, scale: Tensor, zero_po
 def quantized(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
     """The tensors, without memory, of the bytes of ``x`` and of its pixels' scales."""
     return Tensor(x.channels, x.height, x.width, dtype=BYTE, lanes=target.lanes), Tensor(1, x.height, x.width)
+
+
+def image_call(target: Target, x: Tensor, out: Tensor, steps: float) -> Call:
+    """Make 16 bits of a planar image, at so many steps to a unit."""
+    strip = min(x.values, STRIP_VALUES)
+    return IMAGE.call(
+        library.int8(target).address("int8_quantize_image"), -(-x.values // strip),
+        x=x, out=out, values=x.values, strip=strip, steps=np.array([steps], np.float32),
+    )  # fmt: skip
+
+
+def halves(x: Tensor) -> Tensor:
+    """The tensor, without memory, of an image in 16 bits."""
+    return replace(x, dtype=HALF, address=0)
 
 
 def pixels(images: Images, inputs: Sequence[Tensor], zero_point: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -22,20 +22,14 @@ def tiles(target: Target) -> tuple[Tile, Tile]:
     return tuple(Tile(max(1, min(tile.pixels, room // tile.blocks)), tile.blocks) for tile in whole)
 
 
-def quads(weight: np.ndarray) -> np.ndarray:
-    """Return (K, C_out) of 8 bits as 32-bit integers (K / 4, C_out), each the weights of four inputs."""
-    k, c_out = weight.shape
-    full = np.zeros((-(-k // QUAD) * QUAD, c_out), np.int8)
-    full[:k] = weight
-    return np.ascontiguousarray(full.reshape(-1, QUAD, c_out).transpose(0, 2, 1)).view(np.int32)[..., 0]
-
-
-def pairs(weight: np.ndarray) -> np.ndarray:
-    """Return (K, C_out) of 16 bits as 32-bit integers (K / 2, C_out), each the weights of two inputs."""
-    k, c_out = weight.shape
-    full = np.zeros((k + k % 2, c_out), np.int16)
-    full[:k] = weight
-    return np.ascontiguousarray(full.reshape(-1, 2, c_out).transpose(0, 2, 1)).view(np.int32)[..., 0]
+def words(weight: np.ndarray) -> np.ndarray:
+    """Return (..., K, C_out) of 8 or 16 bits as integers of 32 (..., K / 4 or 2, C_out): of inputs that go together."""
+    *axes, k, c_out = weight.shape
+    together = 4 // weight.dtype.itemsize
+    full = np.zeros((*axes, -(-k // together) * together, c_out), weight.dtype)
+    full[..., :k, :] = weight
+    groups = full.reshape(*axes, -1, together, c_out)
+    return np.ascontiguousarray(np.moveaxis(groups, -2, -1)).view(np.int32)[..., 0]
 
 
 def start(weight: np.ndarray, zero_point: int | np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.code.int8 import depthwise, entry, pointwise
-from npmobilenet.kernels.blocked.library import INT8_WINDOWS
+from npmobilenet.kernels.blocked.code.int8 import depthwise, entry, pointwise, pooling, stem
+from npmobilenet.kernels.blocked.library import INT8_WINDOWS, STEM_WINDOW
 from npmobilenet.kernels.vector.library import Library
 
 
@@ -13,3 +13,5 @@ def define(library: Library) -> None:
     pointwise.define(library)
     for window in INT8_WINDOWS:
         depthwise.define(library, *window)
+    stem.define(library, *STEM_WINDOW)
+    pooling.define(library)

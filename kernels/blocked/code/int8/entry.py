@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.int8.entry import PIXELS
+from npmobilenet.kernels.blocked.int8.entry import IMAGE, PIXELS
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer
 
+LARGEST_HALF = 32767.0
 LEAST = 2.0**-100  # of a pixel's largest magnitude: zeros have a scale, too
 
 
@@ -14,6 +15,7 @@ def define(library: Library) -> None:
     for pixels in (1, library.target.lanes):
         library.add(f"int8_quantize_{pixels}", _group(pixels))
     library.add("int8_quantize_pixels", quantize_pixels)
+    library.add("int8_quantize_image", quantize_image)
 
 
 def _group(pixels: int):
@@ -74,5 +76,25 @@ def quantize_pixels(code: Code, arguments: Pointer, first: Integer, last: Intege
             code.call(f"int8_quantize_{lanes}", *arguments)
         with code.when(count < lanes):
             code.call("int8_quantize_1", *arguments)
+
+    code.loop(last, at_strip, start=first)
+
+
+def quantize_image(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: strips ``first`` up to ``last`` of an image, to 16 bits (fields `IMAGE`)."""
+    a = IMAGE.read(arguments)
+    lanes, steps = code.target.lanes, a.at("steps").splat()
+    low, high = code.splat(-LARGEST_HALF), code.splat(LARGEST_HALF)
+
+    def convert(at: Integer, count: int) -> None:
+        y = ((a.at("x") + at * 4).vector() * steps).maximum(low).minimum(high)
+        (a.at("out") + at * 2).store_halves(y.nearest(), count)
+
+    def at_strip(item: Integer) -> None:
+        begin = item * a["strip"]
+        end = (begin + a["strip"]).minimum(a["values"])
+        whole = begin + (end - begin) // lanes * lanes
+        code.loop(whole, lambda at: convert(at, lanes), start=begin, step=lanes)
+        code.loop(end, lambda at: convert(at, 1), start=whole)
 
     code.loop(last, at_strip, start=first)
