@@ -79,6 +79,15 @@ def _vectorised(activation: str = "none", **others: Any) -> bool:
     return activation in ("none", "relu", "relu6", "hard_swish", "swish")
 
 
+def _clamped(activation: str = "none", **others: Any) -> bool:
+    """What the blocked kernels of 8 bits end with."""
+    return activation in ("none", "relu", "relu6")
+
+
+def _dense_of_16_bits(groups: int = 1, dilation: int | Sequence[int] = 1, **others: Any) -> bool:
+    return groups == 1 and pair(dilation) == (1, 1) and _clamped(**others)
+
+
 def _vectorised_block(
     expand_activation: str = "relu6",
     depthwise_activation: str = "relu6",
@@ -203,6 +212,11 @@ KERNELS: list[Kernel] = [
     _row("pointwise_conv2d", "blocked", "simd", "blocked.pointwise", supports=_vectorised),
     _row("linear", "blocked", "simd", "blocked.linear", supports=_vectorised),
     _row("global_average_pool", "blocked", "simd", "blocked.pooling"),
+    _row("conv2d_int8", "blocked", "simd", "blocked.int8.stem", supports=_dense_of_16_bits),
+    _row("depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.depthwise", supports=_clamped),
+    _row("pointwise_conv2d_int8", "blocked", "simd", "blocked.int8.pointwise", supports=_clamped),
+    _row("linear_int8", "blocked", "simd", "blocked.int8.linear", supports=_clamped),
+    _row("global_average_pool_int8", "blocked", "simd", "blocked.int8.pooling"),
     *(
         _row(
             "inverted_residual", "blocked", variant, "blocked.inverted_residual", name=name, supports=_vectorised_block

@@ -182,6 +182,12 @@ class Pointer:
             value = lowering.saturated_bytes(code.builder, code.target, some)
             code.builder.store(value, place.value).align = 1
 
+    def fill_bytes(self, source: Pointer | None = None) -> None:
+        """Write a byte for each lane there: those that stand at an address, or zeros."""
+        kind = ir.VectorType(I8, self.code.target.lanes)
+        value = lowering.constant(kind, 0) if source is None else source._load(kind, 0, 1)
+        self.code.builder.store(value, self.value).align = 1
+
     def store_lanes(self, vector: Vector, count: int, offset: Integer | int = 0) -> None:
         """Write the first ``count`` lanes of a vector there."""
         code = self.code

@@ -8,12 +8,14 @@ from itertools import groupby
 
 import numpy as np
 
+from npmobilenet.blocked import int8
 from npmobilenet.blocked.calls import Calls, Group, activation_of, copy_name, is_stem, vector_names
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import library, linear
 from npmobilenet.kernels.blocked.activation import CLAMPS
+from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.blocked.mixed import frame_pads
@@ -22,7 +24,7 @@ from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
-from npmobilenet.plan import Step, arrange
+from npmobilenet.plan import Code, Step, arrange
 
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
@@ -79,6 +81,8 @@ class BlockedPlan:
         By node.
     plain : mapping of str to Step
         The nodes that plain kernels compute.
+    codes : mapping of str to Code
+        What the results of uint8 stand for, by node.
     target : Target
     size : (H, W)
     threads, fused, split
@@ -100,6 +104,7 @@ class BlockedPlan:
         graph: Graph,
         weights: Mapping[str, Packed],
         plain: Mapping[str, Step],
+        codes: Mapping[str, Code],
         target: Target,
         size: Pair,
         threads: int,
@@ -108,6 +113,7 @@ class BlockedPlan:
     ) -> None:
         self.graph, self.target, self.threads, self.fused, self.split = graph, target, threads, fused, split
         self.outputs, self.plain = tuple(graph.output_nodes.values()), plain
+        self.codes = codes
         self.shapes = graph.shapes(size)
         self.readers: dict[str, list[Node]] = {}
         for node in graph:
@@ -225,7 +231,10 @@ class BlockedPlan:
         # Squeeze-and-excitation scales planes without a frame, and plain kernels write none.
         without = node.operation == "squeeze_excite" or node.name in self.plain
         frame = pads.pop() if len(pads) == 1 and not without else NO_FRAME
-        return Tensor(*shape, frame, lanes=self.target.lanes)
+        return Tensor(*shape, frame, self._dtype(node.name), self.target.lanes)
+
+    def _dtype(self, name: str) -> np.dtype:
+        return BYTE if name in self.codes else FLOAT32
 
     def _place(self) -> tuple[dict[str, int], int]:
         """Return where each tensor begins in the arena, and how large that is, in values."""
@@ -250,11 +259,16 @@ class BlockedPlan:
             if first.windows and self.tensors[source].frame != self._pads(first):
                 made.append(copy_name(first))
                 self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
+            beside = int8.beside(self.target, first, self.tensors[source])
+            self.tensors |= beside
+            made += beside
             self._extend(lifetimes, home, group, made, time)
         for name in (home.get(name, name) for name in self.outputs):
             if name in lifetimes:
                 lifetimes[name] = lifetimes[name][0], len(self.groups)
-        offsets, values = arrange(lifetimes, {name: self.tensors[name].values for name in lifetimes})
+        offsets, values = arrange(
+            lifetimes, {name: -(-self.tensors[name].bytes // FLOAT32.itemsize) for name in lifetimes}
+        )
         return offsets | {name: offsets[owner] for name, owner in home.items()}, values
 
     @staticmethod
@@ -276,7 +290,10 @@ class BlockedPlan:
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
         make = Calls(self.target, tensors, self.weights, self.threads, self.split)
         arrays = self._new_arrays()
-        places = {name: Placed(tensors[name], arena[offset:]) for name, offset in self._offsets.items()}
+        places = {
+            name: Placed(tensors[name], arena[offset:].view(tensors[name].dtype))
+            for name, offset in self._offsets.items()
+        }
         places["input"] = Placed(tensors["input"], image)
         parts, lengths = [], []
         for plain, groups in groupby(self.groups, lambda group: group[-1].name in self.plain):
@@ -304,7 +321,7 @@ class BlockedPlan:
         """NHWC arrays of what plain kernels read and compute."""
         names = {name for node in self.graph if node.name in self.plain for name in (node.name, *node.inputs)}
         shapes = {name: (1, *self.shapes[name][1:], self.shapes[name][0]) for name in names}
-        return {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+        return {name: np.empty(shape, self._dtype(name)) for name, shape in shapes.items()}
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Compute the first output of one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``."""
@@ -319,9 +336,15 @@ class BlockedPlan:
         work.source[...] = image
         for part in work.parts:
             part.run()
-        results = [_planar(result, self.shapes[name]) for name, result in zip(self.outputs, work.results, strict=True)]
+        results = [self._result(name, result) for name, result in zip(self.outputs, work.results, strict=True)]
         self._idle.append(work)  # not after an exception: helpers may be at work in it
         return results
+
+    def _result(self, name: str, result: np.ndarray) -> np.ndarray:
+        """A copy of an output, in float32."""
+        planes = _planar(result, self.shapes[name])
+        code = self.codes.get(name)
+        return planes if code is None else np.moveaxis(code.real(np.moveaxis(planes, 0, -1)), -1, 0).copy()
 
     def time_groups(self) -> dict[str, float]:
         """Compute the last image once more and return the seconds of each group, by its last node's name.

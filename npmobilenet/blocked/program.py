@@ -10,6 +10,7 @@ from math import prod
 
 import numpy as np
 
+from npmobilenet.blocked import int8
 from npmobilenet.blocked.calls import activation_of, is_stem
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
@@ -20,7 +21,7 @@ from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import folded_parameters, fuse, kernel_arguments
-from npmobilenet.plan import lower
+from npmobilenet.plan import Code, lower
 
 
 class UnsupportedGraphError(Exception):
@@ -64,6 +65,7 @@ class BlockedProgram:
         if self.problems and (strict or len(self.problems) == len(found)):
             raise UnsupportedGraphError(*(f"{name}: {problem}" for name, problem in list(self.problems.items())[:1]))
         self.plain = {node.name: lower(node, weights, "plain") for node in self.graph if node.name in self.problems}
+        self.codes = {node.name: Code.of(node, weights) for node in self.graph if Code.is_result_of(node)}
         fast = [node for node in self.graph if node.parameters and node.name not in self.plain]
         packed = {node.name: self._pack(node, weights) for node in fast}
         self.weights = dict(zip(packed, gathered(packed.values()), strict=True))  # in the order of execution
@@ -72,6 +74,8 @@ class BlockedProgram:
         """What these kernels cannot compute."""
         if INPUT in node.inputs and (number or not is_stem(node)):
             return f"{node.operation} of the image"
+        if int8.is_int8(node):
+            return int8.problem(node)
         if node.operation not in (*WINDOWED, "squeeze_excite", "global_average_pool", "linear"):
             return node.operation
         function = activation_of(node)
@@ -86,6 +90,8 @@ class BlockedProgram:
         return None
 
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
+        if int8.is_int8(node):
+            return int8.pack(self.target, node, weights)
         if node.operation == "squeeze_excite":
             return squeeze_excite.pack(self.target, **kernel_arguments(node, weights))
         weight, bias = folded_parameters(node, weights)
@@ -119,4 +125,4 @@ class BlockedProgram:
         """
         output = output or self.graph.main_output
         graph = self.graph.up_to(*([output] if isinstance(output, str) else output))
-        return BlockedPlan(graph, self.weights, self.plain, self.target, size, threads, fused, split)
+        return BlockedPlan(graph, self.weights, self.plain, self.codes, self.target, size, threads, fused, split)
