@@ -58,7 +58,8 @@ class Calls:
             x = copy
         weights, functions = [self.weights.get(node.name) for node in group], [activation_of(node) for node in group]
         if int8.is_int8(last):
-            yield from int8.calls(self.target, last, x, out, *weights, self.tensors, self._residual(last))
+            about = self.tensors, self._residual(last), self.threads
+            yield from int8.calls(self.target, group, x, out, weights, *about)
         elif last.operation == "squeeze_excite":
             vectors = [self.tensors[name] for name in vector_names(last)]
             if len(group) == 3:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import stem as float_stem
 from npmobilenet.kernels.blocked.activation import CLAMPS
-from npmobilenet.kernels.blocked.int8 import depthwise, entry, pointwise, pooling, stem
+from npmobilenet.kernels.blocked.int8 import depthwise, entry, inverted_residual, pointwise, pooling, stem
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.tensor import Tensor
@@ -67,39 +67,59 @@ def enters(node: Node) -> bool:
     )
 
 
-def beside(target: Target, node: Node, x: Tensor) -> dict[str, Tensor]:
-    """The tensors that a node needs while it computes from ``x``, without memory, by name."""
-    if enters(node):
-        return dict(zip(_names(node, *ENTERED), entry.quantized(target, x), strict=True))
-    return {_names(node, HALVES)[0]: entry.halves(x)} if node.operation == "conv2d_int8" else {}
+def is_block(nodes: Sequence[Node]) -> bool:
+    """Whether one call can compute the three, if they are a chain: expansion, depthwise and projection."""
+    expand, middle, project = nodes
+    if [node.operation for node in nodes[1:]] != ["depthwise_conv2d_int8", "pointwise_conv2d_int8"]:
+        return False
+    of_image = expand.operation == "conv2d_int8" and expand.inputs[0] == INPUT
+    expands = of_image or (expand.operation == "pointwise_conv2d_int8" and enters(expand))
+    whole = len(expand.inputs) == 1 and expand["dtype"] == middle["dtype"] == "uint8"
+    return expands and whole and not enters(project)
+
+
+def beside(target: Target, group: Sequence[Node], x: Tensor) -> dict[str, Tensor]:
+    """The tensors that a group needs while it computes from ``x``, without memory, by name."""
+    first = group[0]
+    if enters(first) and len(group) == 1:  # in a block they are in the scratch
+        return dict(zip(_names(first, *ENTERED), entry.quantized(target, x), strict=True))
+    return {_names(first, HALVES)[0]: entry.halves(x)} if first.operation == "conv2d_int8" else {}
 
 
 def calls(
     target: Target,
-    node: Node,
+    group: Sequence[Node],
     x: Tensor,
     out: Tensor,
-    weights: Packed,
+    weights: Sequence[Packed],
     tensors: Mapping[str, Tensor],
     residual: Tensor | None,
+    threads: int,
 ) -> Iterator[Call]:
-    """The calls that compute a node."""
-    function = node.attributes.get("activation", "none")
-    if node.operation == "global_average_pool_int8":
-        yield pooling.call(x, out, weights)
-    elif node.operation == "conv2d_int8":
-        (name,) = _names(node, HALVES)
-        yield entry.image_call(target, x, tensors[name], node["steps"])
-        yield stem.call(tensors[name], out, weights, activation=function)
-    elif node.operation == "depthwise_conv2d_int8":
-        yield depthwise.call(x, out, weights, activation=function)
+    """The calls that compute a group: a node, or a block."""
+    first, last = group[0], group[-1]
+    function = last.attributes.get("activation", "none")
+    if first.operation == "conv2d_int8":
+        (name,) = _names(first, HALVES)
+        yield entry.image_call(target, x, tensors[name], first["steps"])
+        x = tensors[name]
+    if len(group) > 1:
+        zero_point = first["zero_point"] if enters(first) else 0
+        about = {"zero_point": zero_point, "activation": function, "residual": residual, "threads": threads}
+        yield inverted_residual.call(x, tensors[first.name], out, tuple(weights), **about)
+    elif last.operation == "global_average_pool_int8":
+        yield pooling.call(x, out, *weights)
+    elif last.operation == "conv2d_int8":
+        yield stem.call(x, out, *weights, activation=function)
+    elif last.operation == "depthwise_conv2d_int8":
+        yield depthwise.call(x, out, *weights, activation=function)
     else:
         scales = None
-        if enters(node):
-            quantized, scales = (tensors[name] for name in _names(node, *ENTERED))
-            yield entry.quantize_call(target, x, quantized, scales, node["zero_point"])
+        if enters(last):
+            quantized, scales = (tensors[name] for name in _names(last, *ENTERED))
+            yield entry.quantize_call(target, x, quantized, scales, last["zero_point"])
             x = quantized
-        yield pointwise.call(x, out, weights, pixel_scale=scales, activation=function, residual=residual)
+        yield pointwise.call(x, out, *weights, pixel_scale=scales, activation=function, residual=residual)
 
 
 def _names(node: Node, *parts: str) -> list[str]:

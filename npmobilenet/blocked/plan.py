@@ -28,9 +28,10 @@ from npmobilenet.plan import Code, Step, arrange
 
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
+INT8_ROWS = 7  # of a strip of a block of 8-bit layers, on several threads
 PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 
-DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
+DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d", "depthwise_conv2d_int8")
 
 
 @dataclass
@@ -160,6 +161,9 @@ class BlockedPlan:
 
     def _is_block(self, nodes: Group) -> bool:
         """Expansion, depthwise and projection that one call computes."""
+        if self._is_chain(nodes, "pointwise_conv2d_int8"):
+            # On several threads a small image is not worth the rows that two strips both expand.
+            return int8.is_block(nodes) and self.tensors[nodes[1].name].height >= INT8_ROWS * (self.threads - 1)
         if not self._is_chain(nodes, "pointwise_conv2d"):
             return False
         expand, middle, project = nodes
@@ -259,7 +263,7 @@ class BlockedPlan:
             if first.windows and self.tensors[source].frame != self._pads(first):
                 made.append(copy_name(first))
                 self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
-            beside = int8.beside(self.target, first, self.tensors[source])
+            beside = int8.beside(self.target, group, self.tensors[source])
             self.tensors |= beside
             made += beside
             self._extend(lifetimes, home, group, made, time)

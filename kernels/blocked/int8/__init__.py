@@ -11,4 +11,6 @@ fused multiply-add makes float32 of them, and rounding and saturation bytes (:mo
 ``stem``       the first dense convolution, 16 bits by 16
 ``pooling``    global average, in float32
 ``linear``     the classifier: a pixel's scale, and the pointwise kernel
+
+``inverted_residual``  a block as one call, strip by strip
 """

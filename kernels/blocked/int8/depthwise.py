@@ -43,6 +43,8 @@ class Depthwise(Packed):
     functions: Library
     name: str
     stride: Pair
+    reach: int
+    """Rows of its padded input that a row of the output depends on."""
     weights: np.ndarray
     start: np.ndarray
     scale: np.ndarray
@@ -67,6 +69,7 @@ def pack(
         library.int8_window(kernel, stride, wide, target),
         library.int8_window_name(kernel, stride, wide),
         stride,
+        (kernel[0] - 1) * dilation[0] + 1,
         pack_channels(target, _taps(weight)),
         *(pack_channels(target, each) for each in (start(weight, zero_point), np.float32(scale), np.float32(bias))),
         dilation[0],

@@ -20,8 +20,11 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import FLOAT32, Tensor
 from npmobilenet.kernels.vector.target import Target
 
-# As the float kernel's; a work item is one row of the output. `floats` is 1 if the result is float32.
-STEM = Fields("x x_row x_plane channels weights scale bias out out_row out_plane columns clamp floats wide blocks")
+# As the float kernel's; a work item is one row of the output. `floats` is 1 if the result is float32;
+# `stride` is the vertical one.
+STEM = Fields(
+    "x x_row x_plane channels weights scale bias out out_row out_plane columns clamp floats wide blocks stride"
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def call(x: Tensor, out: Tensor, weights: Stem, *, activation: str = "none") -> 
     functions = library.int8_stem(weights.kernel, weights.stride, weights.target)
     return STEM.call(
         functions.address(library.int8_stem_name(weights.kernel, weights.stride)), out.height, keep=weights,
-        x=x, out=out.inner, columns=out.width, blocks=out.blocks, floats=out.dtype == FLOAT32,
+        x=x, out=out.inner, columns=out.width, blocks=out.blocks, floats=out.dtype == FLOAT32, stride=weights.stride[0],
         clamp=activations.clamp(activation), **weights.arguments(),
     )  # fmt: skip
 

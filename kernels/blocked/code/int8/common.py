@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from npmobilenet.kernels.blocked.code import padding
-from npmobilenet.kernels.blocked.code.int8 import depthwise, entry, pointwise, pooling, stem
+from npmobilenet.kernels.blocked.code.int8 import depthwise, entry, inverted_residual, pointwise, pooling, stem
 from npmobilenet.kernels.blocked.library import INT8_WINDOWS, STEM_WINDOW
 from npmobilenet.kernels.vector.library import Library
 
@@ -17,3 +17,4 @@ def define(library: Library) -> None:
         depthwise.define(library, *window)
     stem.define(library, *STEM_WINDOW)
     pooling.define(library)
+    inverted_residual.define(library)
