@@ -1,8 +1,8 @@
 """A block of 8-bit layers as one call: quantise, expand, depthwise, project over strips of rows.
 
 What is in between stands in each thread's scratch, a strip at a time. Each layer is the call that it is alone: the
-block has their arguments, made for strips, and puts in them where the strip is. Rows that neighbouring strips share
-are computed for both. The expansion may also be the convolution of the image.
+block has their arguments, made for strips, and puts in them where the strip is. Rows that strips share are
+computed once by a thread that computes both. The expansion may also be the convolution of the image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from npmobilenet.kernels.blocked.int8.depthwise import Depthwise
 from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.int8.pointwise import Pointwise
 from npmobilenet.kernels.blocked.int8.stem import Stem
-from npmobilenet.kernels.blocked.inverted_residual import SCRATCH_BYTES
 from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.memory import ALIGNMENT
@@ -31,6 +30,7 @@ BLOCK = Fields(
     "rows strip stride reach top left right height width columns blocks plane row "
     "quantized_at scales_at expanded_at filtered_at"
 )
+SCRATCH_BYTES = 192 * 1024  # of a strip: with its weights it fits a second-level cache of 256 KiB
 ROWS_BYTES = 4 * 256  # of the arguments that are put together for a strip
 
 

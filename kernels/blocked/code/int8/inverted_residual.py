@@ -45,21 +45,40 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
     rows = [scratch + EACH * at for at in range(4)]
     expanded, filtered = scratch + a["expanded_at"], scratch + a["filtered_at"]
 
+    # Rows that the strip before has expanded, where the same thread computes it: they stand at its end.
+    shared = (a["reach"] - a["stride"]).maximum(0)
+
+    def keep() -> list[Integer]:
+        end = (a["strip"] - 1) * a["stride"] + a["reach"]
+
+        def at_block(number: Integer) -> None:
+            place = expanded + a["plane"] * number
+            source = place + (end - shared) * a["row"]
+
+            def copy(at: Integer) -> None:
+                (place + at).fill_bytes(source + at)
+
+            code.loop(shared * a["row"], copy, step=code.target.lanes)
+
+        code.loop(a["blocks"], at_block)
+        return [shared]
+
     def at_strip(item: Integer) -> None:
         begin = item * a["strip"]
         count = a["strip"].minimum(a["rows"] - begin)
-        above = begin * a["stride"] - a["top"]
-        held = (count - 1) * a["stride"] + a["reach"]
-        skipped = (0 - above).maximum(0).minimum(held)
+        (kept,) = code.branch(item > first, keep, [code.integer(0)])
+        above = begin * a["stride"] - a["top"] + kept
+        new = (count - 1) * a["stride"] + a["reach"] - kept
+        skipped = (0 - above).maximum(0).minimum(new)
         source = above + skipped
-        present = ((above + held).minimum(a["height"]) - source).maximum(0)
+        present = ((above + new).minimum(a["height"]) - source).maximum(0)
 
         def clear(number: Integer) -> None:
-            frame = (held, a["columns"], skipped, held - skipped - present, a["left"], a["right"])
-            code.call("int8_zero_frame", expanded + a["plane"] * number, *frame)
+            frame = (new, a["columns"], skipped, new - skipped - present, a["left"], a["right"])
+            code.call("int8_zero_frame", expanded + a["plane"] * number + kept * a["row"], *frame)
 
         code.loop(a["blocks"], clear)
-        place = expanded + skipped * a["row"]
+        place = expanded + (kept + skipped) * a["row"]
         with code.when(present > 0):
             code.either(
                 a["enter"].equals(0), lambda: of_image(source, present, place), lambda: enter(source, present, place)
