@@ -10,15 +10,22 @@ import numba
 import numpy as np
 import pytest
 
+from npmobilenet.bench.study import machine_code
 from npmobilenet.kernels import reference
 from npmobilenet.kernels.blocked import images
+from npmobilenet.kernels.blocked.code.int8 import common
 from npmobilenet.kernels.blocked.int8 import entry
 from npmobilenet.kernels.blocked.int8.depthwise import depthwise_conv2d_int8
+from npmobilenet.kernels.blocked.int8.layout import tiles
 from npmobilenet.kernels.blocked.int8.linear import linear_int8
 from npmobilenet.kernels.blocked.int8.pointwise import pointwise_conv2d_int8
 from npmobilenet.kernels.blocked.int8.pooling import global_average_pool_int8
 from npmobilenet.kernels.blocked.int8.stem import conv2d_int8
+from npmobilenet.kernels.blocked.layout import k_unit
+from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.target import Target, host
+from tests.kernels.test_integer_vectors import DOTS
+from tests.kernels.test_targets import busiest_loop, foreign_calls
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="explicit vectors are machine code")
 
@@ -217,3 +224,22 @@ def test_what_a_kernel_cannot_end_with():
     ends = {"scale": np.ones(4, np.float32), "bias": np.zeros(4, np.float32), "dtype": "float32"}
     with pytest.raises(ValueError, match="activation must be one of none, relu, relu6 in this kernel, got 'swish'"):
         pointwise_conv2d_int8(**arrays, **ends, activation="swish")
+
+
+@pytest.mark.parametrize("cpu", ["x86-64", "haswell", "alderlake", "cascadelake", "neoverse-n1"])
+def test_machine_code_of_other_cpus(cpu):
+    """Products of bytes are computed in registers, and no mathematics library is called."""
+    about = next(about for about in DOTS if about[0] == cpu)
+    target = Target.of(*about)
+    try:
+        text = Library("inspected", target, common.define, None).assembly()
+    except RuntimeError as error:
+        pytest.skip(f"this LLVM has no such target: {error}")
+    functions = machine_code.functions(text)
+    assert foreign_calls(functions) <= {"memset"}
+    if target.dot in ("vnni", "sdot"):
+        wide, _ = tiles(target)
+        instruction = {"vnni": r".*vpdpbusd\s", "sdot": r"sdot\s"}[target.dot]
+        count, stack = busiest_loop(functions[f"int8_pointwise_{wide.pixels}x{wide.blocks}"], instruction)
+        assert count >= wide.pixels * wide.blocks * (k_unit(target) // 4)
+        assert stack <= 2  # of 28 sums LLVM may keep one on the stack

@@ -30,6 +30,7 @@ DEPTHWISE = Fields(
     "tap_row tap_column"
 )
 STRIPS = 4  # of an image, so that a few blocks are work for several threads
+LEAST_STRIP = 16  # rows, or all
 LOW_BITS = 7  # of weights of 15 bits: 128 * high + low, both signed bytes
 
 
@@ -87,7 +88,7 @@ def _taps(weight: np.ndarray) -> np.ndarray:
 
 def call(x: Tensor, out: Tensor, weights: Depthwise, *, activation: str = "none") -> Call:
     """Compute ``out``, of bytes or float32, which may have a frame, from ``x``, whose frame is the padding."""
-    strip = -(-out.height // STRIPS)
+    strip = min(out.height, max(LEAST_STRIP, -(-out.height // STRIPS)))
     strips = -(-out.height // strip)
     return DEPTHWISE.call(
         weights.functions.address(weights.name), out.blocks * strips, keep=weights,
