@@ -13,10 +13,15 @@ QUAD = 4  # bytes that one lane multiplies and adds
 WIDENED = 8  # registers that bytes need where they must first become 16-bit integers
 
 
+def is_one_instruction(target: Target) -> bool:
+    """Whether four products of bytes are, or nearly."""
+    return target.dot in ("vnni", "usdot", "sdot")
+
+
 def tiles(target: Target) -> tuple[Tile, Tile]:
     """The wide tile, and the one of a single block; smaller where a product takes several instructions."""
     whole = float_tiles(target)
-    if target.dot in ("vnni", "usdot", "sdot"):
+    if is_one_instruction(target):
         return whole
     room = target.registers - WIDENED
     return tuple(Tile(max(1, min(tile.pixels, room // tile.blocks)), tile.blocks) for tile in whole)

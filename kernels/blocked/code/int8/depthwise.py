@@ -11,7 +11,7 @@ from functools import partial
 
 from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats
 from npmobilenet.kernels.blocked.int8.depthwise import DEPTHWISE, LOW_BITS
-from npmobilenet.kernels.blocked.int8.layout import QUAD
+from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction
 from npmobilenet.kernels.blocked.library import int8_window_name
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.library import Library
@@ -37,7 +37,7 @@ def _rows_together(target: Target, kernel: Pair, wide: bool) -> int:
 
 def _room(target: Target) -> int:
     """Registers, less where a product takes several instructions."""
-    return target.registers if target.dot in ("vnni", "usdot", "sdot") else target.registers // 2
+    return target.registers if is_one_instruction(target) else target.registers // 2
 
 
 def _widths(target: Target, kernel: Pair, wide: bool) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from functools import partial
 
 from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats
 from npmobilenet.kernels.blocked.code.pointwise import steps
-from npmobilenet.kernels.blocked.int8.layout import QUAD, tiles
+from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction, tiles
 from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.layout import Tile, k_unit
 from npmobilenet.kernels.blocked.pointwise import INPUTS
@@ -44,6 +44,8 @@ def _tile(library: Library, tile: Tile):
     """One panel, as many blocks as the tile has, for a row of at least as many pixels as it has."""
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
     lanes, blocks = target.lanes, tile.blocks
+    if not is_one_instruction(target):  # what a trip multiplies is widened first, and registers are few
+        unit = QUAD
     per_block = lanes // unit
 
     def write(
@@ -75,10 +77,12 @@ def _tile(library: Library, tile: Tile):
                         sums[m * blocks + v] = sums[m * blocks + v].dot4(value, w[v])
             return sums
 
+        trips = k_units * (k_unit(target) // unit)
+
         def at_tile(index: Integer) -> None:
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
             sums = [start.integers(v * size) for _ in range(tile.pixels) for v in range(blocks)]
-            sums = code.loop(k_units, lambda k, *sums: step(k, pixel, list(sums)), sums)
+            sums = code.loop(trips, lambda k, *sums: step(k, pixel, list(sums)), sums)
 
             def end(as_floats: bool, pixel_scaled: bool, added: bool = False) -> None:
                 for v in range(blocks):
