@@ -1,0 +1,170 @@
+"""A quantised network in a file: its graph in the metadata, its parameters as tensors.
+
+The file is one of `export_weights`. Its metadata has, under ``"int8"``, ``{"version": 1, "architecture": ..., "width":
+..., "in_channels": 3, "nodes": [...], "outputs": {...}, "merged": {...}}``; a node is ``[name, operation, inputs, block,
+attributes]``, and the parameters of the node ``"block2.expand"`` are the tensors ``"block2.expand.weight"``,
+``"block2.expand.scale"``, ... What they mean: `npmobilenet.operations_int8`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from npmobilenet import operations
+from npmobilenet.checkpoints.reader import Checkpoint
+from npmobilenet.errors import CheckpointError
+from npmobilenet.graph import Graph, Node
+from npmobilenet.kernels import checks
+from npmobilenet.operations_int8 import check_parameters
+from npmobilenet.text import printable, quote
+
+KEY, VERSION = "int8", 1
+MOST_NODES, LONGEST_NAME, LARGEST_NUMBER = 10_000, 200, 1 << 20
+SMALL_IMAGE, LARGE_IMAGE = (32, 32), (224, 224)  # of which one at least must fit
+
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """What a file holds."""
+
+    graph: Graph
+    weights: dict[str, np.ndarray]
+    architecture: str
+    width: float
+
+
+def is_quantised(checkpoint: Checkpoint) -> bool:
+    """Whether a file is one of a quantised network."""
+    return KEY in checkpoint.metadata
+
+
+def described(graph: Graph, architecture: str, width: float) -> dict[str, Any]:
+    """Return what stands in the metadata of a quantised network."""
+    nodes = [[node.name, node.operation, node.inputs, node.block, _given(node)] for node in graph]
+    about = {"version": VERSION, "architecture": architecture, "width": width, "in_channels": graph.in_channels}
+    return {KEY: {**about, "nodes": nodes, "outputs": dict(graph.outputs), "merged": dict(graph.merged)}}
+
+
+def _given(node: Node) -> dict[str, Any]:
+    usual = node.kind.attributes
+    return {name: value for name, value in node.attributes.items() if name not in usual or value != usual[name]}
+
+
+def read_quantised(checkpoint: Checkpoint, where: str) -> StoredNetwork:
+    """Return the network, after a look at everything that could make computing it go wrong.
+
+    Raises
+    ------
+    CheckpointError
+        If the description or a tensor is not as it must be.
+    """
+    try:
+        return _read(checkpoint.metadata[KEY], checkpoint.tensors)
+    except (CheckpointError, ValueError, KeyError, TypeError) as error:
+        text = f"{error}" if isinstance(error, (CheckpointError, ValueError)) else f"damaged ({error!r:.80})"
+        raise CheckpointError(f"{where}: its quantised network: {printable(text, 300)}") from None
+
+
+def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
+    if not isinstance(about, dict) or about.get("version") != VERSION:
+        version = about.get("version") if isinstance(about, dict) else None
+        raise CheckpointError(f"is of version {version!r:.20}, and {VERSION} is known: export it anew")
+    entries = about.get("nodes")
+    if not isinstance(entries, list) or not 0 < len(entries) <= MOST_NODES:
+        raise CheckpointError(f"must have 1 to {MOST_NODES} nodes")
+    width = about.get("width")
+    if not isinstance(width, (int, float)) or not 0 < width < 1000:
+        raise CheckpointError("its width must be a number")
+    channels = _whole(about.get("in_channels"), "in_channels", 1)
+    parameters = _by_node([entry[0] for entry in entries if isinstance(entry, list) and entry], tensors)
+    nodes = tuple(_node(entry, parameters) for entry in entries)
+    outputs, merged = (_names(about.get(part), part) for part in ("outputs", "merged"))
+    graph = Graph(nodes, channels, outputs, merged)
+    if not graph.is_quantised:
+        raise CheckpointError("has no operation of 8 bits")
+    for node in graph:
+        check_parameters(node, graph, {name: tensors[f"{node.name}.{name}"] for name in node.parameters})
+    _check_shapes(graph)
+    return StoredNetwork(graph, dict(tensors), _text(about.get("architecture"), "architecture"), float(width))
+
+
+def _check_shapes(graph: Graph) -> None:
+    """Shapes fit for an image of some size: padding and strides may be too much for one, not for both."""
+    try:
+        graph.shapes(LARGE_IMAGE)
+    except ValueError:
+        graph.shapes(SMALL_IMAGE)
+
+
+def _by_node(names: list[Any], tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The parameters of each node, by their own names: the node is the longest one that a tensor's name begins with."""
+    found: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in names if isinstance(name, str)}
+    for key, array in tensors.items():
+        node, local = key, ""
+        while node and node not in found:
+            node, _, last = node.rpartition(".")
+            local = f"{last}.{local}" if local else last
+        if not node or not local:
+            raise CheckpointError(f"tensor {quote(key, 60)} belongs to no node")
+        found[node][local] = array.shape
+    return found
+
+
+def _node(entry: Any, parameters: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Node:
+    if not isinstance(entry, list) or len(entry) != 5:
+        raise CheckpointError("a node must be [name, operation, inputs, block, attributes]")
+    name, operation, inputs, block, attributes = entry
+    name, block = _text(name, "name of a node"), _text(block, "block")
+    if not isinstance(inputs, list) or not inputs or not isinstance(attributes, dict):
+        raise CheckpointError(f"the node {quote(name)} must have a list of inputs and an object of attributes")
+    kind = operations.get(_text(operation, "operation"))
+    unknown = attributes.keys() - {*kind.attributes, "activation", "residual"}
+    if unknown:
+        raise CheckpointError(f"the node {quote(name)} has the attribute {quote(min(unknown), 40)}, which is not known")
+    given = {key: _value(value, key) for key, value in attributes.items()}
+    if given.get("activation", "none") not in checks.ACTIVATIONS:
+        raise CheckpointError(f"the node {quote(name)} ends with {quote(str(given['activation']), 40)}")
+    own = parameters[name]
+    for local in own:
+        try:
+            kind.parameter(local)
+        except KeyError:
+            raise CheckpointError(f"tensor {quote(f'{name}.{local}', 80)} is no parameter of {operation}") from None
+    return Node(name, operation, tuple(_text(each, "input") for each in inputs), block, own, given)
+
+
+def _value(value: Any, name: str, depth: int = 0) -> Any:
+    """An attribute: lists as the tuples that they were, numbers of a size that no network passes."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value, name)
+    if isinstance(value, (int, float)):
+        if not abs(value) <= LARGEST_NUMBER:
+            raise CheckpointError(f"attribute {quote(name, 40)} is {value!r:.40}, which is too much")
+        return value
+    if isinstance(value, list) and depth < 3 and len(value) <= 64:
+        return tuple(_value(each, name, depth + 1) for each in value)
+    raise CheckpointError(f"attribute {quote(name, 40)} is not what one can be")
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
+        raise CheckpointError(f"{what} must be text of 1 to {LONGEST_NAME} printable characters")
+    return value
+
+
+def _whole(value: Any, what: str, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST_NUMBER:
+        raise CheckpointError(f"{what} must be an integer of at least {least}")
+    return value
+
+
+def _names(value: Any, what: str) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > 4 * MOST_NODES:
+        raise CheckpointError(f"{what} must be an object of names")
+    return {_text(key, what): _text(each, what) for key, each in value.items()}
