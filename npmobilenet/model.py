@@ -14,7 +14,7 @@ from npmobilenet.architectures import Architecture, get_architecture
 from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.int8_file import is_quantised, read_quantised
+from npmobilenet.checkpoints.network_file import described, holds_network, read_network
 from npmobilenet.checkpoints.reader import Checkpoint
 from npmobilenet.checkpoints.settle import settle
 from npmobilenet.dlpack import host_array
@@ -149,7 +149,7 @@ def load(
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
     info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
     run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
-    if is_quantised(checkpoint):
+    if holds_network(checkpoint):
         given = {
             "architecture": architecture,
             "width": width,
@@ -160,9 +160,9 @@ def load(
             "layout": layout,
             "prefix": prefix,
         }
-        _refuse_options(printable(source), dtype, **given)
-        described = {"classes": classes, "multi_label": multi_label, "preprocessing": preprocessing}
-        return _of_quantised(checkpoint, info, described, run)
+        _refuse_options(printable(source), **given)
+        told = {"classes": classes, "multi_label": multi_label, "preprocessing": preprocessing}
+        return _of_network(checkpoint, info, told, dtype, run)
     settled = settle(
         checkpoint,
         info,
@@ -289,32 +289,40 @@ def _refuse_cuda(backend: str) -> None:
         raise ValueError("the backend 'cuda' has no 8-bit kernels: dtype 'int8' is for 'auto', 'plain' and 'reference'")
 
 
-def _of_quantised(checkpoint: Checkpoint, info: WeightsInfo, described: dict[str, Any], run: dict[str, Any]) -> Model:
-    """The quantised network that a file holds."""
-    stored = read_quantised(checkpoint, printable(run["source"]))
-    told = {name: getattr(info, name) if value is None else value for name, value in described.items()}
-    logits = stored.graph[stored.graph.node_of("logits")].attributes if stored.graph.main_output == "logits" else {}
+def _of_network(
+    checkpoint: Checkpoint, info: WeightsInfo, told: dict[str, Any], dtype: str | None, run: dict[str, Any]
+) -> Model:
+    """The network of a file that says which one it is."""
+    where = printable(run["source"])
+    stored = read_network(checkpoint, where)
+    graph, weights, provenance = stored.graph, stored.weights, Provenance()
+    told = {name: getattr(info, name) if value is None else value for name, value in told.items()}
+    preprocessing = told["preprocessing"] or IMAGENET
+    if graph.is_quantised:
+        if dtype not in (None, "int8"):
+            raise ValueError(f"{where}: is a network of 8 bits, which cannot be loaded as {dtype!r:.40}")
+        provenance["quantisation"], dtype = ("stored", "file"), "int8"
+    elif dtype == "int8":
+        graph, weights = _quantised(graph, weights, preprocessing, provenance, where)
     return Model(
-        stored.graph,
-        stored.weights,
+        graph,
+        weights,
         architecture=stored.architecture,
         width=stored.width,
-        classes=class_names(logits.get("channels", 0), told["classes"]),
+        classes=told["classes"],
         multi_label=bool(told["multi_label"]),
-        preprocessing=told["preprocessing"],
-        dtype="int8",
-        provenance=Provenance(quantisation=("stored", "file")),
+        preprocessing=preprocessing,
+        dtype=dtype or "float32",
+        provenance=provenance,
         **run,
     )
 
 
-def _refuse_options(source: str, dtype: str | None, **options: Any) -> None:
-    """What cannot be said of a quantised file, since all of it stands there."""
-    if dtype not in (None, "int8"):
-        raise ValueError(f"{source}: is a quantised network, which cannot be loaded as {dtype!r:.40}")
+def _refuse_options(source: str, **options: Any) -> None:
+    """What cannot be said of a file in which the whole network stands."""
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise ValueError(f"{source}: is a quantised network, whose {given[0]} cannot be chosen any more")
+        raise ValueError(f"{source}: holds a whole network, whose {given[0]} cannot be chosen any more")
 
 
 class Model:
@@ -554,6 +562,20 @@ class Model:
     def release(self) -> None:
         """Let go of the working memory that is kept between calls (`keep_bytes`); the next call takes it anew."""
         self._engine.release()
+
+    def stored(self, dtype: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return what `export_weights` writes: the parameters by their names, and the metadata.
+
+        With ``dtype="int8"`` those of the quantised network (:func:`quantize`).
+        """
+        if dtype == "int8" and self.dtype != "int8":
+            return quantize(self).stored()
+        if self.dtype == "int8" and dtype not in (None, "int8"):
+            raise ValueError(f"the model is of 8 bits, and cannot be stored as {dtype!r:.40}")
+        about = WeightsInfo(
+            preprocessing=self.preprocessing, classes=self.classes or None, multi_label=self.multi_label or None
+        )
+        return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width)
 
     def preprocess(self, image: ImageSource) -> np.ndarray:
         """Turn a photograph into an input.

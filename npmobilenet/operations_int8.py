@@ -192,65 +192,10 @@ class Dequantize(Int8, name="dequantize"):
     parameters: ClassVar = {"scale": Parameter("C", "C"), "zero_point": Parameter("C", "C")}
 
 
-# What a graph from a file must be ----------------------------------------------------------------------------
-
-DTYPES_OF = {"weight": ("int8", "int16"), "zero_point": ("uint8",), "out_zero_point": ("uint8",)}
-LARGEST_WEIGHT = {"depthwise_conv2d_int8": 16383, "mixed_depthwise_conv2d_int8": 16383}
-MOST_OF_SUM = 65536  # magnitudes of the weights of an output channel that meet 16 bits: times 32767 less than 2**31
-
-
 def input_dtype(node: Node) -> str:
-    """Return in which type a node takes its first input."""
-    of_floats = {
-        "pointwise_conv2d_int8": node.attributes.get("zero_point") is not None,
-        "conv2d_int8": node.attributes.get("steps") is not None,
-        "linear_int8": True,
-        "quantize": True,
-    }
-    return "float32" if of_floats.get(node.operation, node.operation not in INT8_OPERATIONS) else "uint8"
-
-
-def check_parameters(node: Node, graph: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse a node whose inputs or parameters would make its kernels fail, or their sums pass int32.
-
-    Raises
-    ------
-    ValueError
-        That names it.
-    """
-    made = {other.name: other.kind.result_dtype(other) for other in graph}
-    for number, name in enumerate(node.inputs):
-        wanted, got = input_dtype(node) if number == 0 else "float32", made.get(name, "float32")
-        if wanted != got:
-            raise ValueError(f"{node.name} reads {name} as {wanted}, which is {got}")
-    needed = {name for name, parameter in node.kind.parameters.items() if not parameter.optional}
-    missing = {name for name in needed if not any(key == name or key.endswith(f".{name}") for key in arrays)}
-    if node.kind.result_dtype(node) == "uint8":
-        missing |= {"out_scale", "out_zero_point"} - arrays.keys()
-    if missing:
-        raise ValueError(f"{node.name} lacks the tensor {min(missing)}")
-    for name, array in arrays.items():
-        last, quantised = name.rpartition(".")[2], node.operation in INT8_OPERATIONS
-        dtypes = DTYPES_OF.get(last if quantised and name.count(".") == 0 or name[0].isdecimal() else "", ("float32",))
-        if not quantised:
-            dtypes = ("float32",)
-        if array.dtype.name not in dtypes:
-            raise ValueError(f"{node.name}.{name} must be {' or '.join(dtypes)}, got {array.dtype.name}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{node.name}.{name} holds a number that is not finite")
-        if last == "weight" and array.dtype.kind == "i":
-            _check_weight(node, name, array)
-
-
-def _check_weight(node: Node, name: str, weight: np.ndarray) -> None:
-    wide = weight.dtype == np.int16
-    magnitudes = np.abs(weight.reshape(len(weight), -1).astype(np.int64))
-    if wide != (node.operation == "conv2d_int8" and node["steps"] is not None) and not (
-        wide and node.operation in LARGEST_WEIGHT
-    ):
-        raise ValueError(f"{node.name}.{name} is {weight.dtype}, which {node.operation} does not take here")
-    if wide and node.operation in LARGEST_WEIGHT and magnitudes.max() > LARGEST_WEIGHT[node.operation]:
-        raise ValueError(f"{node.name}.{name} has weights of more than 15 bits")
-    most = MOST_OF_SUM if wide and node.operation == "conv2d_int8" else (2**31 - 1) // 255
-    if magnitudes.sum(axis=1).max() > most:
-        raise ValueError(f"{node.name}.{name} has weights whose sums could pass 32 bits")
+    """Return in which type a node of any graph takes its first input; others are float32."""
+    if node.operation in ("pointwise_conv2d_int8", "conv2d_int8"):
+        quantised_on_entry = node["zero_point" if node.operation == "pointwise_conv2d_int8" else "steps"] is not None
+        return "float32" if quantised_on_entry else "uint8"
+    of_floats = node.operation not in INT8_OPERATIONS or node.operation in ("linear_int8", "quantize")
+    return "float32" if of_floats else "uint8"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npmobilenet.engine import Engine
-from npmobilenet.graph import WINDOWED, Graph
+from npmobilenet.graph import WINDOWED, Graph, Node
 from npmobilenet.image import Preprocessing
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import fuse
@@ -73,11 +73,11 @@ def quantised(
     if graph.is_quantised:
         raise ValueError("the network is of 8 bits already; quantise the one of float32 that it was made of")
     fused = fuse(graph)
-    layers = [node for node in fused if node.operation in WINDOWED]
-    if not layers:
+    convolutions = [node for node in fused if node.operation in WINDOWED]
+    if not convolutions:
         raise ValueError("the network has no convolutions: there is nothing that 8 bits would make faster")
     told = promised(fused, weights)
-    has_norms = all(has_statistics(node, weights) for node in layers)
+    has_norms = all(has_statistics(node, weights) for node in convolutions)
     if images is not None:
         found = _measured(graph, weights, images)
         photographs = plural(len(images), "photograph")
@@ -86,7 +86,7 @@ def quantised(
             return _written(graph, weights, told, found, preprocessing, weight_bits, known_from)
         ranges = _ranges(fused, found, OF_PHOTOGRAPHS)
         return _written(graph, weights, ranges, found, preprocessing, weight_bits, (photographs, "option"))
-    made_up = _made_up(preprocessing, graph.in_channels)
+    made_up = made_up_images(preprocessing, graph.in_channels)
     if has_norms and _agree(fused, told, _measured(graph, weights, made_up[:1])):
         return _written(graph, weights, told, told, preprocessing, weight_bits, ("batch norms", "file"))
     found = _measured(graph, weights, made_up)
@@ -119,7 +119,7 @@ def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[
     return {name: values.of_images(len(images)) for name, values in found.items()}
 
 
-def _made_up(preprocessing: Preprocessing, channels: int) -> list[np.ndarray]:
+def made_up_images(preprocessing: Preprocessing, channels: int) -> list[np.ndarray]:
     """Two images as the network takes them: clouds, with the spectrum 1/f that photographs have, and random pixels."""
     random, size = np.random.default_rng(0), preprocessing.crop
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.fftfreq(size[1]))
@@ -154,3 +154,65 @@ def _agree(fused: Graph, told: Mapping[str, Values], found: Mapping[str, Values]
             mean, other = told[node.name].mean, found[node.name].mean
             distances.append(((mean - other) ** 2).sum() / max((mean**2 + other**2).sum(), np.finfo(float).tiny))
     return bool(distances) and float(np.median(distances)) < DISAGREEMENT
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of a layer.
+
+    Attributes
+    ----------
+    name, operation : str
+    dtype : str
+        Of its result.
+    scales : (float, float) or None
+        The smallest and the largest scale of a channel of a result in uint8.
+    weight_dtype : str
+        Empty without weights.
+    weight_bytes, result_bytes : int
+        Of all its parameters; of its result.
+    decibels : float
+        Its result's signal to noise, against that of the network of float32: infinite where they are equal.
+    """
+
+    name: str
+    operation: str
+    dtype: str
+    scales: tuple[float, float] | None
+    weight_dtype: str
+    weight_bytes: int
+    result_bytes: int
+    decibels: float
+
+
+def layers(graph: Graph, weights: Mapping[str, np.ndarray], made: Quantised, image: np.ndarray) -> list[Layer]:
+    """Return what became of each layer of a network, computed for one image (C, H, W)."""
+    backend = "auto" if numba_is_on() else "reference"
+    names = [node.name for node in fuse(graph)]
+    exact = Engine(graph, weights, backend).outputs(image[None], names)
+    engine = Engine(made.graph, made.weights, backend, "int8")
+    near = engine.outputs(image[None], [node.name for node in made.graph])
+    return [_layer(node, made.weights, near[node.name], exact.get(node.name)) for node in made.graph]
+
+
+def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exact: np.ndarray | None) -> Layer:
+    arrays = {name: weights[f"{node.name}.{name}"] for name in node.parameters}
+    dtypes = [array.dtype.name for name, array in arrays.items() if name.endswith("weight")]
+    scale, dtype = arrays.get("out_scale"), node.kind.result_dtype(node)
+    return Layer(
+        node.name,
+        node.operation,
+        dtype,
+        None if scale is None else (float(scale.min()), float(scale.max())),
+        dtypes[0] if dtypes else "",
+        sum(array.nbytes for array in arrays.values()),
+        near.size * np.dtype(dtype).itemsize,
+        np.nan if exact is None else signal_to_noise(near, exact),
+    )
+
+
+def signal_to_noise(near: np.ndarray, exact: np.ndarray) -> float:
+    """Return the ratio of what is right to what is wrong in decibels."""
+    exact = np.float64(exact)
+    noise, signal = ((near - exact) ** 2).sum(), (exact**2).sum()
+    return float(10 * np.log10(signal / noise)) if noise and signal else float("inf") if not noise else float("-inf")

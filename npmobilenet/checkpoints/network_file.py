@@ -1,9 +1,9 @@
-"""A quantised network in a file: its graph in the metadata, its parameters as tensors.
+"""A network in a file that says which one it is: its graph in the metadata, its parameters as tensors.
 
-The file is one of `export_weights`. Its metadata has, under ``"int8"``, ``{"version": 1, "architecture": ..., "width":
-..., "in_channels": 3, "nodes": [...], "outputs": {...}, "merged": {...}}``; a node is ``[name, operation, inputs, block,
-attributes]``, and the parameters of the node ``"block2.expand"`` are the tensors ``"block2.expand.weight"``,
-``"block2.expand.scale"``, ... What they mean: `npmobilenet.operations_int8`.
+So `export_weights` stores a model. The metadata has, under ``"network"``, ``{"version": 1, "architecture": ...,
+"width": ..., "in_channels": 3, "nodes": [...], "outputs": {...}, "merged": {...}}``. A node is ``[name, operation,
+inputs, block, attributes]``; the parameters of the node ``"block2.expand"`` are the tensors ``"block2.expand.weight"``,
+``"block2.expand.scale"``, ... What they are: `npmobilenet.operations` and `npmobilenet.operations_int8`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ import numpy as np
 from npmobilenet import operations
 from npmobilenet.checkpoints.reader import Checkpoint
 from npmobilenet.errors import CheckpointError
-from npmobilenet.graph import Graph, Node
+from npmobilenet.graph import INPUT, Graph, Node
 from npmobilenet.kernels import checks
-from npmobilenet.operations_int8 import check_parameters
+from npmobilenet.operations import INT8_OPERATIONS
+from npmobilenet.operations_int8 import input_dtype
 from npmobilenet.text import printable, quote
 
-KEY, VERSION = "int8", 1
+KEY, VERSION = "network", 1
 MOST_NODES, LONGEST_NAME, LARGEST_NUMBER = 10_000, 200, 1 << 20
+DTYPES = {"zero_point": ("uint8",), "out_zero_point": ("uint8",)}  # of parameters, else float32; of weights:
+OF_WEIGHTS = {"depthwise_conv2d_int8": ("int8", "int16"), "mixed_depthwise_conv2d_int8": ("int8", "int16")}
+LARGEST_WIDE = 16383  # of 15 bits
+MOST_OF_IMAGE = 65536  # magnitudes that meet 16 bits, added up: times 32767 less than 2**31
+MOST_OF_BYTES = (2**31 - 1) // 255
 SMALL_IMAGE, LARGE_IMAGE = (32, 32), (224, 224)  # of which one at least must fit
 
 
 @dataclass(frozen=True)
 class StoredNetwork:
-    """What a file holds."""
+    """What a file holds: `weights` by the graph's parameter names."""
 
     graph: Graph
     weights: dict[str, np.ndarray]
@@ -37,13 +43,13 @@ class StoredNetwork:
     width: float
 
 
-def is_quantised(checkpoint: Checkpoint) -> bool:
-    """Whether a file is one of a quantised network."""
+def holds_network(checkpoint: Checkpoint) -> bool:
+    """Whether a file says which network its weights belong to."""
     return KEY in checkpoint.metadata
 
 
 def described(graph: Graph, architecture: str, width: float) -> dict[str, Any]:
-    """Return what stands in the metadata of a quantised network."""
+    """Return what stands in the metadata."""
     nodes = [[node.name, node.operation, node.inputs, node.block, _given(node)] for node in graph]
     about = {"version": VERSION, "architecture": architecture, "width": width, "in_channels": graph.in_channels}
     return {KEY: {**about, "nodes": nodes, "outputs": dict(graph.outputs), "merged": dict(graph.merged)}}
@@ -54,7 +60,7 @@ def _given(node: Node) -> dict[str, Any]:
     return {name: value for name, value in node.attributes.items() if name not in usual or value != usual[name]}
 
 
-def read_quantised(checkpoint: Checkpoint, where: str) -> StoredNetwork:
+def read_network(checkpoint: Checkpoint, where: str) -> StoredNetwork:
     """Return the network, after a look at everything that could make computing it go wrong.
 
     Raises
@@ -66,7 +72,7 @@ def read_quantised(checkpoint: Checkpoint, where: str) -> StoredNetwork:
         return _read(checkpoint.metadata[KEY], checkpoint.tensors)
     except (CheckpointError, ValueError, KeyError, TypeError) as error:
         text = f"{error}" if isinstance(error, (CheckpointError, ValueError)) else f"damaged ({error!r:.80})"
-        raise CheckpointError(f"{where}: its quantised network: {printable(text, 300)}") from None
+        raise CheckpointError(f"{where}: its network: {printable(text, 300)}") from None
 
 
 def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
@@ -84,11 +90,12 @@ def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
     nodes = tuple(_node(entry, parameters) for entry in entries)
     outputs, merged = (_names(about.get(part), part) for part in ("outputs", "merged"))
     graph = Graph(nodes, channels, outputs, merged)
-    if not graph.is_quantised:
-        raise CheckpointError("has no operation of 8 bits")
-    for node in graph:
-        check_parameters(node, graph, {name: tensors[f"{node.name}.{name}"] for name in node.parameters})
     _check_shapes(graph)
+    dtypes = {INPUT: "float32"}
+    for node in graph:
+        _check_inputs(node, dtypes)
+        _check_arrays(node, {name: tensors[f"{node.name}.{name}"] for name in node.parameters})
+        dtypes[node.name] = node.kind.result_dtype(node)
     return StoredNetwork(graph, dict(tensors), _text(about.get("architecture"), "architecture"), float(width))
 
 
@@ -98,6 +105,50 @@ def _check_shapes(graph: Graph) -> None:
         graph.shapes(LARGE_IMAGE)
     except ValueError:
         graph.shapes(SMALL_IMAGE)
+
+
+def _check_inputs(node: Node, dtypes: Mapping[str, str]) -> None:
+    for number, name in enumerate(node.inputs):
+        wanted = input_dtype(node) if number == 0 else "float32"
+        if dtypes[name] != wanted:
+            raise CheckpointError(f"the node {quote(node.name)} reads {quote(name)} as {wanted}, not {dtypes[name]}")
+
+
+def _check_arrays(node: Node, arrays: Mapping[str, np.ndarray]) -> None:
+    """Nothing is missing, and everything is of its type, finite, and so small that sums stay within int32."""
+    needed = {name for name, parameter in node.kind.parameters.items() if not parameter.optional}
+    if node.kind.result_dtype(node) == "uint8":
+        needed |= {"out_scale", "out_zero_point"}
+    for name in sorted(needed - arrays.keys()):
+        if name != "weight" or not any(_is_weight(key) for key in arrays):
+            raise CheckpointError(f"tensor {quote(f'{node.name}.{name}')} is missing")
+    for name, array in arrays.items():
+        key = quote(f"{node.name}.{name}")
+        integers = node.operation in INT8_OPERATIONS and _is_weight(name)
+        dtypes = _weight_dtypes(node) if integers else DTYPES.get(name, ("float32",))
+        if array.dtype.name not in dtypes:
+            raise CheckpointError(f"tensor {key} must be {' or '.join(dtypes)}, got {array.dtype.name}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise CheckpointError(f"tensor {key} holds what is no finite number")
+        if integers:
+            magnitudes = np.abs(array.reshape(len(array), -1).astype(np.int64))
+            of_image = node.operation == "conv2d_int8" and array.dtype == np.int16
+            if array.dtype == np.int16 and not of_image and magnitudes.max() > LARGEST_WIDE:
+                raise CheckpointError(f"tensor {key} has weights of more than 15 bits")
+            if magnitudes.sum(axis=1).max() > (MOST_OF_IMAGE if of_image else MOST_OF_BYTES):
+                raise CheckpointError(f"tensor {key} has weights whose sums could pass 32 bits")
+
+
+def _weight_dtypes(node: Node) -> tuple[str, ...]:
+    if node.operation == "conv2d_int8" and node["steps"] is not None:
+        return ("int16",)
+    return OF_WEIGHTS.get(node.operation, ("int8",))
+
+
+def _is_weight(name: str) -> bool:
+    """Whether a parameter is the weight, or that of a part."""
+    part, _, rest = name.partition(".")
+    return (rest if part.isdecimal() else name) == "weight"
 
 
 def _by_node(names: list[Any], tensors: Mapping[str, np.ndarray]) -> dict[str, dict[str, tuple[int, ...]]]:
