@@ -17,14 +17,15 @@ import numpy as np
 from npmobilenet import operations
 from npmobilenet.checkpoints.reader import Checkpoint
 from npmobilenet.errors import CheckpointError
-from npmobilenet.graph import INPUT, Graph, Node
+from npmobilenet.graph import INPUT, Graph, Node, Shape
 from npmobilenet.kernels import checks
 from npmobilenet.operations import INT8_OPERATIONS
 from npmobilenet.operations_int8 import input_dtype
+from npmobilenet.passes import kernel_arguments
 from npmobilenet.text import printable, quote
 
 KEY, VERSION = "network", 1
-MOST_NODES, LONGEST_NAME, LARGEST_NUMBER = 10_000, 200, 1 << 20
+MOST_NODES, LONGEST_NAME, LARGEST_NUMBER = 10_000, 200, 1 << 16
 DTYPES = {"zero_point": ("uint8",), "out_zero_point": ("uint8",)}  # of parameters, else float32; of weights:
 OF_WEIGHTS = {"depthwise_conv2d_int8": ("int8", "int16"), "mixed_depthwise_conv2d_int8": ("int8", "int16")}
 LARGEST_WIDE = 16383  # of 15 bits
@@ -56,8 +57,8 @@ def described(graph: Graph, architecture: str, width: float) -> dict[str, Any]:
 
 
 def _given(node: Node) -> dict[str, Any]:
-    usual = node.kind.attributes
-    return {name: value for name, value in node.attributes.items() if name not in usual or value != usual[name]}
+    usual = {"activation": "none", "residual": False, **node.kind.attributes}
+    return {name: value for name, value in node.attributes.items() if name in usual and value != usual[name]}
 
 
 def read_network(checkpoint: Checkpoint, where: str) -> StoredNetwork:
@@ -70,7 +71,7 @@ def read_network(checkpoint: Checkpoint, where: str) -> StoredNetwork:
     """
     try:
         return _read(checkpoint.metadata[KEY], checkpoint.tensors)
-    except (CheckpointError, ValueError, KeyError, TypeError) as error:
+    except (CheckpointError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         text = f"{error}" if isinstance(error, (CheckpointError, ValueError)) else f"damaged ({error!r:.80})"
         raise CheckpointError(f"{where}: its network: {printable(text, 300)}") from None
 
@@ -90,21 +91,28 @@ def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
     nodes = tuple(_node(entry, parameters) for entry in entries)
     outputs, merged = (_names(about.get(part), part) for part in ("outputs", "merged"))
     graph = Graph(nodes, channels, outputs, merged)
-    _check_shapes(graph)
-    dtypes = {INPUT: "float32"}
+    shapes, dtypes = _shapes(graph), {INPUT: "float32"}
     for node in graph:
         _check_inputs(node, dtypes)
         _check_arrays(node, {name: tensors[f"{node.name}.{name}"] for name in node.parameters})
+        inputs = [_stand_in(shapes[name], dtypes[name]) for name in node.inputs]
+        arguments = {**node.kind.operands(inputs), **kernel_arguments(node, tensors), **node.kind.keywords(node)}
+        getattr(checks, node.kind.kernel(node))(**arguments)
         dtypes[node.name] = node.kind.result_dtype(node)
     return StoredNetwork(graph, dict(tensors), _text(about.get("architecture"), "architecture"), float(width))
 
 
-def _check_shapes(graph: Graph) -> None:
-    """Shapes fit for an image of some size: padding and strides may be too much for one, not for both."""
+def _shapes(graph: Graph) -> dict[str, Shape]:
+    """Shapes for an image of some size: padding and strides may be too much for a small one."""
     try:
-        graph.shapes(LARGE_IMAGE)
+        return graph.shapes(SMALL_IMAGE)
     except ValueError:
-        graph.shapes(SMALL_IMAGE)
+        return graph.shapes(LARGE_IMAGE)
+
+
+def _stand_in(shape: Shape, dtype: str) -> np.ndarray:
+    """A tensor as kernels take it, of one value: it takes no memory."""
+    return np.broadcast_to(np.zeros((), dtype), (1, *shape[1:], shape[0]))
 
 
 def _check_inputs(node: Node, dtypes: Mapping[str, str]) -> None:
@@ -195,7 +203,7 @@ def _value(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, str):
         return _text(value, name)
     if isinstance(value, (int, float)):
-        if not abs(value) <= LARGEST_NUMBER:
+        if not abs(value) <= (LARGEST_NUMBER if isinstance(value, int) else np.finfo(np.float32).max):
             raise CheckpointError(f"attribute {quote(name, 40)} is {value!r:.40}, which is too much")
         return value
     if isinstance(value, list) and depth < 3 and len(value) <= 64:
