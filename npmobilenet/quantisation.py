@@ -192,10 +192,12 @@ def layers(graph: Graph, weights: Mapping[str, np.ndarray], made: Quantised, ima
     exact = Engine(graph, weights, backend).outputs(image[None], names)
     engine = Engine(made.graph, made.weights, backend, "int8")
     near = engine.outputs(image[None], [node.name for node in made.graph])
-    return [_layer(node, made.weights, near[node.name], exact.get(node.name)) for node in made.graph]
+    # What is only converted is compared with what it was before.
+    same = {node.name: exact.get(node.name, exact.get(node.inputs[0])) for node in made.graph}
+    return [_layer(node, made.weights, near[node.name], same[node.name]) for node in made.graph]
 
 
-def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exact: np.ndarray | None) -> Layer:
+def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exact: np.ndarray) -> Layer:
     arrays = {name: weights[f"{node.name}.{name}"] for name in node.parameters}
     dtypes = [array.dtype.name for name, array in arrays.items() if name.endswith("weight")]
     scale, dtype = arrays.get("out_scale"), node.kind.result_dtype(node)
@@ -207,7 +209,7 @@ def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exac
         dtypes[0] if dtypes else "",
         sum(array.nbytes for array in arrays.values()),
         near.size * np.dtype(dtype).itemsize,
-        np.nan if exact is None else signal_to_noise(near, exact),
+        signal_to_noise(near, exact),
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
+from npmobilenet.bench import agreement
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.cli import main
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
@@ -351,6 +352,23 @@ def test_the_command_line(pets, thumbnails, capsys):
     assert capsys.readouterr().out.count("cat") == len(files)
     assert main(["classify", "--model", pets, "--dtype", "int8", "--backend", "cuda", *files]) == 1
     assert "'cuda' has no 8-bit kernels" in capsys.readouterr().err
+
+
+def test_agreement_of_names(pets, thumbnails, tmp_path, capsys):
+    command = ["--model", pets, "--crops", "6", "--backend", "plain"]
+    assert agreement.main([str(thumbnails), *command, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["crops"] == 6
+    assert found["sure"] <= 6
+    assert 0 <= found["same"] <= 1
+    assert found["decibels"] > 5
+    assert agreement.main([str(thumbnails), *command]) == 0
+    assert "where sure" in capsys.readouterr().out
+    first, again = (list(agreement.crops(sorted(thumbnails.iterdir()), 3, seed=2)) for _ in range(2))
+    assert all((one == two).all() and one.shape[0] == one.shape[1] for one, two in zip(first, again, strict=True))
+    with pytest.raises(SystemExit):
+        agreement.main([str(tmp_path), *command])
+    assert "has no photographs" in capsys.readouterr().err
 
 
 def test_plain_loops_compute_what_the_fastest_kernels_do_not():

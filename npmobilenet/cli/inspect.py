@@ -132,7 +132,7 @@ def _quantised_cells(layer: QuantisedLayer) -> tuple[str, ...]:
         layer.weight_dtype,
         f"{layer.weight_bytes:,}" if layer.weight_bytes else "",
         f"{layer.result_bytes:,}",
-        "" if layer.decibels != layer.decibels else f"{layer.decibels:.1f}",
+        f"{layer.decibels:.1f}",
     )
 
 
