@@ -190,3 +190,12 @@ class Dequantize(Int8, name="dequantize"):
     """From uint8 to float32."""
 
     parameters: ClassVar = {"scale": Parameter("C", "C"), "zero_point": Parameter("C", "C")}
+
+
+def input_dtype(node: Node) -> str:
+    """Return in which type a node of any graph takes its first input; others are float32."""
+    if node.operation in ("pointwise_conv2d_int8", "conv2d_int8"):
+        quantised_on_entry = node["zero_point" if node.operation == "pointwise_conv2d_int8" else "steps"] is not None
+        return "float32" if quantised_on_entry else "uint8"
+    of_floats = node.operation not in INT8_OPERATIONS or node.operation in ("linear_int8", "quantize")
+    return "float32" if of_floats else "uint8"

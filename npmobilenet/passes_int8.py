@@ -12,13 +12,13 @@ What is stored how: docs/kernels/int8.md says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
-from npmobilenet.operations import INT8_OPERATIONS
 from npmobilenet.passes import folded_parameters, fuse
 from npmobilenet.plan import Code
 from npmobilenet.statistics import SMALLEST, UNKNOWN, Values
@@ -237,8 +237,17 @@ class _Writer:
         self._add(node.name, f"{node.operation}_int8", node.inputs, node.block, arrays, dict(node.attributes))
 
     def _float(self, node: Node) -> None:
-        self.nodes.append(replace(node, inputs=tuple(self._real(name) for name in node.inputs)))
-        self.arrays |= {name: self.weights[name] for name in node.tensors}
+        """Its batch norm folded in, so that a node is all of its layer."""
+        arrays = {name: self.weights[f"{node.name}.{name}"] for name in node.parameters}
+        attributes = {key: value for key, value in node.attributes.items() if key != "norm"}
+        if "norm" in node.attributes:
+            parts, bias = folded_parameters(node, self.weights)
+            names = [name for name in node.parameters if name.endswith("weight")]
+            if not isinstance(parts, list):
+                parts = np.split(parts, len(names))
+            arrays = dict(zip(names, parts, strict=True)) | dict(_biases(names, bias, [len(part) for part in parts]))
+            arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        self._add(node.name, node.operation, tuple(map(self._real, node.inputs)), node.block, arrays, attributes)
 
     # Between them ------------------------------------------------------------------------------------------
 
@@ -276,13 +285,24 @@ class _Writer:
         return next(node.block for node in self.nodes if node.name == name)
 
     def _add(
-        self, name: str, operation: str, inputs: tuple[str, ...], block: str, arrays: Mapping, attributes: Mapping
+        self,
+        name: str,
+        operation: str,
+        inputs: tuple[str, ...],
+        block: str,
+        arrays: Mapping[str, np.ndarray],
+        attributes: Mapping[str, Any],
     ) -> None:
-        known = {*INT8_OPERATIONS[operation].attributes, "activation", "channels"}
-        kept = {key: value for key, value in attributes.items() if key in known}
         shapes = {key: array.shape for key, array in arrays.items()}
-        self.nodes.append(Node(name, operation, inputs, block, shapes, kept))
+        self.nodes.append(Node(name, operation, inputs, block, shapes, attributes))
         self.arrays |= {f"{name}.{key}": array for key, array in arrays.items()}
+
+
+def _biases(weights: list[str], bias: np.ndarray, lengths: list[int]) -> Iterator[tuple[str, np.ndarray]]:
+    """The biases of the parts whose weights have these names."""
+    parts = np.split(bias, np.cumsum(lengths)[:-1])
+    for name, part in zip(weights, parts, strict=True):
+        yield f"{name.removesuffix('weight')}bias", part
 
 
 def _weight_names(parts: list[np.ndarray]) -> list[str]:

@@ -180,8 +180,11 @@ class Plan:
     def run_all(self, image: np.ndarray) -> list[np.ndarray]:
         """Compute all outputs of one image, every node once.
 
-        May be called from several Python threads at once: each takes an arena of its own.
+        May be called from several Python threads at once: each takes an arena of its own. An image with a NaN or an
+        infinity gives NaN where tensors are of 8 bits.
         """
+        if self.codes and not np.isfinite(image).all():  # 8 bits have nothing that would say so further on
+            return [np.full(shape, np.nan, np.float32) for shape in self.output_shapes]
         tensors = self._idle.take() or self._new_arena()
         tensors[INPUT][0] = image.transpose(1, 2, 0)
         for step in self.steps:

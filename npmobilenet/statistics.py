@@ -30,6 +30,20 @@ class Values:
     high: np.ndarray | None = None
     mean: np.ndarray | None = None
 
+    def joined(self, other: Values | None) -> Values:
+        """Both ranges in one, and the sum of the means."""
+        if other is None:
+            return self
+        return Values(np.minimum(self.low, other.low), np.maximum(self.high, other.high), self.mean + other.mean)
+
+    def of_images(self, count: int) -> Values:
+        """What so many images have in the mean, of their sum."""
+        return Values(self.low, self.high, self.mean / count)
+
+    def wider(self, factor: float) -> Values:
+        """The same with a larger range."""
+        return Values(factor * self.low, factor * self.high, self.mean)
+
 
 UNKNOWN = Values()
 
@@ -74,11 +88,11 @@ def _result(node: Node, weights: Mapping[str, np.ndarray], inputs: list[Values])
     return UNKNOWN
 
 
-def measured(results: Mapping[str, np.ndarray], allowance: float) -> dict[str, Values]:
-    """Return what was found in tensors (N, C, H, W) or (N, C); a range is wider by the factor ``allowance``."""
+def measured(results: Mapping[str, np.ndarray]) -> dict[str, Values]:
+    """Return what is found in tensors (N, C, H, W) or (N, C)."""
     found = {}
     for name, values in results.items():
         over = (0, *range(2, values.ndim))
-        low, high = np.minimum(values.min(axis=over), 0), np.maximum(values.max(axis=over), 0)
-        found[name] = Values(allowance * low, allowance * high, values.mean(axis=over, dtype=np.float64))
+        low, high = (each(axis=over).astype(np.float64) for each in (values.min, values.max))
+        found[name] = Values(np.minimum(low, 0), np.maximum(high, 0), values.mean(axis=over, dtype=np.float64))
     return found

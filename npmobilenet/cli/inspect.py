@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.network import find_network
+from npmobilenet.cli.network import find_model, find_network
 from npmobilenet.cli.options import add_network_options, kernel_sizes, names, positive, size
-from npmobilenet.text import columns, dimensions, to_json
+from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.text import columns, dimensions, quote, to_json
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from npmobilenet.counts import Counts, LayerCount
     from npmobilenet.graph import Graph
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.quantisation import Layer as QuantisedLayer
 
 ALL = ("all",)
 
@@ -29,6 +31,13 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--num-classes", type=positive, metavar="N", help="of an architecture (default 1000)")
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
     add_network_options(parser)
+    quantised = parser.add_argument_group(
+        "quantised to 8 bits", "what becomes of every layer of trained weights: types, scales, bytes, signal to noise"
+    )
+    quantised.add_argument("--dtype", choices=("float32", "int8"), default="float32", help="default: %(default)s")
+    quantised.add_argument(
+        "--image", metavar="PHOTOGRAPH", help="for which noise is computed (default: one that is made up)"
+    )
     mixed = parser.add_argument_group(
         "mixed depthwise convolutions", "what they would cost in place of the network's own, beside it"
     )
@@ -47,6 +56,10 @@ def run(options: argparse.Namespace) -> int:
     """Print the table."""
     from npmobilenet.counts import count
 
+    if options.dtype == "int8":
+        return _print_quantised(options)
+    if options.image:
+        raise ValueError("--image is for --dtype int8")
     network = find_network(options.model, options)
     resolution = options.resolution or network.resolution
     counts = count(network.graph(), resolution)
@@ -74,6 +87,53 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_table(counts)
     return 0
+
+
+def _print_quantised(options: argparse.Namespace) -> int:
+    """Print what becomes of every layer in 8 bits."""
+    from npmobilenet.quantisation import layers, made_up_images, quantised
+
+    if options.mixed:
+        raise ValueError("--mixed compares networks of float32, and --dtype int8 shows one of 8 bits")
+    model = find_model(options.model, options)
+    if model.dtype == "int8":
+        raise ValueError(f"{quote(options.model)}: is of 8 bits already; inspect the weights that it was made of")
+    preprocessing = model.preprocessing
+    if options.resolution:
+        preprocessing = replace(preprocessing, crop=options.resolution, resize=None, crop_fraction=None)
+    if options.image:
+        from npmobilenet.image import preprocess, read_image
+
+        image = preprocess(read_image(options.image, decode=preprocessing.decode), preprocessing)
+    else:
+        image = made_up_images(preprocessing, model.graph.in_channels)[0]
+    weights = model.stored()[0]
+    made = quantised(model.graph, weights, model.preprocessing)
+    found = layers(model.graph, weights, made, image)
+    if options.json:
+        report = {"model": options.model, "resolution": image.shape[1:], "quantisation": made.known_from}
+        print(to_json(report | {"layers": [asdict(layer) for layer in found]}, indent=1))
+        return 0
+    print(f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}, in 8 bits, ", end="")
+    print(f"input {dimensions(image.shape[1:])}; ranges and means from {made.known_from[0]}\n")
+    header = ("layer", "operation", "result", "scales", "weights", "bytes", "result bytes", "dB")
+    stored, floats = sum(layer.weight_bytes for layer in found), sum(array.nbytes for array in weights.values())
+    print("\n".join(columns([header, *map(_quantised_cells, found)], texts=5)))
+    print(f"\nweights  {stored / 1e6:.2f} MB, of float32 {floats / 1e6:.2f} MB")
+    return 0
+
+
+def _quantised_cells(layer: QuantisedLayer) -> tuple[str, ...]:
+    return (
+        layer.name,
+        layer.operation,
+        layer.dtype,
+        "" if layer.scales is None else f"{layer.scales[0]:.2g} .. {layer.scales[1]:.2g}",
+        layer.weight_dtype,
+        f"{layer.weight_bytes:,}" if layer.weight_bytes else "",
+        f"{layer.result_bytes:,}",
+        f"{layer.decibels:.1f}",
+    )
 
 
 def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architecture:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
     from npmobilenet.graph import Graph
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.model import Model
     from npmobilenet.provenance import Provenance
 
 
@@ -45,8 +46,6 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
     """Return the network of this name, with the options of `options.add_network_options`."""
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.checkpoints.key_maps import with_layout
-    from npmobilenet.model import load
-    from npmobilenet.weights import CATALOGUE
 
     if problem := not_a_path(name):
         raise ValueError(f"{quote(name)}: {problem}")
@@ -62,17 +61,9 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
             f"{architecture.name}, width {width:g} ({architecture.paper})",
             (architecture.resolution, architecture.resolution),
         )
-    if not Path(name).exists() and name not in CATALOGUE:
-        raise ValueError(
-            f"{name}: does not exist; architectures: {', '.join(ARCHITECTURES)}; weights known by name: "
-            f"{', '.join(CATALOGUE)}; or the path of a checkpoint"
-        )
-    model = load(
-        name,
-        **{option: getattr(options, option) for option in NETWORK},
-        num_classes=getattr(options, "num_classes", None),
-        backend="reference",
-    )
+    model = find_model(name, options)
+    if model.definition is None:
+        raise ValueError(f"{quote(name)}: holds a whole network, and no table of an architecture to print")
     return Network(
         model.definition,
         model.width,
@@ -81,4 +72,29 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}",
         model.preprocessing.crop,
         model.provenance,
+    )
+
+
+def find_model(name: str, options: argparse.Namespace) -> Model:
+    """Return the weights of this name, or in this file, as a model that is not for computing."""
+    from npmobilenet.architectures import ARCHITECTURES
+    from npmobilenet.model import load
+    from npmobilenet.weights import CATALOGUE
+
+    if problem := not_a_path(name):
+        raise ValueError(f"{quote(name)}: {problem}")
+    if not Path(name).exists() and name not in CATALOGUE:
+        if name in ARCHITECTURES:
+            raise ValueError(
+                f"{name}: is an architecture, and this needs weights: a checkpoint, or {', '.join(CATALOGUE)}"
+            )
+        raise ValueError(
+            f"{name}: does not exist; architectures: {', '.join(ARCHITECTURES)}; weights known by name: "
+            f"{', '.join(CATALOGUE)}; or the path of a checkpoint"
+        )
+    return load(
+        name,
+        **{option: getattr(options, option) for option in NETWORK},
+        num_classes=getattr(options, "num_classes", None),
+        backend="reference",
     )

@@ -108,6 +108,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--backend", default=backends.DEFAULT, choices=backends.BACKENDS, type=backends.current_name,
         help="; ".join(f"{name}: {what}" for name, what in backends.BACKENDS.items()) + "; default: %(default)s",
     )  # fmt: skip
+    add_dtype_option(parser)
     parser.add_argument(
         "--classes", type=Path, metavar="FILE", help="class names, one per line, in the order of the outputs"
     )
@@ -131,6 +132,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--mean", type=colour, default=..., metavar="R,G,B", help="subtracted from values that go from 0 to 1"
     )
     group.add_argument("--std", type=colour, default=..., metavar="R,G,B", help="by which they are divided then")
+
+
+def add_dtype_option(parser: argparse.ArgumentParser) -> None:
+    """Add the type in which the network's numbers are stored."""
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "int8"),
+        help="int8: a quarter of the memory, quantised when it is loaded (default: as in the file, usually float32)",
+    )  # fmt: skip
 
 
 def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
@@ -181,6 +190,7 @@ def load_model(options: argparse.Namespace) -> Model:
         preprocessing=preprocessing,
         threads=options.threads,
         backend=options.backend,
+        dtype=options.dtype,
     )
     changes: dict[str, Any] = {
         name: getattr(options, name) for name in PREPROCESSING if getattr(options, name) is not ...
