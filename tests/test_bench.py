@@ -184,6 +184,7 @@ def test_cpus_are_those_of_this_process():
 
 def test_machine_limits():
     assert machine_limits.multiply_add_rate(threads=2, trips=1000, repeats=1) > 0
+    assert machine_limits.byte_product_rate(threads=2, trips=1000, repeats=1) > 0
     assert set(machine_limits.bandwidth(repeats=1)) == {"read", "copy"}
 
 
