@@ -58,8 +58,6 @@ class BlockedProgram:
     ) -> None:
         if not numba_is_on():
             raise UnsupportedGraphError("Numba is switched off")
-        if graph.is_quantised:
-            raise UnsupportedGraphError("8-bit operations")
         self.graph = fuse(graph)
         self.target = target or host()
         found = {node.name: self._problem(node, number) for number, node in enumerate(self.graph)}
