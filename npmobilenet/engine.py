@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Outputs = str | tuple[str, ...] | None
 DTYPES = ("float32", "float16", "int8")  # in which weights and activations are stored
+NO_INT8_ON_CUDA = "the backend 'cuda' has no 8-bit kernels: dtype 'int8' is for a CPU's backends"
 PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its arena, is kept for the next call
 
 
@@ -214,7 +215,7 @@ def _check_dtype(dtype: str, backend: str, graph: Graph) -> None:
             f"dtype must be float32, int8, or float16 with the backend 'cuda'; got {dtype!r:.40} with {backend!r}"
         )
     if graph.is_quantised and backend == "cuda":
-        raise ValueError("the backend 'cuda' has no 8-bit kernels: dtype 'int8' is for 'auto', 'plain' and 'reference'")
+        raise ValueError(NO_INT8_ON_CUDA)
     if graph.is_quantised != (dtype == "int8"):
         raise ValueError(
             "dtype 'int8' is that of a quantised graph and of no other: npmobilenet.quantize(model) makes one"

@@ -18,7 +18,7 @@ from npmobilenet.checkpoints.network_file import described, holds_network, read_
 from npmobilenet.checkpoints.reader import Checkpoint
 from npmobilenet.checkpoints.settle import settle
 from npmobilenet.dlpack import host_array
-from npmobilenet.engine import Engine
+from npmobilenet.engine import NO_INT8_ON_CUDA, Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
 from npmobilenet.graph import INPUT, Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
@@ -286,7 +286,7 @@ def _quantised(
 
 def _refuse_cuda(backend: str) -> None:
     if backend == "cuda":
-        raise ValueError("the backend 'cuda' has no 8-bit kernels: dtype 'int8' is for 'auto', 'plain' and 'reference'")
+        raise ValueError(NO_INT8_ON_CUDA)
 
 
 def _of_network(

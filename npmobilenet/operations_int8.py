@@ -67,11 +67,11 @@ class Int8Convolution(Int8):
     """
 
     ending: ClassVar = {
-        "scale": Parameter("C_out", "C_out"),
+        "scale": Parameter("C_out", "C_out", learned=False),
         "bias": Parameter("C_out", "C_out"),
-        "zero_point": Parameter("C_in", "C_in", optional=True),
-        "out_scale": Parameter("C_out", "C_out", optional=True),
-        "out_zero_point": Parameter("C_out", "C_out", optional=True),
+        "zero_point": Parameter("C_in", "C_in", learned=False, optional=True),
+        "out_scale": Parameter("C_out", "C_out", learned=False, optional=True),
+        "out_zero_point": Parameter("C_out", "C_out", learned=False, optional=True),
     }
     ended: ClassVar = {"activation": "none", "dtype": "uint8"}
 
@@ -150,7 +150,7 @@ class LinearInt8(Int8, Linear, name="linear_int8"):
 
     parameters: ClassVar = {
         "weight": Parameter("C_out C_in", "C_in C_out", multiplied=True),
-        "scale": Parameter("C_out", "C_out"),
+        "scale": Parameter("C_out", "C_out", learned=False),
         "bias": Parameter("C_out", "C_out"),
     }
     attributes: ClassVar = {**Linear.attributes, "activation": "none", "zero_point": 128}
@@ -161,8 +161,8 @@ class SqueezeExciteInt8(Int8, SqueezeExcite, name="squeeze_excite_int8"):
     """Of uint8 makes float32; the vectors are float32."""
 
     parameters: ClassVar = {
-        "scale": Parameter("C", "C"),
-        "zero_point": Parameter("C", "C", optional=True),
+        "scale": Parameter("C", "C", learned=False),
+        "zero_point": Parameter("C", "C", learned=False, optional=True),
         **SqueezeExcite.parameters,
     }
 
@@ -170,15 +170,18 @@ class SqueezeExciteInt8(Int8, SqueezeExcite, name="squeeze_excite_int8"):
 class GlobalAveragePoolInt8(Int8, GlobalAveragePool, name="global_average_pool_int8"):
     """Of uint8 makes float32."""
 
-    parameters: ClassVar = {"scale": Parameter("C", "C"), "zero_point": Parameter("C", "C", optional=True)}
+    parameters: ClassVar = {
+        "scale": Parameter("C", "C", learned=False),
+        "zero_point": Parameter("C", "C", learned=False, optional=True),
+    }
 
 
 class Quantize(Int8, name="quantize"):
     """From float32 to uint8, ``out_scale`` and ``out_zero_point`` for each channel."""
 
     parameters: ClassVar = {
-        "out_scale": Parameter("C", "C"),
-        "out_zero_point": Parameter("C", "C"),
+        "out_scale": Parameter("C", "C", learned=False),
+        "out_zero_point": Parameter("C", "C", learned=False),
     }
     attributes: ClassVar = {"dtype": "uint8"}
 
@@ -189,7 +192,10 @@ class Quantize(Int8, name="quantize"):
 class Dequantize(Int8, name="dequantize"):
     """From uint8 to float32."""
 
-    parameters: ClassVar = {"scale": Parameter("C", "C"), "zero_point": Parameter("C", "C")}
+    parameters: ClassVar = {
+        "scale": Parameter("C", "C", learned=False),
+        "zero_point": Parameter("C", "C", learned=False),
+    }
 
 
 def input_dtype(node: Node) -> str:

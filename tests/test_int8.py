@@ -361,7 +361,7 @@ def test_agreement_of_names(pets, thumbnails, tmp_path, capsys):
     assert found["crops"] == 6
     assert found["sure"] <= 6
     assert 0 <= found["same"] <= 1
-    assert found["decibels"] > 5
+    assert found["decibels"] > 0
     assert agreement.main([str(thumbnails), *command]) == 0
     assert "where sure" in capsys.readouterr().out
     first, again = (list(agreement.crops(sorted(thumbnails.iterdir()), 3, seed=2)) for _ in range(2))
