@@ -265,6 +265,7 @@ def damages(about: dict, tensors: dict) -> dict:
         "no inputs": lambda: nodes[2].__setitem__(2, []),
         "floats for bytes": lambda: nodes[1].__setitem__(2, ["input"]),
         "attribute": lambda: stem[4].update(evil=1),
+        "huge image": lambda: stem[4].update(padding=60_000),
         "huge attribute": lambda: stem[4].update(padding=10**9),
         "deep attribute": lambda: stem[4].update(padding=[[[[1]]]]),
         "stride 0": lambda: stem[4].update(stride=[0, 0]),

@@ -200,9 +200,9 @@ def _quantize_pixels(x: Array, zero_point: np.float32, levels: np.float32, q: Ar
         scale[pixel] = np.float32(m * np.float32(np.float32(1) / levels)) if m <= LARGEST else np.float32(np.nan)
 
 
-@parallel_loop
+@jit
 def _quantize_image(x: Array, steps: np.float32, q: Array) -> None:
-    for row in prange(x.shape[0]):
+    for row in range(x.shape[0]):
         for i in range(x.shape[1]):
             y = np.rint(np.float32(x[row, i] * steps))
             q[row, i] = np.int16(min(y, np.float32(32767))) if y > np.float32(-32767) else np.int16(-32767)
@@ -225,10 +225,10 @@ def _dequantize(x: Array, factor: Array, zero_point: Array, pixels: int, out: Ar
             out[pixel, c] = np.float32(np.int32(x[pixel, c]) - zero_point[c]) * row[c]
 
 
-@parallel_loop
+@jit
 def _global_average(x: Array, scale: Array, zero_point: Array, out: Array) -> None:
     pixels, channels = x.shape[1:]
-    for n in prange(x.shape[0]):
+    for n in range(x.shape[0]):
         total = np.zeros(channels, np.int64)
         for pixel in range(pixels):
             for c in range(channels):
@@ -238,9 +238,9 @@ def _global_average(x: Array, scale: Array, zero_point: Array, out: Array) -> No
             out[n, c] = np.float32(exact) * np.float32(scale[c] / np.float32(pixels))
 
 
-@parallel_loop
+@jit
 def _chained(x: Array, weight: Array, bias: Array, activation: int, out: Array) -> None:
-    for n in prange(x.shape[0]):
+    for n in range(x.shape[0]):
         y = out[n]
         for c in range(y.shape[0]):
             y[c] = bias[c]
@@ -295,12 +295,12 @@ def quantize_pixels(x: np.ndarray, *, zero_point: int = 128, threads: int = 1) -
     return q, scale
 
 
-def quantize_image(x: np.ndarray, steps: float, *, threads: int = 1) -> np.ndarray:
+def quantize_image(x: np.ndarray, steps: float) -> np.ndarray:
     """16 bits: float32 (N, H, W, C) -> int16."""
     checks.quantize_image(x, steps)
     q = np.empty(x.shape, np.int16)
     n, h, w, c = x.shape
-    _quantize_image(threads, checks.float32(x).reshape(n * h, w * c), np.float32(steps), q.reshape(n * h, w * c))
+    _quantize_image(checks.float32(x).reshape(n * h, w * c), np.float32(steps), q.reshape(n * h, w * c))
     return q
 
 
@@ -425,7 +425,7 @@ def conv2d_int8(
         groups=groups, activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
     )  # fmt: skip
     out = checks.output(out, g.shape, np.dtype(dtype))
-    x = quantize_image(x, steps, threads=threads) if x.dtype.kind == "f" else _plain(x)
+    x = quantize_image(x, steps) if x.dtype.kind == "f" else _plain(x)
     _convolution(
         threads,
         x,
@@ -478,7 +478,7 @@ def global_average_pool_int8(
     g = checks.global_average_pool_int8(x, scale, zero_point=zero_point)
     out = checks.output(out, g.shape)
     n, h, w, c = x.shape
-    _global_average(threads, _plain(x).reshape(n, h * w, c), checks.float32(scale), _zero_points(zero_point, c), out)
+    _global_average(_plain(x).reshape(n, h * w, c), checks.float32(scale), _zero_points(zero_point, c), out)
     return out
 
 
@@ -506,7 +506,7 @@ def squeeze_excite_int8(
     y = global_average_pool_int8(x, scale, zero_point=zero_point, threads=threads)
     for weight, bias, function in ((reduce_weight, reduce_bias, activation), (expand_weight, expand_bias, gate)):
         vectors, result = y, np.empty((n, weight.shape[1]), np.float32)
-        _chained(threads, vectors, checks.float32(weight), checks.float32(bias), checks.code(function), result)
+        _chained(vectors, checks.float32(weight), checks.float32(bias), checks.code(function), result)
         y = result
     factor = checks.float32(scale) * y
     rows = _plain(x).reshape(-1, c)

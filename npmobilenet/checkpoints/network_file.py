@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ OF_WEIGHTS = {"depthwise_conv2d_int8": ("int8", "int16"), "mixed_depthwise_conv2
 LARGEST_WIDE = 16383  # of 15 bits
 MOST_OF_IMAGE = 65536  # magnitudes that meet 16 bits, added up: times 32767 less than 2**31
 MOST_OF_BYTES = (2**31 - 1) // 255
+MOST_VALUES = 1 << 26  # of a tensor
 SMALL_IMAGE, LARGE_IMAGE = (32, 32), (224, 224)  # of which one at least must fit
 
 
@@ -105,9 +107,13 @@ def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
 def _shapes(graph: Graph) -> dict[str, Shape]:
     """Shapes for an image of some size: padding and strides may be too much for a small one."""
     try:
-        return graph.shapes(SMALL_IMAGE)
+        shapes = graph.shapes(SMALL_IMAGE)
     except ValueError:
-        return graph.shapes(LARGE_IMAGE)
+        shapes = graph.shapes(LARGE_IMAGE)
+    for name, shape in shapes.items():
+        if prod(shape) > MOST_VALUES:
+            raise CheckpointError(f"the node {quote(name)} makes {prod(shape):,} values of a small image")
+    return shapes
 
 
 def _stand_in(shape: Shape, dtype: str) -> np.ndarray:
