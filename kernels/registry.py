@@ -212,6 +212,8 @@ KERNELS: list[Kernel] = [
     _row("pointwise_conv2d", "blocked", "simd", "blocked.pointwise", supports=_vectorised),
     _row("linear", "blocked", "simd", "blocked.linear", supports=_vectorised),
     _row("global_average_pool", "blocked", "simd", "blocked.pooling"),
+    _row("quantize", "blocked", "simd", "blocked.int8.entry", supports=_clamped),
+    _row("dequantize", "blocked", "simd", "blocked.int8.entry"),
     _row("conv2d_int8", "blocked", "simd", "blocked.int8.stem", supports=_dense_of_16_bits),
     _row("depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.depthwise", supports=_clamped),
     _row("pointwise_conv2d_int8", "blocked", "simd", "blocked.int8.pointwise", supports=_clamped),

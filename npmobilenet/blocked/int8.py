@@ -30,11 +30,13 @@ def is_int8(node: Node) -> bool:
 def problem(node: Node) -> str | None:
     """What these kernels cannot compute."""
     operation, function = node.operation, node.attributes.get("activation", "none")
-    if operation == "global_average_pool_int8":
+    if operation in ("global_average_pool_int8", "dequantize"):
         return None
-    if operation not in ("conv2d_int8", "depthwise_conv2d_int8", "pointwise_conv2d_int8", "linear_int8"):
+    if operation not in ("quantize", "conv2d_int8", "depthwise_conv2d_int8", "pointwise_conv2d_int8", "linear_int8"):
         return operation
-    if function not in CLAMPS or (function != "none" and node.attributes.get("dtype") == "uint8"):
+    if function not in CLAMPS or (
+        function != "none" and node.attributes.get("dtype") == "uint8" and operation != "quantize"
+    ):
         return f"{operation} with the activation {function}"
     if operation == "depthwise_conv2d_int8" and "zero_point" in node.parameters:
         return f"{operation} with a zero point"
@@ -51,6 +53,8 @@ def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packe
     given = kernel_arguments(node, weights)
     if node.operation == "global_average_pool_int8":
         return pooling.pack(target, given["scale"], given.get("zero_point", 0))
+    if node.operation in ("quantize", "dequantize"):
+        return {"quantize": entry.pack_quantize, "dequantize": entry.pack_dequantize}[node.operation](target, **given)
     layers = given["weight"], given["scale"], given["bias"]
     if node.operation == "conv2d_int8":
         return stem.pack(target, *layers, node["stride"])
@@ -109,6 +113,8 @@ def calls(
         yield inverted_residual.call(x, tensors[first.name], out, tuple(weights), **about)
     elif last.operation == "global_average_pool_int8":
         yield pooling.call(x, out, *weights)
+    elif last.operation in ("quantize", "dequantize"):
+        yield entry.channels_call(x, out, *weights, activation=function)
     elif last.operation == "conv2d_int8":
         yield stem.call(x, out, *weights, activation=function)
     elif last.operation == "depthwise_conv2d_int8":

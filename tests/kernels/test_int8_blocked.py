@@ -34,6 +34,8 @@ KERNELS = {
     for kernel in (
         conv2d_int8,
         depthwise_conv2d_int8,
+        entry.dequantize,
+        entry.quantize,
         global_average_pool_int8,
         linear_int8,
         pointwise_conv2d_int8,
@@ -153,6 +155,14 @@ def other_cases(rng: np.random.Generator) -> Iterator[Case]:
         scale = rng.random(c).astype(np.float32)
         x = uint8(rng, n, h, w, c)
         yield "global_average_pool_int8", {"x": x, "scale": scale, "zero_point": (7, 128, uint8(rng, c))[number % 3]}
+        zero_points = uint8(rng, c)
+        yield "dequantize", {"x": x, "scale": scale, "zero_point": zero_points}
+        floats = rng.standard_normal((n, h, w, c)).astype(np.float32) * 2
+        floats.flat[0], floats.flat[-1] = np.nan, np.inf
+        steps = (rng.random(c) * 80).astype(np.float32)
+        ends = {"steps": steps, "zero_point": zero_points, "activation": ("none", "relu", "relu6")[number % 3]}
+        yield "quantize", {"x": floats, **ends}
+        yield "quantize", {"x": floats[:, 0, 0], **ends}
     for n, c_in, c_out in ((1, 3, 5), (3, 40, 33), (2, 129, 1000)):
         for zero_point in (0, 128):
             x = rng.standard_normal((n, c_in)).astype(np.float32)

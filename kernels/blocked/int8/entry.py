@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8.layout import BYTE
-from npmobilenet.kernels.blocked.layout import Fields
+from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
@@ -21,6 +23,8 @@ from npmobilenet.kernels.vector.target import Target
 PIXELS = Fields("x x_plane out out_plane scale blocks pixels strip levels")
 # `values` of an image, whose frame of zeros is converted too; an item is `strip` of them. A float32 at `steps`.
 IMAGE = Fields("x out values strip steps")
+# A vector for each block at `factor` and at `offset`; `rows` of `columns` pixels, as far as frames tell them apart.
+CHANNELS = Fields("x x_row x_plane out out_row out_plane rows columns factor offset clamp")
 STRIP_PIXELS = 196
 STRIP_VALUES = 1 << 14
 HALF = np.dtype(np.int16)
@@ -39,6 +43,39 @@ def quantize_call(target: Target, x: Tensor, out: Tensor, scale: Tensor, zero_po
 def quantized(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
     """The tensors, without memory, of the bytes of ``x`` and of its pixels' scales."""
     return Tensor(x.channels, x.height, x.width, dtype=BYTE, lanes=target.lanes), Tensor(1, x.height, x.width)
+
+
+@dataclass(frozen=True)
+class Channels(Packed):
+    """A factor and an offset for each channel: steps and zero point, or scale and minus the zero point."""
+
+    ARGUMENTS = ("factor", "offset")
+
+    target: Target
+    name: str
+    factor: np.ndarray
+    offset: np.ndarray
+
+
+def pack_quantize(target: Target, steps: np.ndarray, zero_point: np.ndarray) -> Channels:
+    """Pack what makes bytes of float32."""
+    arrays = (np.float32(array) for array in (steps, zero_point))
+    return Channels(target, "int8_quantize", *(pack_channels(target, array) for array in arrays))
+
+
+def pack_dequantize(target: Target, scale: np.ndarray, zero_point: np.ndarray) -> Channels:
+    """Pack what makes float32 of bytes."""
+    arrays = np.float32(scale), -zero_point.astype(np.int32)
+    return Channels(target, "int8_dequantize", *(pack_channels(target, array) for array in arrays))
+
+
+def channels_call(x: Tensor, out: Tensor, weights: Channels, *, activation: str = "none") -> Call:
+    """Make bytes of float32, after a clamp, or float32 of bytes; both may have frames."""
+    return CHANNELS.call(
+        library.int8(weights.target).address(weights.name), out.blocks, keep=weights,
+        x=x.inner, out=out.inner, rows=out.height, columns=out.width, clamp=activations.clamp(activation),
+        **weights.arguments(),
+    )  # fmt: skip
 
 
 def image_call(target: Target, x: Tensor, out: Tensor, steps: float) -> Call:
@@ -76,3 +113,26 @@ def quantize_pixels(x: np.ndarray, *, zero_point: int = 128, threads: int = 1) -
         for tensor, image in zip(tensors, result, strict=True):
             image[...] = images.read(tensor).reshape(image.shape)
     return empty
+
+
+@prepared("quantize")
+def quantize(
+    x: np.ndarray, steps: np.ndarray, zero_point: np.ndarray, *, activation: str = "none", threads: int = 1
+) -> Images:
+    """8 bits with a step for each channel: float32 (N, ..., C) -> uint8 (N, ..., C)."""
+    images = Images(checks.quantize(x, steps, zero_point, activation=activation).shape, threads, BYTE)
+    activations.check(activation, tuple(activations.CLAMPS))
+    packed = pack_quantize(images.target, steps, zero_point)
+    for image in images.inputs(x):
+        images.add(channels_call(image, images.output(), packed, activation=activation))
+    return images
+
+
+@prepared("dequantize")
+def dequantize(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, *, threads: int = 1) -> Images:
+    """``(x - zero_point) * scale``: uint8 (N, ..., C) -> float32 (N, ..., C)."""
+    images = Images(checks.dequantize(x, scale, zero_point).shape, threads)
+    packed = pack_dequantize(images.target, scale, zero_point)
+    for image in images.inputs(x):
+        images.add(channels_call(image, images.output(), packed))
+    return images

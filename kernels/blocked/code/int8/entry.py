@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.int8.entry import IMAGE, PIXELS
+from collections.abc import Callable
+
+from npmobilenet.kernels.blocked.code.int8.ending import TOGETHER
+from npmobilenet.kernels.blocked.int8.entry import CHANNELS, IMAGE, PIXELS
+from npmobilenet.kernels.blocked.layout import Arguments
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer
 
@@ -16,6 +20,8 @@ def define(library: Library) -> None:
         library.add(f"int8_quantize_{pixels}", _group(pixels))
     library.add("int8_quantize_pixels", quantize_pixels)
     library.add("int8_quantize_image", quantize_image)
+    library.add("int8_quantize", quantize)
+    library.add("int8_dequantize", dequantize)
 
 
 def _group(pixels: int):
@@ -98,3 +104,54 @@ def quantize_image(code: Code, arguments: Pointer, first: Integer, last: Integer
         code.loop(end, lambda at: convert(at, 1), start=whole)
 
     code.loop(last, at_strip, start=first)
+
+
+def _each_row(code: Code, a: Arguments, first: Integer, last: Integer, compute: Callable[..., None]) -> None:
+    """``compute(x, out, factor, offset, columns)`` for each row of blocks ``first`` up to ``last``."""
+    size = code.target.bytes
+
+    def at_block(block: Integer) -> None:
+        factor, offset = (a.at(name) + block * size for name in ("factor", "offset"))
+
+        def at_row(row: Integer) -> None:
+            source = a.at("x") + a["x_plane"] * block + a["x_row"] * row
+            compute(source, a.at("out") + a["out_plane"] * block + a["out_row"] * row, factor, offset, a["columns"])
+
+        code.loop(a["rows"], at_row)
+
+    code.loop(last, at_block, start=first)
+
+
+def quantize(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: blocks ``first`` up to ``last``, float32 to bytes (fields `CHANNELS`)."""
+    a = CHANNELS.read(arguments)
+    low, high = a.at("clamp").splat(0), a.at("clamp").splat(4)
+
+    def row(x: Pointer, out: Pointer, steps: Pointer, zero_point: Pointer, columns: Integer) -> None:
+        factor, offset = steps.vector(), zero_point.vector()
+
+        def pixels(at: Integer, count: int) -> None:
+            values = [(x + at * code.target.bytes).vector(i * code.target.bytes) for i in range(count)]
+            values = [offset.fused(value.clamp(low, high), factor) for value in values]
+            (out + at * code.target.lanes).store_bytes(values)
+
+        whole = columns // TOGETHER * TOGETHER
+        code.loop(whole, lambda at: pixels(at, TOGETHER), step=TOGETHER)
+        code.loop(columns, lambda at: pixels(at, 1), start=whole)
+
+    _each_row(code, a, first, last, row)
+
+
+def dequantize(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: blocks ``first`` up to ``last``, bytes to float32 (fields `CHANNELS`)."""
+
+    def row(x: Pointer, out: Pointer, scale: Pointer, offset: Pointer, columns: Integer) -> None:
+        factor, start, one = scale.vector(), offset.integers(), code.splat_integers(1)
+
+        def pixel(at: Integer) -> None:
+            value = start.dot4((x + at * code.target.lanes).transposed_bytes([0]), one)
+            (out + at * code.target.bytes).store(value.to_float() * factor)
+
+        code.loop(columns, pixel)
+
+    _each_row(code, CHANNELS.read(arguments), first, last, row)
