@@ -21,6 +21,7 @@ from npmobilenet.statistics import Values, has_statistics, measured, promised
 from npmobilenet.text import plural
 
 OF_PHOTOGRAPHS, OF_MADE_UP = 1.25, 3.0  # by which a range is wider than what was found in them
+DEVIATIONS, BESIDE_NORMS = 9.0, 1.5  # a batch norm's range, and how far one that was found may widen it
 BOUNDED = {"relu6": 6.0, "sigmoid": 1.0, "hard_sigmoid": 1.0}
 DISAGREEMENT = 0.4  # `_agree`: trained networks have 0.05 to 0.2, seeded weights 0.7
 WEIGHT_BITS = range(4, 9)
@@ -76,19 +77,22 @@ def quantised(
     convolutions = [node for node in fused if node.operation in WINDOWED]
     if not convolutions:
         raise ValueError("the network has no convolutions: there is nothing that 8 bits would make faster")
-    told = promised(fused, weights)
+    told, limit = promised(fused, weights, DEVIATIONS), promised(fused, weights)
     has_norms = all(has_statistics(node, weights) for node in convolutions)
     if images is not None:
         found = _measured(graph, weights, images)
         photographs = plural(len(images), "photograph")
         if has_norms and _agree(fused, told, found):
             known_from = (f"batch norms, {photographs}", "option")
-            return _written(graph, weights, told, found, preprocessing, weight_bits, known_from)
+            ranges = _beside_norms(told, limit, found)
+            return _written(graph, weights, ranges, found, preprocessing, weight_bits, known_from)
         ranges = _ranges(fused, found, OF_PHOTOGRAPHS)
         return _written(graph, weights, ranges, found, preprocessing, weight_bits, (photographs, "option"))
     made_up = made_up_images(preprocessing, graph.in_channels)
-    if has_norms and _agree(fused, told, _measured(graph, weights, made_up[:1])):
-        return _written(graph, weights, told, told, preprocessing, weight_bits, ("batch norms", "file"))
+    clouds = _measured(graph, weights, made_up[:1])
+    if has_norms and _agree(fused, told, clouds):
+        ranges = _beside_norms(told, limit, clouds)
+        return _written(graph, weights, ranges, told, preprocessing, weight_bits, ("batch norms", "file"))
     found = _measured(graph, weights, made_up)
     ranges = _ranges(fused, found, OF_MADE_UP)
     return _written(graph, weights, ranges, found, preprocessing, weight_bits, ("images made up", "assumed"))
@@ -130,6 +134,16 @@ def made_up_images(preprocessing: Preprocessing, channels: int) -> list[np.ndarr
     pixels = random.integers(0, 256, (channels, *size)) / 255
     mean, std = (np.resize(each, channels)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
     return [((image - mean) / std).astype(np.float32) for image in (clouds, pixels)]
+
+
+def _beside_norms(
+    told: Mapping[str, Values], limit: Mapping[str, Values], found: Mapping[str, Values]
+) -> dict[str, Values]:
+    """What batch norms tell, and more where even one image had more; as far as they allow."""
+    return {
+        name: values.including(found[name].wider(BESIDE_NORMS), limit[name]) if name in found else values
+        for name, values in told.items()
+    }
 
 
 def _ranges(fused: Graph, found: Mapping[str, Values], allowance: float) -> dict[str, Values]:

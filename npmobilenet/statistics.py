@@ -16,8 +16,7 @@ from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
 from npmobilenet.kernels import reference
 from npmobilenet.passes import kernel_arguments
 
-DEVIATIONS = 12.0  # from the mean: the largest value that a batch norm is taken to give
-SPREAD = np.linspace(-DEVIATIONS, DEVIATIONS, 769)  # in standard deviations
+SPREAD = np.linspace(-12, 12, 769)  # in standard deviations
 DENSITY = np.exp(-(SPREAD**2) / 2) / np.exp(-(SPREAD**2) / 2).sum()
 SMALLEST = 1e-3  # a range that is not less, for channels that are always 0
 
@@ -40,6 +39,13 @@ class Values:
         """What so many images have in the mean, of their sum."""
         return Values(self.low, self.high, self.mean / count)
 
+    def including(self, found: Values, limit: Values) -> Values:
+        """The same with a range that includes another, as far as a limit."""
+        if self.low is None:
+            return self
+        low, high = np.maximum(found.low, limit.low), np.minimum(found.high, limit.high)
+        return Values(np.minimum(self.low, low), np.maximum(self.high, high), self.mean)
+
     def wider(self, factor: float) -> Values:
         """The same with a larger range."""
         return Values(factor * self.low, factor * self.high, self.mean)
@@ -57,15 +63,18 @@ def has_statistics(node: Node, weights: Mapping[str, np.ndarray]) -> bool:
     return bool(np.any(mean) or np.ptp(variance))
 
 
-def promised(graph: Graph, weights: Mapping[str, np.ndarray]) -> dict[str, Values]:
-    """Return what the batch norms of a fused graph promise of every tensor."""
+def promised(graph: Graph, weights: Mapping[str, np.ndarray], deviations: float = 12.0) -> dict[str, Values]:
+    """Return what the batch norms of a fused graph promise of every tensor.
+
+    A range goes as far as so many standard deviations from the mean, 12 at most.
+    """
     known: dict[str, Values] = {INPUT: Values(mean=np.zeros(graph.in_channels))}
     for node in graph:
-        known[node.name] = _result(node, weights, [known[name] for name in node.inputs])
+        known[node.name] = _result(node, weights, [known[name] for name in node.inputs], deviations)
     return known
 
 
-def _result(node: Node, weights: Mapping[str, np.ndarray], inputs: list[Values]) -> Values:
+def _result(node: Node, weights: Mapping[str, np.ndarray], inputs: list[Values], deviations: float) -> Values:
     function = reference.ACTIVATIONS[node.attributes.get("activation", "none")]
     if node.operation in WINDOWED and has_statistics(node, weights):
         norm = node["norm"].name
@@ -73,7 +82,8 @@ def _result(node: Node, weights: Mapping[str, np.ndarray], inputs: list[Values])
         spread = function(middle[:, None] + np.abs(deviation)[:, None] * SPREAD)
         mean = spread @ DENSITY
         if not node.attributes.get("residual"):
-            return Values(spread.min(axis=1), spread.max(axis=1), mean)
+            near = spread[:, np.abs(SPREAD) <= deviations]
+            return Values(near.min(axis=1), near.max(axis=1), mean)
         return Values(mean=None if inputs[1].mean is None else mean + inputs[1].mean)
     mean = inputs[0].mean
     if mean is None:

@@ -19,7 +19,7 @@ from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarni
 from npmobilenet.graph import Graph, Node
 from npmobilenet.passes import fuse
 from npmobilenet.quantisation import layers, made_up_images, quantised, signal_to_noise
-from npmobilenet.statistics import promised
+from npmobilenet.statistics import Values, promised
 from tests.conftest import compiled_only, photo
 
 pytestmark = [compiled_only, pytest.mark.filterwarnings("ignore::npmobilenet.AssumptionWarning")]
@@ -112,6 +112,14 @@ def test_batch_norms_tell_what_values_follow():
     np.testing.assert_allclose(values.low, [0, 0, 0])
     # The mean of a normal distribution cut off at 0: s * pdf(m / s) + m * cdf(m / s).
     np.testing.assert_allclose(values.mean, [0.39894, 1.39559, 0], atol=1e-3)
+
+
+def test_one_image_widens_a_range_as_far_as_it_may():
+    told, limit = Values(*np.float64([[0, 0], [9, 9], [1, 1]])), Values(*np.float64([[0, 0], [12, 12], [1, 1]]))
+    found = Values(*np.float64([[-1, 0], [10, 50], [3, 3]]))
+    joined = told.including(found, limit)
+    np.testing.assert_array_equal([joined.low, joined.high, joined.mean], [[0, 0], [10, 12], [1, 1]])
+    assert Values().including(found, limit) == Values()
 
 
 def test_statistics_that_are_not_the_networks_are_not_believed():
