@@ -19,6 +19,7 @@ the same calls as a network. None of them imports LLVM; `code` has what writes t
 ``inverted_residual``  expand, depthwise, project over strips of rows, the expanded strip in the cache
 ``activation``         how a kernel ends: a clamp, swish, hard swish, sigmoid, hard sigmoid
 ``padding``            the frame of zeros around a padded tensor
+``int8``               the same of 8-bit tensors
 ``layout``             fields of arguments, packing of weights, tiles
 ``images``             single operations: what they have in common
 ``library``            the compiled kernels, by name
