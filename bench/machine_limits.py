@@ -48,6 +48,21 @@ def multiply_add(code: Code, trips: Integer, data: Pointer) -> None:
         data.store(total, i * size)
 
 
+def byte_products(code: Code, trips: Integer, data: Pointer) -> None:
+    """Kernel: products of bytes, added up, on registers alone."""
+    size = code.target.bytes
+    x, y = data.integers(), data.integers(size)
+    sums = [data.integers(i * size) for i in range(accumulators(code.target))]
+
+    def trip(_: Integer, *sums) -> list:
+        for _ in range(UNROLL):
+            sums = [total.dot4(x, y) for total in sums]
+        return list(sums)
+
+    for i, total in enumerate(code.loop(trips, trip, sums)):
+        data.store(total, i * size)
+
+
 def read(code: Code, passes: Integer, count: Integer, data: Pointer, other: Pointer) -> None:
     """Kernel: add up ``count`` bytes of ``data``, again and again; the sums go to ``other``."""
     size = code.target.bytes
@@ -74,7 +89,7 @@ def copy(code: Code, passes: Integer, count: Integer, data: Pointer, other: Poin
 
 
 def _define(library: Library) -> None:
-    for kernel in (multiply_add, read, copy):
+    for kernel in (multiply_add, byte_products, read, copy):
         library.add(kernel.__name__, kernel)
 
 
@@ -117,12 +132,22 @@ def _pin(number: int) -> None:
 
 def multiply_add_rate(threads: int = 1, trips: int = 300_000, repeats: int = 20) -> float:
     """Return the floating-point operations per second of so many threads: two for a multiply-add."""
-    target, kernel = host(), _kernel("multiply_add", 2)
+    return 2 * _register_rate("multiply_add", threads, trips, repeats)
+
+
+def byte_product_rate(threads: int = 1, trips: int = 300_000, repeats: int = 20) -> float:
+    """Return the operations per second on bytes of so many threads: two for a product and its addition."""
+    return 2 * 4 * _register_rate("byte_products", threads, trips, repeats)
+
+
+def _register_rate(name: str, threads: int, trips: int, repeats: int) -> float:
+    """How many lanes are computed per second."""
+    target, kernel = host(), _kernel(name, 2)
     data = [aligned(accumulators(target) * target.lanes, np.float32) for _ in range(threads)]
     for values in data:
         values[:] = 0.5
     seconds = _seconds([lambda x=x: kernel(trips, x.ctypes.data) for x in data], repeats)
-    return 2 * threads * trips * UNROLL * accumulators(target) * target.lanes / seconds
+    return threads * trips * UNROLL * accumulators(target) * target.lanes / seconds
 
 
 def bandwidth(threads: int = 1, repeats: int = 20, size: int = BUFFER_BYTES) -> dict[str, float]:
@@ -160,8 +185,8 @@ def limits(threads: Sequence[int]) -> list[dict]:
     found = []
     for number in threads:
         rates = {f"{name}_gbytes": rate / 1e9 for name, rate in bandwidth(number).items()}
-        gflops = multiply_add_rate(number) / 1e9
-        found.append({"threads": number, "gflops": gflops, **rates, "levels": levels(number)})
+        rates |= {"gflops": multiply_add_rate(number) / 1e9, "int8_gops": byte_product_rate(number) / 1e9}
+        found.append({"threads": number, **rates, "levels": levels(number)})
     return found
 
 
@@ -169,6 +194,7 @@ def describe(found: Sequence[dict]) -> list[str]:
     """Return limits as lines of text."""
     return [
         f"{row['threads']} thread{'s' * (row['threads'] > 1)}: {row['gflops']:.0f} GFLOP/s, "
+        f"{row['int8_gops']:.0f} Gop/s of bytes, "
         f"reading {row['read_gbytes']:.0f} GB/s, copying {row['copy_gbytes']:.0f} GB/s (both ways)"
         for row in found
     ]

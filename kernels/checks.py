@@ -69,18 +69,20 @@ class Geometry:
         return padded[:, rows, columns]
 
 
-def array(name: str, value: np.ndarray, axes: str = "", **sizes: int) -> None:
-    """Check that ``value`` is a float array with these axes, some of them of a known size.
+def array(name: str, value: np.ndarray, axes: str = "", dtypes: tuple[str, ...] = (), **sizes: int) -> None:
+    """Check that ``value`` is an array with these axes, some of them of a known size.
 
     Parameters
     ----------
     axes : str
         The axes' letters, such as ``"N H W C"``; only N may be empty. Without letters any shape will do.
+    dtypes : tuple of str
+        One of which the array must have; any float if empty.
     **sizes
         The size that a letter must have.
     """
     letters = axes.split()
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+    if isinstance(value, np.ndarray) and (value.dtype.name in dtypes if dtypes else value.dtype.kind == "f"):
         shape = value.shape
         if not letters or (
             len(letters) == len(shape)
@@ -90,7 +92,8 @@ def array(name: str, value: np.ndarray, axes: str = "", **sizes: int) -> None:
             return
     wanted = ", ".join(f"{letter}={sizes[letter]}" if letter in sizes else letter for letter in letters)
     of_shape = f" of shape ({wanted})" if letters else ""
-    raise ValueError(f"{name} must be a float array{of_shape}, got {_describe(value)}")
+    kind = " or ".join(dtypes) or "float"
+    raise ValueError(f"{name} must be {'an' if kind[0] == 'i' else 'a'} {kind} array{of_shape}, got {_describe(value)}")
 
 
 def _describe(value: object) -> str:
@@ -121,9 +124,14 @@ def float32(x: np.ndarray) -> np.ndarray:
     Numba compiles a function again for read-only arrays. So a read-only array (a memory-mapped weight) is
     passed as a writeable view of the same memory; no kernel writes to an input.
     """
-    if x.dtype == FLOAT32 and x.flags.carray:
+    return x if x.dtype == FLOAT32 and x.flags.carray else contiguous(np.asarray(x, FLOAT32))
+
+
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """Return ``x`` as compiled kernels take it, of whatever type; see :func:`float32`."""
+    if x.flags.carray:
         return x
-    x = np.require(x, FLOAT32, ("C", "A"))
+    x = np.require(x, None, ("C", "A"))
     return x if x.flags.writeable else np.asarray(_WriteableView(x))
 
 
@@ -207,17 +215,30 @@ def mixed_depthwise_conv2d(
 ) -> Geometry:
     """Check a mixed convolution; see :func:`npmobilenet.kernels.reference.mixed_depthwise_conv2d`."""
     array("x", x, "N H W C")
+    geometry = _mixed(x, weights, stride, padding, dilation)
+    _bias(bias, x.shape[3])
+    code(activation)
+    return geometry
+
+
+def _mixed(
+    x: np.ndarray,
+    weights: Sequence[np.ndarray],
+    stride: Size,
+    padding: PaddingSpec,
+    dilation: Size | list[Size],
+    dtypes: tuple[str, ...] = (),
+) -> Geometry:
+    """Check the windows of a mixed convolution."""
     if not isinstance(weights, (list, tuple)) or not weights:
         raise ValueError(f"weights must be a list of at least one array, got {_describe(weights)}")
     for group, weight in enumerate(weights):
-        array(f"weights[{group}]", weight, "K_h K_w C_group")
+        array(f"weights[{group}]", weight, "K_h K_w C_group", dtypes)
     total = sum(weight.shape[2] for weight in weights)
     if total != x.shape[3]:
         raise ValueError(f"weights must have C={x.shape[3]} channels together, got {total}")
     if isinstance(dilation, list) and len(dilation) != len(weights):
         raise ValueError(f"dilation must have one entry for each of the {len(weights)} groups, got {dilation}")
-    _bias(bias, x.shape[3])
-    code(activation)
     dilations = dilation if isinstance(dilation, list) else [dilation] * len(weights)
     groups = tuple(
         slide(x, weight.shape[:2], stride, padding, each, weight.shape[2])
@@ -494,7 +515,253 @@ def elementwise(x: np.ndarray) -> Geometry:
 tanh = relu = relu6 = hard_swish = swish = sigmoid = hard_sigmoid = elementwise
 
 
-def _grouped(weight: np.ndarray, window: str, c_in: int, groups: int) -> int:
+# 8-bit operations ----------------------------------------------------------------------------------------------
+
+
+def quantize(x: np.ndarray, steps: np.ndarray, zero_point: np.ndarray, *, activation: str = "none") -> Geometry:
+    """Check a conversion to 8 bits; see :func:`npmobilenet.kernels.reference.quantize`."""
+    array("x", x, _IMAGE_OR_VECTOR[np.ndim(x) == 4])
+    array("steps", steps, "C", C=x.shape[-1])
+    array("zero_point", zero_point, "C", ("uint8",), C=x.shape[-1])
+    code(activation)
+    return Geometry(x.shape)
+
+
+def dequantize(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> Geometry:
+    """Check a conversion from 8 bits; see :func:`npmobilenet.kernels.reference.dequantize`."""
+    array("x", x, _IMAGE_OR_VECTOR[np.ndim(x) == 4], ("uint8",))
+    array("scale", scale, "C", C=x.shape[-1])
+    array("zero_point", zero_point, "C", ("uint8",), C=x.shape[-1])
+    return Geometry(x.shape)
+
+
+def quantize_pixels(x: np.ndarray, *, zero_point: int = 128) -> Geometry:
+    """Check a conversion to 8 bits; see :func:`npmobilenet.kernels.reference.quantize_pixels`."""
+    array("x", x, "N H W C")
+    _entry(zero_point)
+    return Geometry(x.shape)
+
+
+def quantize_image(x: np.ndarray, steps: float) -> Geometry:
+    """Check a conversion to 16 bits; see :func:`npmobilenet.kernels.reference.quantize_image`."""
+    array("x", x, "N H W C")
+    _steps(steps)
+    return Geometry(x.shape)
+
+
+def pointwise_conv2d_int8(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    pixel_scale: np.ndarray | None = None,
+    groups: int = 1,
+    activation: str = "none",
+    residual: np.ndarray | None = None,
+    dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+) -> Geometry:
+    """Check a 1x1 convolution of integers; see :func:`npmobilenet.kernels.reference.pointwise_conv2d_int8`."""
+    array("x", x, "N H W C_in", ("uint8", "float32"))
+    n, h, w, c_in = x.shape
+    c_out = _grouped(weight, "", c_in, groups, ("int8",))
+    if x.dtype.kind == "f":
+        _entry(zero_point)
+        if pixel_scale is not None:
+            raise ValueError("pixel_scale is that of an x of uint8; of one of float32 it is found")
+    _zero_point(zero_point, c_in)
+    if pixel_scale is not None:
+        array("pixel_scale", pixel_scale, "N H W", N=n, H=h, W=w)
+    if residual is not None:
+        array("residual", residual, "N H W C_out", N=n, H=h, W=w, C_out=c_out)
+        if dtype == "uint8":
+            raise ValueError("a residual can be added to a result of float32 alone, got dtype='uint8'")
+    _ended(scale, bias, c_out, activation, dtype, out_steps, out_zero_point)
+    return Geometry((n, h, w, c_out))
+
+
+def depthwise_conv2d_int8(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    dilation: Size = 1,
+    activation: str = "none",
+    dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+) -> Geometry:
+    """Check a depthwise convolution of integers; see :func:`npmobilenet.kernels.reference.depthwise_conv2d_int8`."""
+    array("x", x, "N H W C", ("uint8",))
+    c = x.shape[3]
+    array("weight", weight, "K_h K_w C", ("int8", "int16"), C=c)
+    _zero_point(zero_point, c)
+    _ended(scale, bias, c, activation, dtype, out_steps, out_zero_point)
+    return slide(x, weight.shape[:2], stride, padding, dilation, c)
+
+
+def mixed_depthwise_conv2d_int8(
+    x: np.ndarray,
+    weights: Sequence[np.ndarray],
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    stride: Size = 1,
+    padding: PaddingSpec = "symmetric",
+    dilation: Size | list[Size] = 1,
+    activation: str = "none",
+    dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+) -> Geometry:
+    """Check a mixed convolution of integers; see :func:`npmobilenet.kernels.reference.mixed_depthwise_conv2d_int8`."""
+    array("x", x, "N H W C", ("uint8",))
+    _zero_point(zero_point, x.shape[3])
+    _ended(scale, bias, x.shape[3], activation, dtype, out_steps, out_zero_point)
+    return _mixed(x, weights, stride, padding, dilation, ("int8", "int16"))
+
+
+def conv2d_int8(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    steps: float | None = None,
+    zero_point: int | np.ndarray = 0,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    activation: str = "none",
+    dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+) -> Geometry:
+    """Check a convolution of integers; see :func:`npmobilenet.kernels.reference.conv2d_int8`."""
+    array("x", x, "N H W C_in", ("uint8", "int16", "float32"))
+    wide = x.dtype != np.uint8
+    if (x.dtype.kind == "f") != (steps is not None):
+        raise ValueError(f"steps are those of an x of float32, got {steps!r} and {x.dtype}")
+    if steps is not None:
+        _steps(steps)
+    _zero_point(zero_point, x.shape[3])
+    if wide and not (isinstance(zero_point, int) and zero_point == 0):
+        raise ValueError(f"the zero point of {x.dtype} is 0")
+    c_out = _grouped(weight, "K_h K_w", x.shape[3], groups, ("int16",) if wide else ("int8",))
+    _ended(scale, bias, c_out, activation, dtype, out_steps, out_zero_point)
+    return slide(x, weight.shape[:2], stride, padding, dilation, c_out)
+
+
+def linear_int8(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int = 128,
+    activation: str = "none",
+) -> Geometry:
+    """Check a fully connected layer of integers; see :func:`npmobilenet.kernels.reference.linear_int8`."""
+    array("x", x, "N C_in")
+    array("weight", weight, "C_in C_out", ("int8",), C_in=x.shape[1])
+    _entry(zero_point)
+    _ended(scale, bias, weight.shape[1], activation, "float32")
+    return Geometry((x.shape[0], weight.shape[1]))
+
+
+def global_average_pool_int8(x: np.ndarray, scale: np.ndarray, *, zero_point: int | np.ndarray = 0) -> Geometry:
+    """Check a mean over all pixels; see :func:`npmobilenet.kernels.reference.global_average_pool_int8`."""
+    array("x", x, "N H W C", ("uint8",))
+    array("scale", scale, "C", C=x.shape[3])
+    _zero_point(zero_point, x.shape[3])
+    return Geometry((x.shape[0], x.shape[3]))
+
+
+def squeeze_excite_int8(
+    x: np.ndarray,
+    scale: np.ndarray,
+    reduce_weight: np.ndarray,
+    reduce_bias: np.ndarray,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    activation: str = "relu",
+    gate: str = "sigmoid",
+) -> Geometry:
+    """Check a squeeze-and-excitation of 8 bits; see :func:`npmobilenet.kernels.reference.squeeze_excite_int8`."""
+    array("x", x, "N H W C", ("uint8",))
+    c = x.shape[3]
+    array("scale", scale, "C", C=c)
+    _zero_point(zero_point, c)
+    array("reduce_weight", reduce_weight, "C R", C=c)
+    r = reduce_weight.shape[1]
+    array("reduce_bias", reduce_bias, "R", R=r)
+    array("expand_weight", expand_weight, "R C", R=r, C=c)
+    array("expand_bias", expand_bias, "C", C=c)
+    code(activation)
+    code(gate, "gate")
+    return Geometry(x.shape)
+
+
+_IMAGE_OR_VECTOR = ("N C", "N H W C")
+
+
+def _ended(
+    scale: np.ndarray,
+    bias: np.ndarray,
+    c_out: int,
+    activation: str,
+    dtype: str,
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+) -> None:
+    """Check what becomes of the sums."""
+    array("scale", scale, "C_out", C_out=c_out)
+    array("bias", bias, "C_out", C_out=c_out)
+    code(activation)
+    if dtype not in ("uint8", "float32"):
+        raise ValueError(f"dtype must be uint8 or float32, got {dtype!r}")
+    given = {"out_steps": out_steps, "out_zero_point": out_zero_point}
+    ended = dtype == "uint8" and activation != "none"
+    for name, value in given.items():
+        if (value is not None) != ended:
+            raise ValueError(
+                f"{name} is for a result in uint8 that ends with an activation, got {_describe(value)} with "
+                f"dtype={dtype!r} and activation={activation!r}"
+            )
+    if ended:
+        array("out_steps", out_steps, "C_out", C_out=c_out)
+        array("out_zero_point", out_zero_point, "C_out", ("uint8",), C_out=c_out)
+
+
+def _zero_point(value: int | np.ndarray, channels: int) -> None:
+    if isinstance(value, np.ndarray):
+        array("zero_point", value, "C_in", ("uint8",), C_in=channels)
+    elif not (isinstance(value, int) and 0 <= value <= 255):
+        raise ValueError(f"zero_point must be an integer from 0 to 255, or one for each channel, got {value!r}")
+
+
+def _entry(zero_point: int | np.ndarray) -> None:
+    if not (isinstance(zero_point, int) and zero_point in (0, 128)):
+        raise ValueError(f"zero_point of pixels that are quantised must be 128 or 0, got {zero_point!r}")
+
+
+def _steps(steps: float) -> None:
+    if not (isinstance(steps, (float, np.floating)) and 0 < steps < np.inf):
+        raise ValueError(f"steps must be a positive number, got {steps!r}")
+
+
+def _grouped(weight: np.ndarray, window: str, c_in: int, groups: int, dtypes: tuple[str, ...] = ()) -> int:
     """Check a weight with axes ``window``, C_in/G and C_out; return C_out."""
 
     def divides(name: str, channels: int) -> None:
@@ -502,7 +769,7 @@ def _grouped(weight: np.ndarray, window: str, c_in: int, groups: int) -> int:
             raise ValueError(f"groups must be an integer >= 1 that divides {name}={channels}, got {groups!r}")
 
     divides("C_in", c_in)
-    array("weight", weight, f"{window} C_in/G C_out", **{"C_in/G": c_in // groups})
+    array("weight", weight, f"{window} C_in/G C_out", dtypes, **{"C_in/G": c_in // groups})
     divides("C_out", weight.shape[-1])
     return weight.shape[-1]
 

@@ -24,9 +24,12 @@ from npmobilenet.kernels.numba_cache import keep_code
 FLAGS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
 
 
-def jit(function: Callable, *, parallel: bool = False) -> Callable:
-    """Compile ``function`` with the project's flags; machine code is cached in :func:`kernel_cache`."""
-    dispatcher = numba.njit(function, parallel=parallel, **FLAGS)
+def jit(function: Callable, *, parallel: bool = False, contract: bool = True) -> Callable:
+    """Compile ``function`` with the project's flags; machine code is cached in :func:`kernel_cache`.
+
+    Without ``contract`` every operation is rounded as it is written, so that all CPUs give the same bits.
+    """
+    dispatcher = numba.njit(function, parallel=parallel, **FLAGS if contract else {**FLAGS, "fastmath": False})
     folder = kernel_cache()
     if folder and not numba.config.DISABLE_JIT:
         # Numba's cache key does not hold `parallel`: both versions of one function need a folder of their own.

@@ -15,10 +15,13 @@ HUGE_FROM = 1 << 22  # bytes: from here on in huge pages, as NumPy does
 
 
 def aligned(values: int, dtype: type = np.float32) -> np.ndarray:
-    """Return zeros whose address is a multiple of `ALIGNMENT`; much memory goes back to the system when it is freed."""
+    """Return zeros whose address is a multiple of `ALIGNMENT`; much memory goes back to the system when it is freed.
+
+    Kernels may read a cache line beyond the end, but nothing depends on what stands there.
+    """
     item = np.dtype(dtype).itemsize
     size = values * item
-    raw = _mapped(size) if size >= MAPPED_FROM else np.zeros(size + ALIGNMENT, np.uint8)
+    raw = _mapped(size) if size >= MAPPED_FROM else np.zeros(size + 2 * ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + values * item].view(dtype)
 
@@ -33,7 +36,7 @@ def _mapped(size: int) -> np.ndarray:
     # Private, so that a forked child writes to a copy; Windows has neither forks nor these flags.
     flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     try:
-        pages = mmap.mmap(-1, size + ALIGNMENT, **flags)
+        pages = mmap.mmap(-1, size + 2 * ALIGNMENT, **flags)
     except (OSError, OverflowError):
         raise MemoryError(f"the system has no {size / 2**20:,.0f} MiB of memory left for a network's tensors") from None
     if size >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):

@@ -48,7 +48,7 @@ def prepared(operation: str) -> Callable[[Prepare], Callable[..., np.ndarray]]:
             result = kernel.result()
             if out is None:
                 return result
-            out = checks.output(out, result.shape)
+            out = checks.output(out, result.shape, result.dtype)
             out[...] = result
             return out
 

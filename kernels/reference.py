@@ -530,7 +530,7 @@ def _logistic(x: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-x))
 
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
@@ -552,7 +552,430 @@ def _finish(
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     y = _float64(y) if bias is None else _float64(y) + bias
-    y = _ACTIVATIONS[activation](y)
+    y = ACTIVATIONS[activation](y)
+    if out is None:
+        return y
+    checks.output(out, y.shape, y.dtype)[...] = y
+    return out
+
+
+# 8-bit operations ----------------------------------------------------------------------------------------------
+#
+# These are exact: every kernel on every CPU gives the bits that these functions give. A value q of an array of
+# uint8 stands for (q - zero_point) * scale. A sum is one of integers, modulo 2**32 as int32 has it, and becomes a
+# result in three steps: it is rounded to float32, one fused multiply-add `acc * scale + bias` rounds once more, and
+# a result in uint8 is rounded to the nearest integer, ties to even, and saturated to 0..255 (NaN gives 0). The sign of
+# a zero is left open.
+
+
+def quantize(
+    x: np.ndarray,
+    steps: np.ndarray,
+    zero_point: np.ndarray,
+    *,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """8 bits with a step for each channel: float32 (N, ..., C) -> uint8 (N, ..., C).
+
+    ``round(fma(activation(x), steps, zero_point))``, saturated.
+
+    Parameters
+    ----------
+    steps : float32 (C,)
+        How many to a unit: 1 / scale.
+    zero_point : uint8 (C,)
+        What stands for 0.
+    activation : {"none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"}
+        In float32, each operation rounded: see :func:`activation_float32`.
+    """
+    checks.quantize(x, steps, zero_point, activation=activation)
+    y = activation_float32(np.float32(x), activation)
+    return _store(_saturated(fma(y, np.float32(steps), np.float32(zero_point))), out)
+
+
+def dequantize(
+    x: np.ndarray,
+    scale: np.ndarray,
+    zero_point: np.ndarray,
+    *,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """``(x - zero_point) * scale``, rounded once: uint8 (N, ..., C) -> float32 (N, ..., C)."""
+    checks.dequantize(x, scale, zero_point)
+    return _store((np.int32(x) - np.int32(zero_point)).astype(np.float32) * np.float32(scale), out)
+
+
+def quantize_pixels(x: np.ndarray, *, zero_point: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """8 bits with a scale for each pixel: float32 (N, H, W, C) -> uint8 (N, H, W, C) and float32 (N, H, W).
+
+    With ``m = max(max over c of |x|, 2**-100)`` and ``levels`` 127 around the zero point 128, 255 above the zero point
+    0: ``q = round(fma(x, levels / m, zero_point))``, saturated, and the pixel's scale is ``m * (1 / levels)``; the
+    quotients are rounded to float32. So a pixel of zeros has a scale too. The maximum is that of the bits without
+    the sign, among which NaN is the largest. If it is no finite number, the pixel's scale is NaN, and so is every
+    float32 that comes of the pixel.
+
+    Parameters
+    ----------
+    zero_point : {128, 0}
+        0 is for pixels without negative values: these become 0.
+    """
+    checks.quantize_pixels(x, zero_point=zero_point)
+    x, levels = np.float32(x), np.float32(127 if zero_point else 255)
+    m = (x.view(np.uint32) & np.uint32(0x7FFFFFFF)).max(axis=-1, initial=0).view(np.float32)
+    m = np.maximum(m, np.float32(2.0**-100))  # NaN stays NaN
+    with np.errstate(invalid="ignore"):
+        q = _saturated(fma(x, (levels / m)[..., None], np.float32(zero_point)))
+    return q, np.where(np.isfinite(m), m * (np.float32(1) / levels), np.float32(np.nan))
+
+
+def quantize_image(x: np.ndarray, steps: float) -> np.ndarray:
+    """16 bits: float32 (N, H, W, C) -> int16, ``round(x * steps)`` within -32767..32767 (NaN gives -32767)."""
+    checks.quantize_image(x, steps)
+    y = np.rint(np.float32(x) * np.float32(steps))
+    return np.clip(np.where(np.isnan(y), -np.inf, y), -32767, 32767).astype(np.int16)
+
+
+def pointwise_conv2d_int8(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    pixel_scale: np.ndarray | None = None,
+    groups: int = 1,
+    activation: str = "none",
+    residual: np.ndarray | None = None,
+    dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """1x1 convolution of integers: uint8 (N, H, W, C_in) @ int8 (C_in/G, C_out) -> (N, H, W, C_out).
+
+    ``acc = sum of (x - zero_point) * weight`` and ``y = fma(float32(acc), scale, bias)``.
+
+    Parameters
+    ----------
+    x : uint8 or float32 array
+        Of float32, each pixel is quantised first: :func:`quantize_pixels` with the same ``zero_point``.
+    scale, bias : float32 (C_out,)
+        A result in uint8 without an activation has its steps in them, and its zero point in the bias: its saturation
+        is ReLU, ReLU6 or a bound of each channel.
+    zero_point : int or uint8 (C_in,)
+        Of ``x``.
+    pixel_scale : float32 (N, H, W), optional
+        Of each pixel of ``x``; it is multiplied with ``scale``, and the product rounded, before the fused
+        multiply-add.
+    groups : int
+        As in :func:`pointwise_conv2d`.
+    activation : {"none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid"}
+        Of ``y``, in float32: see :func:`activation_float32`.
+    residual : float32 (N, H, W, C_out), optional
+        Added to a result in float32 after its activation.
+    dtype : {"uint8", "float32"}
+        Of the result.
+    out_steps : float32 (C_out,), optional
+    out_zero_point : uint8 (C_out,), optional
+        A result in uint8 that ends with an activation is quantised after it, as by :func:`quantize`; without one the
+        steps are in ``scale`` and ``bias`` already, and these are not given.
+    """
+    checks.pointwise_conv2d_int8(
+        x, weight, scale, bias, zero_point=zero_point, pixel_scale=pixel_scale, groups=groups, activation=activation,
+        residual=residual, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
+    )  # fmt: skip
+    if x.dtype.kind == "f":
+        x, pixel_scale = quantize_pixels(x, zero_point=zero_point)
+    x = _float64(x) - zero_point
+    inputs, weights = np.split(x, groups, axis=-1), np.split(_float64(weight), groups, axis=-1)
+    acc = np.concatenate([part @ columns for part, columns in zip(inputs, weights, strict=True)], axis=-1)
+    return _requantized(acc, scale, bias, activation, dtype, out_steps, out_zero_point, out, pixel_scale, residual)
+
+
+def depthwise_conv2d_int8(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    dilation: Size = 1,
+    activation: str = "none",
+    dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Depthwise convolution of integers: uint8 (N, H, W, C) * int8 or int16 (K_h, K_w, C) -> (N, P, Q, C).
+
+    The padding holds the zero point, that is, zeros. Weights of int16 have 15 bits, from -16383 to 16383; other
+    parameters are those of :func:`pointwise_conv2d_int8`.
+    """
+    g = checks.depthwise_conv2d_int8(
+        x, weight, scale, bias, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
+        activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
+    )  # fmt: skip
+    return _requantized(
+        _windows(g, _float64(x) - zero_point, weight), scale, bias, activation, dtype, out_steps, out_zero_point, out
+    )
+
+
+def mixed_depthwise_conv2d_int8(
+    x: np.ndarray,
+    weights: Sequence[np.ndarray],
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    stride: Size = 1,
+    padding: PaddingSpec = "symmetric",
+    dilation: Size | list[Size] = 1,
+    activation: str = "none",
+    dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Mixed convolution of integers, as :func:`mixed_depthwise_conv2d`: uint8 (N, H, W, C) -> (N, P, Q, C)."""
+    g = checks.mixed_depthwise_conv2d_int8(
+        x, weights, scale, bias, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
+        activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
+    )  # fmt: skip
+    ends = np.cumsum([weight.shape[2] for weight in weights])
+    parts = np.split(_float64(x) - zero_point, ends[:-1], axis=3)
+    acc = [_windows(group, part, weight) for part, weight, group in zip(parts, weights, g.groups, strict=True)]
+    return _requantized(np.concatenate(acc, axis=3), scale, bias, activation, dtype, out_steps, out_zero_point, out)
+
+
+def conv2d_int8(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    steps: float | None = None,
+    zero_point: int | np.ndarray = 0,
+    stride: Size = 1,
+    padding: PaddingSpec = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    activation: str = "none",
+    dtype: str = "uint8",
+    out_steps: np.ndarray | None = None,
+    out_zero_point: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Convolution of integers: uint8 * int8, or int16 * int16 -> (N, P, Q, C_out).
+
+    Parameters
+    ----------
+    x : uint8, int16 or float32 (N, H, W, C_in)
+        Of float32, it is first made int16: :func:`quantize_image` with these ``steps``.
+    weight : int8 or, where ``x`` is int16, int16 (K_h, K_w, C_in/G, C_out)
+        No sum can pass int32 where the magnitudes of the weights of an output channel add up to 65536 at most,
+        since those of ``x`` are at most 32767.
+    steps : float, optional
+        How many of int16 to a unit of ``x``.
+    scale, bias, zero_point, activation, dtype, out_steps, out_zero_point
+        As in :func:`pointwise_conv2d_int8`. The padding holds the zero point; that of int16 is 0.
+    """
+    g = checks.conv2d_int8(
+        x, weight, scale, bias, steps=steps, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
+    )  # fmt: skip
+    x = quantize_image(x, steps) if x.dtype.kind == "f" else x
+    acc = conv2d(_float64(x) - zero_point, _float64(weight), stride=stride, padding=g.pads, dilation=dilation,
+                 groups=groups)  # fmt: skip
+    return _requantized(acc, scale, bias, activation, dtype, out_steps, out_zero_point, out)
+
+
+def linear_int8(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    zero_point: int = 128,
+    activation: str = "none",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Fully connected layer of integers: float32 (N, C_in) @ int8 (C_in, C_out) -> float32 (N, C_out).
+
+    :func:`pointwise_conv2d_int8` of images of one pixel: each row of ``x`` is quantised by :func:`quantize_pixels`.
+    """
+    checks.linear_int8(x, weight, scale, bias, zero_point=zero_point, activation=activation)
+    y = pointwise_conv2d_int8(
+        x[:, None, None], weight, scale, bias, zero_point=zero_point, activation=activation, dtype="float32"
+    )
+    return _store(y[:, 0, 0], out)
+
+
+def global_average_pool_int8(
+    x: np.ndarray,
+    scale: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Mean over all pixels: uint8 (N, H, W, C) -> float32 (N, C).
+
+    ``float32(sum of (x - zero_point)) * (scale / float32(H * W))``, the sum exact, the quotient rounded.
+    """
+    checks.global_average_pool_int8(x, scale, zero_point=zero_point)
+    total = (np.int64(x) - zero_point).sum(axis=(1, 2)).astype(np.float32)
+    return _store(total * (np.float32(scale) / np.float32(x.shape[1] * x.shape[2])), out)
+
+
+def squeeze_excite_int8(
+    x: np.ndarray,
+    scale: np.ndarray,
+    reduce_weight: np.ndarray,
+    reduce_bias: np.ndarray,
+    expand_weight: np.ndarray,
+    expand_bias: np.ndarray,
+    *,
+    zero_point: int | np.ndarray = 0,
+    activation: str = "relu",
+    gate: str = "sigmoid",
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Squeeze-and-excitation of 8 bits, (C, R) and (R, C) in float32: uint8 (N, H, W, C) -> float32 (N, H, W, C).
+
+    The mean is :func:`global_average_pool_int8`. Both linear layers begin with the bias and add one product after the
+    other by fused multiply-adds, in the order of their inputs. The result is
+    ``float32(x - zero_point) * (scale * gate)``, the product in brackets rounded.
+    """
+    checks.squeeze_excite_int8(
+        x, scale, reduce_weight, reduce_bias, expand_weight, expand_bias, zero_point=zero_point, activation=activation,
+        gate=gate,
+    )  # fmt: skip
+    y = global_average_pool_int8(x, scale, zero_point=zero_point)
+    y = activation_float32(_chained(y, reduce_weight, reduce_bias), activation)
+    y = activation_float32(_chained(y, expand_weight, expand_bias), gate)
+    factor = (np.float32(scale) * y)[:, None, None]
+    return _store((np.int32(x) - np.int32(zero_point)).astype(np.float32) * factor, out)
+
+
+def _chained(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    y = np.broadcast_to(np.float32(bias), (len(x), len(bias)))
+    for column, row in zip(x.T, weight, strict=True):
+        y = fma(column[:, None], row, y)
+    return y
+
+
+def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """``a * b + c`` of float32 arrays, rounded once.
+
+    The product of two float32 is exact in float64. The sum is rounded there to odd (away from an even last bit, if
+    it is inexact), after which rounding to float32 gives what one rounding gives: Boldo and Melquiond 2008, IEEE
+    Transactions on Computers 57(4), 462-471.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        a, b, c = np.broadcast_arrays(_float64(a), _float64(b), _float64(c))
+        product = a * b
+        total = product + c
+        part = total - product
+        error = (product - (total - part)) + (c - part)
+        bits = total.view(np.int64)
+        even = (bits & 1) == 0
+        step = np.where((error > 0) == (total > 0), 1, -1)
+        bits = bits + np.where((error != 0) & np.isfinite(error) & even, step, 0)
+        return bits.view(np.float64).astype(np.float32)
+
+
+def activation_float32(x: np.ndarray, activation: str) -> np.ndarray:
+    """An activation in float32 arithmetic, the same on every CPU.
+
+    ``hard_sigmoid(x) = min(max(x + 3, 0), 6) * float32(1 / 6)``, ``hard_swish(x) = x * hard_sigmoid(x)``,
+    ``sigmoid(x) = 1 / (1 + exp(-x))``, ``swish(x) = x / (1 + exp(-x))``; every operation is rounded, NaN stays NaN.
+    The exponential is ``r * r`` with ``r = 2**t``, ``t = -x / (2 ln 2)`` for ``x`` within +-170: with n the integer
+    nearest to t and ``f = t - n``, r is ``2**n * (1 + f * p(f))``, the polynomial p by fused multiply-adds.
+    """
+    x = np.float32(x)
+    if activation in ("none", "relu", "relu6"):
+        return _clamped(x, activation)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if activation in ("hard_sigmoid", "hard_swish"):
+            gate = _clamped(x + np.float32(3), "relu6") * np.float32(1 / 6)
+            return gate if activation == "hard_sigmoid" else x * gate
+        clamped = np.clip(x, np.float32(-170), np.float32(170))
+        shifted = fma(clamped, EXP_FACTOR, EXP_ROUND)
+        f = fma(clamped, EXP_FACTOR, EXP_ROUND - shifted)
+        series = EXP_POLYNOMIAL[0]
+        for coefficient in EXP_POLYNOMIAL[1:]:
+            series = fma(series, f, coefficient)
+        root = fma(series, f, np.float32(1))
+        exponent = np.where(np.isnan(x), 0, shifted - EXP_ROUND).astype(np.int32)
+        root = np.ldexp(root, exponent)  # a normal number: nothing is rounded
+        return (x if activation == "swish" else np.float32(1)) / (np.float32(1) + root * root)
+
+
+# Minimax coefficients of 2**f = 1 + f * (...) for |f| <= 1/2, as the blocked kernels have them.
+EXP_POLYNOMIAL = np.float32(
+    [
+        0.00015353258640971035,
+        0.001339900423772633,
+        0.00961843878030777,
+        0.05550331994891167,
+        0.24022647738456726,
+        0.6931471824645996,
+    ]
+)
+EXP_FACTOR = np.float32(-0.5 / 0.6931471805599453)
+EXP_ROUND = np.float32(1.5 * 2**23)  # added to a small number, it leaves the nearest integer in the low bits
+
+
+def _windows(g: checks.Geometry, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    padded = g.padded(x)
+    return sum(g.tap(padded, i, j) * _float64(weight[i, j]) for i, j in np.ndindex(g.kernel))
+
+
+def _requantized(
+    acc: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    activation: str,
+    dtype: str,
+    out_steps: np.ndarray | None,
+    out_zero_point: np.ndarray | None,
+    out: np.ndarray | None,
+    pixel_scale: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+) -> np.ndarray:
+    """From sums, integers in float64 (exact below 2**53), to the result."""
+    scale, bias = np.float32(scale), np.float32(bias)
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = scale if pixel_scale is None else scale * np.float32(pixel_scale)[..., None]
+        y = fma(acc.astype(np.int64).astype(np.int32).astype(np.float32), scale, bias)
+        if dtype == "uint8" and out_steps is None:
+            return _store(_saturated(y), out)
+        y = activation_float32(y, activation)
+        if dtype == "uint8":
+            return _store(_saturated(fma(y, np.float32(out_steps), np.float32(out_zero_point))), out)
+        return _store(y if residual is None else y + np.float32(residual), out)
+
+
+def _clamped(y: np.ndarray, activation: str) -> np.ndarray:
+    return ACTIVATIONS[activation](y).astype(np.float32)
+
+
+def _saturated(y: np.ndarray) -> np.ndarray:
+    return np.clip(np.where(np.isnan(y), 0, np.rint(y)), 0, 255).astype(np.uint8)
+
+
+def _store(y: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     if out is None:
         return y
     checks.output(out, y.shape, y.dtype)[...] = y

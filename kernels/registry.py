@@ -79,6 +79,15 @@ def _vectorised(activation: str = "none", **others: Any) -> bool:
     return activation in ("none", "relu", "relu6", "hard_swish", "swish")
 
 
+def _clamped(activation: str = "none", **others: Any) -> bool:
+    """What the blocked kernels of 8 bits end with."""
+    return activation in ("none", "relu", "relu6")
+
+
+def _dense_of_16_bits(groups: int = 1, dilation: int | Sequence[int] = 1, **others: Any) -> bool:
+    return groups == 1 and pair(dilation) == (1, 1) and _clamped(**others)
+
+
 def _vectorised_block(
     expand_activation: str = "relu6",
     depthwise_activation: str = "relu6",
@@ -145,8 +154,23 @@ OPERATIONS = (
     "hard_sigmoid",
 )
 
+# Of 8 bits: exact, so that every backend has the same bits.
+INT8_OPERATIONS = (
+    "quantize",
+    "dequantize",
+    "conv2d_int8",
+    "depthwise_conv2d_int8",
+    "mixed_depthwise_conv2d_int8",
+    "pointwise_conv2d_int8",
+    "linear_int8",
+    "squeeze_excite_int8",
+    "global_average_pool_int8",
+)
+
 KERNELS: list[Kernel] = [
     *(_row(operation, "reference", "numpy", "reference") for operation in OPERATIONS),
+    *(_row(operation, "reference", "numpy", "reference") for operation in INT8_OPERATIONS),
+    *(_row(operation, "plain", "njit", "plain.int8") for operation in INT8_OPERATIONS),
     _row("conv2d", "plain", "njit", "plain.convolution"),
     _row("depthwise_conv2d", "plain", "njit", "plain.depthwise"),
     _row("mixed_depthwise_conv2d", "plain", "njit", "plain.mixed"),
@@ -206,6 +230,13 @@ KERNELS: list[Kernel] = [
         }.items()
         for operation in operations
     ),
+    _row("quantize", "blocked", "simd", "blocked.int8.entry", supports=_clamped),
+    _row("dequantize", "blocked", "simd", "blocked.int8.entry"),
+    _row("conv2d_int8", "blocked", "simd", "blocked.int8.stem", supports=_dense_of_16_bits),
+    _row("depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.depthwise", supports=_clamped),
+    _row("pointwise_conv2d_int8", "blocked", "simd", "blocked.int8.pointwise", supports=_clamped),
+    _row("linear_int8", "blocked", "simd", "blocked.int8.linear", supports=_clamped),
+    _row("global_average_pool_int8", "blocked", "simd", "blocked.int8.pooling"),
     *(
         _row(
             "inverted_residual", "blocked", variant, "blocked.inverted_residual", name=name, supports=_vectorised_block
@@ -254,10 +285,12 @@ KERNELS += [
 ]
 
 
-def kernels(operation: str | None = None, backend: str | Sequence[str] = BACKENDS) -> list[Kernel]:
-    """Return the rows of one operation or of all, of one backend or of several."""
-    backends = (backend,) if isinstance(backend, str) else backend
-    return [k for k in KERNELS if operation in (None, k.operation) and k.backend in backends]
+def kernels(
+    operation: str | None = None, backend: str | Sequence[str] = BACKENDS, among: Sequence[str] = OPERATIONS
+) -> list[Kernel]:
+    """Return the rows of one operation or of several (of all that compute in floats), of one backend or of several."""
+    backends, operations = (backend,) if isinstance(backend, str) else backend, (operation,) if operation else among
+    return [k for k in KERNELS if k.operation in operations and k.backend in backends]
 
 
 def best(operation: str, backend: str, **what: Any) -> Kernel:
@@ -331,7 +364,7 @@ def _bind(operation: str, arguments: tuple, geometry: dict[str, Any]) -> dict[st
     bound = signature.bind(*arguments, **geometry).arguments
     for name in bound:
         annotation = signature.parameters[name].annotation  # a text
-        if bound[name] is not None and "np.ndarray" in annotation:
+        if bound[name] is not None and not isinstance(bound[name], int) and "np.ndarray" in annotation:
             several = annotation.startswith("Sequence")
             bound[name] = [stand_in(one) for one in bound[name]] if several else stand_in(bound[name])
     return bound

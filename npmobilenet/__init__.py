@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from npmobilenet.checkpoints import export_weights
     from npmobilenet.errors import AssumptionWarning, FallbackWarning
     from npmobilenet.image import Preprocessing
-    from npmobilenet.model import Model, Prediction, load
+    from npmobilenet.model import Model, Prediction, load, quantize
 
 __all__ = [
     "ARCHITECTURES",
@@ -21,6 +21,7 @@ __all__ = [
     "__version__",
     "export_weights",
     "load",
+    "quantize",
 ]
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _MODULES = {
     "Preprocessing": "image",
     "export_weights": "checkpoints",
     "load": "model",
+    "quantize": "model",
 }
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from npmobilenet.cuda.plan import CudaPlan, CudaProgram
 
 Outputs = str | tuple[str, ...] | None
-DTYPES = ("float32", "float16")  # in which weights and activations are stored
+DTYPES = ("float32", "float16", "int8")  # in which weights and activations are stored
+NO_INT8_ON_CUDA = "the backend 'cuda' has no 8-bit kernels: dtype 'int8' is for a CPU's backends"
 PLANS_KEPT = 16  # image sizes (on a GPU: and batch sizes) whose plan, with its arena, is kept for the next call
 
 
@@ -69,10 +70,7 @@ class Engine:
         keep_bytes: int | None = None,
     ) -> None:
         backend = checked_backend(backend)
-        if dtype not in (DTYPES if backend == "cuda" else DTYPES[:1]):
-            raise ValueError(
-                f"dtype must be float32, or float16 with the backend 'cuda'; got {dtype!r} with {backend!r}"
-            )
+        _check_dtype(dtype, backend, graph)
         self.on_device = backend == "cuda"
         self.keep_bytes = checked_keep_bytes(keep_bytes)
         if self.keep_bytes is None:
@@ -225,6 +223,19 @@ class Engine:
                     result.follow(stream)
             self._let_go(plan)
         return results
+
+
+def _check_dtype(dtype: str, backend: str, graph: Graph) -> None:
+    if dtype not in DTYPES or (dtype == "float16" and backend != "cuda"):
+        raise ValueError(
+            f"dtype must be float32, int8, or float16 with the backend 'cuda'; got {dtype!r:.40} with {backend!r}"
+        )
+    if graph.is_quantised and backend == "cuda":
+        raise ValueError(NO_INT8_ON_CUDA)
+    if graph.is_quantised != (dtype == "int8"):
+        raise ValueError(
+            "dtype 'int8' is that of a quantised graph and of no other: npmobilenet.quantize(model) makes one"
+        )
 
 
 def _program(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from npmobilenet import operations
+from npmobilenet import operations, operations_int8  # noqa: F401 - the latter adds to the former's table
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.operations import REQUIRED, Convolution, Operation, Shape, Windows
 from npmobilenet.text import listed, printable
@@ -31,7 +31,7 @@ class Node:
     name : str
         Unique; the parameters are called ``name.parameter``, so ``block2.expand.weight``.
     operation : str
-        One of `operations.OPERATIONS`.
+        One of `operations.OPERATIONS`, or of a quantised graph `operations_int8`.
     inputs : tuple of str
         Names of the nodes it reads; ``"input"`` is the image. A fused residual is the second input.
     block : str
@@ -172,6 +172,11 @@ class Graph:
         for node in self.nodes:
             blocks.setdefault(node.block, []).append(node)
         return blocks
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether there are 8-bit operations in it."""
+        return any(node.operation in operations.INT8_OPERATIONS for node in self.nodes)
 
     @property
     def tensors(self) -> dict[str, Shape]:

@@ -14,9 +14,11 @@ from npmobilenet.architectures import Architecture, get_architecture
 from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.checkpoints.network_file import described, holds_network, read_network
+from npmobilenet.checkpoints.reader import Checkpoint
 from npmobilenet.checkpoints.settle import settle
 from npmobilenet.dlpack import host_array
-from npmobilenet.engine import Engine
+from npmobilenet.engine import NO_INT8_ON_CUDA, Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
 from npmobilenet.graph import INPUT, Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
@@ -62,7 +64,7 @@ def load(
     ema: bool | None = None,
     threads: int | None = None,
     backend: str = DEFAULT,
-    dtype: str = "float32",
+    dtype: str | None = None,
     keep_bytes: int | None = None,
 ) -> Model:
     """Load a network with its weights.
@@ -109,9 +111,10 @@ def load(
         What computes. "auto": the fastest kernels of the CPU, which are "blocked" (explicit vectors on tensors blocked
         by channels), or "plain" for a network that those cannot compute (readable Numba loops); never a GPU. "cuda":
         an NVIDIA GPU. "reference": the NumPy definitions in float64. ("cpu" and "njit" still mean "auto" and "plain".)
-    dtype : {"float32", "float16"}
-        In which weights and activations are stored; float16 on a GPU only, where it halves the memory traffic. Sums
-        are float32 either way.
+    dtype : {"float32", "float16", "int8"}, optional
+        In which weights and activations are stored; as in the file if None, which is float32 unless the file is a
+        quantised network. "int8": quantised as by :func:`quantize`, from the weights alone. "float16" on a GPU only,
+        where it halves the memory traffic; sums are float32.
     keep_bytes : int, optional
         How many bytes of working memory the model keeps between calls at most: the environment variable
         ``NPMOBILENET_KEEP_BYTES`` if None, else 64 MiB (enough for one image of 1200x1200 in MobileNetV2, or sixteen of
@@ -149,6 +152,21 @@ def load(
             raise
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
     info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
+    run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
+    if holds_network(checkpoint):
+        given = {
+            "architecture": architecture,
+            "width": width,
+            "num_classes": num_classes,
+            "padding": padding,
+            "bn_eps": bn_eps,
+            "activation": activation,
+            "layout": layout,
+            "prefix": prefix,
+        }
+        _refuse_options(printable(source), **given)
+        told = {"classes": classes, "multi_label": multi_label, "preprocessing": preprocessing}
+        return _of_network(checkpoint, info, told, dtype, run)
     settled = settle(
         checkpoint,
         info,
@@ -167,25 +185,149 @@ def load(
     )
     for note in settled.notes:
         warnings.warn(f"{printable(source)}: {note}", AssumptionWarning, stacklevel=2)
-    fitted = settled.fitted
+    fitted, provenance = settled.fitted, settled.provenance
+    graph, weights = fitted.graph, fitted.weights
+    if dtype == "int8":
+        _refuse_cuda(backend)
+        graph, weights = _quantised(graph, weights, settled.preprocessing, provenance, printable(source))
     return Model(
-        fitted.graph,
-        fitted.weights,
+        graph,
+        weights,
         architecture=fitted.architecture.name,
         width=fitted.width,
         classes=class_names(settled.outputs, settled.classes),
         multi_label=settled.multi_label,
         preprocessing=settled.preprocessing,
-        threads=threads,
-        backend=backend,
-        dtype=dtype,
-        keep_bytes=keep_bytes,
-        source=str(source),
+        dtype=dtype or "float32",
         definition=fitted.architecture,
         names=fitted.names,
-        provenance=settled.provenance,
+        provenance=provenance,
         read_from=checkpoint.read_from if checkpoint.others else "",
+        **run,
     )
+
+
+def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weight_bits: int = 8) -> Model:
+    """Return the same network in 8 bits: less memory, and faster where the CPU has instructions for it.
+
+    Nothing but the weights is needed. The statistics of the batch norms tell the range of every channel, and what
+    rounding the weights would add to its mean. Where the publisher has folded them into the convolutions, photographs
+    tell; one is enough.
+
+    Parameters
+    ----------
+    model : Model
+        Of float32, on any backend but "cuda".
+    images : sequence of photographs, optional
+        As for :meth:`Model.classify`.
+    weight_bits : int
+        Of most weights, 4 to 8.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ValueError
+        If the model is of 8 bits already or of float16, has nothing to be quantised, or an option is out of range.
+
+    Warns
+    -----
+    AssumptionWarning
+        If there are neither statistics nor photographs, so that ranges are found in images that are made up.
+    """
+    if not isinstance(model, Model):
+        raise ValueError(f"model must be a Model, such as npmobilenet.load() returns, got {type(model).__name__}")
+    _refuse_cuda(model.backend)
+    if images is not None and (not isinstance(images, (list, tuple)) or not images):
+        raise ValueError("images must be a list of at least one photograph, or None")
+    photographs = None if images is None else [model.preprocess(image) for image in images]
+    provenance = Provenance(model.provenance)
+    graph, weights = _quantised(
+        model.graph, model._weights, model.preprocessing, provenance, printable(model.source), photographs, weight_bits
+    )
+    return Model(
+        graph,
+        weights,
+        architecture=model.architecture,
+        width=model.width,
+        classes=model.classes or None,
+        multi_label=model.multi_label,
+        preprocessing=model.preprocessing,
+        threads=model.threads,
+        backend=model._asked,
+        dtype="int8",
+        keep_bytes=model.keep_bytes,
+        source=model.source,
+        definition=model.definition,
+        provenance=provenance,
+        read_from=model.read_from,
+    )
+
+
+def _quantised(
+    graph: Graph,
+    weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    provenance: Provenance,
+    source: str,
+    images: Sequence[np.ndarray] | None = None,
+    weight_bits: int = 8,
+) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The network in 8 bits; what its ranges come from is noted, and said where nobody vouches for it."""
+    from npmobilenet.quantisation import quantised  # few ask for it
+
+    made = quantised(graph, weights, preprocessing, images, weight_bits)
+    provenance["quantisation"] = made.known_from
+    if made.known_from[1] == "assumed":
+        note = (
+            f"{source}: no batch norm tells the ranges of the network's values: found in {made.known_from[0]}; "
+            "npmobilenet.quantize(model, images=[...]) takes photographs"
+        )
+        warnings.warn(note, AssumptionWarning, stacklevel=4)
+    return made.graph, made.weights
+
+
+def _refuse_cuda(backend: str) -> None:
+    if backend == "cuda":
+        raise ValueError(NO_INT8_ON_CUDA)
+
+
+def _of_network(
+    checkpoint: Checkpoint, info: WeightsInfo, told: dict[str, Any], dtype: str | None, run: dict[str, Any]
+) -> Model:
+    """The network of a file that says which one it is."""
+    where = printable(run["source"])
+    stored = read_network(checkpoint, where)
+    graph, weights, provenance = stored.graph, stored.weights, Provenance()
+    told = {name: getattr(info, name) if value is None else value for name, value in told.items()}
+    preprocessing = told["preprocessing"] or IMAGENET
+    if graph.is_quantised:
+        if dtype not in (None, "int8"):
+            raise ValueError(f"{where}: is a network of 8 bits, which cannot be loaded as {dtype!r:.40}")
+        provenance["quantisation"], dtype = ("stored", "file"), "int8"
+    elif dtype == "int8":
+        graph, weights = _quantised(graph, weights, preprocessing, provenance, where)
+    return Model(
+        graph,
+        weights,
+        architecture=stored.architecture,
+        width=stored.width,
+        classes=told["classes"],
+        multi_label=bool(told["multi_label"]),
+        preprocessing=preprocessing,
+        dtype=dtype or "float32",
+        provenance=provenance,
+        **run,
+    )
+
+
+def _refuse_options(source: str, **options: Any) -> None:
+    """What cannot be said of a file in which the whole network stands."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{source}: holds a whole network, whose {given[0]} cannot be chosen any more")
 
 
 class Model:
@@ -442,6 +584,20 @@ class Model:
     def release(self) -> None:
         """Let go of the working memory that is kept between calls (`keep_bytes`); the next call takes it anew."""
         self._engine.release()
+
+    def stored(self, dtype: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return what `export_weights` writes: the parameters by their names, and the metadata.
+
+        With ``dtype="int8"`` those of the quantised network (:func:`quantize`).
+        """
+        if dtype == "int8" and self.dtype != "int8":
+            return quantize(self).stored()
+        if self.dtype == "int8" and dtype not in (None, "int8"):
+            raise ValueError(f"the model is of 8 bits, and cannot be stored as {dtype!r:.40}")
+        about = WeightsInfo(
+            preprocessing=self.preprocessing, classes=self.classes or None, multi_label=self.multi_label or None
+        )
+        return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width)
 
     def preprocess(self, image: ImageSource) -> np.ndarray:
         """Turn a photograph into an input.

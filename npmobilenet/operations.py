@@ -29,6 +29,7 @@ Windows = tuple[tuple[Pair, Pair], ...]
 
 REQUIRED = object()  # the default of an attribute that has none
 OPERATIONS: dict[str, Operation] = {}
+INT8_OPERATIONS: dict[str, Operation] = {}  # `operations_int8`
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,12 @@ class Operation:
     attributes: ClassVar[Mapping[str, Any]] = {}
     options: ClassVar[tuple[str, ...]] = ()
     ends: ClassVar[tuple[str, ...]] = ()
+    table: ClassVar[dict[str, Operation]] = OPERATIONS
 
     def __init_subclass__(cls, name: str = "") -> None:
         if name:
             cls.name = name
-            OPERATIONS[name] = cls()
+            cls.table[name] = cls()
 
     # What it makes, and what that costs --------------------------------------------------------------------
 
@@ -114,6 +116,10 @@ class Operation:
             If they do not fit.
         """
         return inputs[0]
+
+    def result_dtype(self, node: Node) -> str:
+        """In which type the result is stored."""
+        return "float32"
 
     def windows(self, node: Node) -> Windows:
         """Kernel size and dilation of each window that slides over the image."""
@@ -198,6 +204,10 @@ class Operation:
         """What kernels call a parameter."""
         return self.parameters[name].argument or name.replace(".", "_")
 
+    def unread(self, node: Node) -> Sequence[str]:
+        """Parameters that a node's kernels do not take."""
+        return ()
+
     def arguments(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Parameters, by their names, as kernels take them: by the names and in the axes that these have."""
         return {self.argument(name): self.parameters[name].of_kernel(array) for name, array in arrays.items()}
@@ -211,10 +221,10 @@ def get(name: str) -> Operation:
     ValueError
         If there is none of that name.
     """
-    try:
-        return OPERATIONS[name]
-    except KeyError:
-        raise ValueError(f"no operation {name!r}; there are {', '.join(OPERATIONS)}") from None
+    found = OPERATIONS.get(name) or INT8_OPERATIONS.get(name)
+    if found is None:
+        raise ValueError(f"no operation {name!r}; there are {', '.join(OPERATIONS)}")
+    return found
 
 
 def image(shape: Shape) -> Shape:

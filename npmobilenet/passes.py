@@ -108,5 +108,7 @@ def kernel_arguments(node: Node, weights: Mapping[str, np.ndarray]) -> dict[str,
     if node.kind.ends:
         arrays = dict(zip(("weight", "bias"), folded_parameters(node, weights), strict=True))
     else:
-        arrays = {name: weights[f"{node.name}.{name}"] for name in node.parameters}
+        arrays = {
+            name: weights[f"{node.name}.{name}"] for name in node.parameters if name not in node.kind.unread(node)
+        }
     return node.kind.arguments(arrays)

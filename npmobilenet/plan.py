@@ -20,7 +20,9 @@ from npmobilenet.graph import INPUT, Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.geometry import Pair
+from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.registry import Kernel
+from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.passes import fuse, kernel_arguments
 
 ARENA_ALIGNMENT = 16  # values: a cache line of float32, so that no tensor shares one with its neighbour
@@ -47,20 +49,43 @@ class Step:
 
     def run(self, tensors: Mapping[str, np.ndarray], threads: int) -> None:
         """Compute it, from tensors to a tensor."""
-        self.kernel.function(
-            **self.node.kind.operands([tensors[name] for name in self.node.inputs]),
-            **self.arguments,
-            **self.options,
-            out=tensors[self.node.name],
-            threads=threads,
-        )
+        operands, out = self.node.kind.operands([tensors[name] for name in self.node.inputs]), tensors[self.node.name]
+        given = {**operands, **self.arguments, **self.options, "threads": threads}
+        if self.kernel.backend == "reference" and out.dtype == np.float32:  # rounds what is defined in float64
+            out[...] = self.kernel.function(**given)
+        else:
+            self.kernel.function(**given, out=out)
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a tensor of uint8 stands for: ``(q - zero_point) * scale``, an entry of both for each channel."""
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+
+    @staticmethod
+    def is_result_of(node: Node) -> bool:
+        """Whether a node's result is of uint8."""
+        return node.kind.result_dtype(node) == "uint8"
+
+    @classmethod
+    def of(cls, node: Node, weights: Mapping[str, np.ndarray]) -> Code:
+        """Return that of a node's result."""
+        return cls(weights[f"{node.name}.out_scale"], weights[f"{node.name}.out_zero_point"])
+
+    def real(self, x: np.ndarray) -> np.ndarray:
+        """Return the float32 values of (..., C)."""
+        return (np.int32(x) - np.int32(self.zero_point)).astype(np.float32) * self.scale
 
 
 def lower(node: Node, weights: Mapping[str, np.ndarray], backend: str, dtype: type = np.float32) -> Step:
     """Choose a fused node's kernel, and bring its parameters into the axes that it takes."""
 
     def packed(array: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-        return [packed(part) for part in array] if isinstance(array, list) else np.ascontiguousarray(array, dtype)
+        if isinstance(array, list):
+            return [packed(part) for part in array]
+        return np.ascontiguousarray(array, dtype if array.dtype.kind == "f" else None)
 
     options = node.kind.keywords(node)
     arguments = {name: packed(array) for name, array in kernel_arguments(node, weights).items()}
@@ -82,7 +107,9 @@ class Program:
 
     def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], backend: str) -> None:
         self.graph = fuse(graph)
-        self.dtype = np.float64 if backend == "reference" else np.float32
+        # A quantised network is exact in float32, whoever computes it.
+        self.dtype = np.float64 if backend == "reference" and not graph.is_quantised else np.float32
+        self.codes = {node.name: Code.of(node, weights) for node in self.graph if Code.is_result_of(node)}
         self.steps = {node.name: lower(node, weights, backend, self.dtype) for node in self.graph}
 
     def plan(self, size: Pair, output: str | tuple[str, ...] | None = None, threads: int = 1) -> Plan:
@@ -97,7 +124,9 @@ class Program:
         graph = self.graph.up_to(*([output] if isinstance(output, str) else output))
         shapes = {name: (1, *shape[1:], shape[0]) for name, shape in graph.shapes(size).items()}
         steps = [self.steps[node.name] for node in graph]
-        return Plan(steps, tuple(graph.outputs.values()), shapes, *plan_arena(graph, shapes), self.dtype, threads)
+        dtypes = {name: np.dtype(np.uint8 if name in self.codes else self.dtype) for name in shapes}
+        placed = plan_arena(graph, {name: prod(shape) * dtypes[name].itemsize for name, shape in shapes.items()})
+        return Plan(steps, tuple(graph.outputs.values()), shapes, *placed, dtypes, self.codes, threads)
 
 
 @dataclass
@@ -112,17 +141,22 @@ class Plan:
     shapes : dict of str to shape
         ``(1, H, W, C)`` or ``(1, C)`` of every tensor, by the node that makes it.
     offsets : dict of str to int
-        Where it starts in the arena, in values.
-    arena_values : int
-        Size of the arena.
+        Where it starts in the arena, in bytes.
+    memory : int
+        Bytes of activations while one image is computed: the arena.
+    dtypes : dict of str to dtype
+        Of every tensor.
+    codes : mapping of str to Code
+        What those of uint8 stand for.
     """
 
     steps: list[Step]
     outputs: tuple[str, ...]
     shapes: dict[str, Shape]
     offsets: dict[str, int]
-    arena_values: int
-    dtype: type
+    memory: int
+    dtypes: dict[str, np.dtype]
+    codes: Mapping[str, Code]
     threads: int
 
     def __post_init__(self) -> None:
@@ -139,11 +173,6 @@ class Plan:
         shapes = [self.shapes[name] for name in self.outputs]
         return tuple((shape[-1], *shape[1:-1]) for shape in shapes)
 
-    @property
-    def memory(self) -> int:
-        """Bytes of activations while one image is computed."""
-        return self.arena_values * np.dtype(self.dtype).itemsize
-
     def run(self, image: np.ndarray) -> np.ndarray:
         """Compute the first output of one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``."""
         results = [np.empty(shape, np.float32) for shape in self.output_shapes]
@@ -153,7 +182,8 @@ class Plan:
     def run_into(self, image: np.ndarray, results: Sequence[np.ndarray]) -> None:
         """Compute all outputs of one image, every node once.
 
-        May be called from several Python threads at once: each takes an arena of its own.
+        May be called from several Python threads at once: each takes an arena of its own. An image with a NaN or an
+        infinity gives NaN where tensors are of 8 bits.
 
         Parameters
         ----------
@@ -161,12 +191,17 @@ class Plan:
         results : sequence of float32 array
             For each output (C, P, Q) or (C,), or with one more axis.
         """
+        if self.codes and not np.isfinite(image).all():  # 8 bits have nothing that would say so further on
+            for result in results:
+                result[...] = np.nan
+            return
         tensors = self._idle.take() or self._new_arena()
         tensors[INPUT][...] = np.moveaxis(image, -3, -1)
         for step in self.steps:
             step.run(tensors, self.threads)
         for name, result in zip(self.outputs, results, strict=True):
-            result[...] = np.moveaxis(tensors[name][0], -1, 0)
+            found = self.codes[name].real(tensors[name]) if name in self.codes else tensors[name]
+            result[...] = np.moveaxis(found[0], -1, 0)
         self._idle.append(tensors)
 
     @property
@@ -187,22 +222,27 @@ class Plan:
         }
 
     def _new_arena(self) -> dict[str, np.ndarray]:
-        arena = np.empty(self.arena_values, self.dtype)
+        arena = aligned(self.memory, np.uint8)
+        spans = {name: prod(shape) * self.dtypes[name].itemsize for name, shape in self.shapes.items()}
         return {
-            name: arena[self.offsets[name] : self.offsets[name] + prod(shape)].reshape(shape)
+            name: arena[self.offsets[name] : self.offsets[name] + spans[name]].view(self.dtypes[name]).reshape(shape)
             for name, shape in self.shapes.items()
         }
 
 
-def plan_arena(graph: Graph, shapes: Mapping[str, Shape]) -> tuple[dict[str, int], int]:
-    """Give every tensor of a graph an offset in one arena; see :func:`arrange`. Outputs live to the end."""
+def plan_arena(graph: Graph, sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    """Give every tensor of a graph, of so many bytes, an offset in one arena, in bytes too; see :func:`arrange`.
+
+    Outputs live to the end.
+    """
     lifetimes = {INPUT: (0, 0)}
     for time, node in enumerate(graph):
         for name in (*node.inputs, node.name):
             lifetimes[name] = (lifetimes.get(name, (time, time))[0], time)
     for name in graph.output_nodes.values():
         lifetimes[name] = (lifetimes[name][0], len(graph.nodes))
-    return arrange(lifetimes, {name: prod(shapes[name]) for name in lifetimes})
+    offsets, values = arrange(lifetimes, {name: -(-sizes[name] // FLOAT32.itemsize) for name in lifetimes})
+    return {name: FLOAT32.itemsize * offset for name, offset in offsets.items()}, FLOAT32.itemsize * values
 
 
 def arrange(lifetimes: Mapping[str, Pair], sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:

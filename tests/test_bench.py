@@ -199,6 +199,7 @@ def test_threads_whose_rates_add_up_run_on_cpus_of_their_own():
 
 def test_machine_limits():
     assert machine_limits.multiply_add_rate(threads=2, trips=1000, repeats=1) > 0
+    assert machine_limits.byte_product_rate(threads=2, trips=1000, repeats=1) > 0
     assert set(machine_limits.bandwidth(repeats=1)) == {"read", "copy"}
 
 

@@ -36,6 +36,7 @@ def quick():
         patch.setattr(machine_limits, "levels", lambda threads: copy.deepcopy(LEVELS))
         patch.setattr(machine_limits, "bandwidth", lambda threads: {"read": 2e10, "copy": 1e10})
         patch.setattr(machine_limits, "multiply_add_rate", lambda threads, **_: rate(threads, 1000, 1))
+        patch.setattr(machine_limits, "byte_product_rate", lambda threads, **_: rate(threads, 1000, 1))
         yield
 
 

@@ -20,7 +20,7 @@ from npmobilenet.kernels.call import Call, Table
 from npmobilenet.kernels.checks import Shape
 from npmobilenet.kernels.geometry import Pads
 from npmobilenet.kernels.memory import aligned
-from npmobilenet.kernels.tensor import NO_FRAME, Tensor
+from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import host
 
 
@@ -33,6 +33,8 @@ class Images:
         Of the result.
     threads : int
         That run the calls together: the calling one, and helpers that wait for more as those of a model do.
+    dtype : dtype
+        Of the result.
 
     Attributes
     ----------
@@ -40,9 +42,9 @@ class Images:
         The results of the images.
     """
 
-    def __init__(self, shape: Shape, threads: int) -> None:
+    def __init__(self, shape: Shape, threads: int, dtype: np.dtype = FLOAT32) -> None:
         self.target = host()
-        self._shape, self._threads = shape, threads
+        self._shape, self._threads, self._dtype = shape, threads, dtype
         self._calls: list[Call] = []
         self._memory: dict[int, np.ndarray] = {}
         self.outputs: list[Tensor] = []
@@ -53,14 +55,15 @@ class Images:
 
     def take(self, tensor: Tensor) -> Tensor:
         """Give a tensor memory."""
-        memory = aligned(tensor.values)
+        memory = aligned(tensor.values, tensor.dtype)
         self._memory[memory.ctypes.data] = memory
         return tensor.at(memory.ctypes.data)
 
     def inputs(self, x: np.ndarray, frame: Pads = NO_FRAME, **about: int) -> list[Tensor]:
-        """Return a tensor for each image of a batch, (N, ..., C)."""
-        tensors = []
-        for image in checks.float32(x).reshape(_as_images(x.shape)):
+        """Return a tensor for each image of a batch, (N, ..., C), of float32 or of integers."""
+        x = checks.float32(x) if x.dtype.kind == "f" else x
+        tensors, about = [], {"dtype": x.dtype, **about}
+        for image in x.reshape(_as_images(x.shape)):
             tensors.append(self.tensor(image.shape[2], *image.shape[:2], frame, **about))
             tensors[-1].write(self._memory[tensors[-1].address], image)
         return tensors
@@ -68,7 +71,7 @@ class Images:
     def output(self, **about: int) -> Tensor:
         """Return a tensor for the result of the next image."""
         _, *size, channels = _as_images(self._shape)
-        self.outputs.append(self.tensor(channels, *size, **about))
+        self.outputs.append(self.tensor(channels, *size, **{"dtype": self._dtype, **about}))
         return self.outputs[-1]
 
     def add(self, *calls: Call) -> None:
@@ -86,10 +89,14 @@ class Images:
 
     def result(self) -> np.ndarray:
         """Return the result of the last run."""
-        result = np.empty(_as_images(self._shape), np.float32)
+        result = np.empty(_as_images(self._shape), self._dtype)
         for tensor, image in zip(self.outputs, result, strict=True):
-            image[...] = tensor.read(self._memory[tensor.address])
+            image[...] = self.read(tensor)
         return result.reshape(self._shape)
+
+    def read(self, tensor: Tensor) -> np.ndarray:
+        """Return the image, ``(H, W, C)``, that stands in a tensor."""
+        return tensor.read(self._memory[tensor.address])
 
 
 def _as_images(shape: Shape) -> Shape:

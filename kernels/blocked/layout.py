@@ -104,7 +104,7 @@ def k_unit(target: Target) -> int:
 def pack_panels(target: Target, weight: np.ndarray, widest: int = 0) -> np.ndarray:
     """Pack (..., C_out) as ``[panel][...][blocks of the panel][L]``, filled up with zeros."""
     c_out, lanes = weight.shape[-1], target.lanes
-    full = np.zeros((*weight.shape[:-1], -(-c_out // lanes) * lanes), np.float32)
+    full = np.zeros((*weight.shape[:-1], -(-c_out // lanes) * lanes), packed_type(weight))
     full[..., :c_out] = weight
     ends = np.cumsum(panels(target, c_out, widest)) * lanes
     return np.concatenate([part.ravel() for part in np.split(full, ends[:-1], axis=-1)])
@@ -114,7 +114,7 @@ def pack_channels(target: Target, array: np.ndarray) -> np.ndarray:
     """Pack (..., C) as ``[C / L][...][L]``, filled up with zeros."""
     lanes = target.lanes
     channels = array.shape[-1]
-    full = np.zeros((*array.shape[:-1], -(-channels // lanes) * lanes), np.float32)
+    full = np.zeros((*array.shape[:-1], -(-channels // lanes) * lanes), packed_type(array))
     full[..., :channels] = array
     blocked = full.reshape(*array.shape[:-1], -1, lanes)
     return np.ascontiguousarray(np.moveaxis(blocked, -2, 0)).ravel()
@@ -124,6 +124,11 @@ def tail_mask(target: Target, channels: int) -> np.ndarray:
     """Return masks (2, L) for any block and for the last one: all bits of its channels, none of the lanes beyond."""
     used = channels - (channels - 1) // target.lanes * target.lanes
     return -(np.arange(target.lanes) < [[target.lanes], [used]]).astype(np.int32)
+
+
+def packed_type(array: np.ndarray) -> np.dtype:
+    """Integers stay what they are, anything else becomes float32."""
+    return array.dtype if array.dtype.kind in "iu" else np.dtype(np.float32)
 
 
 class Packed:
@@ -146,7 +151,7 @@ class Packed:
             value = getattr(self, field.name)
             if isinstance(value, Packed):
                 new[field.name] = value.moved(place)
-            elif isinstance(value, np.ndarray) and value.dtype == np.float32:
+            elif isinstance(value, np.ndarray) and value.dtype in (np.float32, np.int32):
                 new[field.name] = place(value)
         return replace(self, **new)
 
@@ -196,7 +201,8 @@ def gathered(packed: Iterable[Packed]) -> list[Packed]:
 
     def place(array: np.ndarray) -> np.ndarray:
         start = next(places)
-        memory[start : start + array.size] = array
-        return memory[start : start + array.size]
+        part = memory[start : start + array.size].view(array.dtype)
+        part[...] = array
+        return part
 
     return [each.moved(place) for each in packed]

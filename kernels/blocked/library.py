@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 STEM_WINDOW = ((3, 3), (2, 2))
 COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
+# With weights of 15 bits in the first, whose few weights make most of the noise.
+INT8_WINDOWS = (*((*window, False) for window in COMMON_WINDOWS), (*COMMON_WINDOWS[0], True))
 
 
 @once
@@ -72,6 +74,38 @@ def matrix(target: Target, tile: Tile | None = None) -> Library:
     if tile is None:
         return common(target)
     return _library("pointwise" + _in(tile), target, "pointwise", (tile, tile.narrow))
+
+
+@once
+def int8(target: Target) -> Library:
+    """Return the library of a MobileNet's kernels of 8-bit tensors."""
+    return _library("int8", target, "int8.common")
+
+
+def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
+    """A depthwise window's kernel of 8-bit tensors; ``wide`` has weights of 15 bits."""
+    return f"int8_depthwise_{_window(kernel, stride)}{'_wide' * wide}"
+
+
+@once
+def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target) -> Library:
+    """Return the library that has a depthwise window of 8-bit tensors."""
+    if (kernel, stride, wide) in INT8_WINDOWS:
+        return int8(target)
+    return _library(int8_window_name(kernel, stride, wide), target, "int8.depthwise", kernel, stride, wide)
+
+
+def int8_stem_name(kernel: Pair, stride: Pair) -> str:
+    """A dense convolution's kernel of 16 bits in its library."""
+    return f"int8_stem_{_window(kernel, stride)}"
+
+
+@once
+def int8_stem(kernel: Pair, stride: Pair, target: Target) -> Library:
+    """Return the library that has a dense convolution's window of 16 bits."""
+    if (kernel, stride) == STEM_WINDOW:
+        return int8(target)
+    return _library(int8_stem_name(kernel, stride), target, "int8.stem", kernel, stride)
 
 
 @once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from npmobilenet.kernels.blocked.layout import (
     k_unit,
     pack_channels,
     pack_panels,
+    packed_type,
     panels,
     wide_panels,
 )
@@ -82,15 +84,23 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, 
     )
 
 
-def pack_grouped(target: Target, weight: np.ndarray, groups: int, widest: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def pack_grouped(
+    target: Target,
+    weight: np.ndarray,
+    groups: int,
+    widest: int = 0,
+    order: Callable[[np.ndarray], np.ndarray] = np.ravel,
+) -> tuple[np.ndarray, np.ndarray]:
     """Pack (..., C_in / G, C_out) as ``[panel][...][C_in of the panel][blocks of the panel][L]``, and rows of `INPUTS`.
 
     A panel whose channels lie in several groups reads the inputs of all of them, with zeros for weights between
-    a channel and the other groups' inputs.
+    a channel and the other groups' inputs. ``order`` lays the weights of a panel out.
     """
     unit, lanes = k_unit(target), target.lanes
     *taps, c_in, c_out = *weight.shape[:-1], weight.shape[-1] // groups  # of a group
-    full = np.zeros((*taps, -(-c_in * groups // lanes) * lanes, -(-c_out * groups // lanes) * lanes), np.float32)
+    full = np.zeros(
+        (*taps, -(-c_in * groups // lanes) * lanes, -(-c_out * groups // lanes) * lanes), packed_type(weight)
+    )
     for g in range(groups):
         columns = slice(g * c_out, (g + 1) * c_out)
         full[..., g * c_in : (g + 1) * c_in, columns] = weight[..., columns]
@@ -100,7 +110,7 @@ def pack_grouped(target: Target, weight: np.ndarray, groups: int, widest: int = 
         first_group, last_group = start // c_out, (min(stop, c_out * groups) - 1) // c_out
         first = first_group * c_in // lanes
         units = -(-((last_group + 1) * c_in - first * lanes) // unit)
-        parts.append(full[..., first * lanes : first * lanes + units * unit, start:stop].ravel())
+        parts.append(order(full[..., first * lanes : first * lanes + units * unit, start:stop]))
         inputs.append(INPUTS.pack(first_block=first, units=units, weights_at=size))
         size += parts[-1].nbytes
         start = stop

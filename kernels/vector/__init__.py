@@ -2,6 +2,7 @@
 
 ``target``      the CPU as kernels see it: how wide its vectors are, how many it holds in registers
 ``simd``        the vocabulary in which kernels read like their algorithm
+``lowering``    what CPUs have in different words, or not at all: products of small integers, one rounding
 ``simd_numba``  what Numba itself lacks: atomic operations, calls by address
 ``library``     kernels compiled together: kept on disk, found by name
 """

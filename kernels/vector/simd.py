@@ -6,10 +6,13 @@ down: Python's loops are unrolled, :meth:`Code.loop` is a loop of the machine, a
 
 =============  ===========================================================================================
 ``Vector``     ``Target.lanes`` float32 values in one register, or fewer where so told: ``a + b``, ``a * b``,
-               ``a.fma(x, y)`` (a + x*y, rounded once where the CPU can), ``clamp``, ``maximum``, ``across`` all lanes
+               ``a.fma(x, y)`` (a + x*y, rounded once where the CPU can), ``clamp``, ``maximum``, ``nearest``,
+               ``across`` all lanes
+``Integers``   as many 32-bit integers in one register, each perhaps two of 16 bits or four bytes: ``a + b``,
+               ``a.dot4(x, w)`` (a + x0*w0 + x1*w1 + x2*w2 + x3*w3 of unsigned and signed bytes), ``to_float``
 ``Integer``    a 64-bit integer: ``+ - * // %``, comparisons, ``minimum``
 ``Pointer``    an address: ``p + bytes``, ``p.vector(offset)``, ``p.splat(offset)``, ``p.store(vector, offset)``,
-               ``p.prefetch(offset)``
+               ``p.prefetch(offset)``; ``p.integers``, ``p.splat_integers``, ``p.store_bytes``
 =============  ===========================================================================================
 
     def axpy(code, x, y, count):                  # y += 2 x
@@ -29,9 +32,10 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
+from npmobilenet.kernels.vector import lowering
+from npmobilenet.kernels.vector.lowering import F32, I8, I16, I32, I64
 from npmobilenet.kernels.vector.target import Target
 
-I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 ADDRESS = ir.PointerType()
 MANTISSA_BITS = 23  # of a float32
 PREFETCH = "llvm.prefetch.p0"
@@ -155,10 +159,6 @@ class Pointer:
         read, locality, data = I32(0), I32(4 - level), I32(1)
         self.code.builder.call(function, [(self + offset).value, read, locality, data])
 
-    def store(self, vector: Vector, offset: Integer | int = 0) -> None:
-        """Write a vector there."""
-        self.code.builder.store(vector.value, (self + offset).value).align = 4
-
     def store_first(self, vector: Vector, offset: Integer | int = 0) -> None:
         """Write what is in a vector's first lane there: one float32."""
         builder = self.code.builder
@@ -167,6 +167,60 @@ class Pointer:
     def copy(self, source: Pointer) -> None:
         """Write the one float32 there that stands elsewhere."""
         self.code.builder.store(source._load(F32, 0, 4), self.value).align = 4
+
+    def integers(self, offset: Integer | int = 0) -> Integers:
+        """The register of integers that stands there (any alignment)."""
+        return Integers(self.code, self._load(self.code.integers_type, offset, 1))
+
+    def splat_integers(self, offset: Integer | int = 0) -> Integers:
+        """Four bytes, in every lane (any alignment)."""
+        return self.code.splat_integers(self._load(I32, offset, 1))
+
+    def transposed_bytes(self, distances: Sequence[Integer | int]) -> Integers:
+        """From groups of `Target.lanes` bytes the first of each in the first lane, and so on.
+
+        There are up to four groups, at such distances in bytes from here; the missing ones are read as the first.
+        """
+        lanes, builder = self.code.target.lanes, self.code.builder
+        kind = ir.VectorType(I8, lanes)
+        groups = [self._load(kind, distance, 1) for distance in distances]
+        return self.code.transposed(lowering.joined(builder, groups + groups[:1] * (4 - len(groups))))
+
+    def store(self, vector: Vector | Integers, offset: Integer | int = 0) -> None:
+        """Write a vector there."""
+        self.code.builder.store(vector.value, (self + offset).value).align = 4
+
+    def store_bytes(self, vectors: Sequence[Vector], offset: Integer | int = 0) -> None:
+        """Write vectors there as bytes, one after the other: the nearest integers, half to even, from 0 to 255.
+
+        Four vectors make a register. What is no number becomes 0.
+        """
+        code = self.code
+        for at in range(0, len(vectors), 4):
+            some = [vector.value for vector in vectors[at : at + 4]]
+            place = self + offset + at * code.target.lanes
+            value = lowering.saturated_bytes(code.builder, code.target, some)
+            code.builder.store(value, place.value).align = 1
+
+    def fill_bytes(self, source: Pointer | None = None) -> None:
+        """Write a byte for each lane there: those that stand at an address, or zeros."""
+        kind = ir.VectorType(I8, self.code.target.lanes)
+        value = lowering.constant(kind, 0) if source is None else source._load(kind, 0, 1)
+        self.code.builder.store(value, self.value).align = 1
+
+    def store_lanes(self, vector: Vector, count: int, offset: Integer | int = 0) -> None:
+        """Write the first ``count`` lanes of a vector there."""
+        code = self.code
+        mask = ir.Constant(ir.VectorType(I32, count), [I32(i) for i in range(count)])
+        value = code.builder.shuffle_vector(vector.value, vector.value, mask)
+        code.builder.store(value, (self + offset).value).align = 4
+
+    def store_halves(self, integers: Integers, count: int) -> None:
+        """Write the first ``count`` of integers there in 16 bits each."""
+        code = self.code
+        mask = ir.Constant(ir.VectorType(I32, count), [I32(i) for i in range(count)])
+        some = code.builder.shuffle_vector(integers.value, integers.value, mask)
+        code.builder.store(code.builder.trunc(some, ir.VectorType(I16, count)), self.value).align = 2
 
 
 class Vector:
@@ -254,10 +308,80 @@ class Vector:
         total = builder.add(builder.bitcast(self.value, integers), shifted)
         return Vector(self.code, builder.bitcast(total, self.code.vector_of()))
 
+    def fused(self, x: Vector, y: Vector) -> Vector:
+        """``self + x * y``, rounded once on every CPU."""
+        return Vector(self.code, lowering.fused(self.code.builder, self.code.target, x.value, y.value, self.value))
+
+    def at_least(self, other: Vector) -> Vector:
+        """The larger of both; ``other`` where this is no number."""
+        larger = self.code.builder.fcmp_ordered(">", self.value, other.value)
+        return Vector(self.code, self.code.builder.select(larger, self.value, other.value))
+
+    def at_most(self, other: Vector) -> Vector:
+        """The smaller of both; ``other`` where this is no number."""
+        smaller = self.code.builder.fcmp_ordered("<", self.value, other.value)
+        return Vector(self.code, self.code.builder.select(smaller, self.value, other.value))
+
+    def magnitude_bits(self) -> Integers:
+        """The bits without the sign: as integers they are ordered as magnitudes are, NaN above all numbers."""
+        builder, integers = self.code.builder, self.code.integers_type
+        bits = builder.and_(builder.bitcast(self.value, integers), lowering.constant(integers, 0x7FFFFFFF))
+        return Integers(self.code, bits)
+
+    def lane(self, number: int) -> Vector:
+        """One lane's value, in all."""
+        lanes = self.code.integers_type
+        mask = lowering.constant(lanes, number)
+        return Vector(self.code, self.code.builder.shuffle_vector(self.value, self.value, mask))
+
+    def nearest(self) -> Integers:
+        """The nearest integers, half to even, of values below 2**22."""
+        return Integers(self.code, lowering.nearest(self.code.builder, self.code.target, self.value))
+
     def _select(self, how: str, bound: Vector, otherwise: Vector) -> Vector:
         builder = self.code.builder
         outside = builder.fcmp_ordered(how, self.value, bound.value)
         return Vector(self.code, builder.select(outside, otherwise.value, self.value))
+
+
+class Integers:
+    """One register of 32-bit integers, each of which may be two of 16 bits, or four bytes."""
+
+    def __init__(self, code: Code, value: ir.Value) -> None:
+        self.code, self.value = code, value
+
+    def __add__(self, other: Integers) -> Integers:
+        return Integers(self.code, self.code.builder.add(self.value, other.value))
+
+    def __sub__(self, other: Integers) -> Integers:
+        return Integers(self.code, self.code.builder.sub(self.value, other.value))
+
+    def __lshift__(self, bits: int) -> Integers:
+        return Integers(self.code, self.code.builder.shl(self.value, lowering.constant(self.value.type, bits)))
+
+    def dot4(self, unsigned: Integers, signed: Integers) -> Integers:
+        """``self`` and the products of four unsigned bytes with four signed ones: exact, modulo 2**32."""
+        values = (self.value, unsigned.value, signed.value)
+        return Integers(self.code, lowering.dot4(self.code.builder, self.code.target, *values))
+
+    def dot2(self, a: Integers, b: Integers) -> Integers:
+        """``self`` and the products of two signed 16-bit integers with two others: exact, modulo 2**32."""
+        return Integers(self.code, lowering.dot2(self.code.builder, self.code.target, self.value, a.value, b.value))
+
+    def maximum(self, other: Integers) -> Integers:
+        """The larger of both."""
+        builder = self.code.builder
+        return Integers(
+            self.code, builder.select(builder.icmp_signed(">", self.value, other.value), self.value, other.value)
+        )
+
+    def as_float(self) -> Vector:
+        """The float32 values that have these bits."""
+        return Vector(self.code, self.code.builder.bitcast(self.value, self.code.vector_of()))
+
+    def to_float(self) -> Vector:
+        """The nearest float32 values, half to even."""
+        return Vector(self.code, self.code.builder.sitofp(self.value, self.code.vector_of()))
 
 
 class Code:
@@ -284,6 +408,41 @@ class Code:
         one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
         mask = ir.Constant(ir.VectorType(I32, kind.count), [I32(0)] * kind.count)
         return Vector(self, self.builder.shuffle_vector(one, one, mask))
+
+    def splat_integers(self, value: ir.Value | int) -> Integers:
+        """One 32-bit integer in every lane."""
+        if not isinstance(value, ir.Value):
+            return Integers(self, lowering.constant(self.integers_type, value))
+        one = self.builder.insert_element(ir.Constant(self.integers_type, ir.Undefined), value, I32(0))
+        return Integers(self, self.builder.shuffle_vector(one, one, lowering.constant(self.integers_type, 0)))
+
+    def transposed(self, register: Integers | ir.Value) -> Integers:
+        """Of four groups of bytes, one for each lane, the first of each in the first lane, and so on."""
+        lanes, value = self.target.lanes, register.value if isinstance(register, Integers) else register
+        bytes_ = ir.VectorType(I8, 4 * lanes)
+        value = self.builder.bitcast(value, bytes_)
+        order = [lanes * group + lane for lane in range(lanes) for group in range(4)]
+        mask = ir.Constant(ir.VectorType(I32, 4 * lanes), [I32(i) for i in order])
+        value = self.builder.shuffle_vector(value, ir.Constant(bytes_, ir.Undefined), mask)
+        return Integers(self, self.builder.bitcast(value, self.integers_type))
+
+    def lane_maxima(self, vectors: Sequence[Integers]) -> Integers:
+        """Each vector's largest lane, in the lane of its number: of one vector, or of as many as there are lanes."""
+        lanes, builder = self.target.lanes, self.builder
+
+        def halved(a: Integers, b: Integers, run: int) -> Integers:
+            """The larger of neighbouring runs of lanes, those of ``a`` and of ``b`` in turn."""
+            first = [at + i + n for at in range(0, lanes, 2 * run) for n in (0, lanes) for i in range(run)]
+            masks = [ir.Constant(self.integers_type, [I32(i + shift) for i in first]) for shift in (0, run)]
+            low, high = (Integers(self, builder.shuffle_vector(a.value, b.value, mask)) for mask in masks)
+            return low.maximum(high)
+
+        vectors, run = list(vectors) * (lanes if len(vectors) == 1 else 1), lanes // 2
+        while len(vectors) > 1:
+            half = len(vectors) // 2
+            vectors = [halved(a, b, run) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
+            run //= 2
+        return vectors[0]
 
     def intrinsic(self, name: str, arity: int, lanes: int = 0) -> ir.Function:
         """Declare an operation of LLVM on vectors."""
@@ -354,6 +513,14 @@ class Code:
         """Do what follows only if the condition holds."""
         with self.builder.if_then(condition):
             yield
+
+    def either(self, condition: ir.Value, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        """Do one of both: what a value is needed for in one only, it need not be kept for in the other."""
+        with self.builder.if_else(condition) as (yes, no):
+            with yes:
+                then()
+            with no:
+                otherwise()
 
     def branch(self, condition: ir.Value, then: Callable[[], Sequence], otherwise: Sequence) -> list:
         """Return what ``then()`` computes if the condition holds, else the values ``otherwise``."""

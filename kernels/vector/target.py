@@ -21,6 +21,10 @@ class Target:
     registers : int
         Vector registers.
     has_fma : bool
+    dot : {"vnni", "madd", "usdot", "sdot", "saddlp", "plain"}
+        By which instructions small integers are multiplied and added (`lowering.dot4`); plain ones run anywhere.
+    integer_bits : int
+        Of the widest vector that these take.
     """
 
     cpu: str
@@ -29,6 +33,8 @@ class Target:
     registers: int
     has_fma: bool
     triple: str = ""
+    dot: str = "plain"
+    integer_bits: int = 128
 
     @property
     def bytes(self) -> int:
@@ -44,12 +50,17 @@ class Target:
             triple = llvm.get_process_triple()
         has = {item[1:] for item in features.split(",") if item.startswith("+")}
         if triple.startswith(("aarch64", "arm64")):
-            return cls(cpu, features, 4, 32, True, triple)
+            dot = "usdot" if {"i8mm", "dotprod"} <= has else "sdot" if "dotprod" in has else "saddlp"
+            return cls(cpu, features, 4, 32, True, triple, dot)
+        bits = 512 if "avx512bw" in has else 256 if "avx2" in has else 128
+        dot = "vnni" if "avxvnni" in has or {"avx512vnni", "avx512vl"} <= has else "madd"
+        if not triple.startswith(("x86_64", "amd64", "i386", "i686")):
+            dot = "plain"
         if "avx512f" in has:
-            return cls(cpu, features, 16, 32, True, triple)
+            return cls(cpu, features, 16, 32, True, triple, dot, bits)
         if "avx" in has:
-            return cls(cpu, features, 8, 16, "fma" in has, triple)
-        return cls(cpu, features, 4, 16, "fma" in has, triple)
+            return cls(cpu, features, 8, 16, "fma" in has, triple, dot, bits)
+        return cls(cpu, features, 4, 16, "fma" in has, triple, dot, bits)
 
 
 @once

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from npmobilenet.blocked import int8
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import (
     channels,
@@ -74,7 +75,10 @@ class Calls:
             yield padding.pad(self.target, x, copy)
             x = copy
         weights, functions = [self.weights.get(node.name) for node in group], [activation_of(node) for node in group]
-        if last.operation == "squeeze_excite":
+        if int8.is_int8(last):
+            about = self.tensors, self._residual(last), self.threads
+            yield from int8.calls(self.target, group, x, out, weights, *about)
+        elif last.operation == "squeeze_excite":
             vectors = [self.tensors[name] for name in vector_names(last)]
             if len(group) == 3:
                 expanded = self.tensors[first.name]
@@ -180,7 +184,7 @@ class Calls:
         return pooling.means(self.target, x, out, *window, node["count_include_pad"])
 
     def _residual(self, node: Node) -> Tensor | None:
-        return self.tensors[node.inputs[1]] if node.attributes.get("residual") else None
+        return self.tensors[node.inputs[1]] if len(node.inputs) > 1 else None
 
 
 def activation_of(node: Node) -> str:
@@ -190,7 +194,7 @@ def activation_of(node: Node) -> str:
 
 def is_stem(node: Node) -> bool:
     """Whether it is a dense convolution of the image, which stands in planes."""
-    return node.operation == "conv2d" and node.inputs[0] == INPUT
+    return node.operation in ("conv2d", "conv2d_int8") and node.inputs[0] == INPUT
 
 
 def copy_name(node: Node) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -10,6 +10,7 @@ from operator import add
 
 import numpy as np
 
+from npmobilenet.blocked import int8
 from npmobilenet.blocked.calls import (
     ANY_FRAME,
     IN_PLACE,
@@ -26,6 +27,7 @@ from npmobilenet.graph import WINDOWED, Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import conv_transpose, library, linear, planes
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
+from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.blocked.mixed import frame_pads
@@ -34,15 +36,16 @@ from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.kernels.memory import address, aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
-from npmobilenet.plan import Step, arrange
+from npmobilenet.plan import Code, Step, arrange
 
 SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
+INT8_ROWS = 7  # of a strip of a block of 8-bit layers, on several threads
 PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 
 FRAMED = (*WINDOWED, "conv_transpose2d")  # read the zeros around their input
 READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d")  # a tensor within any frame
-DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
+DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d", "depthwise_conv2d_int8")
 
 
 @dataclass
@@ -59,8 +62,8 @@ class Workspace:
         How many calls of a table each group has; of plain layers each is one.
     source : array
         A view (C, H, W): where an image goes.
-    results : list of array or None
-        Those that plain layers compute: views (H, W, C) or (C,) of where they stand.
+    results : list of callable or None
+        For each output that no table copies to where it is wanted: returns it, float32 (H, W, C) or (C,).
     """
 
     image: np.ndarray
@@ -68,7 +71,7 @@ class Workspace:
     parts: list[Table | PlainLayers]
     lengths: list[list[int]]
     source: np.ndarray
-    results: list[np.ndarray | None]
+    results: list[Callable[[], np.ndarray] | None]
 
     def __post_init__(self) -> None:
         first = self.parts[0]
@@ -95,9 +98,9 @@ class Workspace:
         for part in self.parts:
             part.run()
         if len(self._set_results) < len(results):
-            for result, plain in zip(results, self.results, strict=True):
-                if plain is not None:
-                    result[...] = np.moveaxis(plain, -1, 0)
+            for result, read in zip(results, self.results, strict=True):
+                if read is not None:
+                    result[...] = np.moveaxis(read(), -1, 0).reshape(result.shape)
 
     @property
     def table(self) -> Table:
@@ -122,6 +125,8 @@ class BlockedPlan:
         By node.
     plain : mapping of str to Step
         The nodes that plain kernels compute.
+    codes : mapping of str to Code
+        What the results of uint8 stand for, by node.
     target : Target
     size : (H, W)
     threads, fused, split
@@ -145,6 +150,7 @@ class BlockedPlan:
         graph: Graph,
         weights: Mapping[str, Packed],
         plain: Mapping[str, Step],
+        codes: Mapping[str, Code],
         target: Target,
         size: Pair,
         threads: int,
@@ -153,6 +159,7 @@ class BlockedPlan:
     ) -> None:
         self.graph, self.target, self.threads, self.fused, self.split = graph, target, threads, fused, split
         self.outputs, self.plain = tuple(graph.output_nodes.values()), plain
+        self.codes = codes
         self.shapes = graph.shapes(size)
         self.output_shapes = tuple(self.shapes[name] for name in self.outputs)
         self.readers: dict[str, list[Node]] = {}
@@ -201,6 +208,9 @@ class BlockedPlan:
 
     def _is_block(self, nodes: Group) -> bool:
         """Expansion, depthwise and projection that one call computes."""
+        if self._is_chain(nodes, "pointwise_conv2d_int8"):
+            # On several threads a small image is not worth the rows that two strips both expand.
+            return int8.is_block(nodes) and self.tensors[nodes[1].name].height >= INT8_ROWS * (self.threads - 1)
         if not self._is_chain(nodes, "pointwise_conv2d"):
             return False
         expand, middle, project = nodes
@@ -285,7 +295,10 @@ class BlockedPlan:
         # Squeeze-and-excitation scales planes without a frame, and plain kernels write none.
         without = node.operation == "squeeze_excite" or node.name in self.plain
         frame = pads.pop() if len(pads) == 1 and not without else NO_FRAME
-        return Tensor(*shape, frame, lanes=self.target.lanes)
+        return Tensor(*shape, frame, self._dtype(node.name), self.target.lanes)
+
+    def _dtype(self, name: str) -> np.dtype:
+        return BYTE if name in self.codes else FLOAT32
 
     def _place(self) -> tuple[dict[str, int], int]:
         """Return where each tensor begins in the arena, and how large that is, in values."""
@@ -298,7 +311,9 @@ class BlockedPlan:
         for time, names in enumerate([*map(add, made, read), list(self.outputs)]):
             for owner, _ in (home[name] for name in names if name in placed):
                 lifetimes[owner] = lifetimes.get(owner, (time, time))[0], time
-        offsets, values = arrange(lifetimes, {name: self.tensors[name].values for name in lifetimes})
+        offsets, values = arrange(
+            lifetimes, {name: -(-self.tensors[name].bytes // FLOAT32.itemsize) for name in lifetimes}
+        )
         return {name: offsets[owner] + within for name, (owner, within) in home.items()}, values
 
     def _made(self, group: Group) -> list[str]:
@@ -316,7 +331,9 @@ class BlockedPlan:
         if first.operation in FRAMED and self.tensors[source].frame != self._pads(first):
             made.append(copy_name(first))
             self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
-        return made
+        beside = int8.beside(self.target, group, self.tensors[source])
+        self.tensors |= beside
+        return [*made, *beside]
 
     def _homes(self) -> Homes:
         """In whose memory tensors stand."""
@@ -340,9 +357,12 @@ class BlockedPlan:
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
         make = Calls(self.target, tensors, self.weights, self.groups, self.threads, self.split)
         arrays = self._new_arrays()
-        places = {name: Placed(tensors[name], arena[offset:]) for name, offset in self._offsets.items()}
+        places = {
+            name: Placed(tensors[name], arena[offset:].view(tensors[name].dtype))
+            for name, offset in self._offsets.items()
+        }
         places["input"] = Placed(tensors["input"], image)
-        results = [arrays[name][0] if name in self.plain else None for name in self.outputs]
+        results = [self._reader(name, arrays, places) for name in self.outputs]
         # What stands between the first layers and the last: plain arrays, copied in and out by all threads.
         runs = [
             (plain, list(groups)) for plain, groups in groupby(self.groups, lambda group: group[-1].name in self.plain)
@@ -363,9 +383,8 @@ class BlockedPlan:
             if number == 0:
                 calls[0].insert(0, planes.copy_in(self.target, tensors["input"]))
             if number == last:
-                calls[-1] += [
-                    planes.copy_out(self.target, tensors[name]) for name in self.outputs if name not in self.plain
-                ]
+                copied = [name for name, read in zip(self.outputs, results, strict=True) if read is None]
+                calls[-1] += [planes.copy_out(self.target, tensors[name]) for name in copied]
             flat = [call for group in calls for call in group]
             parts.append(Table(flat, self.threads, keep=(image, arena, self.weights)))
             lengths.append([len(group) for group in calls])
@@ -375,7 +394,7 @@ class BlockedPlan:
         """NHWC arrays of what plain kernels read and compute."""
         names = {name for node in self.graph if node.name in self.plain for name in (node.name, *node.inputs)}
         shapes = {name: (1, *self.shapes[name][1:], self.shapes[name][0]) for name in names}
-        return {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+        return {name: np.empty(shape, self._dtype(name)) for name, shape in shapes.items()}
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Compute the first output of one image, ``(C, H, W)`` to ``(C, P, Q)`` or ``(C,)``."""
@@ -398,12 +417,25 @@ class BlockedPlan:
         results : sequence of C-contiguous float32 array
             For each output (C, P, Q) or (C,), or with one more axis.
         """
+        if self.codes and not np.isfinite(image).all():  # 8 bits have nothing that would say so further on
+            for result in results:
+                result[...] = np.nan
+            return
         work = self._idle.take() or self._new_workspace()
         flags = image.flags
         if image.dtype is not FLOAT32 or not (flags.c_contiguous and flags.aligned):
             image = np.array(image, np.float32, order="C")
         work.run(image, results)
         self._idle.append(work)  # not after an exception: a plain layer may have left it half done
+
+    def _reader(
+        self, name: str, arrays: Mapping[str, np.ndarray], places: Mapping[str, Placed]
+    ) -> Callable[[], np.ndarray] | None:
+        """What returns an output that no table copies: a plain layer's, or one of 8 bits."""
+        code = self.codes.get(name)
+        if name in self.plain:
+            return lambda: arrays[name][0] if code is None else code.real(arrays[name][0])
+        return None if code is None else lambda: code.real(places[name].tensor.read(places[name].memory))
 
     def time_groups(self) -> dict[str, float]:
         """Compute the last image once more and return the seconds of each group, by its last node's name.

@@ -10,6 +10,7 @@ from math import prod
 
 import numpy as np
 
+from npmobilenet.blocked import int8
 from npmobilenet.blocked.calls import BETWEEN, is_stem
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
@@ -29,7 +30,7 @@ from npmobilenet.kernels.geometry import Pair, resolve_padding
 from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import folded_parameters, fuse, kernel_arguments
-from npmobilenet.plan import lower
+from npmobilenet.plan import Code, lower
 
 WITHOUT_WEIGHTS = ("global_average_pool", "global_max_pool", "max_pool2d", "average_pool2d", "resize2d")
 
@@ -74,6 +75,7 @@ class BlockedProgram:
         if self.problems and (strict or len(self.problems) == len(self.graph.nodes)):
             raise UnsupportedGraphError(*(f"{name}: {problem}" for name, problem in list(self.problems.items())[:1]))
         self.plain = {node.name: lower(node, weights, "plain") for node in self.graph if node.name in self.problems}
+        self.codes = {node.name: Code.of(node, weights) for node in self.graph if Code.is_result_of(node)}
         fast = [node for node in self.graph if node.parameters and node.name not in self.plain]
         packed = {node.name: self._pack(node, weights) for node in fast}
         self.weights = dict(zip(packed, gathered(packed.values()), strict=True))  # in the order of execution
@@ -84,6 +86,8 @@ class BlockedProgram:
         read = node.inputs[:1] if node.operation == "resize2d" else node.inputs  # of another one only the size
         if INPUT in read and (number or not is_stem(node)):
             return f"{node.operation} of the image"
+        if int8.is_int8(node):
+            return int8.problem(node)
         operation = node.kind.kernel(node)
         if operation not in (*WINDOWED, *WITHOUT_WEIGHTS, "conv_transpose2d", "squeeze_excite", "linear", *BETWEEN):
             return operation
@@ -94,6 +98,8 @@ class BlockedProgram:
         return None
 
     def _pack(self, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
+        if int8.is_int8(node):
+            return int8.pack(self.target, node, weights)
         if node.operation == "squeeze_excite":
             return squeeze_excite.pack(self.target, **kernel_arguments(node, weights))
         if node.operation in elementwise.OPERATIONS:
@@ -134,7 +140,7 @@ class BlockedProgram:
         """
         output = output or self.graph.main_output
         graph = self.graph.up_to(*([output] if isinstance(output, str) else output))
-        return BlockedPlan(graph, self.weights, self.plain, self.target, size, threads, fused, split)
+        return BlockedPlan(graph, self.weights, self.plain, self.codes, self.target, size, threads, fused, split)
 
 
 def problems(graph: Graph) -> dict[str, str]:

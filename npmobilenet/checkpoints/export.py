@@ -20,27 +20,34 @@ from npmobilenet.text import printable, quote
 
 ALIGNMENT = 64  # of the first tensor in a safetensors file: a cache line, and what PyTorch uses
 
+FLOATS = {"float32": "<f4", "float16": "<f2"}
 _SAFETENSORS_NAMES = {code: name for name, code in safetensors_file.DTYPES.items()}
 
 Entries = dict[str, tuple[np.ndarray, str]]  # name: (C-ordered little-endian array, data type code)
 
 
-def export_weights(state_dict: Any, path: str | os.PathLike, *, metadata: dict | None = None) -> Path:
-    """Write named tensors to a file that `read_checkpoint` and other libraries read.
+def export_weights(
+    state_dict: Any, path: str | os.PathLike, *, dtype: str | None = None, metadata: dict | None = None
+) -> Path:
+    """Write a model, or named tensors, to a file that `read_checkpoint` and other libraries read.
 
     The file appears complete or not at all: it is written under a temporary name in the same folder, synced
     to disk and renamed. An existing file is replaced.
 
     Parameters
     ----------
-    state_dict : mapping of str to array-like
-        Anything with ``.items()``: PyTorch tensors (on any device, PyTorch is not imported), NumPy arrays,
-        lists of numbers. bfloat16 is kept in ``.safetensors`` and becomes float32 in ``.npz``, which has no
-        such type; everything else keeps its type.
+    state_dict : Model, or mapping of str to array-like
+        A model is written with its graph, so that nothing has to be guessed when it is loaded, and with its classes
+        and preprocessing. Else anything with ``.items()``: PyTorch tensors (on any device, PyTorch is not imported),
+        NumPy arrays, lists of numbers. bfloat16 is kept in ``.safetensors`` and becomes float32 in ``.npz``, which has
+        no such type; everything else keeps its type.
     path : str or os.PathLike
         The suffix, ``.safetensors`` or ``.npz``, decides the format.
+    dtype : {"float32", "float16", "int8"}, optional
+        In which numbers with a fraction are stored; as they are if None. "int8" needs a model, and quantises it unless
+        it is quantised already: a file of a quarter of the size.
     metadata : dict, optional
-        Anything JSON can hold; comes back as ``Checkpoint.metadata``.
+        Anything JSON can hold, in addition to what a model says of itself; comes back as ``Checkpoint.metadata``.
 
     Returns
     -------
@@ -58,8 +65,18 @@ def export_weights(state_dict: Any, path: str | os.PathLike, *, metadata: dict |
     writer = writers.get(path.suffix.lower())
     if writer is None:
         raise CheckpointError(f"{printable(path)}: cannot export to {quote(path.suffix)}; use .safetensors or .npz")
+    if dtype not in (None, *FLOATS, "int8"):
+        raise CheckpointError(f"{printable(path)}: dtype must be one of float32, float16, int8, got {dtype!r:.40}")
+    if hasattr(state_dict, "stored"):
+        state_dict, about = state_dict.stored(dtype)
+        metadata = about if metadata is None else about | _checked(metadata, path)
+    elif dtype == "int8":
+        problem = "int8 needs a model, such as npmobilenet.load(...): named tensors do not tell what follows what"
+        raise CheckpointError(f"{printable(path)}: {problem}")
     try:
         entries = _entries(state_dict)
+        if dtype in FLOATS:
+            entries = {name: _stored_as(dtype, *entry) for name, entry in entries.items()}
         text = None if metadata is None else _to_json(metadata)
         with replacing(path) as file:
             writer(file, entries, text)
@@ -68,6 +85,20 @@ def export_weights(state_dict: Any, path: str | os.PathLike, *, metadata: dict |
     except OSError as error:
         raise CheckpointError(f"{printable(path)}: cannot be written ({error.strerror or error})") from error
     return path
+
+
+def _checked(metadata: Any, path: Path) -> dict:
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{printable(path)}: metadata must be a dict, got a {type(metadata).__name__}")
+    return metadata
+
+
+def _stored_as(dtype: str, array: np.ndarray, code: str) -> tuple[np.ndarray, str]:
+    """An entry in another type, if it has one for numbers with a fraction."""
+    if code == BFLOAT16 or array.dtype.kind == "f":
+        array = _without_bfloat16(array, code).astype(dtype).astype(FLOATS[dtype], copy=False)
+        return array, FLOATS[dtype][1:]
+    return array, code
 
 
 def _entries(state_dict: Any) -> Entries:

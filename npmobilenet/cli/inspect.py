@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from npmobilenet.backends import DEFAULT
-from npmobilenet.cli.network import find_network
+from npmobilenet.cli.network import find_network, find_weights
 from npmobilenet.cli.options import (
     add_backend_options,
     add_network_options,
@@ -18,7 +18,8 @@ from npmobilenet.cli.options import (
     size,
     tolerance,
 )
-from npmobilenet.text import columns, dimensions, listed, to_json
+from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.text import columns, dimensions, listed, quote, to_json
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from npmobilenet.counts import Counts, LayerCount
     from npmobilenet.graph import Graph
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.quantisation import Layer as QuantisedLayer
 
 ALL = ("all",)
 
@@ -54,6 +56,13 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     )
     add_backend_options(against)
     parser.set_defaults(wrong_usage=parser.error)
+    quantised = parser.add_argument_group(
+        "quantised to 8 bits", "what becomes of every layer of trained weights: types, scales, bytes, signal to noise"
+    )
+    quantised.add_argument(
+        "--dtype", choices=("float32", "int8"), default="float32",
+        help="int8: with the noise of a photograph, if there is one behind MODEL (default: %(default)s)",
+    )  # fmt: skip
     mixed = parser.add_argument_group(
         "mixed depthwise convolutions", "what they would cost in place of the network's own, beside it"
     )
@@ -77,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
         from npmobilenet.cli.against import compare
 
         return compare(options)
+    if options.dtype == "int8":
+        return _print_quantised(options)
     network = find_network(options.model, options)
     resolution = options.resolution or network.resolution
     counts = count(network.graph(), resolution)
@@ -128,13 +139,63 @@ def _sort_out(options: argparse.Namespace) -> None:
         options.wrong_usage(f"unrecognized arguments: {' '.join(words[2:])}")
     options.model, options.photo, options.against = words[0], words[1] if words[1:] else None, reference
     if reference is None:
-        how = {"a photograph": options.photo, "--tolerance": options.tolerance, "--threads": options.threads}
+        photo = None if options.dtype == "int8" else options.photo
+        how = {"a photograph": photo, "--tolerance": options.tolerance, "--threads": options.threads}
         how["--backend"] = options.backend != DEFAULT or None
         given = [name for name, value in how.items() if value is not None]
         if given:
             options.wrong_usage(f"{given[0]} is for --against REFERENCE")
+    elif options.dtype != "float32":
+        options.wrong_usage("--dtype is not for --against: give it a file of 8 bits")
     elif options.mixed or options.layers != ALL or options.partition != "equal" or options.dilated:
         options.wrong_usage("--mixed is not for --against: the network is compared as it is")
+
+
+def _print_quantised(options: argparse.Namespace) -> int:
+    """Print what becomes of every layer in 8 bits."""
+    from npmobilenet.quantisation import layers, made_up_images, quantised
+
+    if options.mixed:
+        raise ValueError("--mixed compares networks of float32, and --dtype int8 shows one of 8 bits")
+    model = find_weights(options.model, options)
+    if model.dtype == "int8":
+        raise ValueError(f"{quote(options.model)}: is of 8 bits already; inspect the weights that it was made of")
+    preprocessing = model.preprocessing
+    if options.resolution:
+        preprocessing = replace(preprocessing, crop=options.resolution, resize=None, crop_fraction=None)
+    if options.photo:
+        from npmobilenet.image import preprocess, read_image
+
+        image = preprocess(read_image(options.photo, decode=preprocessing.decode), preprocessing)
+    else:
+        image = made_up_images(preprocessing, model.graph.in_channels)[0]
+    weights = model.stored()[0]
+    made = quantised(model.graph, weights, model.preprocessing)
+    found = layers(model.graph, weights, made, image)
+    if options.json:
+        report = {"model": options.model, "resolution": image.shape[1:], "quantisation": made.known_from}
+        print(to_json(report | {"layers": [asdict(layer) for layer in found]}, indent=1))
+        return 0
+    print(f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}, in 8 bits, ", end="")
+    print(f"input {dimensions(image.shape[1:])}; ranges and means from {made.known_from[0]}\n")
+    header = ("layer", "operation", "result", "scales", "weights", "bytes", "result bytes", "dB")
+    stored, floats = sum(layer.weight_bytes for layer in found), sum(array.nbytes for array in weights.values())
+    print("\n".join(columns([header, *map(_quantised_cells, found)], texts=5)))
+    print(f"\nweights  {stored / 1e6:.2f} MB, of float32 {floats / 1e6:.2f} MB")
+    return 0
+
+
+def _quantised_cells(layer: QuantisedLayer) -> tuple[str, ...]:
+    return (
+        layer.name,
+        layer.operation,
+        layer.dtype,
+        "" if layer.scales is None else f"{layer.scales[0]:.2g} .. {layer.scales[1]:.2g}",
+        layer.weight_dtype,
+        f"{layer.weight_bytes:,}" if layer.weight_bytes else "",
+        f"{layer.result_bytes:,}",
+        f"{layer.decibels:.1f}",
+    )
 
 
 def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architecture:

@@ -46,7 +46,6 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
     """Return the network of this name, with the options of `options.add_network_options`."""
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.checkpoints.key_maps import with_layout
-    from npmobilenet.model import load
 
     _check_name(name)
     architecture = ARCHITECTURES.get(name)
@@ -61,12 +60,9 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
             f"{architecture.name}, width {width:g} ({architecture.paper})",
             (architecture.resolution, architecture.resolution),
         )
-    model = load(
-        name,
-        **{option: getattr(options, option) for option in NETWORK},
-        num_classes=getattr(options, "num_classes", None),
-        backend="reference",
-    )
+    model = find_weights(name, options)
+    if model.definition is None:
+        raise ValueError(f"{quote(name)}: holds a whole network, and no table of an architecture to print")
     return Network(
         model.definition,
         model.width,
@@ -120,3 +116,20 @@ def _check_name(name: str) -> None:
             f"{name}: does not exist; architectures: {', '.join(ARCHITECTURES)}; weights known by name: "
             f"{', '.join(CATALOGUE)}; or the path of a checkpoint"
         )
+
+
+def find_weights(name: str, options: argparse.Namespace) -> Model:
+    """Return the weights of this name, or in this file, as a model that is not for computing."""
+    from npmobilenet.architectures import ARCHITECTURES
+    from npmobilenet.model import load
+    from npmobilenet.weights import CATALOGUE
+
+    _check_name(name)
+    if name in ARCHITECTURES and name not in CATALOGUE and not Path(name).exists():
+        raise ValueError(f"{name}: is an architecture, and this needs weights: a checkpoint, or {', '.join(CATALOGUE)}")
+    return load(
+        name,
+        **{option: getattr(options, option) for option in NETWORK},
+        num_classes=getattr(options, "num_classes", None),
+        backend="reference",
+    )

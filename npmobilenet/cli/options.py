@@ -126,6 +126,7 @@ def add_model_options(parser: argparse.ArgumentParser, default: str = "mobilenet
         help=f"weights known by name (see npmobilenet weights), or a file (default: {default}, for {of})",
     )
     add_backend_options(parser)
+    add_dtype_option(parser)
     parser.add_argument(
         "--classes", type=Path, metavar="FILE", help="class names, one per line, in the order of the outputs"
     )
@@ -157,6 +158,14 @@ def add_backend_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--backend", default=backends.DEFAULT, choices=backends.BACKENDS, type=backends.current_name,
         help="; ".join(f"{name}: {what}" for name, what in backends.BACKENDS.items()) + "; default: %(default)s",
+    )  # fmt: skip
+
+
+def add_dtype_option(parser: argparse.ArgumentParser) -> None:
+    """Add the type in which the network's numbers are stored."""
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "int8"),
+        help="int8: a quarter of the memory, quantised when it is loaded (default: as in the file, usually float32)",
     )  # fmt: skip
 
 
@@ -208,6 +217,7 @@ def load_model(options: argparse.Namespace) -> Model:
         preprocessing=preprocessing,
         threads=options.threads,
         backend=options.backend,
+        dtype=options.dtype,
     )
     changes: dict[str, Any] = {
         name: getattr(options, name) for name in PREPROCESSING if getattr(options, name) is not ...

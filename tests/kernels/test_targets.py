@@ -137,7 +137,8 @@ def assembly():
 
 def foreign_calls(functions: dict[str, list[str]]) -> set[str]:
     """What is called that is not in the library."""
-    called = re.compile(r"(?:call\w*|jmp\w*|movabsq|bl?|movz)\s+(?:x\d+, )?[$#]?(?::abs_g\d:)?([A-Za-z_]\w*)\b(?!\()")
+    where = r"(?:call\w*|jmp\w*|movabsq|bl?|movz)\s+(?:x\d+, )?[$#]?(?::abs_g\d:)?"
+    called = re.compile(where + r"(?!x\d+\b)([A-Za-z_]\w*)\b(?!\()")
     found = {match[1] for body in functions.values() for line in body if (match := called.match(line))}
     return found - functions.keys()
 

@@ -1,0 +1,118 @@
+"""A block of 8-bit layers, strip by strip: the calls of its layers, on the scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from npmobilenet.kernels.blocked.int8.depthwise import DEPTHWISE
+from npmobilenet.kernels.blocked.int8.entry import PIXELS
+from npmobilenet.kernels.blocked.int8.inverted_residual import BLOCK, ROWS_BYTES
+from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
+from npmobilenet.kernels.blocked.int8.stem import STEM
+from npmobilenet.kernels.blocked.layout import Fields
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
+
+EACH = ROWS_BYTES // 4
+
+
+def define(library: Library) -> None:
+    """Add the kernel."""
+    library.add("int8_block", block)
+
+
+def _put(
+    place: Pointer,
+    fields: Fields,
+    arguments: Pointer,
+    moved: Mapping[str, Integer | Pointer],
+    **given: Integer | int,
+) -> None:
+    """Write arguments down again: some moved by a distance or to a base address, some given."""
+    for at, name in enumerate(fields.names):
+        value = arguments.integer(8 * at)
+        if name in given:
+            value = place.code.integer(given[name])
+        elif name in moved:
+            by = moved[name]
+            value = value + (by.address() if isinstance(by, Pointer) else by)
+        place.store(value, 8 * at)
+
+
+def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: strips ``first`` up to ``last`` of a block (fields `BLOCK`)."""
+    a = BLOCK.read(arguments)
+    rows = [scratch + EACH * at for at in range(4)]
+    expanded, filtered = scratch + a["expanded_at"], scratch + a["filtered_at"]
+
+    # Rows that the strip before has expanded, where the same thread computes it: they stand at its end.
+    shared = (a["reach"] - a["stride"]).maximum(0)
+
+    def keep() -> list[Integer]:
+        end = (a["strip"] - 1) * a["stride"] + a["reach"]
+
+        def at_block(number: Integer) -> None:
+            place = expanded + a["plane"] * number
+            source = place + (end - shared) * a["row"]
+
+            def copy(at: Integer) -> None:
+                (place + at).fill_bytes(source + at)
+
+            code.loop(shared * a["row"], copy, step=code.target.lanes)
+
+        code.loop(a["blocks"], at_block)
+        return [shared]
+
+    def at_strip(item: Integer) -> None:
+        begin = item * a["strip"]
+        count = a["strip"].minimum(a["rows"] - begin)
+        (kept,) = code.branch(item > first, keep, [code.integer(0)])
+        above = begin * a["stride"] - a["top"] + kept
+        new = (count - 1) * a["stride"] + a["reach"] - kept
+        skipped = (0 - above).maximum(0).minimum(new)
+        source = above + skipped
+        present = ((above + new).minimum(a["height"]) - source).maximum(0)
+
+        def clear(number: Integer) -> None:
+            frame = (new, a["columns"], skipped, new - skipped - present, a["left"], a["right"])
+            code.call("int8_zero_frame", expanded + a["plane"] * number + kept * a["row"], *frame)
+
+        code.loop(a["blocks"], clear)
+        place = expanded + (kept + skipped) * a["row"]
+        with code.when(present > 0):
+            code.either(
+                a["enter"].equals(0), lambda: of_image(source, present, place), lambda: enter(source, present, place)
+            )
+
+        _put(rows[2], DEPTHWISE, a.at("depthwise"), {"x": expanded, "out": filtered}, rows=count, strip=count, strips=1)
+        code.call(a.at("depthwise_kernel"), rows[2], 0, a["blocks"], scratch)
+
+        arguments = a.at("project")
+        row = POINTWISE.read(arguments)
+        moved = {"x": filtered, "out": begin * row["out_row"]}
+        residual = code.select(
+            row["residual"].equals(0), row["residual"], row["residual"] + begin * row["residual_row"]
+        )
+        whole = {"rows": count, "strip": count, "parts": 1, "panels_each": row["panels"]}
+        _put(rows[3], POINTWISE, arguments, moved, residual=residual, **whole)
+        code.call(a.at("project_kernel"), rows[3], 0, 1, scratch)
+
+    def of_image(source: Integer, present: Integer, place: Pointer) -> None:
+        row = STEM.read(a.at("expand"))
+        # The row of the image where the first window begins: a window's stride is in the kernel's name.
+        _put(rows[1], STEM, a.at("expand"), {"x": source * row["x_row"] * row["stride"], "out": place})
+        code.call(a.at("expand_kernel"), rows[1], 0, present, scratch)
+
+    def enter(source: Integer, present: Integer, place: Pointer) -> None:
+        quantized, scales = scratch + a["quantized_at"], scratch + a["scales_at"]
+        pixels, begin = present * a["width"], source * a["width"] * code.target.bytes
+        moved = {"x": begin, "out": quantized, "scale": scales}
+        _put(rows[0], PIXELS, a.at("enter"), moved, pixels=pixels, strip=pixels)
+        code.call(a.at("enter_kernel"), rows[0], 0, 1, scratch)
+        row = POINTWISE.read(a.at("expand"))
+        moved = {"x": quantized, "out": place, "pixel_scale": scales}
+        whole = {"rows": present, "strip": present, "parts": 1, "panels_each": row["panels"]}
+        _put(rows[1], POINTWISE, a.at("expand"), moved, **whole)
+        code.call(a.at("expand_kernel"), rows[1], 0, 1, scratch)
+
+    code.loop(last, at_strip, start=first)

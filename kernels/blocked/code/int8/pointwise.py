@@ -1,0 +1,196 @@
+"""Pointwise (1x1) convolution of 8-bit tensors, in register tiles: as in float32, four input channels at a time.
+
+A row of the image, or all of it where rows follow one another, is cut into tiles; the last overlaps the one before it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats
+from npmobilenet.kernels.blocked.code.pointwise import steps
+from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction, tiles
+from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
+from npmobilenet.kernels.blocked.layout import Tile, k_unit
+from npmobilenet.kernels.blocked.pointwise import INPUTS
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer, Vector
+
+NAME = "int8_pointwise"
+SMALL = 4  # pixels of a lower tile for short rows: as many as a register of bytes holds
+
+
+def define(library: Library) -> None:
+    """Add the kernels."""
+    for tile in dict.fromkeys(tiles(library.target)):
+        for shape in shapes(tile):
+            library.add(_name(shape), _tile(library, shape))
+    library.add(f"{NAME}_panels", _panels(library))
+    library.add(NAME, pointwise)
+
+
+def shapes(tile: Tile) -> list[Tile]:
+    """The tile, and lower ones: the best for a plane of 7x7, short rows, and a single pixel."""
+    lower = [Tile(pixels, tile.blocks) for pixels in range(1, tile.pixels)] or [tile]
+    best = min(lower, key=partial(steps, 49))
+    return list(dict.fromkeys([tile, best, *(Tile(p, tile.blocks) for p in (SMALL, 1) if p < tile.pixels)]))
+
+
+def _name(tile: Tile) -> str:
+    return f"{NAME}_{tile.pixels}x{tile.blocks}"
+
+
+def _tile(library: Library, tile: Tile):
+    """One panel, as many blocks as the tile has, for a row of at least as many pixels as it has."""
+    target, size, unit = library.target, library.target.bytes, k_unit(library.target)
+    lanes, blocks = target.lanes, tile.blocks
+    if not is_one_instruction(target):  # what a trip multiplies is widened first, and registers are few
+        unit = QUAD
+    per_block = lanes // unit
+
+    def write(
+        code: Code,
+        x: Pointer,
+        x_plane: Integer,
+        weights: Pointer,
+        start: Pointer,
+        scale: Pointer,
+        bias: Pointer,
+        pixel_scale: Pointer,
+        residual: Pointer,
+        residual_plane: Integer,
+        out: Pointer,
+        out_plane: Integer,
+        pixels: Integer,
+        k_units: Integer,
+        clamp: Pointer,
+        floats: Integer,
+    ) -> None:
+        def step(k: Integer, pixel: Integer, sums: list[Integers]) -> list[Integers]:
+            source = x + (k // per_block) * x_plane + (k % per_block) * unit + pixel * lanes
+            panel = weights + k * (unit // QUAD * blocks * size)
+            for j in range(unit // QUAD):
+                w = [panel.integers((j * blocks + v) * size) for v in range(blocks)]
+                for m in range(tile.pixels):
+                    value = source.splat_integers(m * lanes + QUAD * j)
+                    for v in range(blocks):
+                        sums[m * blocks + v] = sums[m * blocks + v].dot4(value, w[v])
+            return sums
+
+        trips = k_units * (k_unit(target) // unit)
+
+        def at_tile(index: Integer) -> None:
+            pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
+            sums = [start.integers(v * size) for _ in range(tile.pixels) for v in range(blocks)]
+            sums = code.loop(trips, lambda k, *sums: step(k, pixel, list(sums)), sums)
+
+            def end(as_floats: bool, pixel_scaled: bool, added: bool = False) -> None:
+                for v in range(blocks):
+                    channels, place = scale.vector(v * size), out + out_plane * v
+
+                    def factor(m: int, channels: Vector = channels) -> Vector:
+                        return channels * (pixel_scale + pixel * 4).splat(4 * m) if pixel_scaled else channels
+
+                    about = sums[v::blocks], factor, bias.vector(v * size)
+                    if as_floats:
+                        other = residual + residual_plane * v + pixel * size if added else None
+                        bounds = clamp.splat(0), clamp.splat(4)
+                        store_floats(*about, bounds, place + pixel * size, other)
+                    else:
+                        store_bytes(*about, place + pixel * lanes)
+
+            def ends(pixel_scaled: bool) -> None:
+                def as_floats() -> None:
+                    added = [lambda added=added: end(True, pixel_scaled, added) for added in (False, True)]
+                    code.either(residual.is_null(), *added)
+
+                code.either(floats.equals(0), lambda: end(False, pixel_scaled), as_floats)
+
+            code.either(pixel_scale.is_null(), lambda: ends(False), lambda: ends(True))
+
+        code.loop((pixels + (tile.pixels - 1)) // tile.pixels, at_tile)
+
+    return write
+
+
+def _panels(library: Library):
+    """Panels ``first`` up to ``last`` of some rows of a layer, whose arguments stand at ``row``."""
+    target, size = library.target, library.target.bytes
+    wide_tile, narrow_tile = tiles(target)
+    lanes = target.lanes
+
+    def write(code: Code, arguments: Pointer, top: Integer, rows: Integer, first: Integer, last: Integer) -> None:
+        a = POINTWISE.read(arguments)
+        columns, floats, wide = a["columns"], a["floats"], a["wide"]
+        out_pixel = code.select(floats > 0, code.integer(size), code.integer(lanes))
+        residual, pixel_scale, inputs = a.at("residual"), a.at("pixel_scale"), a.at("inputs")
+        no_residual = residual.is_null()
+        merged = code.builder.and_(a["x_row"].equals(columns * lanes), a["out_row"].equals(columns * out_pixel))
+        same = code.builder.or_(no_residual, a["residual_row"].equals(columns * size))
+        merged = code.builder.and_(merged, same)
+        pixels = code.select(merged, columns * rows, columns)
+        runs = code.select(merged, code.integer(1), rows)
+
+        def choose(tile: Tile) -> Integer:
+            """The pixels of the best shape for these runs."""
+            best, least = code.integer(0), code.integer(1 << 40)
+            for shape in shapes(tile):
+                needed = code.select(pixels >= shape.pixels, steps(pixels, shape), code.integer(1 << 41))
+                better = needed < least
+                best = code.select(better, code.integer(shape.pixels), best)
+                least = code.select(better, needed, least)
+            return best
+
+        def panel(number: Integer, tile: Tile) -> None:
+            chosen = choose(tile)
+            narrow_before = (number - wide).maximum(0)
+            block = (number - narrow_before) * wide_tile.blocks + narrow_before
+            own = INPUTS.read(inputs + number * INPUTS.bytes)
+            block_weights = a["k_units"] * (k_unit(target) // QUAD * size)
+            first_block, units, weights_at = code.branch(
+                code.builder.not_(inputs.is_null()),
+                lambda: [own[name] for name in INPUTS.names],
+                [code.integer(0), a["k_units"], block * block_weights],
+            )
+
+            def at_run(run: Integer) -> None:
+                row = top + run
+                residual_at = residual + a["residual_row"] * row + a["residual_plane"] * block
+                arguments = (
+                    a.at("x") + a["x_row"] * row + first_block * a["x_plane"],
+                    a["x_plane"],
+                    a.at("weights") + weights_at,
+                    *(a.at(name) + block * size for name in ("start", "scale", "bias")),
+                    code.select(pixel_scale.is_null(), pixel_scale, pixel_scale + row * columns * 4),
+                    code.select(no_residual, residual, residual_at),
+                    a["residual_plane"],
+                    a.at("out") + a["out_row"] * row + a["out_plane"] * block,
+                    a["out_plane"],
+                    pixels,
+                    units,
+                    a.at("clamp"),
+                    floats,
+                )
+                for shape in shapes(tile):
+                    with code.when(chosen.equals(shape.pixels)):
+                        code.call(_name(shape), *arguments)
+
+            code.loop(runs, at_run)
+
+        code.loop(last.minimum(wide), lambda number: panel(number, wide_tile), start=first)
+        code.loop(last, lambda number: panel(number, narrow_tile), start=first.maximum(wide))
+
+    return write
+
+
+def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: items ``first`` up to ``last`` of a layer (fields `POINTWISE`)."""
+    a = POINTWISE.read(arguments)
+
+    def at_item(item: Integer) -> None:
+        top = item // a["parts"] * a["strip"]
+        panel = item % a["parts"] * a["panels_each"]
+        rows = a["strip"].minimum(a["rows"] - top)
+        code.call(f"{NAME}_panels", arguments, top, rows, panel, (panel + a["panels_each"]).minimum(a["panels"]))
+
+    code.loop(last, at_item, start=first)

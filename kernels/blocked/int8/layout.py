@@ -1,0 +1,46 @@
+"""How 8-bit weights lie in memory, and the tiles of their kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npmobilenet.kernels.blocked.layout import Tile
+from npmobilenet.kernels.blocked.layout import tiles as float_tiles
+from npmobilenet.kernels.vector.target import Target
+
+BYTE = np.dtype(np.uint8)
+QUAD = 4  # bytes that one lane multiplies and adds
+WIDENED = 8  # registers that bytes need where they must first become 16-bit integers
+
+
+def is_one_instruction(target: Target) -> bool:
+    """Whether four products of bytes are, or nearly."""
+    return target.dot in ("vnni", "usdot", "sdot")
+
+
+def tiles(target: Target) -> tuple[Tile, Tile]:
+    """The wide tile, and the one of a single block; smaller where a product takes several instructions."""
+    whole = float_tiles(target)
+    if is_one_instruction(target):
+        return whole
+    room = target.registers - WIDENED
+    return tuple(Tile(max(1, min(tile.pixels, room // tile.blocks)), tile.blocks) for tile in whole)
+
+
+def words(weight: np.ndarray) -> np.ndarray:
+    """Return (..., K, C_out) of 8 or 16 bits as integers of 32 (..., K / 4 or 2, C_out): of inputs that go together."""
+    *axes, k, c_out = weight.shape
+    together = 4 // weight.dtype.itemsize
+    full = np.zeros((*axes, -(-k // together) * together, c_out), weight.dtype)
+    full[..., :k, :] = weight
+    groups = full.reshape(*axes, -1, together, c_out)
+    return np.ascontiguousarray(np.moveaxis(groups, -2, -1)).view(np.int32)[..., 0]
+
+
+def start(weight: np.ndarray, zero_point: int | np.ndarray) -> np.ndarray:
+    """Where the sums over weights (..., C_out) begin, so that they are those of x - zero_point: int32.
+
+    ``zero_point`` is one for all, or as many as fit the weights' last axes.
+    """
+    shares = np.asarray(zero_point, np.int64) * weight.astype(np.int64)
+    return (-shares.sum(axis=tuple(range(weight.ndim - 1)))).astype(np.int32)

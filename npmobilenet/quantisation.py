@@ -1,0 +1,234 @@
+"""A network of float32 becomes one of 8 bits: where what must be known of its values comes from.
+
+From the statistics of its batch norms, without an image; where these are folded into the convolutions, or say what is
+not so, from photographs or, failing those, from images that are made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from npmobilenet.engine import Engine
+from npmobilenet.graph import WINDOWED, Graph, Node
+from npmobilenet.image import Preprocessing
+from npmobilenet.machine import numba_is_on
+from npmobilenet.passes import fuse
+from npmobilenet.passes_int8 import quantized
+from npmobilenet.statistics import Values, has_statistics, measured, promised
+from npmobilenet.text import plural
+
+OF_PHOTOGRAPHS, OF_MADE_UP = 1.25, 3.0  # by which a range is wider than what was found in them
+DEVIATIONS, BESIDE_NORMS = 9.0, 1.5  # a batch norm's range, and how far one that was found may widen it
+BOUNDED = {"relu6": 6.0, "sigmoid": 1.0, "hard_sigmoid": 1.0}
+DISAGREEMENT = 0.4  # `_agree`: trained networks have 0.05 to 0.2, seeded weights 0.7
+WEIGHT_BITS = range(4, 9)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A quantised network.
+
+    Attributes
+    ----------
+    graph : Graph
+    weights : dict of str to array
+    known_from : tuple of str
+        Where ranges and means come from, and the reason as `provenance.Provenance` has it.
+    """
+
+    graph: Graph
+    weights: dict[str, np.ndarray]
+    known_from: tuple[str, str]
+
+
+def quantised(
+    graph: Graph,
+    weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    images: Sequence[np.ndarray] | None = None,
+    weight_bits: int = 8,
+) -> Quantised:
+    """Quantise a network.
+
+    Parameters
+    ----------
+    graph, weights
+        Of float32.
+    preprocessing : Preprocessing
+        It tells the range of the image.
+    images : sequence of float32 array (C, H, W), optional
+        From which the means of tensors are taken, and ranges where no batch norm tells them.
+    weight_bits : int
+        Of what is stored in int8, 4 to 8.
+
+    Raises
+    ------
+    ValueError
+        If the graph is quantised already, there is nothing in it that could be, or an option is out of range.
+    """
+    if not (isinstance(weight_bits, (int, np.integer)) and weight_bits in WEIGHT_BITS):
+        raise ValueError(f"weight_bits must be an integer from 4 to 8, got {weight_bits!r}")
+    if graph.is_quantised:
+        raise ValueError("the network is of 8 bits already; quantise the one of float32 that it was made of")
+    fused = fuse(graph)
+    convolutions = [node for node in fused if node.operation in WINDOWED]
+    if not convolutions:
+        raise ValueError("the network has no convolutions: there is nothing that 8 bits would make faster")
+    told, limit = promised(fused, weights, DEVIATIONS), promised(fused, weights)
+    has_norms = all(has_statistics(node, weights) for node in convolutions)
+    if images is not None:
+        found = _measured(graph, weights, images)
+        photographs = plural(len(images), "photograph")
+        if has_norms and _agree(fused, told, found):
+            known_from = (f"batch norms, {photographs}", "option")
+            ranges = _beside_norms(told, limit, found)
+            return _written(graph, weights, ranges, found, preprocessing, weight_bits, known_from)
+        ranges = _ranges(fused, found, OF_PHOTOGRAPHS)
+        return _written(graph, weights, ranges, found, preprocessing, weight_bits, (photographs, "option"))
+    made_up = made_up_images(preprocessing, graph.in_channels)
+    clouds = _measured(graph, weights, made_up[:1])
+    if has_norms and _agree(fused, told, clouds):
+        ranges = _beside_norms(told, limit, clouds)
+        return _written(graph, weights, ranges, told, preprocessing, weight_bits, ("batch norms", "file"))
+    found = _measured(graph, weights, made_up)
+    ranges = _ranges(fused, found, OF_MADE_UP)
+    return _written(graph, weights, ranges, found, preprocessing, weight_bits, ("images made up", "assumed"))
+
+
+def _written(
+    graph: Graph,
+    weights: Mapping[str, np.ndarray],
+    ranges: Mapping[str, Values],
+    means: Mapping[str, Values],
+    preprocessing: Preprocessing,
+    weight_bits: int,
+    known_from: tuple[str, str],
+) -> Quantised:
+    normalised = [np.abs((end - np.array(preprocessing.mean)) / preprocessing.std) for end in (0.0, 1.0)]
+    written = quantized(graph, weights, ranges, means, float(np.max(normalised)), int(weight_bits))
+    return Quantised(*written, known_from)
+
+
+def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> dict[str, Values]:
+    """What every tensor of the fused graph holds, one image after the other."""
+    engine = Engine(graph, weights, "auto" if numba_is_on() else "reference")
+    names = [node.name for node in engine.program.graph]
+    found: dict[str, Values] = {}
+    for image in images:
+        one = measured(engine.outputs(image[None], names))
+        found = {name: values.joined(found.get(name)) for name, values in one.items()}
+    return {name: values.of_images(len(images)) for name, values in found.items()}
+
+
+def made_up_images(preprocessing: Preprocessing, channels: int) -> list[np.ndarray]:
+    """Two images as the network takes them: clouds, with the spectrum 1/f that photographs have, and random pixels."""
+    random, size = np.random.default_rng(0), preprocessing.crop
+    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.fftfreq(size[1]))
+    frequency[0, 0] = np.inf
+    clouds = np.fft.ifft2(np.fft.fft2(random.standard_normal((channels + 1, *size))) / frequency).real
+    clouds /= clouds.std(axis=(1, 2), keepdims=True) + np.finfo(float).tiny  # of one pixel there are none
+    clouds = np.clip(0.45 + 0.22 * (0.9 * clouds[0] + 0.45 * clouds[1:]), 0, 1)
+    pixels = random.integers(0, 256, (channels, *size)) / 255
+    mean, std = (np.resize(each, channels)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
+    return [((image - mean) / std).astype(np.float32) for image in (clouds, pixels)]
+
+
+def _beside_norms(
+    told: Mapping[str, Values], limit: Mapping[str, Values], found: Mapping[str, Values]
+) -> dict[str, Values]:
+    """What batch norms tell, and more where even one image had more; as far as they allow."""
+    return {
+        name: values.including(found[name].wider(BESIDE_NORMS), limit[name]) if name in found else values
+        for name, values in told.items()
+    }
+
+
+def _ranges(fused: Graph, found: Mapping[str, Values], allowance: float) -> dict[str, Values]:
+    """What was found, with an allowance for other images; what an activation bounds has its bound."""
+    ranges = {name: values.wider(allowance) for name, values in found.items()}
+    for node in fused:
+        if node.attributes.get("activation") in BOUNDED and not node.attributes.get("residual"):
+            channels, bound = len(found[node.name].mean), BOUNDED[node["activation"]]
+            ranges[node.name] = Values(np.zeros(channels), np.full(channels, bound), found[node.name].mean)
+    return ranges
+
+
+def _agree(fused: Graph, told: Mapping[str, Values], found: Mapping[str, Values]) -> bool:
+    """Whether batch norms' statistics are those of the network: weights that were never trained have others.
+
+    The measure is how far the means that were found behind activations lie from those that are told, in the median
+    over the layers: 0 is the same, 1 is without relation.
+    """
+    distances = []
+    for node in fused:
+        if told[node.name].low is not None and node.attributes.get("activation", "none") != "none":
+            mean, other = told[node.name].mean, found[node.name].mean
+            distances.append(((mean - other) ** 2).sum() / max((mean**2 + other**2).sum(), np.finfo(float).tiny))
+    return bool(distances) and float(np.median(distances)) < DISAGREEMENT
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of a layer.
+
+    Attributes
+    ----------
+    name, operation : str
+    dtype : str
+        Of its result.
+    scales : (float, float) or None
+        The smallest and the largest scale of a channel of a result in uint8.
+    weight_dtype : str
+        Empty without weights.
+    weight_bytes, result_bytes : int
+        Of all its parameters; of its result.
+    decibels : float
+        Its result's signal to noise, against that of the network of float32: infinite where they are equal.
+    """
+
+    name: str
+    operation: str
+    dtype: str
+    scales: tuple[float, float] | None
+    weight_dtype: str
+    weight_bytes: int
+    result_bytes: int
+    decibels: float
+
+
+def layers(graph: Graph, weights: Mapping[str, np.ndarray], made: Quantised, image: np.ndarray) -> list[Layer]:
+    """Return what became of each layer of a network, computed for one image (C, H, W)."""
+    backend = "auto" if numba_is_on() else "reference"
+    names = [node.name for node in fuse(graph)]
+    exact = Engine(graph, weights, backend).outputs(image[None], names)
+    engine = Engine(made.graph, made.weights, backend, "int8")
+    near = engine.outputs(image[None], [node.name for node in made.graph])
+    # What is only converted is compared with what it was before.
+    same = {node.name: exact.get(node.name, exact.get(node.inputs[0])) for node in made.graph}
+    return [_layer(node, made.weights, near[node.name], same[node.name]) for node in made.graph]
+
+
+def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exact: np.ndarray) -> Layer:
+    arrays = {name: weights[f"{node.name}.{name}"] for name in node.parameters}
+    dtypes = [array.dtype.name for name, array in arrays.items() if name.endswith("weight")]
+    scale, dtype = arrays.get("out_scale"), node.kind.result_dtype(node)
+    return Layer(
+        node.name,
+        node.operation,
+        dtype,
+        None if scale is None else (float(scale.min()), float(scale.max())),
+        dtypes[0] if dtypes else "",
+        sum(array.nbytes for array in arrays.values()),
+        near.size * np.dtype(dtype).itemsize,
+        signal_to_noise(near, exact),
+    )
+
+
+def signal_to_noise(near: np.ndarray, exact: np.ndarray) -> float:
+    """Return the ratio of what is right to what is wrong in decibels."""
+    exact = np.float64(exact)
+    noise, signal = ((near - exact) ** 2).sum(), (exact**2).sum()
+    return float(10 * np.log10(signal / noise)) if noise and signal else float("inf") if not noise else float("-inf")

@@ -1,0 +1,255 @@
+"""The blocked kernels of 8-bit tensors against their definitions: the same bits, whatever the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+from npmobilenet.bench.study import machine_code
+from npmobilenet.kernels import reference
+from npmobilenet.kernels.blocked import images
+from npmobilenet.kernels.blocked.code.int8 import common
+from npmobilenet.kernels.blocked.int8 import entry
+from npmobilenet.kernels.blocked.int8.depthwise import depthwise_conv2d_int8
+from npmobilenet.kernels.blocked.int8.layout import tiles
+from npmobilenet.kernels.blocked.int8.linear import linear_int8
+from npmobilenet.kernels.blocked.int8.pointwise import pointwise_conv2d_int8
+from npmobilenet.kernels.blocked.int8.pooling import global_average_pool_int8
+from npmobilenet.kernels.blocked.int8.stem import conv2d_int8
+from npmobilenet.kernels.blocked.layout import k_unit
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.target import Target, host
+from tests.kernels.test_integer_vectors import DOTS
+from tests.kernels.test_targets import busiest_loop, foreign_calls
+
+pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="explicit vectors are machine code")
+
+KERNELS = {
+    kernel.__name__: kernel
+    for kernel in (
+        conv2d_int8,
+        depthwise_conv2d_int8,
+        entry.dequantize,
+        entry.quantize,
+        global_average_pool_int8,
+        linear_int8,
+        pointwise_conv2d_int8,
+    )
+}
+Case = tuple[str, dict[str, Any]]
+
+
+def layouts() -> dict[str, Target]:
+    """Other registers than this CPU's, computed here: by plain arithmetic, or in parts."""
+    here = host()
+    wide = {"AVX-512 in parts": replace(here, lanes=16, registers=32, dot="madd")} if here.dot != "plain" else {}
+    return {
+        "NEON": replace(here, lanes=4, registers=32, dot="plain"),
+        "SSE2": replace(here, lanes=4, registers=16, dot="plain", has_fma=False),
+        "AVX2": replace(here, lanes=8, registers=16, dot="plain"),
+        **wide,
+    }
+
+
+def uint8(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """With many at both ends."""
+    return np.clip(rng.integers(-60, 316, shape), 0, 255).astype(np.uint8)
+
+
+def weights(rng: np.random.Generator, *shape: int, bits: int = 8) -> np.ndarray:
+    most = 2 ** (bits - 1) - 1
+    return np.clip(rng.integers(-most * 5 // 4, most * 5 // 4, shape), -most, most).astype(
+        f"int{8 if bits <= 8 else 16}"
+    )
+
+
+def ended(rng: np.random.Generator, channels: int, products: int, one: float = 9000) -> dict[str, np.ndarray]:
+    """Scale and bias that spread sums of so many products, each about ``one``, over the bytes and beyond."""
+    scale = (rng.random(channels) + 0.5) * 70 / (one * products**0.5)
+    return {"scale": scale.astype(np.float32), "bias": rng.normal(120, 30, channels).astype(np.float32)}
+
+
+def pointwise_cases(rng: np.random.Generator) -> Iterator[Case]:
+    sizes = [(1, 1, 1, 3, 5), (2, 3, 5, 16, 24), (1, 7, 7, 24, 33), (3, 13, 9, 40, 16), (1, 1, 17, 4, 90)]
+    for number, (n, h, w, c_in, c_out) in enumerate([*sizes, (1, 20, 20, 64, 65), (1, 4, 4, 320, 520)]):
+        for zero_point in (0, 128, uint8(rng, c_in)):
+            for dtype in ("uint8", "float32"):
+                options = {"zero_point": zero_point, "dtype": dtype}
+                if dtype == "float32":
+                    options["activation"] = ("none", "relu", "relu6")[number % 3]
+                if (number + len(dtype)) % 2:
+                    options["pixel_scale"] = rng.random((n, h, w)).astype(np.float32) * 3
+                if dtype == "float32" and number % 4 < 2:
+                    options["residual"] = rng.standard_normal((n, h, w, c_out)).astype(np.float32) * 50
+                arrays = {"x": uint8(rng, n, h, w, c_in), "weight": weights(rng, c_in, c_out)}
+                yield "pointwise_conv2d_int8", {**arrays, **ended(rng, c_out, c_in), **options}
+    for groups, c_in, c_out in ((2, 12, 18), (3, 48, 96), (5, 15, 10)):
+        arrays = {"x": uint8(rng, 2, 3, 3, c_in), "weight": weights(rng, c_in // groups, c_out)}
+        options = {"groups": groups, "zero_point": uint8(rng, c_in)}
+        yield "pointwise_conv2d_int8", {**arrays, **ended(rng, c_out, c_in), **options}
+    for zero_point in (0, 128):  # of float32, which is quantised
+        x = rng.standard_normal((2, 5, 7, 19)).astype(np.float32) * 5
+        x[0, 0, 0] = 0
+        x[1, 1, 1, 1], x[1, 2, 3, 4], x[1, 3, 3, 3] = np.inf, np.nan, -np.inf
+        arrays = {"x": x, "weight": weights(rng, 19, 21), "zero_point": zero_point, "dtype": "float32"}
+        yield "pointwise_conv2d_int8", {**arrays, **ended(rng, 21, 19)}
+        yield "pointwise_conv2d_int8", {**arrays, **ended(rng, 21, 19), "dtype": "uint8"}
+
+
+def depthwise_cases(rng: np.random.Generator) -> Iterator[Case]:
+    shapes = [(1, 1, 1, 1), (2, 2, 3, 5), (1, 7, 7, 24), (1, 15, 9, 33), (1, 13, 31, 16)]
+    windows = [
+        {"stride": 1, "padding": 1},
+        {"stride": 2, "padding": "same"},
+        {"stride": (1, 3), "padding": ((1, 1), (2, 0))},
+        {"padding": 2, "dilation": 2},
+        {"padding": 5, "dilation": (2, 3)},
+    ]
+    for number, (n, h, w, c) in enumerate(shapes):
+        for options in windows:
+            for bits in (8, 15):
+                yield depthwise_case(rng, (n, h, w, c), (3, 3), bits, number, options)
+    for kernel, bits in (((1, 4), 8), ((5, 5), 8), ((5, 5), 15), ((2, 9), 15), ((11, 6), 8)):
+        options = {"padding": kernel[0] // 2, "stride": 1 + kernel[0] % 2}
+        yield depthwise_case(rng, (1, 12, 13, 5), kernel, bits, kernel[0], options)
+        yield depthwise_case(rng, (1, 9, 11, 17), kernel, bits, kernel[1], {"padding": "same"})
+    yield depthwise_case(rng, (1, 14, 23, 3), (5, 5), 8, 0, {"padding": 8, "dilation": 4})
+
+
+def depthwise_case(rng, shape, kernel, bits, number, options) -> Case:
+    channels = shape[3]
+    zero_point = (0, 128, uint8(rng, channels))[number % 3]
+    arrays = {"x": uint8(rng, *shape), "weight": weights(rng, *kernel, channels, bits=bits)}
+    end = ended(rng, channels, kernel[0] * kernel[1], 9000 * 2 ** (bits - 8))
+    more = {"dtype": "float32", "activation": "relu"} if number % 4 == 2 else {}
+    return "depthwise_conv2d_int8", {**arrays, **end, **more, "zero_point": zero_point, **options}
+
+
+def stem_cases(rng: np.random.Generator) -> Iterator[Case]:
+    geometries = [((3, 3), {"stride": 2, "padding": 1}), ((3, 3), {"stride": 2, "padding": "same"})]
+    geometries += [((2, 5), {"padding": ((1, 0), (2, 3))}), ((1, 1), {"stride": (1, 2)})]
+    sizes = [(1, 1, 1, 3, 5), (2, 7, 9, 3, 32), (1, 33, 29, 1, 24), (1, 15, 62, 4, 40)]
+    for number, (kernel, options) in enumerate(geometries):
+        for n, h, w, c_in, c_out in sizes:
+            if (h, w) == (1, 1) and number > 1:
+                h = w = 4
+            weight = weights(rng, *kernel, c_in, c_out, bits=13)
+            end = ended(rng, c_out, kernel[0] * kernel[1] * c_in, 2000 * 2100)
+            if (n + h + number) % 2:
+                x = np.clip(rng.integers(-5000, 5000, (n, h, w, c_in)), -4095, 4095).astype(np.int16)
+                yield "conv2d_int8", {"x": x, "weight": weight, **end, **options}
+            else:
+                x = rng.standard_normal((n, h, w, c_in)).astype(np.float32) * 2
+                x.flat[0], x.flat[1 % x.size] = np.nan, np.inf
+                more = {"dtype": "float32", "activation": "relu6"} if w == 29 else {}
+                yield "conv2d_int8", {"x": x, "weight": weight, **end, **options, **more, "steps": 1000.3}
+
+
+def other_cases(rng: np.random.Generator) -> Iterator[Case]:
+    for number, (n, h, w, c) in enumerate([(1, 1, 1, 3), (2, 7, 7, 40), (1, 5, 3, 16), (3, 2, 1, 65)]):
+        scale = rng.random(c).astype(np.float32)
+        x = uint8(rng, n, h, w, c)
+        yield "global_average_pool_int8", {"x": x, "scale": scale, "zero_point": (7, 128, uint8(rng, c))[number % 3]}
+        zero_points = uint8(rng, c)
+        yield "dequantize", {"x": x, "scale": scale, "zero_point": zero_points}
+        floats = rng.standard_normal((n, h, w, c)).astype(np.float32) * 2
+        floats.flat[0], floats.flat[-1] = np.nan, np.inf
+        steps = (rng.random(c) * 80).astype(np.float32)
+        ends = {"steps": steps, "zero_point": zero_points, "activation": ("none", "relu", "relu6")[number % 3]}
+        yield "quantize", {"x": floats, **ends}
+        yield "quantize", {"x": floats[:, 0, 0], **ends}
+    for n, c_in, c_out in ((1, 3, 5), (3, 40, 33), (2, 129, 1000)):
+        for zero_point in (0, 128):
+            x = rng.standard_normal((n, c_in)).astype(np.float32)
+            arrays = {"x": x, "weight": weights(rng, c_in, c_out), **ended(rng, c_out, c_in, 100)}
+            yield "linear_int8", {**arrays, "zero_point": zero_point, "activation": ("none", "relu")[c_in % 2]}
+
+
+CASES = [
+    case
+    for make in (pointwise_cases, depthwise_cases, stem_cases, other_cases)
+    for case in make(np.random.default_rng(17))
+]
+
+
+def compare(cases: list[Case], threads: int) -> None:
+    """The bits of a kernel and of its definition are the same."""
+    for operation, given in cases:
+        expected = getattr(reference, operation)(**given)
+        result = KERNELS[operation](**given, threads=threads)
+        about = {name: value.shape if isinstance(value, np.ndarray) else value for name, value in given.items()}
+        assert result.dtype == expected.dtype
+        assert np.array_equal(result, expected, equal_nan=result.dtype.kind == "f"), (operation, about)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bits_are_those_of_the_definition(threads):
+    compare(CASES, threads)
+
+
+@pytest.mark.parametrize("name", layouts())
+def test_bits_with_the_registers_of_other_cpus(monkeypatch, name):
+    monkeypatch.setattr(images, "host", lambda: layouts()[name])
+    compare(
+        [
+            (operation, given)
+            for operation, given in CASES
+            if operation != "depthwise_conv2d_int8" or given["weight"].shape[0] < 11
+        ],
+        1,
+    )
+    test_pixels_are_quantised(0)
+
+
+def test_results_tell_cases_apart():
+    """Saturated bytes are in the minority: a wrong sum would be seen."""
+    for operation in KERNELS:
+        results = [getattr(reference, operation)(**given) for name, given in CASES if name == operation]
+        results = np.concatenate([np.uint8([]), *(each.ravel() for each in results if each.dtype == np.uint8)])
+        assert not results.size or np.mean((results > 0) & (results < 255)) > 0.5, operation
+
+
+@pytest.mark.parametrize("zero_point", [0, 128])
+def test_pixels_are_quantised(zero_point):
+    rng = np.random.default_rng(zero_point)
+    for shape in ((1, 1, 1, 1), (2, 3, 5, 3), (1, 4, 4, 16), (1, 17, 23, 40)):
+        x = rng.standard_normal(shape).astype(np.float32) * np.float32(10) ** rng.integers(-3, 4, (*shape[:3], 1))
+        x = x.astype(np.float32)
+        x[0, -1, -1] = 0
+        x.flat[0] = np.inf if zero_point else np.nan
+        expected = reference.quantize_pixels(x, zero_point=zero_point)
+        for threads in (1, 2):
+            found = entry.quantize_pixels(x, zero_point=zero_point, threads=threads)
+            assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found[1:], expected[1:], strict=True))
+            assert np.array_equal(found[0], expected[0])
+
+
+def test_what_a_kernel_cannot_end_with():
+    arrays = {"x": np.zeros((1, 1, 1, 4), np.uint8), "weight": np.zeros((4, 4), np.int8)}
+    ends = {"scale": np.ones(4, np.float32), "bias": np.zeros(4, np.float32), "dtype": "float32"}
+    with pytest.raises(ValueError, match="activation must be one of none, relu, relu6 in this kernel, got 'swish'"):
+        pointwise_conv2d_int8(**arrays, **ends, activation="swish")
+
+
+@pytest.mark.parametrize("cpu", ["x86-64", "haswell", "alderlake", "cascadelake", "neoverse-n1"])
+def test_machine_code_of_other_cpus(cpu):
+    """Products of bytes are computed in registers, and no mathematics library is called."""
+    about = next(about for about in DOTS if about[0] == cpu)
+    target = Target.of(*about)
+    try:
+        text = Library("inspected", target, common.define, None).assembly()
+    except RuntimeError as error:
+        pytest.skip(f"this LLVM has no such target: {error}")
+    functions = machine_code.functions(text)
+    assert foreign_calls(functions) <= {"memset"}
+    if target.dot in ("vnni", "sdot"):
+        wide, _ = tiles(target)
+        instruction = {"vnni": r".*vpdpbusd\s", "sdot": r"sdot\s"}[target.dot]
+        count, stack = busiest_loop(functions[f"int8_pointwise_{wide.pixels}x{wide.blocks}"], instruction)
+        assert count >= wide.pixels * wide.blocks * (k_unit(target) // 4)
+        assert stack <= 2  # of 28 sums LLVM may keep one on the stack

@@ -1,0 +1,92 @@
+"""Quantised networks on the blocked kernels: the bits of the plain ones, layer by layer or strip by strip."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
+from npmobilenet.kernels.blocked.int8 import inverted_residual
+from npmobilenet.passes import fuse
+from npmobilenet.passes_int8 import quantized
+from npmobilenet.plan import Program
+from npmobilenet.statistics import promised
+
+pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="explicit vectors are machine code")
+SIZE = (47, 81)
+
+
+def network(name: str, width: float):
+    """A quantised network with few classes, of random weights, and an image."""
+    graph = get_architecture(name).graph(width, 7)
+    weights = random_weights(graph, 3)
+    known = promised(fuse(graph), weights)
+    return *quantized(graph, weights, known, known, 2.65), np.random.default_rng(8).standard_normal(
+        (3, *SIZE), np.float32
+    )
+
+
+@pytest.fixture(scope="module", params=[("mobilenet_v2", 0.75), ("mobilenet_v1", 0.5)], ids=lambda about: about[0])
+def case(request):
+    graph, weights, image = network(*request.param)
+    outputs = ("logits", *list(graph.blocks)[1:4])
+    return graph, weights, image, outputs, run_all(Program(graph, weights, "plain").plan(SIZE, outputs), image)
+
+
+def run_all(plan, image):
+    """All outputs of an image."""
+    results = [np.empty(shape, np.float32) for shape in plan.output_shapes]
+    plan.run_into(image, results)
+    return results
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("fused", [True, False])
+def test_bits_are_those_of_plain_kernels(case, threads, fused):
+    graph, weights, image, outputs, expected = case
+    program = BlockedProgram(graph, weights)
+    for wanted in (outputs, outputs[:1]):
+        plan = program.plan(SIZE, wanted, threads=threads, fused=fused)
+        for _ in range(2):
+            results = run_all(plan, image)
+            assert all(np.array_equal(a, b) for a, b in zip(results, expected, strict=False))
+            image_of_zeros = run_all(plan, np.zeros_like(image))  # nothing of the image before is left
+        assert not np.array_equal(image_of_zeros[0], results[0])
+
+
+@pytest.mark.parametrize("scratch", [1, 9000, 40000])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_strips_of_any_height(case, monkeypatch, scratch, threads):
+    graph, weights, image, _, expected = case
+    monkeypatch.setattr(inverted_residual, "SCRATCH_BYTES", scratch)
+    plan = BlockedProgram(graph, weights).plan(SIZE, threads=threads)
+    assert np.array_equal(plan.run(image), expected[0])
+
+
+def test_blocks_are_one_call_each():
+    graph, weights, _ = network("mobilenet_v2", 0.75)
+    program = BlockedProgram(graph, weights)
+    plan, layers = (program.plan((224, 224), fused=fused) for fused in (True, False))
+    assert [len(group) for group in plan.groups] == [3] * 17 + [1] * 3
+    assert {len(group) for group in layers.groups} == {1}
+    assert plan.memory < layers.memory
+
+
+def test_layers_between_conversions():
+    """The first residual of so narrow a network is of the stem's bytes."""
+    graph, weights, image = network("mobilenet_v2", 0.25)
+    assert "stem.dequantized" in {node.name for node in graph}
+    expected = Program(graph, weights, "plain").plan(SIZE).run(image)
+    assert np.array_equal(BlockedProgram(graph, weights).plan(SIZE, threads=2).run(image), expected)
+
+
+def test_what_these_kernels_cannot_compute():
+    graph, weights, image = network("mobilenet_v3_small", 1.0)
+    with pytest.raises(UnsupportedGraphError, match="stem: conv2d_int8 with the activation hard_swish"):
+        BlockedProgram(graph, weights)
+    program = BlockedProgram(graph, weights, strict=False)
+    assert 0 < len(program.problems) < len(graph.nodes)
+    expected = Program(graph, weights, "plain").plan(SIZE).run(image)
+    assert np.array_equal(program.plan(SIZE, threads=2).run(image), expected)
