@@ -170,6 +170,7 @@ class SqueezeExciteInt8(Int8, SqueezeExcite, name="squeeze_excite_int8"):
 class GlobalAveragePoolInt8(Int8, GlobalAveragePool, name="global_average_pool_int8"):
     """Of uint8 makes float32."""
 
+    options = ()
     parameters: ClassVar = {
         "scale": Parameter("C", "C", learned=False),
         "zero_point": Parameter("C", "C", learned=False, optional=True),

@@ -27,7 +27,8 @@ IMAGE_BITS, STEM_BITS, FIRST_DEPTHWISE_BITS = 13, 13, 15
 MOST_OF_STEM = 65536  # magnitudes of the weights of an output channel, added up: times 32767 less than 2**31
 NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
-READ_8_BITS = (*WINDOWED, "squeeze_excite", "global_average_pool")
+OF_MEANS = ("squeeze_excite", "global_average_pool")
+READ_8_BITS = (*WINDOWED, *OF_MEANS)
 
 
 def quantized(
@@ -82,12 +83,15 @@ class _Writer:
 
     def write(self, node: Node) -> None:
         """Add what computes a node."""
-        source, known = node.inputs[0], node.operation in READ_8_BITS
+        source = node.inputs[0]
+        of_means = node.operation in OF_MEANS and not node.attributes.get(
+            "keepdims"
+        )  # an image of one pixel stays float
         if node.operation in WINDOWED and self._reads_integers(node):
             self._convolution(node)
         elif node.operation == "linear":
             self._linear(node)
-        elif known and node.operation not in WINDOWED and source in self.codes:
+        elif of_means and source in self.codes:
             self._of_means(node)
         else:
             self._float(node)
