@@ -67,10 +67,10 @@ MEASURED = {
 
 def tiles(target: Target) -> Tiles:
     """The fastest known, or those that fill the registers."""
-    return MEASURED.get((target.cpu, target.lanes)) or _largest(target)
+    return MEASURED.get((target.cpu, target.lanes)) or largest(target)
 
 
-def _largest(target: Target) -> Tiles:
+def largest(target: Target) -> Tiles:
     """With registers left for a vector of weights per block and one of the input; 7 and 14 divide MobileNet's sizes."""
     if target.lanes == 4 and target.registers == 32:  # NEON multiplies by a lane: four inputs of a pixel in a register
         room = target.registers - 5

@@ -23,7 +23,7 @@ from npmobilenet.blocked.calls import (
 )
 from npmobilenet.blocked.homes import Homes
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
-from npmobilenet.graph import WINDOWED, Graph, Node, Shape
+from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import conv_transpose, library, linear, planes
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
@@ -43,7 +43,6 @@ FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, a
 INT8_ROWS = 7  # of a strip of a block of 8-bit layers, on several threads
 PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 
-FRAMED = (*WINDOWED, "conv_transpose2d")  # read the zeros around their input
 READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d")  # a tensor within any frame
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d", "depthwise_conv2d_int8")
 
@@ -273,7 +272,7 @@ class BlockedPlan:
             size, out = (self.shapes[name][1:] for name in (node.inputs[0], node.name))
             pads = resolve_padding(node["padding"], size, node["kernel"])
             return conv_transpose.frame(size, out, node["kernel"], node["stride"], pads)
-        return frame_pads(self._part_pads(node)) if node.operation in WINDOWED else NO_FRAME
+        return frame_pads(self._part_pads(node)) if _is_framed(node) else NO_FRAME
 
     def _wanted_frame(self, name: str, reader: Node) -> Pads:
         """The zeros that a reader wants around a tensor: what needs none has those of its result, to write there."""
@@ -328,7 +327,7 @@ class BlockedPlan:
             self.tensors |= zip(vectors, (linear.vector(self.target, c) for c in sizes), strict=True)
             made += vectors
         source = first.inputs[0]
-        if first.operation in FRAMED and self.tensors[source].frame != self._pads(first):
+        if _is_framed(first) and self.tensors[source].frame != self._pads(first):
             made.append(copy_name(first))
             self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
         beside = int8.beside(self.target, group, self.tensors[source])
@@ -448,6 +447,11 @@ class BlockedPlan:
         seconds = [one for part, lengths in zip(work.parts, work.lengths, strict=True) for one in part.time(lengths)]
         self._idle.append(work)
         return dict(zip((group[-1].name for group in self.groups), seconds, strict=True))
+
+
+def _is_framed(node: Node) -> bool:
+    """Whether it reads the zeros around its input."""
+    return node.operation == "conv_transpose2d" or bool(node.windows and node.operation not in READ_INSIDE)
 
 
 def _weight_bytes(*nodes: Node) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npmobilenet.kernels.blocked.layout import Tile
-from npmobilenet.kernels.blocked.layout import tiles as float_tiles
+from npmobilenet.kernels.blocked.tiles import Tile, largest
 from npmobilenet.kernels.vector.target import Target
 
 BYTE = np.dtype(np.uint8)
@@ -20,11 +19,13 @@ def is_one_instruction(target: Target) -> bool:
 
 def tiles(target: Target) -> tuple[Tile, Tile]:
     """The wide tile, and the one of a single block; smaller where a product takes several instructions."""
-    whole = float_tiles(target)
+    whole = largest(target)
     if is_one_instruction(target):
-        return whole
+        return whole.wide, whole.narrow
     room = target.registers - WIDENED
-    return tuple(Tile(max(1, min(tile.pixels, room // tile.blocks)), tile.blocks) for tile in whole)
+    return tuple(
+        Tile(max(1, min(tile.pixels, room // tile.blocks)), tile.blocks) for tile in (whole.wide, whole.narrow)
+    )
 
 
 def words(weight: np.ndarray) -> np.ndarray:

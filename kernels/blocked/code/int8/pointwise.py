@@ -11,8 +11,9 @@ from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floa
 from npmobilenet.kernels.blocked.code.pointwise import steps
 from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction, tiles
 from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
-from npmobilenet.kernels.blocked.layout import Tile, k_unit
+from npmobilenet.kernels.blocked.layout import k_unit
 from npmobilenet.kernels.blocked.pointwise import INPUTS
+from npmobilenet.kernels.blocked.tiles import Tile
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer, Vector
 

@@ -6,8 +6,8 @@ from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floa
 from npmobilenet.kernels.blocked.code.int8.pointwise import SMALL
 from npmobilenet.kernels.blocked.int8.layout import tiles
 from npmobilenet.kernels.blocked.int8.stem import STEM
-from npmobilenet.kernels.blocked.layout import Tile
 from npmobilenet.kernels.blocked.library import int8_stem_name
+from npmobilenet.kernels.blocked.tiles import Tile
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer
