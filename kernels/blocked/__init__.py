@@ -26,7 +26,8 @@ the same calls as a network. None of them imports LLVM; `code` has what writes t
 ``padding``            the frame of zeros around a padded tensor
 ``planes``             plain arrays (C, H, W), copied in and out
 ``int8``               the same of 8-bit tensors
-``layout``             fields of arguments, packing of weights, tiles
+``layout``             fields of arguments, packing of weights
+``tiles``              register tiles, as measured on each CPU
 ``images``             single operations: what they have in common
 ``library``            the compiled kernels, by name
 """
