@@ -540,7 +540,7 @@ def test_the_command_line_without_a_device(monkeypatch, capsys):
 
 
 def test_types_of_storage():
-    for options in ({"dtype": "float16", "backend": "reference"}, {"dtype": "int8"}):
+    for options in ({"dtype": "float16", "backend": "reference"}, {"dtype": "int4"}):
         with pytest.raises(ValueError, match="dtype must be float32, int8, or float16 with the backend 'cuda'"):
             tiny_model(**options)
 
