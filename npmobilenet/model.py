@@ -14,7 +14,6 @@ from npmobilenet.architectures import Architecture, get_architecture
 from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.network_file import described, holds_network, read_network
 from npmobilenet.checkpoints.reader import Checkpoint
 from npmobilenet.checkpoints.settle import settle
 from npmobilenet.dlpack import host_array
@@ -153,7 +152,7 @@ def load(
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
     info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
     run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
-    if holds_network(checkpoint):
+    if checkpoint.holds_network:
         given = {
             "architecture": architecture,
             "width": width,
@@ -299,6 +298,8 @@ def _of_network(
 ) -> Model:
     """The network of a file that says which one it is."""
     where = printable(run["source"])
+    from npmobilenet.checkpoints.network_file import read_network  # here, for few files need it
+
     stored = read_network(checkpoint, where)
     graph, weights, provenance = stored.graph, stored.weights, Provenance()
     told = {name: getattr(info, name) if value is None else value for name, value in told.items()}
@@ -597,6 +598,8 @@ class Model:
         about = WeightsInfo(
             preprocessing=self.preprocessing, classes=self.classes or None, multi_label=self.multi_label or None
         )
+        from npmobilenet.checkpoints.network_file import described
+
         return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width)
 
     def preprocess(self, image: ImageSource) -> np.ndarray:

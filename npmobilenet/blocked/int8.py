@@ -10,13 +10,14 @@ import numpy as np
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import stem as float_stem
 from npmobilenet.kernels.blocked.activation import CLAMPS
-from npmobilenet.kernels.blocked.int8 import depthwise, entry, inverted_residual, pointwise, pooling, stem
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 from npmobilenet.operations import INT8_OPERATIONS
 from npmobilenet.passes import kernel_arguments
+
+# Kernels are imported where they are needed: networks of float32 start without them.
 
 ENTERED = ("quantized", "scales")  # what a layer that quantises its input holds beside it
 HALVES = "halves"  # the image in 16 bits
@@ -50,6 +51,8 @@ def problem(node: Node) -> str | None:
 
 def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
     """Bring a node's parameters into the layout of its kernel."""
+    from npmobilenet.kernels.blocked.int8 import depthwise, entry, pointwise, pooling, stem
+
     given = kernel_arguments(node, weights)
     if node.operation == "global_average_pool_int8":
         return pooling.pack(target, given["scale"], given.get("zero_point", 0))
@@ -85,6 +88,10 @@ def is_block(nodes: Sequence[Node]) -> bool:
 def beside(target: Target, group: Sequence[Node], x: Tensor) -> dict[str, Tensor]:
     """The tensors that a group needs while it computes from ``x``, without memory, by name."""
     first = group[0]
+    if not is_int8(first):
+        return {}
+    from npmobilenet.kernels.blocked.int8 import entry
+
     if enters(first) and len(group) == 1:  # in a block they are in the scratch
         return dict(zip(_names(first, *ENTERED), entry.quantized(target, x), strict=True))
     return {_names(first, HALVES)[0]: entry.halves(x)} if first.operation == "conv2d_int8" else {}
@@ -101,6 +108,8 @@ def calls(
     threads: int,
 ) -> Iterator[Call]:
     """The calls that compute a group: a node, or a block."""
+    from npmobilenet.kernels.blocked.int8 import depthwise, entry, inverted_residual, pointwise, pooling, stem
+
     first, last = group[0], group[-1]
     function = last.attributes.get("activation", "none")
     if first.operation == "conv2d_int8":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from npmobilenet import operations
-from npmobilenet.checkpoints.reader import Checkpoint
+from npmobilenet.checkpoints.reader import NETWORK, Checkpoint
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import INPUT, Graph, Node, Shape
 from npmobilenet.kernels import checks
@@ -25,7 +25,7 @@ from npmobilenet.operations_int8 import input_dtype
 from npmobilenet.passes import kernel_arguments
 from npmobilenet.text import printable, quote
 
-KEY, VERSION = "network", 1
+VERSION = 1
 MOST_NODES, LONGEST_NAME, LARGEST_NUMBER = 10_000, 200, 1 << 16
 DTYPES = {"zero_point": ("uint8",), "out_zero_point": ("uint8",)}  # of parameters, else float32; of weights:
 OF_WEIGHTS = {"depthwise_conv2d_int8": ("int8", "int16"), "mixed_depthwise_conv2d_int8": ("int8", "int16")}
@@ -46,16 +46,11 @@ class StoredNetwork:
     width: float
 
 
-def holds_network(checkpoint: Checkpoint) -> bool:
-    """Whether a file says which network its weights belong to."""
-    return KEY in checkpoint.metadata
-
-
 def described(graph: Graph, architecture: str, width: float) -> dict[str, Any]:
     """Return what stands in the metadata."""
     nodes = [[node.name, node.operation, node.inputs, node.block, _given(node)] for node in graph]
     about = {"version": VERSION, "architecture": architecture, "width": width, "in_channels": graph.in_channels}
-    return {KEY: {**about, "nodes": nodes, "outputs": dict(graph.outputs), "merged": dict(graph.merged)}}
+    return {NETWORK: {**about, "nodes": nodes, "outputs": dict(graph.outputs), "merged": dict(graph.merged)}}
 
 
 def _given(node: Node) -> dict[str, Any]:
@@ -72,7 +67,7 @@ def read_network(checkpoint: Checkpoint, where: str) -> StoredNetwork:
         If the description or a tensor is not as it must be.
     """
     try:
-        return _read(checkpoint.metadata[KEY], checkpoint.tensors)
+        return _read(checkpoint.metadata[NETWORK], checkpoint.tensors)
     except (CheckpointError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         text = f"{error}" if isinstance(error, (CheckpointError, ValueError)) else f"damaged ({error!r:.80})"
         raise CheckpointError(f"{where}: its network: {printable(text, 300)}") from None

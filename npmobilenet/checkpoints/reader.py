@@ -23,6 +23,7 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.text import listed, plural, printable, quote
 
 METADATA_NAME = "npmobilenet"  # our key among a file's metadata
+NETWORK = "network"  # in that the key of a whole network (`network_file`)
 # What whole modules, quantised tensors and arrays refer to: no word is lost on it
 FAMILIAR = ("__torch__.", "torch.jit._pickle.", "torch.nn.", "torch.per_", "numpy.ndarray", "builtins.object")
 
@@ -69,6 +70,11 @@ class Checkpoint:
     quantisation: dict[str, Quantisation] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     container: str = ""
+
+    @property
+    def holds_network(self) -> bool:
+        """Whether the file says which network its weights belong to."""
+        return NETWORK in self.metadata
 
 
 def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Checkpoint:
