@@ -16,7 +16,7 @@ from npmobilenet.errors import CheckpointError, ImageError
 from npmobilenet.image import preprocess, read_image
 from npmobilenet.tasks import boxes
 from npmobilenet.tasks.detection import DETECTORS
-from tests.conftest import DATA, photo
+from tests.conftest import DATA, compiled_only, photo
 from tests.tensorflow_graphs import graph_of
 
 PERSON, SSD = "ssdlite_mobilenet_v2_person", DETECTORS["ssdlite_mobilenet_v2"]
@@ -38,6 +38,7 @@ def test_as_large_as_the_paper_says():
     assert (counts.parameters, round(counts.macs / 1e9, 3)) == (4_337_013, 0.789)
 
 
+@compiled_only
 def test_raw_outputs(detector):
     x = np.random.default_rng(0).standard_normal((2, 3, 300, 300)).astype(np.float32)
     found = detector.run({"input": x})
@@ -52,6 +53,7 @@ def test_raw_outputs(detector):
 # --- The answers of TensorFlow -----------------------------------------------------------------------------
 
 
+@compiled_only
 @pytest.mark.parametrize("name", ["astronaut.png", "three_women.jpg"])
 def test_as_tensorflow_finds_them(detector, name):
     expected = REFERENCE[name]["detections"]
@@ -62,6 +64,7 @@ def test_as_tensorflow_finds_them(detector, name):
         assert one.box == pytest.approx(right["box"], abs=0.1)
 
 
+@compiled_only
 def test_lists_arrays_and_thresholds(detector):
     picture = read_image(photo("three_women.jpg"))
     one, none = detector.detect([picture, photo("coffee.png")])
@@ -184,6 +187,7 @@ def test_damaged_graphs(tmp_path):
 # --- The command -------------------------------------------------------------------------------------------
 
 
+@compiled_only
 def test_detect_prints(capsys, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     assert main(["detect", str(photo("three_women.jpg")), str(photo("coffee.png")), str(tmp_path / "bad.jpg")]) == 1
@@ -201,6 +205,7 @@ def test_detect_prints(capsys, tmp_path):
     assert "mobilenet_v2 finds no boxes" in capsys.readouterr().err
 
 
+@compiled_only
 def test_detect_draws(capsys, tmp_path):
     from PIL import Image
 

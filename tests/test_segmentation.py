@@ -9,7 +9,7 @@ import npmobilenet
 from npmobilenet.architectures import random_weights
 from npmobilenet.checkpoints.fit import naming
 from npmobilenet.errors import CheckpointError, FallbackWarning
-from tests.conftest import photo
+from tests.conftest import compiled_only, photo
 
 DEEPLAB = "deeplabv3_mobilenet_v3_large"
 
@@ -30,6 +30,7 @@ def saved(path, architecture=DEEPLAB, classes=3, without="", source="torchvision
     return npmobilenet.export_weights({k: v for k, v in weights.items() if not without or k.find(without)}, path)
 
 
+@compiled_only
 def test_two_outputs_at_once(tmp_path):
     model = npmobilenet.load(saved(tmp_path / "w.safetensors"))
     x = np.random.default_rng(0).standard_normal((2, 3, 33, 40)).astype(np.float32)
@@ -51,6 +52,7 @@ def test_a_file_without_the_auxiliary_head(source, tmp_path):
         model.features(np.zeros((1, 3, 32, 32), np.float32), "auxiliary")
 
 
+@compiled_only
 def test_what_does_not_fit(tmp_path):
     path = saved(tmp_path / "w.npz", without="classifier.4")
     with pytest.raises(CheckpointError, match=r"(?s)deeplabv3.*2 missing:.*classifier\.4\.weight"):
