@@ -82,7 +82,11 @@ def test_without_a_topic_all_are_listed(capsys):
     assert max(map(len, lines)) <= 110 and all(topic.paper in "".join(lines) for topic in TOPICS.values())
 
 
-@pytest.mark.parametrize("topic", TOPICS)
+# What LLVM makes of kernels does not depend on whether Numba is on: once is enough.
+EVERY = [pytest.param(topic, marks=compiled_only) if topic in ("tiles", "asm") else topic for topic in TOPICS]
+
+
+@pytest.mark.parametrize("topic", EVERY)
 def test_every_topic_prints_tables_and_draws_a_picture(topic, tiny, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("PIL")
@@ -112,7 +116,7 @@ def test_the_gallery_shows_every_topic():
     assert sum(picture.stat().st_size for picture in pictures) < 1.5e6
 
 
-@pytest.mark.parametrize("topic", TOPICS)
+@pytest.mark.parametrize("topic", EVERY)
 def test_every_topic_has_json(topic, tiny, capsys):
     pytest.importorskip("PIL")
     assert main(["study", topic, *topic_arguments(topic, tiny), "--json", "--no-picture"]) == 0
@@ -120,6 +124,7 @@ def test_every_topic_has_json(topic, tiny, capsys):
     assert report["topic"] == topic and report["paper"] == TOPICS[topic].paper and len(report) > 2
 
 
+@compiled_only
 def test_the_list_of_kernels_is_a_topic_too(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert main(["study", "asm", "--target", "avx2", "--out", str(tmp_path / "all.png")]) == 0
@@ -541,6 +546,7 @@ def test_single_values_are_no_vectors():
     assert counts.kinds["multiply-add"] == counts.single == 2 and counts.vector == 1
 
 
+@compiled_only
 def test_ir_and_other_windows(capsys):
     assert main(["study", "asm", "depthwise_5x5_s2x2_row_7", "--target", "avx2", "--ir", "--no-picture"]) == 0
     output = capsys.readouterr().out
@@ -651,6 +657,7 @@ def test_tiles_that_are_none(text, capsys):
     assert f"expected pixels x vectors, such as 7x2,14x2, got {text!r}" in capsys.readouterr().err
 
 
+@compiled_only
 def test_tiles_that_fit_the_registers_do_not_spill():
     with pytest.raises(ValueError, match="a tile of 40x4 has more sums than the"):
         tiles.study(1, 32, [(40, 4)])
