@@ -11,15 +11,17 @@ import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 
 from npmobilenet.kernels import cache
 from npmobilenet.kernels.sharing import MAKING
-from npmobilenet.kernels.vector.simd import ADDRESS, I64, Code, Integer, Pointer
 from npmobilenet.kernels.vector.target import Target
+
+if TYPE_CHECKING:
+    from llvmlite import ir
 
 _loaded: list[llvm.ExecutionEngine] = []  # for ever: plans and threads hold bare addresses of machine code
 
@@ -61,6 +63,10 @@ class Library:
 
         ``write(code, ...)`` writes it down; its parameters are annotated as ``Pointer`` or ``Integer``.
         """
+        from llvmlite import ir  # here, as the vocabulary: what is kept need not be written
+
+        from npmobilenet.kernels.vector.simd import ADDRESS, I64, Code, Integer, Pointer
+
         parameters = list(inspect.signature(write).parameters.values())[1:]
         kinds = [{"Pointer": Pointer, "Integer": Integer}[parameter.annotation] for parameter in parameters]
         types_ = [ADDRESS if kind is Pointer else I64 for kind in kinds]
@@ -79,6 +85,8 @@ class Library:
 
     def write_ir(self) -> str:
         """Return the LLVM IR of all kernels."""
+        from llvmlite import ir
+
         self._module, self.functions, self._numba = ir.Module("npmobilenet"), {}, {}
         self._module.triple = self.target.triple
         self._define(self)
