@@ -702,6 +702,11 @@ class Model:
             raise CheckpointError(
                 f"{printable(self.source)}: {self.architecture} finds no boxes; what does: {', '.join(DETECTORS)}"
             )
+        if not self.preprocessing.whole:
+            raise ValueError(
+                f"{printable(self.source)}: boxes are found in whole photographs, and this preprocessing cuts a part "
+                f"out: preprocessing with resize=None and crop={self.preprocessing.crop}"
+            )
 
     def top(self, logits: np.ndarray, k: int = 5) -> list[list[Prediction]]:
         """Name the ``k`` most probable classes of each row of logits, the most probable first.

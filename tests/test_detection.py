@@ -82,6 +82,9 @@ def test_bad_input(detector):
         detector.classify(photo("coffee.png"))
     with pytest.raises(ValueError, match=r"threshold must be a number from 0 to 1, got 1\.5"):
         detector.detect(photo("coffee.png"), 1.5)
+    cut = npmobilenet.load(PERSON, preprocessing=replace(detector.preprocessing, resize=340))
+    with pytest.raises(ValueError, match=r"boxes are found in whole photographs.*crop=\(300, 300\)"):
+        cut.detect(photo("coffee.png"))
     with pytest.raises(ImageError, match=r"nowhere\.jpg"):
         detector.detect("nowhere.jpg")
 
@@ -163,6 +166,7 @@ def test_a_frozen_graph_is_read_as_its_weights(tmp_path, detector):
     model = npmobilenet.load(path)
     assert (model.architecture, len(model.classes)) == ("ssdlite_mobilenet_v2", 3)
     assert model.graph["stem"]["padding"] == "same" and model.graph["stem.norm"]["eps"] == 1e-3
+    assert model.preprocessing == detector.preprocessing
 
 
 def test_damaged_graphs(tmp_path):

@@ -467,7 +467,12 @@ DIALECTS = (
         preprocessing=USUAL,
     ),
     Dialect(
-        "tensorflow", ("ssdlite_mobilenet_v2",), TENSORFLOW_SSDLITE, padding="same", bn_eps=1e-3, preprocessing=USUAL
+        "tensorflow",
+        ("ssdlite_mobilenet_v2",),
+        TENSORFLOW_SSDLITE,
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
     # --- Ported from TensorFlow ----------------------------------------------------------------------------
     Dialect(

@@ -112,6 +112,11 @@ class Preprocessing:
         if not condition:
             raise ValueError(f"preprocessing: {name} must be {expected}, got {shown(getattr(self, name))}")
 
+    @property
+    def whole(self) -> bool:
+        """Whether the input is the whole picture, stretched, so that a place in it is one in the picture."""
+        return self.crop_fraction is None and (self.resize is None or (self.resize == self.crop and self.fit == "fill"))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them (lists for tuples), those with a default only where they differ."""
         usual = {field.name: field.default for field in fields(self)}
