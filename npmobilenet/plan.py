@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 ARENA_ALIGNMENT = 16  # values: a cache line of float32, so that no tensor shares one with its neighbour
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One fused node with the kernel chosen for it; independent of the image size.
 
     Attributes
@@ -58,8 +57,7 @@ class Step:
             self.kernel.function(**given, out=out)
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """What a tensor of uint8 stands for: ``(q - zero_point) * scale``, an entry of both for each channel."""
 
     scale: np.ndarray
