@@ -18,12 +18,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from operator import attrgetter
 from pathlib import Path
 from types import CodeType
+from typing import NamedTuple
 
 from npmobilenet import __version__
 from npmobilenet.kernels.paths import REMEDY, SETTING, NoFolderError, cache_directory, expanded, temporary_directory
@@ -38,8 +38,7 @@ DAY = 24 * HOUR
 # The folder -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where compiled kernels are kept; None if nowhere, and every process compiles anew. With the reason, if odd."""
 
     folder: Path | None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ SHARES = 4  # of each thread's part of a call: small enough to even out, large e
 _CLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)  # as a kernel
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call of a kernel.
 
     Attributes

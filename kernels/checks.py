@@ -8,8 +8,8 @@ was given, and returns a :class:`Geometry`. They look at shapes and types only, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ Size = int | Sequence[int]
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """The shape of a result and, where a window slides over the image, how it slides.
 
     In a mixed convolution every group of channels has a geometry of its own, in ``groups``.

@@ -65,6 +65,11 @@ def _same(size: int, extent: int, stride: int) -> Pair:
     return total // 2, total - total // 2
 
 
+def frame_pads(pads: Sequence[Pads]) -> Pads:
+    """The frame of zeros that is wide enough for the windows of all groups."""
+    return tuple((max(p[axis][0] for p in pads), max(p[axis][1] for p in pads)) for axis in (0, 1))
+
+
 def output_size(size: int, kernel: int, stride: int = 1, pads: Pair = (0, 0), dilation: int = 1) -> int:
     """Return the number of window positions along one axis.
 

@@ -7,13 +7,14 @@ it, which packs its weights once and keeps its tensors in the kernels' own layou
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
+from functools import partial, update_wrapper
+from inspect import Signature, signature
 from typing import Any, Protocol
 
 import numpy as np
 
-from npmobilenet.kernels import checks, reference
+from npmobilenet.kernels import checks
 
 
 class Prepared(Protocol):
@@ -34,27 +35,31 @@ def prepare_of(function: Callable[..., np.ndarray]) -> Prepare | None:
     return getattr(function, "prepare", None)
 
 
-def prepared(operation: str) -> Callable[[Prepare], Callable[..., np.ndarray]]:
-    """Decorate a function that prepares an operation: it becomes the operation itself, in a single call.
+class Operation:
+    """The operation that a function prepares, in a single call; with the function as its ``prepare``."""
 
-    The result has the operation's signature, which the reference defines, and the function as its ``prepare``.
-    """
-    signature = inspect.signature(getattr(reference, operation))
+    def __init__(self, name: str, prepare: Prepare) -> None:
+        update_wrapper(self, prepare)
+        self.name, self.prepare = name, prepare
 
-    def decorate(prepare: Prepare) -> Callable[..., np.ndarray]:
-        def call(*arguments: Any, out: np.ndarray | None = None, **options: Any) -> np.ndarray:
-            kernel = prepare(*arguments, **options)
-            kernel.run()
-            result = kernel.result()
-            if out is None:
-                return result
-            out = checks.output(out, result.shape, result.dtype)
-            out[...] = result
-            return out
+    @property
+    def __signature__(self) -> Signature:
+        """That of the operation's definition."""
+        from npmobilenet.kernels import reference  # here: what only packs and calls kernels asks for no signature
 
-        call.__name__, call.__doc__, call.__module__ = prepare.__name__, prepare.__doc__, prepare.__module__
-        call.__qualname__, call.__signature__ = call.__name__, signature
-        call.prepare = prepare
-        return call
+        return signature(getattr(reference, self.name))
 
-    return decorate
+    def __call__(self, *arguments: Any, out: np.ndarray | None = None, **options: Any) -> np.ndarray:
+        kernel = self.prepare(*arguments, **options)
+        kernel.run()
+        result = kernel.result()
+        if out is None:
+            return result
+        out = checks.output(out, result.shape, result.dtype)
+        out[...] = result
+        return out
+
+
+def prepared(name: str) -> Callable[[Prepare], Operation]:
+    """Decorate a function that prepares the operation of this name: it becomes the operation itself."""
+    return partial(Operation, name)

@@ -1,5 +1,6 @@
 """MobileNet inference with nothing but NumPy and Numba."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,24 +31,36 @@ if not (_here / "kernels").is_dir():
     # In a checkout `kernels/` and `bench/` stand beside this folder; installed, they are inside it.
     __path__.append(str(_here.parent))
 
-# Imported when first asked for, so that the command line starts, and can be interrupted, before NumPy is there.
-_MODULES = {
-    "ARCHITECTURES": "architectures",
-    "AssumptionWarning": "errors",
-    "FallbackWarning": "errors",
-    "Model": "model",
-    "Prediction": "model",
-    "Preprocessing": "image",
-    "export_weights": "checkpoints",
-    "load": "model",
-    "quantize": "model",
-}
+
+def lazily(package: str, **places: str) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package that imports when it is asked: names from such modules, or modules."""
+
+    def get(name: str) -> Any:
+        module = f"{package}.{places.get(name, name)}"
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
+        return getattr(found, name) if name in places else found
+
+    return get
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+# So that the command line starts, and can be interrupted, before NumPy is there.
+__getattr__ = lazily(
+    __name__,
+    ARCHITECTURES="architectures",
+    AssumptionWarning="errors",
+    FallbackWarning="errors",
+    Model="model",
+    Prediction="model",
+    Preprocessing="image",
+    export_weights="checkpoints",
+    load="model",
+    quantize="model",
+)
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from importlib.resources import files
 
 from npmobilenet import weights
 from npmobilenet.text import quote
@@ -24,6 +23,8 @@ def imagenet_classes() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def imagenet_synsets() -> tuple[str, ...]:
     """The WordNet 3.0 synsets of these classes, such as ``n01440764``: ImageNet's own names of its folders."""
+    from importlib.resources import files  # few ask
+
     return tuple(files(weights).joinpath("imagenet_synsets.txt").read_text(encoding="ascii").split())
 
 

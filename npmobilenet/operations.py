@@ -154,13 +154,12 @@ class Operation:
 
         With ``optional`` a bias is among them that the operation may do without.
         """
-        attributes = {**self.attributes, **attributes}
-        parts = self.parts(attributes)
+        sizes = [self._sizes(channels, part) for part in self.parts({**self.attributes, **attributes})]
         return {
-            f"{number}.{name}" if len(parts) > 1 else name: parameter.shape(self._sizes(channels, part))
+            f"{number}.{name}" if len(sizes) > 1 else name: parameter.shape(of_part)
             for name, parameter in self.parameters.items()
             if optional or not parameter.optional
-            for number, part in enumerate(parts)
+            for number, of_part in enumerate(sizes)
         }
 
     def _sizes(self, channels: int, attributes: Mapping[str, Any]) -> dict[str, int]:

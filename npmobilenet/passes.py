@@ -82,7 +82,7 @@ def folded_parameters(
         groups of a pointwise convolution make one array (C_out, C_in / G, 1, 1).
     bias : float64 array (C_out,)
     """
-    parts = [weights[f"{node.name}.{name}"].astype(np.float64) for name in node.parameters if name.endswith("weight")]
+    parts = [weights[f"{node.name}.{name}"] for name in node.parameters if name.endswith("weight")]
     biases = [weights[f"{node.name}.{name}"].astype(np.float64) for name in node.parameters if name.endswith("bias")]
     bias = np.concatenate(biases) if biases else np.zeros(sum(map(len, parts)))
     norm = node.attributes.get("norm")
@@ -95,6 +95,8 @@ def folded_parameters(
         scales = np.split(scale, np.cumsum([len(part) for part in parts])[:-1])
         parts = [w * s.reshape(-1, *[1] * (w.ndim - 1)) for w, s in zip(parts, scales, strict=True)]
         bias = beta + (bias - mean) * scale
+    else:
+        parts = [part.astype(np.float64) for part in parts]
     if node.operation == "mixed_depthwise_conv2d":
         return parts, bias
     return parts[0] if len(parts) == 1 else np.concatenate(parts), bias

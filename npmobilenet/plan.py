@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from npmobilenet.graph import INPUT, Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels import registry
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.memory import aligned
-from npmobilenet.kernels.registry import Kernel
 from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.passes import fuse, kernel_arguments
+
+if TYPE_CHECKING:
+    from npmobilenet.kernels.registry import Kernel
 
 ARENA_ALIGNMENT = 16  # values: a cache line of float32, so that no tensor shares one with its neighbour
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One fused node with the kernel chosen for it; independent of the image size.
 
     Attributes
@@ -57,8 +57,7 @@ class Step:
             self.kernel.function(**given, out=out)
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """What a tensor of uint8 stands for: ``(q - zero_point) * scale``, an entry of both for each channel."""
 
     scale: np.ndarray
@@ -81,6 +80,7 @@ class Code:
 
 def lower(node: Node, weights: Mapping[str, np.ndarray], backend: str, dtype: type = np.float32) -> Step:
     """Choose a fused node's kernel, and bring its parameters into the axes that it takes."""
+    from npmobilenet.kernels import registry  # here: the fastest kernels need no table of all
 
     def packed(array: np.ndarray | list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         if isinstance(array, list):

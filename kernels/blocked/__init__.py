@@ -7,7 +7,8 @@ depthwise kernel reads is stored *padded*, with its frame of zeros, so that no k
 
 A module for each operation has the host's side: the fields of its kernel's arguments, ``pack`` for its weights,
 ``call`` from tensors to a :class:`~npmobilenet.kernels.call.Call`, and the single operation on NHWC arrays, which makes
-the same calls as a network. None of them imports LLVM; `code` has what writes the machine code.
+the same calls as a network. None of them imports LLVM; `code` has what writes the machine code. As attributes of this
+package they are imported when they are first asked for: a network starts without the kernels that it does not need.
 
 ``pointwise``          1x1 convolution: a register tile of pixels x channel blocks
 ``depthwise``          any kernel size, stride and dilation
@@ -31,3 +32,7 @@ the same calls as a network. None of them imports LLVM; `code` has what writes t
 ``images``             single operations: what they have in common
 ``library``            the compiled kernels, by name
 """
+
+from npmobilenet import lazily
+
+__getattr__ = lazily(__name__)

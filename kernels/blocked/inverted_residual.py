@@ -22,9 +22,9 @@ do not fill whole vectors, an infinity may make NaN of the outputs that see it.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
@@ -63,8 +63,7 @@ PAIR = Fields(f"{_BOTH} mean reciprocal later later_part")
 _SIGNATURE = inspect.signature(checks.inverted_residual)
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """How a block is cut, so that what is computed in between stays in the cache.
 
     Attributes
@@ -91,8 +90,7 @@ class Cut:
         return self.chunk * (self.expanded + self.filtered)
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
     """What decides how a block is cut: the expanded image inside its frame, the result, the depthwise convolution."""
 
     expanded: Tensor

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import fields, replace
+from math import prod
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -103,11 +104,14 @@ def k_unit(target: Target) -> int:
 
 def pack_panels(target: Target, weight: np.ndarray, widest: int = 0) -> np.ndarray:
     """Pack (..., C_out) as ``[panel][...][blocks of the panel][L]``, filled up with zeros."""
-    c_out, lanes = weight.shape[-1], target.lanes
-    full = np.zeros((*weight.shape[:-1], -(-c_out // lanes) * lanes), packed_type(weight))
-    full[..., :c_out] = weight
-    ends = np.cumsum(panels(target, c_out, widest)) * lanes
-    return np.concatenate([part.ravel() for part in np.split(full, ends[:-1], axis=-1)])
+    *axes, c_out = weight.shape
+    packed, start = np.zeros(prod(axes) * -(-c_out // target.lanes) * target.lanes, packed_type(weight)), 0
+    for blocks in panels(target, c_out, widest):
+        stop = start + blocks * target.lanes
+        channels, panel = weight[..., start:stop], packed[prod(axes) * start : prod(axes) * stop]
+        panel.reshape(*axes, -1)[..., : channels.shape[-1]] = channels
+        start = stop
+    return packed
 
 
 def pack_channels(target: Target, array: np.ndarray) -> np.ndarray:
@@ -156,8 +160,7 @@ class Packed:
         return replace(self, **new)
 
 
-@dataclass(frozen=True)
-class Stretch:
+class Stretch(NamedTuple):
     """Of memory."""
 
     address: int = 0

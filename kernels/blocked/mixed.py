@@ -22,7 +22,7 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.blocked.tiles import Tiling
 from npmobilenet.kernels.checks import Size
-from npmobilenet.kernels.geometry import PaddingSpec, Pads, Pair
+from npmobilenet.kernels.geometry import PaddingSpec, Pads, Pair, frame_pads
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.vector.target import Target
 
@@ -67,11 +67,6 @@ class Run:
             tap_row=self.dilation[0],
             tap_column=self.dilation[1] * target.bytes,
         )
-
-
-def frame_pads(pads: Sequence[Pads]) -> Pads:
-    """The frame of zeros that is wide enough for the windows of all groups."""
-    return tuple((max(p[axis][0] for p in pads), max(p[axis][1] for p in pads)) for axis in (0, 1))
 
 
 def runs(target: Target, weights: Sequence[np.ndarray], pads: Sequence[Pads], dilations: Sequence[Pair]) -> list[Run]:

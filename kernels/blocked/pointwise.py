@@ -68,7 +68,8 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, 
     """Pack (C_in / G, C_out) as ``[panel][C_in, filled up to `k_unit`][blocks of the panel][L]``."""
     (c_in, c_out), unit, widest = weight.shape, k_unit(target), tile.blocks if tile else 0
     if groups == 1:
-        weights, inputs = pack_panels(target, np.pad(weight, ((0, -c_in % unit), (0, 0))), widest), None
+        whole = np.pad(weight, ((0, -c_in % unit), (0, 0))) if c_in % unit else weight
+        weights, inputs = pack_panels(target, whole, widest), None
     else:
         weights, inputs = pack_grouped(target, weight, groups, widest)
     return Pointwise(

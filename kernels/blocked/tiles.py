@@ -7,6 +7,7 @@ holds what it found. A CPU that nobody has measured takes the largest tile for w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.target import Target
@@ -33,8 +34,7 @@ class Tile:
         return Tile(self.pixels * self.blocks, 1, self.halves)
 
 
-@dataclass(frozen=True)
-class Tiles:
+class Tiles(NamedTuple):
     """What a CPU computes matrix products in.
 
     Attributes
@@ -79,8 +79,7 @@ def largest(target: Target) -> Tiles:
     return Tiles.of(wide, wide, target.registers)
 
 
-@dataclass(frozen=True)
-class Tiling:
+class Tiling(NamedTuple):
     """How many pixels of a row a depthwise kernel computes at once."""
 
     widths: tuple[int, ...]

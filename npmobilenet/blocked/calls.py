@@ -8,10 +8,8 @@ from functools import cached_property
 
 from npmobilenet.blocked import int8
 from npmobilenet.graph import INPUT, Node
+from npmobilenet.kernels import blocked
 from npmobilenet.kernels.blocked import (
-    channels,
-    conv_transpose,
-    convolution,
     depthwise,
     elementwise,
     inverted_residual,
@@ -19,11 +17,8 @@ from npmobilenet.kernels.blocked import (
     padding,
     pointwise,
     pooling,
-    resize2d,
-    softmax,
     stem,
 )
-from npmobilenet.kernels.blocked import squeeze_excite as squeeze
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.layout import Packed, Stretch, stretch
 from npmobilenet.kernels.call import Call
@@ -96,7 +91,9 @@ class Calls:
                 if x.address != out.address:  # unscaled it is needed too
                     yield padding.pad(self.target, x, out)
                 yield pooling.call(self.target, x, vectors[0])
-            yield from squeeze.calls(out, *vectors, weights[-1], activation=functions[-1], gated_by=last["gate"])
+            yield from blocked.squeeze_excite.calls(
+                out, *vectors, weights[-1], activation=functions[-1], gated_by=last["gate"]
+            )
         elif len(group) == 2:
             expanded = self.tensors[first.name]
             yield inverted_residual.pair(x, expanded, out, None, tuple(weights), tuple(functions), threads=self.threads)
@@ -114,9 +111,9 @@ class Calls:
         elif last.operation == "resize2d":
             to, scale, how = (out.height, out.width), last["scale"], (last["mode"], last["coordinates"])
             taps = resize_taps((x.height, x.width), to, scale, *how)
-            yield resize2d.call(self.target, x, out, taps, last["mode"])
+            yield blocked.resize2d.call(self.target, x, out, taps, last["mode"])
         elif last.operation == "conv_transpose2d":
-            yield from conv_transpose.calls(x, out, *weights)
+            yield from blocked.conv_transpose.calls(x, out, *weights)
         else:
             yield from self._ended(last, x, out, *weights)
 
@@ -128,8 +125,10 @@ class Calls:
             early, later = None if late else residual, self._later.get(node.name, pointwise.NOTHING)
             yield pointwise.call(x, out, weights, activation=inside, residual=early, later=later)
         else:
-            dense = stem if is_stem(node) else convolution
-            operation = {"conv2d": dense, "linear": linear}.get(node.operation, depthwise)
+            if node.operation == "conv2d":
+                operation = stem if is_stem(node) else blocked.convolution
+            else:
+                operation = linear if node.operation == "linear" else depthwise
             yield operation.call(x, out, weights, activation=inside)
         if inside != function:
             yield elementwise.call(elementwise.pack(self.target, function), out, out)
@@ -139,16 +138,16 @@ class Calls:
     def _between(self, node: Node, xs: Sequence[Tensor], out: Tensor) -> Iterator[Call]:
         operation, options = node.kind.kernel(node), node.kind.keywords(node)
         if operation == "concat":
-            yield from channels.concatenate(self.target, xs, out)
+            yield from blocked.channels.concatenate(self.target, xs, out)
         elif operation == "channel_pad":
-            yield from channels.gather(self.target, xs, [options["before"]], out)
+            yield from blocked.channels.gather(self.target, xs, [options["before"]], out)
         elif operation == "flatten":
-            yield channels.to_vector(self.target, *xs, out)
+            yield blocked.channels.to_vector(self.target, *xs, out)
         else:
             if out.padded and out.address not in [x.address for x in xs]:  # else there are zeros around it
                 yield padding.clear(self.target, out)
             if operation == "softmax":
-                yield softmax.call(self.target, *xs, out)
+                yield blocked.softmax.call(self.target, *xs, out)
             else:
                 x, *others = xs
                 function = self.weights.get(node.name) or elementwise.pack(self.target, operation, **options)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from npmobilenet.graph import Node
-from npmobilenet.kernels.blocked import channels
+from npmobilenet.kernels import blocked
 from npmobilenet.kernels.tensor import Tensor
 
 
@@ -57,10 +57,10 @@ class Homes:
         """
         whole = self.tensors[name]
         widths = [self.tensors[x].channels for x in inputs]
-        if whole.room > 1 or not channels.aligned(widths, whole.lanes):
+        if whole.room > 1 or not blocked.channels.aligned(widths, whole.lanes):
             return
-        for x, start in zip(inputs, channels.starts(widths), strict=True):
+        for x, start in zip(inputs, blocked.channels.starts(widths), strict=True):
             owner, _ = self.of(x)
             if owner != name and self.tensors[owner] == self.tensors[x] and self.tensors[x].frame == whole.frame:
-                self._inside[owner] = name, channels.part(whole, 1, start).address // whole.dtype.itemsize
+                self._inside[owner] = name, blocked.channels.part(whole, 1, start).address // whole.dtype.itemsize
                 self._parts.setdefault(name, []).append(x)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.plan import Step
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """A tensor of the blocked kernels in memory, as the twin of an array.
 
     Attributes
@@ -35,8 +34,7 @@ class Placed:
         self.tensor.write(self.memory, array.reshape(self.tensor.height, self.tensor.width, -1))
 
 
-@dataclass(frozen=True)
-class PlainLayers:
+class PlainLayers(NamedTuple):
     """Layers that follow one another; tensors are converted where they come from blocked kernels, or go to them.
 
     Attributes

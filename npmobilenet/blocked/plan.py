@@ -25,14 +25,14 @@ from npmobilenet.blocked.homes import Homes
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
 from npmobilenet.graph import Graph, Node, Shape
 from npmobilenet.idle import Idle
-from npmobilenet.kernels.blocked import conv_transpose, library, linear, planes
+from npmobilenet.kernels import blocked
+from npmobilenet.kernels.blocked import library, linear, planes
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
-from npmobilenet.kernels.blocked.mixed import frame_pads
 from npmobilenet.kernels.call import Table
-from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
+from npmobilenet.kernels.geometry import Pads, Pair, frame_pads, resolve_padding
 from npmobilenet.kernels.memory import address, aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
@@ -271,7 +271,7 @@ class BlockedPlan:
         if node.operation == "conv_transpose2d":
             size, out = (self.shapes[name][1:] for name in (node.inputs[0], node.name))
             pads = resolve_padding(node["padding"], size, node["kernel"])
-            return conv_transpose.frame(size, out, node["kernel"], node["stride"], pads)
+            return blocked.conv_transpose.frame(size, out, node["kernel"], node["stride"], pads)
         return frame_pads(self._part_pads(node)) if _is_framed(node) else NO_FRAME
 
     def _wanted_frame(self, name: str, reader: Node) -> Pads:

@@ -14,17 +14,8 @@ from npmobilenet.blocked import int8
 from npmobilenet.blocked.calls import BETWEEN, is_stem
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
-from npmobilenet.kernels.blocked import (
-    conv_transpose,
-    convolution,
-    depthwise,
-    elementwise,
-    linear,
-    mixed,
-    pointwise,
-    squeeze_excite,
-    stem,
-)
+from npmobilenet.kernels import blocked
+from npmobilenet.kernels.blocked import depthwise, elementwise, linear, pointwise, stem
 from npmobilenet.kernels.blocked.layout import Packed, gathered
 from npmobilenet.kernels.geometry import Pair, resolve_padding
 from npmobilenet.kernels.vector.target import Target, host
@@ -101,20 +92,22 @@ class BlockedProgram:
         if int8.is_int8(node):
             return int8.pack(self.target, node, weights)
         if node.operation == "squeeze_excite":
-            return squeeze_excite.pack(self.target, **kernel_arguments(node, weights))
+            return blocked.squeeze_excite.pack(self.target, **kernel_arguments(node, weights))
         if node.operation in elementwise.OPERATIONS:
             return elementwise.pack(
                 self.target, node.operation, **kernel_arguments(node, weights), **node.kind.keywords(node)
             )
         if node.operation == "conv_transpose2d":
             pads = resolve_padding(node["padding"], (1, 1), node["kernel"])  # numbers, whatever the size
-            return conv_transpose.pack(self.target, **kernel_arguments(node, weights), stride=node["stride"], pads=pads)
+            return blocked.conv_transpose.pack(
+                self.target, **kernel_arguments(node, weights), stride=node["stride"], pads=pads
+            )
         weight, bias = folded_parameters(node, weights)
         if node.operation == "linear":
             return linear.pack(self.target, weight.T, bias)
         if node.operation == "mixed_depthwise_conv2d":
             parts = [part[:, 0].transpose(1, 2, 0) for part in weight]
-            return mixed.pack(self.target, parts, bias, node["stride"], node["dilations"])
+            return blocked.mixed.pack(self.target, parts, bias, node["stride"], node["dilations"])
         if node.operation == "depthwise_conv2d":
             window = weight[:, 0].transpose(1, 2, 0)
             return depthwise.pack(self.target, window, bias, node["stride"], node["dilation"])
@@ -123,7 +116,7 @@ class BlockedProgram:
         weight = weight.transpose(2, 3, 1, 0)
         if is_stem(node):
             return stem.pack(self.target, weight, bias, node["stride"])
-        return convolution.pack(self.target, weight, bias, node["stride"], node["dilation"], node["groups"])
+        return blocked.convolution.pack(self.target, weight, bias, node["stride"], node["dilation"], node["groups"])
 
     def plan(
         self,

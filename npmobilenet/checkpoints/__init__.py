@@ -33,7 +33,13 @@
 ==================== ==================================================================================
 """
 
-from npmobilenet.checkpoints.export import export_weights
-from npmobilenet.checkpoints.reader import Checkpoint, read_checkpoint
+from typing import TYPE_CHECKING
+
+from npmobilenet import lazily
+
+if TYPE_CHECKING:
+    from npmobilenet.checkpoints.export import export_weights
+    from npmobilenet.checkpoints.reader import Checkpoint, read_checkpoint
 
 __all__ = ["Checkpoint", "export_weights", "read_checkpoint"]
+__getattr__ = lazily(__name__, Checkpoint="reader", export_weights="export", read_checkpoint="reader")

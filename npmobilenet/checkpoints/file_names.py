@@ -14,7 +14,7 @@ A dialect knows the modules that have parameters. From these follows what others
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from npmobilenet.checkpoints.key_maps import Naming
 from npmobilenet.graph import Graph
@@ -23,8 +23,7 @@ ACTIVATION_NAMES = ("act", "activ", "activate", "activation")  # timm, pytorchcv
 POOL_NAMES = ("avgpool", "global_pool", "pooler")  # torchvision, timm, transformers
 
 
-@dataclass(frozen=True)
-class FileNames:
+class FileNames(NamedTuple):
     """The names of a network's layers in its file.
 
     Attributes

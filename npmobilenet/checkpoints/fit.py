@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,7 @@ BIASES = ("hidden.bias", "classifier.bias", "squeeze.reduce.bias", "squeeze.expa
 """Of linear layers; where none of a kind is in the file, it was made without, and they are 0."""
 
 
-@dataclass(frozen=True)
-class Fitted:
+class Fitted(NamedTuple):
     """A network and its weights.
 
     Attributes
@@ -62,8 +61,7 @@ class Fitted:
         return self.names.naming.dialect.name
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A network found in a checkpoint.
 
     Attributes
@@ -85,7 +83,7 @@ class Found:
     folded: bool
     head: Head
     left_out: tuple[str, ...]
-    tensors: Mapping[str, np.ndarray] = field(repr=False)
+    tensors: Mapping[str, np.ndarray]
     where: str
 
     @property
@@ -341,8 +339,7 @@ class _File:
         return Counter(shape[2] for shape in shapes if shape[1] == 1 and shape[2] > 1)
 
 
-@dataclass(frozen=True)
-class _Match:
+class _Match(NamedTuple):
     """A naming that explains modules of a file."""
 
     naming: Naming

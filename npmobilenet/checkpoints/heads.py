@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """The modules of the linear layers after the pooling; None where there is none.
 
     Attributes
@@ -27,8 +26,7 @@ class Head:
     outputs: int = 0
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(NamedTuple):
     """A linear layer in a file."""
 
     module: str

@@ -256,15 +256,21 @@ def _varied(naming: Naming) -> Architecture:
 
 
 @cache
+def _graph(architecture: Architecture) -> Graph:
+    """The network that many dialects name."""
+    return architecture.graph()
+
+
+@cache
 def _backbone(naming: Naming) -> tuple[frozenset[str], frozenset[str]]:
-    keys = naming.keys(naming.architecture.graph())
+    keys = naming.keys(_graph(naming.architecture))
     modules = {key.rpartition(".")[0]: name for name, key in keys.items() if name.split(".")[0] not in LINEAR_BLOCKS}
     return frozenset(modules), frozenset(module for module, name in modules.items() if ".norm." in name)
 
 
 @cache
 def _outputs(naming: Naming) -> tuple[tuple[Row, str], ...]:
-    graph, found = naming.architecture.graph(), []
+    graph, found = _graph(naming.architecture), []
     keys, inside = naming.keys(graph), graph.blocks
     for block in naming.architecture.blocks:
         layers = [node for node in inside[block.name] if node.operation in WINDOWED]

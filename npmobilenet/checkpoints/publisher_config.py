@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import Preprocessing, has_preprocessing
@@ -22,8 +21,7 @@ TRANSFORMERS = ("mobilenet_v1", "mobilenet_v2")  # model_type
 OUTPUT_STRIDE = 32  # of a classifier; others are for dense prediction, with dilated convolutions
 
 
-@dataclass(frozen=True)
-class PublisherConfig:
+class PublisherConfig(NamedTuple):
     """What such files say of a network; all of it may be unknown.
 
     Attributes

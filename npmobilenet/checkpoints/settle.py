@@ -8,8 +8,8 @@ in silence becomes a note.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from npmobilenet.architectures import Architecture
 from npmobilenet.checkpoints.dialects import CIFAR_PHOTOS
@@ -27,8 +27,7 @@ LAYOUT_SHARED = "torchvision"  # the dialect in which networks for CIFAR are pub
 NAMES_SHOWN = 4
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(NamedTuple):
     """A network, its weights, and what belongs to them.
 
     Attributes

@@ -10,9 +10,8 @@ from __future__ import annotations
 import importlib
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from npmobilenet.errors import ImageError, MissingDependencyError
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """A package that teaches Pillow a format.
 
     Attributes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
 from typing import NamedTuple
@@ -24,8 +23,7 @@ class Detection(NamedTuple):
     """x0, y0, x1, y1: left, top, right, bottom."""
 
 
-@dataclass(frozen=True)
-class SSD:
+class SSD(NamedTuple):
     """How the outputs of an SSD are read, which has boxes and scores for anchors on several feature maps.
 
     Attributes
