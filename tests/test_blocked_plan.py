@@ -60,7 +60,8 @@ def lower(monkeypatch):
 
     def choose(how: str, scratch_bytes: int = 256 * 1024) -> None:
         monkeypatch.setattr(blocked_plan, "FUSE_BELOW", 0 if how == "unfused" else NEVER)
-        monkeypatch.setattr(blocked_plan, "SPLIT_FROM", 0 if how == "split" else NEVER)
+        monkeypatch.setattr(blocked_plan, "RING_BELOW", NEVER)
+        monkeypatch.setattr(blocked_plan, "reads_less_by_rows", lambda *_: how != "split")
         monkeypatch.setattr(inverted_residual, "SCRATCH_BYTES", scratch_bytes)
 
     return choose

@@ -27,7 +27,7 @@ from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import conv_transpose, library, linear, planes
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.int8.layout import BYTE
-from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
+from npmobilenet.kernels.blocked.inverted_residual import panel_bytes, reads_less_by_rows
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.blocked.mixed import frame_pads
 from npmobilenet.kernels.call import Table
@@ -37,8 +37,8 @@ from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
 from npmobilenet.plan import Code, Step, arrange
 
-SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
+RING_BELOW = 96 * 1024  # of a block that cannot be split, since its projection has groups
 INT8_ROWS = 7  # of a strip of a block of 8-bit layers, on several threads
 PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 
@@ -221,7 +221,7 @@ class BlockedPlan:
             return False
         if self.split:
             return self._is_split(nodes)
-        if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else SPLIT_FROM):
+        if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else RING_BELOW):
             return False
         # On several threads a small image is not worth the rows that two strips both expand.
         return self.threads == 1 or self.tensors[middle.name].height >= 4 * self.threads
@@ -233,7 +233,11 @@ class BlockedPlan:
             return False
         if expand.operation == "conv2d" or project["groups"] > 1:  # the groups of a projection cannot be cut
             return False
-        return bool(self.split) or _weight_bytes(expand, project) >= SPLIT_FROM
+        if self.split:
+            return True
+        x, expanded, out = (self.tensors[name] for name in (expand.inputs[0], expand.name, project.name))
+        about = self.weights[group[1].name], _weight_bytes(expand, project), self.threads
+        return not reads_less_by_rows(x, expanded, out, *about)
 
     def _is_pair(self, nodes: Group, last: str) -> bool:
         """Expansion and depthwise convolution that one call computes, before squeeze-and-excitation with its means."""
