@@ -66,6 +66,8 @@ class Table:
         What the calls find by an address: the memory of tensors.
     scratch : list of array, optional
         Working memory of each thread, if that of another table will do.
+    slots : sequence of (int, int)
+        Of each array that :meth:`run` is given: the call, and which of its arguments the array's address becomes.
     """
 
     def __init__(
@@ -74,8 +76,9 @@ class Table:
         threads: int = 1,
         keep: object = None,
         scratch: list[np.ndarray] | None = None,
+        slots: Sequence[tuple[int, int]] = (),
     ) -> None:
-        self.calls, self.keep = calls, keep
+        self.calls, self.keep, self.slots = calls, keep, slots
         self.threads = max(1, min(threads, max((call.items for call in calls), default=1)))
         self.scratch_bytes = max((call.scratch_bytes for call in calls), default=0)
         rows = [call.row(self.threads) for call in calls]
@@ -84,32 +87,31 @@ class Table:
             target[: len(row)] = row
         size = HEAD + self.scratch_bytes + ALIGNMENT
         self.scratch = scratch or [aligned(size, np.uint8) for _ in range(self.threads)]
-        self._words = memoryview(self._rows.reshape(-1))  # asking NumPy for a number takes longer
         self._job = self._new_job()
         self._jobs = [self._job]
 
     def _new_job(self) -> Job:
-        return Job(self._rows, self.scratch[: self.threads], (self.calls, self.keep))
+        rows = self._rows
+        slots = [rows[call, ARGUMENTS + argument :].ctypes.data for call, argument in self.slots]
+        return Job(rows, self.scratch[: self.threads], (self.calls, self.keep), slots)
 
     @property
     def bytes(self) -> int:
         """Of the table, the job and the working memory."""
         return sum(array.nbytes for array in (self._rows, *(job.block for job in self._jobs), *self.scratch))
 
-    def set(self, call: int, argument: int, value: int) -> None:
-        """Change an argument of a call between two runs: the address of what is read or written next."""
-        self._words[call * self._rows.shape[1] + ARGUMENTS + argument] = value
-
-    def run(self) -> None:
-        """Run all calls, uninterrupted."""
-        while self.calls and not self._job.run():
+    def run(self, *arrays: np.ndarray) -> None:
+        """Run all calls, uninterrupted, on as many C-contiguous arrays as there are slots."""
+        if len(arrays) != len(self.slots):
+            raise TypeError(f"a table with {len(self.slots)} slots for arrays was given {len(arrays)}")
+        while self.calls and not self._job.run(*arrays):
             free = next((job for job in self._jobs if not job.guests), None)
             if free is None:  # a helper was stopped inside of each
                 free = self._new_job()
                 self._jobs.append(free)
             self._job = free
 
-    def time(self, groups: Sequence[int]) -> list[float]:
+    def time(self, groups: Sequence[int], *arrays: np.ndarray) -> list[float]:
         """Run all calls once more, and return the seconds of groups of so many of them.
 
         All in one run, on all threads, as always; but a call before each group asks for the time.
@@ -121,8 +123,7 @@ class Table:
         for length in groups:
             timed += [*self.calls[start : start + length], clock]
             start += length
-        table = Table(timed, self.threads, (self, ask), self.scratch)
         numbers = [number for number, call in enumerate(timed) if call is not clock]
-        table._rows[numbers, : self._rows.shape[1]] = self._rows  # as they were set since
-        table.run()
+        slots = [(numbers[call], argument) for call, argument in self.slots]
+        Table(timed, self.threads, (self, ask), self.scratch, slots).run(*arrays)
         return np.diff(times).tolist()

@@ -108,12 +108,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def llvm_ir(name: str, function: Callable[..., None], arguments: Sequence[str]) -> str:
+def llvm_ir(name: str, function: Callable[..., Any], arguments: Sequence[str], result: str = "void") -> str:
     """Compile a function of such arguments and return its LLVM IR, in which it is called ``name``.
 
     It can make no arrays, since nothing of Numba is there when it runs (``_nrt``).
     """
-    signature = numba.types.void(*map(_argument_type, arguments))
+    signature = getattr(numba.types, result)(*map(_argument_type, arguments))
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, **FLAGS}
     compiled = numba.njit(signature, **options)(function)
     text = compiled.inspect_llvm(compiled.signatures[0])

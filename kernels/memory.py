@@ -26,11 +26,6 @@ def aligned(values: int, dtype: type = np.float32) -> np.ndarray:
     return raw[start : start + values * item].view(dtype)
 
 
-def address(array: np.ndarray) -> int:
-    """Return where an array's values begin: `ndarray.ctypes.data`, which takes as long as a small layer."""
-    return _DATA.from_address(id(array) + _HEADER).value or 0 if _HEADER else array.ctypes.data
-
-
 def _mapped(size: int) -> np.ndarray:
     """Return so many bytes in pages of their own: freed, they leave the process; malloc would often keep them."""
     # Private, so that a forked child writes to a copy; Windows has neither forks nor these flags.
@@ -45,10 +40,12 @@ def _mapped(size: int) -> np.ndarray:
     return np.frombuffer(pages, np.uint8)
 
 
-# In CPython an array is an object's header and then the address of its values: part of NumPy's binary interface, which
-# compiled extensions rely on. Looked at before it is used.
-_DATA, _HEADER = ctypes.c_void_p, 0
-if sys.implementation.name == "cpython":
-    _sample = np.empty(1)
-    if _DATA.from_address(id(_sample) + object.__basicsize__).value == _sample.ctypes.data:
-        _HEADER = object.__basicsize__
+def _header() -> int:
+    array, header = np.empty(1), object.__basicsize__
+    known = sys.implementation.name == "cpython"
+    return header if known and ctypes.c_void_p.from_address(id(array) + header).value == array.ctypes.data else 0
+
+
+HEADER = _header()
+"""In CPython an array is an object's header of so many bytes and then the address of its values: part of NumPy's binary
+interface, which compiled extensions rely on. 0 where a look at an array does not find it so."""

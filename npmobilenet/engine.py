@@ -14,6 +14,7 @@ from npmobilenet.graph import Graph
 from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import MAKING, give_lock
+from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.kernels.walk.threads import share
 from npmobilenet.plan import Plan, Program
 from npmobilenet.text import listed, plural
@@ -127,23 +128,20 @@ class Engine:
         float32 array (N, C, P, Q) or (N, C)
             On the device if ``x`` is, and then of the dtype in which the network is stored.
         """
-        if self.on_device:
-            return self._run_on_device(x, tuple(x.shape[2:]), output or self._main)[0]
-        if len(x) == 1:
-            return self._run_one(x, threads, output)
-        return self._run_all(x, threads, output or self._main)[0]
-
-    def _run_one(self, x: np.ndarray, threads: int, output: str | None) -> np.ndarray:
-        """A single image, often of the last one's size: what little is done here, is done while caches are cold."""
+        # A single image, often of the last one's size: what little is done then, is done while caches are cold.
         key = x.shape, threads, output
         asked, plan, shape = self._last
         if asked != key:
+            if self.on_device:
+                return self._run_on_device(x, tuple(x.shape[2:]), output or self._main)[0]
+            if len(x) != 1:
+                return self._run_all(x, threads, output or self._main)[0]
             plan = self.plan(tuple(x.shape[2:]), output or self._main, threads)
             shape = (1, *plan.output_shape)
             self._last = key, plan, shape
-        result = np.empty(shape, np.float32)
+        result = np.empty(shape, FLOAT32)
         plan.run_into(x, (result,))
-        if plan._idle.grown:
+        if len(plan._idle) > plan._idle.settled:
             self._let_go(plan)
         return result
 
@@ -205,7 +203,7 @@ class Engine:
     def _let_go(self, *used: Plan | BlockedPlan | CudaPlan | None) -> None:
         """Keep no more working memory than is allowed, after a call that used these plans."""
         for plan in used:
-            if plan is not None and plan._idle.grown:
+            if plan is not None and len(plan._idle) > plan._idle.settled:
                 let_go((plan._idle for plan in list(self._plans.values())), self.keep_bytes)
 
     def _run_on_device(

@@ -21,12 +21,17 @@ class Idle(deque):
     ----------
     size : int
         Bytes of one.
+
+    Attributes
+    ----------
+    settled : int
+        How many there were when :func:`let_go` was last called.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        self._settled = 0  # how many there were when it was last seen to it that they are not too many
+        self.settled = 0
 
     def take(self) -> Any:
         """Return one, or None where there is none; a call that comes to its end appends what it took or made."""
@@ -34,11 +39,6 @@ class Idle(deque):
             return self.pop()
         except IndexError:
             return None
-
-    @property
-    def grown(self) -> bool:
-        """Whether there are more than when :func:`let_go` was last called."""
-        return len(self) > self._settled
 
     @property
     def bytes(self) -> int:
@@ -55,7 +55,7 @@ def let_go(stores: Iterable[Idle], keep_bytes: int) -> None:
             while kept > keep_bytes:
                 store.popleft()
                 kept -= store.size
-        store._settled = len(store)
+        store.settled = len(store)
 
 
 def checked_keep_bytes(keep_bytes: int | None) -> int | None:

@@ -467,7 +467,8 @@ class Model:
         """
         if self._detector:
             return self.run({INPUT: x}, threads=threads)
-        self._require_classifier()
+        if not self._has_logits:
+            self._require_classifier()
         return self._run(x, None, threads)
 
     @property
@@ -565,7 +566,9 @@ class Model:
 
     def _run(self, x: np.ndarray | Any, output: str | tuple[str, ...] | None, threads: int | None) -> Any:
         x = checked_input(x, self.graph.in_channels, self._asked)
-        threads = self._thread_count(self.threads if threads is None else threads)
+        threads = self.threads if threads is None else threads
+        if type(threads) is not int or not 0 < threads <= self._cpus:
+            threads = self._thread_count(threads)
         if isinstance(output, tuple):
             return self._engine.outputs(x, output, threads)
         return self._engine.run(x, threads, output)

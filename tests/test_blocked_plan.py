@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from dataclasses import replace
 
@@ -22,10 +23,11 @@ from npmobilenet.kernels.blocked.layout import Fields, stretch
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.squeeze_excite import SqueezeExcite
 from npmobilenet.kernels.call import Table
-from npmobilenet.kernels.memory import ALIGNMENT, address, aligned
+from npmobilenet.kernels.memory import ALIGNMENT, HEADER, aligned
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.target import host
+from npmobilenet.kernels.walk import compiled
 from npmobilenet.plan import Program
 from tests.conftest import compiled_only
 
@@ -58,7 +60,8 @@ def lower(monkeypatch):
 
     def choose(how: str, scratch_bytes: int = 256 * 1024) -> None:
         monkeypatch.setattr(blocked_plan, "FUSE_BELOW", 0 if how == "unfused" else NEVER)
-        monkeypatch.setattr(blocked_plan, "SPLIT_FROM", 0 if how == "split" else NEVER)
+        monkeypatch.setattr(blocked_plan, "RING_BELOW", NEVER)
+        monkeypatch.setattr(blocked_plan, "reads_less_by_rows", lambda *_: how != "split")
         monkeypatch.setattr(inverted_residual, "SCRATCH_BYTES", scratch_bytes)
 
     return choose
@@ -449,7 +452,10 @@ def test_calls_that_ask_for_something_else_than_the_last_one():
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (40, 3), (16, 15), (17, 16)])
 @pytest.mark.parametrize("frame", [((0, 0), (0, 0)), ((1, 2), (3, 0))])
-def test_plain_arrays_are_copied_in_and_out(size, frame):
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("header", [HEADER, 0])
+def test_plain_arrays_are_copied_in_and_out(size, frame, threads, header, monkeypatch):
+    monkeypatch.setattr(compiled, "HEADER", header)  # 0: where nobody knows how an array begins
     target = host()
     arrays = [np.random.default_rng(0).standard_normal((channels, *size), np.float32) for channels in (3, 21)]
     planar, blocked = Tensor(3, *size, frame), Tensor(21, *size, frame, lanes=target.lanes)
@@ -460,10 +466,14 @@ def test_plain_arrays_are_copied_in_and_out(size, frame):
         planes.copy_in(target, planar.at(memory[0].ctypes.data)),
         planes.copy_out(target, blocked.at(memory[1].ctypes.data)),
     ]
-    table = Table(calls, 2, keep=memory)
-    table.set(0, planes.ARRAY_IN, address(arrays[0]))
-    table.set(1, planes.ARRAY_OUT, address(result))
-    table.run()
+    slots = [(0, planes.ARRAY_IN), (1, planes.ARRAY_OUT)]
+    table = Table(calls, threads, keep=memory, slots=slots)
+    held = [sys.getrefcount(one) for one in (*arrays, result)]
+    for _ in range(20):
+        table.run(arrays[0], result)
+    with pytest.raises(TypeError, match="2 slots for arrays was given 1"):
+        table.run(arrays[0])
+    assert [sys.getrefcount(one) for one in (*arrays, result)] == held
     assert np.array_equal(np.moveaxis(planar.read(memory[0]), -1, 0), arrays[0])
     assert np.count_nonzero(memory[0]) == arrays[0].size  # the frame is zeros
     assert np.array_equal(result[:-1].reshape(arrays[1].shape), arrays[1]) and np.isnan(result[-1])

@@ -146,6 +146,22 @@ class Extent(NamedTuple):
         return Cut(strip, chunk, held, held * self.expanded.row_bytes, filtered)
 
 
+def reads_less_by_rows(
+    x: Tensor, expanded: Tensor, out: Tensor, middle: Depthwise, weight_bytes: int, threads: int = 1
+) -> bool:
+    """Whether the ring reads less again than the split, and no thread has much more to do than another.
+
+    Each strip of a thread after its first reads the weights again, each chunk after the first the input, and the sums,
+    which it writes.
+    """
+    extent = Extent(expanded, out, middle)
+    rows, channels = extent.by_rows(SCRATCH_BYTES, threads), extent.by_channels(threads, SCRATCH_BYTES)
+    strips, chunks = -(-out.height // rows.strip), -(-expanded.blocks // channels.chunk)
+    most = min(out.height, -(-strips // threads) * rows.strip)  # rows of a thread
+    again = (strips - threads) * weight_bytes <= (chunks - 1) * (x.bytes + 2 * out.bytes)
+    return again and most * threads <= out.height * (1 + UNEVEN)
+
+
 def _chunk(target: Target, block_bytes: int, budget: int) -> int:
     """How many channel blocks of so many bytes fit: whole panels, one at least."""
     wide = tiles(target).wide.blocks

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -26,6 +26,37 @@ if TYPE_CHECKING:
 _loaded: list[llvm.ExecutionEngine] = []  # for ever: plans and threads hold bare addresses of machine code
 
 Kernel = Callable[..., None]
+
+# A function in Python's own convention around one in Numba's, which takes where to put the result and an exception.
+BUILTIN = """
+declare i32 @{name}_body(ptr, ptr, i64, i64, i64)
+declare ptr @PyLong_FromLongLong(i64)
+
+define ptr @{name}(i64 %owner, i64 %arguments, i64 %number) {{
+  %result = alloca i64
+  %exception = alloca ptr
+  %status = call i32 @{name}_body(ptr %result, ptr %exception, i64 %owner, i64 %arguments, i64 %number)
+  %value = load i64, ptr %result
+  %object = call ptr @PyLong_FromLongLong(i64 %value)
+  ret ptr %object
+}}
+"""
+METH_FASTCALL = 0x80
+FROM_PYTHON = ("PyEval_SaveThread", "PyEval_RestoreThread", "PyLong_FromLongLong")
+
+
+class _Method(ctypes.Structure):
+    """PyMethodDef."""
+
+    _fields_: ClassVar = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+_methods: dict[int, _Method] = {}  # by the address of the function; for ever, too
 
 
 def numba_array(array: np.ndarray) -> tuple[int, ...]:
@@ -83,11 +114,19 @@ class Library:
         """
         self._numba[name] = (function, arguments)
 
+    def add_builtin(self, name: str, function: Callable[[int, int, int], int]) -> None:
+        """Add a Python function that Numba compiles for `METH_FASTCALL`; call it with :meth:`builtin`.
+
+        It is given the address of the object that the builtin belongs to, that of a list of the arguments' addresses,
+        and their number.
+        """
+        self._builtins[name] = function
+
     def write_ir(self) -> str:
         """Return the LLVM IR of all kernels."""
         from llvmlite import ir
 
-        self._module, self.functions, self._numba = ir.Module("npmobilenet"), {}, {}
+        self._module, self.functions, self._numba, self._builtins = ir.Module("npmobilenet"), {}, {}, {}
         self._module.triple = self.target.triple
         self._define(self)
         return str(self._module)
@@ -118,10 +157,13 @@ class Library:
     def _linked(self) -> llvm.ModuleRef:
         module = llvm.parse_assembly(self.write_ir())
         module.verify()
-        if self._numba:
+        if self._numba or self._builtins:
             from npmobilenet.kernels.jit import llvm_ir  # here, for it imports Numba
         for name, (function, arguments) in self._numba.items():
             module.link_in(llvm.parse_assembly(llvm_ir(name, function, arguments)))
+        for name, function in self._builtins.items():
+            module.link_in(llvm.parse_assembly(llvm_ir(f"{name}_body", function, ["int64"] * 3, "int64")))
+            module.link_in(llvm.parse_assembly(BUILTIN.format(name=name)))
         return module
 
     def address(self, name: str) -> int:
@@ -162,7 +204,19 @@ class Library:
 
         return run
 
+    def builtin(self, name: str, owner: object) -> Callable[..., int]:
+        """Return a function that :meth:`add_builtin` added, as Python calls its own: `ctypes` alone takes longer.
+
+        It keeps ``owner``. Whether other Python threads run meanwhile is up to the function.
+        """
+        function = self.address(name)
+        method = _methods.setdefault(function, _Method(name.encode(), function, METH_FASTCALL, None))
+        new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+        return new(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), owner, None)
+
     def _load(self, code: bytes) -> None:
+        for name in FROM_PYTHON:
+            llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
         backing = llvm.parse_assembly("")
         backing.triple = self.target.triple
         engine = llvm.create_mcjit_compiler(backing, self.machine())

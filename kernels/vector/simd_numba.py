@@ -108,6 +108,29 @@ def pause(typing_context):
 
 
 @intrinsic
+def leave_python(typing_context):
+    """Let other threads of Python run; returns what this one comes back with."""
+
+    def generate(context, builder, signature, values):
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I64, []), "PyEval_SaveThread")
+        return builder.call(function, [])
+
+    return types.int64(), generate
+
+
+@intrinsic
+def come_back(typing_context, state):
+    """Wait until this thread may run Python again."""
+
+    def generate(context, builder, signature, values):
+        kind = ir.FunctionType(ir.VoidType(), [I64])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "PyEval_RestoreThread"), values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
 def yield_to_others(typing_context):
     """Let the system run another thread."""
 

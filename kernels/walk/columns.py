@@ -3,7 +3,7 @@
 KERNEL, ITEMS, SHARE, ARGUMENTS = 0, 1, 2, 3  # columns of a table
 
 # A job. The first line is read by all threads and written by none; the second is about who takes part.
-TABLE, ROW_BYTES, ROWS, THREADS, COUNTERS, OUTCOME = range(6)
+TABLE, ROW_BYTES, ROWS, THREADS, COUNTERS, OUTCOME, SLOTS = range(7)
 GUESTS, ARRIVED = 8, 9
 PLACES = 16  # from here on, for each thread: its scratch, and, but for the first, a helper's mailbox or 0
 SCRATCH, MAILBOX, PLACE_WORDS = 0, 1, 2

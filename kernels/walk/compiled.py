@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from npmobilenet.kernels.cache import kernel_cache
+from npmobilenet.kernels.memory import HEADER
 from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.vector.target import host
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from npmobilenet.kernels.vector.library import Library
 
 WALKERS = {"run": 2, "join": 1, "wait": 2}  # and their numbers of arguments
+RUN_ARRAYS = "run_arrays"
 
 
 @once
@@ -21,15 +25,22 @@ def walker(name: str) -> Callable[..., None]:
     return _walkers().callable(name, WALKERS[name])
 
 
+def run_arrays(block: np.ndarray) -> Callable[..., int] | None:
+    """Return what runs the job in an array (`walker.run_arrays`), or None where it is unknown what an array is."""
+    return _walkers().builtin(RUN_ARRAYS, block) if HEADER else None
+
+
 @once
 def _walkers() -> Library:
     from npmobilenet.kernels.vector.library import Library  # here, for it loads LLVM
 
-    return Library("walker", host(), _define, kernel_cache())
+    return Library(f"walker-{HEADER}", host(), _define, kernel_cache())
 
 
 def _define(library: Library) -> None:
     from npmobilenet.kernels.walk import walker as functions  # here, for it needs Numba, which loading code does not
 
     for name, arguments in WALKERS.items():
-        library.add_numba(name, getattr(functions, name), ["int64"] * arguments)
+        function = getattr(functions, name)
+        library.add_numba(name, getattr(function, "py_func", function), ["int64"] * arguments)
+    library.add_builtin(RUN_ARRAYS, functions.run_arrays)

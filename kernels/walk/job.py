@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,18 +13,19 @@ import numpy as np
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.walk import threads as helpers
 from npmobilenet.kernels.walk.columns import (
+    ABSENT,
     ARRIVED,
     DONE,
     GUESTS,
     HEAD,
     LINE,
-    OCCUPIED,
     OUTCOME,
     PLACE_WORDS,
     PLACES,
+    SLOTS,
     THREADS,
 )
-from npmobilenet.kernels.walk.compiled import walker
+from npmobilenet.kernels.walk.compiled import run_arrays, walker
 
 WORDS = LINE // 8
 
@@ -42,6 +44,8 @@ class Job:
         Working memory of each thread, after `HEAD` bytes.
     keep : object
         What the table leads to.
+    slots : sequence of int
+        Of each array that `run` is given: where its address is to stand.
 
     Attributes
     ----------
@@ -52,36 +56,44 @@ class Job:
 
     _left: ClassVar[deque[Job]] = deque()  # with a helper inside when nobody else needed them any more
 
-    def __init__(self, rows: np.ndarray, scratch: Sequence[np.ndarray], keep: object) -> None:
+    def __init__(
+        self, rows: np.ndarray, scratch: Sequence[np.ndarray], keep: object, slots: Sequence[int] = ()
+    ) -> None:
         self.rows, self.scratch, self.keep = rows, scratch, keep
+        self._slots = np.array(slots, np.int64)
         self.threads = len(scratch)
         start = -(-(PLACES + self.threads * PLACE_WORDS) // WORDS) * WORDS
         self.block = aligned(start + len(rows) * (self.threads + 1) * WORDS, np.int64)
         self.address = self.block.ctypes.data
         self._run = walker("run")
+        self._run_arrays = run_arrays(self.block)
         self._words = memoryview(self.block)
         self._helpers: tuple[object, ...] = ()
         counters = self.address + 8 * start
         self.block[:THREADS] = rows.ctypes.data, rows.strides[0], len(rows)
         self.block[[THREADS, THREADS + 1]] = self.threads, counters
+        self.block[SLOTS] = self._slots.ctypes.data
         self.block[ARRIVED] = self.threads  # it is not begun: nobody finds a place
         self.block[PLACES : PLACES + self.threads * PLACE_WORDS : PLACE_WORDS] = [
             array.ctypes.data + HEAD for array in scratch
         ]
         self._let_go()
 
-    def run(self) -> bool:
+    def run(self, *arrays: np.ndarray) -> bool:
         """Run the table once; one run at a time. Returns whether it was possible: not where a helper stays inside."""
-        together = 1
-        while True:
-            self._run(self.address, together)
-            outcome = self._words[OUTCOME]
-            if outcome == DONE:
-                return True
-            if outcome == OCCUPIED:
-                return False
+        outcome = (self._run_arrays or self._run_addresses)(*arrays)
+        while outcome == ABSENT:
             helpers.ask(self)
-            together = 0
+            self._run(self.address, 0)
+            outcome = self._words[OUTCOME]
+        return outcome == DONE
+
+    def _run_addresses(self, *arrays: np.ndarray) -> int:
+        """As `walker.run_arrays` does it."""
+        for slot, array in zip(self._slots.tolist(), arrays, strict=True):
+            ctypes.c_int64.from_address(slot).value = array.ctypes.data
+        self._run(self.address, 1)
+        return self._words[OUTCOME]
 
     def invite(self, comers: Sequence[helpers.Helper]) -> None:
         """Say which helpers are asked at the next run: as many as the job has places for, or fewer."""

@@ -23,12 +23,15 @@ waking a sleeping thread takes as long as a small network.
 from __future__ import annotations
 
 from npmobilenet.kernels.jit import inlined
+from npmobilenet.kernels.memory import HEADER
 from npmobilenet.kernels.vector.simd_numba import (
     atomic_add,
     atomic_load,
     atomic_replace,
     atomic_store,
     call,
+    come_back,
+    leave_python,
     load,
     pause,
     store,
@@ -55,6 +58,7 @@ from npmobilenet.kernels.walk.columns import (
     ROWS,
     SCRATCH,
     SHARE,
+    SLOTS,
     TABLE,
     THREADS,
 )
@@ -167,6 +171,7 @@ def make_ready(job: int) -> None:
     atomic_store(job + 8 * GUESTS, 0)
 
 
+@inlined
 def run(job: int, together: int) -> None:
     """Run a job, whose ``OUTCOME`` says whether it was; with ``together`` only if all helpers wait for it."""
     if not closed(job):
@@ -191,6 +196,21 @@ def run(job: int, together: int) -> None:
             atomic_add(job + 8 * GUESTS, -1)
     atomic_store(job + 8 * ARRIVED, threads)  # who comes now finds no place
     store(job + 8 * OUTCOME, DONE)
+
+
+def run_arrays(block: int, arrays: int, number: int) -> int:
+    """Run a job, if all helpers wait for it, on so many arrays, whose addresses go where its slots say.
+
+    What Python calls: the job is in an array, too. Returns the outcome.
+    """
+    job = load(block + HEADER)
+    slots = load(job + 8 * SLOTS)
+    for place in range(number):
+        store(load(slots + 8 * place), load(load(arrays + 8 * place) + HEADER))
+    state = leave_python()
+    run(job, 1)
+    come_back(state)
+    return load(job + 8 * OUTCOME)
 
 
 def join(job: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from operator import add
 
@@ -29,19 +28,21 @@ from npmobilenet.kernels import blocked
 from npmobilenet.kernels.blocked import library, linear, planes
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.int8.layout import BYTE
-from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
+from npmobilenet.kernels.blocked.inverted_residual import panel_bytes, reads_less_by_rows
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.call import Table
 from npmobilenet.kernels.geometry import Pads, Pair, frame_pads, resolve_padding
-from npmobilenet.kernels.memory import address, aligned
+from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
 from npmobilenet.plan import Code, Step, arrange
 
-SPLIT_FROM = 96 * 1024  # bytes of weights from which a block is split by channels, not by rows
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
+RING_BELOW = 96 * 1024  # of a block that cannot be split, since its projection has groups
 INT8_ROWS = 7  # of a strip of a block of 8-bit layers, on several threads
 PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
+
+PLAIN = 0x101  # of an array's `flags.num`: C-contiguous and aligned
 
 READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d")  # a tensor within any frame
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d", "depthwise_conv2d_int8")
@@ -57,6 +58,8 @@ class Workspace:
         The padded image; all other tensors.
     parts : list of Table or PlainLayers
         What is run one after the other.
+    given : list of list of int
+        Which arrays each table is run on: the image is 0, from 1 on are the results.
     lengths : list of list of int
         How many calls of a table each group has; of plain layers each is one.
     source : array
@@ -68,38 +71,36 @@ class Workspace:
     image: np.ndarray
     arena: np.ndarray
     parts: list[Table | PlainLayers]
+    given: list[list[int]]
     lengths: list[list[int]]
     source: np.ndarray
     results: list[Callable[[], np.ndarray] | None]
 
     def __post_init__(self) -> None:
-        first = self.parts[0]
-        self._set_image = partial(first.set, 0, planes.ARRAY_IN) if isinstance(first, Table) else None
-        tables = [part for part in self.parts if isinstance(part, Table)]
-        copied = [number for number, result in enumerate(self.results) if result is None]
-        start = len(tables[-1].calls) - len(copied) if copied else 0
-        self._set_results = [
-            (number, partial(tables[-1].set, call, planes.ARRAY_OUT)) for call, number in enumerate(copied, start)
-        ]
-
-    def point_to(self, image: np.ndarray, results: Sequence[np.ndarray]) -> None:
-        """Say where tables find the next image, and where they write what they compute."""
-        if self._set_image:
-            self._set_image(address(image))
-        else:
-            self.source[...] = image.reshape(self.source.shape)
-        for number, set_result in self._set_results:
-            set_result(address(results[number]))
+        alone = len(self.parts) == 1 and len(self.given[0]) == 1 + len(self.results)
+        self._alone = self.parts[0].run if alone else None
 
     def run(self, image: np.ndarray, results: Sequence[np.ndarray]) -> None:
         """Compute an image."""
-        self.point_to(image, results)
-        for part in self.parts:
-            part.run()
-        if len(self._set_results) < len(results):
-            for result, read in zip(results, self.results, strict=True):
-                if read is not None:
-                    result[...] = np.moveaxis(read(), -1, 0).reshape(result.shape)
+        if self._alone:
+            self._alone(image, *results)
+            return
+        for part, arrays in zip(self.parts, self._arrays(image, results), strict=True):
+            part.run(*arrays)
+        for result, read in zip(results, self.results, strict=True):
+            if read is not None:
+                result[...] = np.moveaxis(read(), -1, 0).reshape(result.shape)
+
+    def time(self, image: np.ndarray, results: Sequence[np.ndarray]) -> list[float]:
+        """Compute an image and return the seconds of each group."""
+        parts = zip(self.parts, self.lengths, self._arrays(image, results), strict=True)
+        return [seconds for part, lengths, arrays in parts for seconds in part.time(lengths, *arrays)]
+
+    def _arrays(self, image: np.ndarray, results: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """What each part is run on; plain layers that come first find the image in the memory of a tensor."""
+        if not self.given[0]:
+            self.source[...] = image.reshape(self.source.shape)
+        return [[[image, *results][number] for number in numbers] for numbers in self.given]
 
     @property
     def table(self) -> Table:
@@ -220,7 +221,7 @@ class BlockedPlan:
             return False
         if self.split:
             return self._is_split(nodes)
-        if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else SPLIT_FROM):
+        if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else RING_BELOW):
             return False
         # On several threads a small image is not worth the rows that two strips both expand.
         return self.threads == 1 or self.tensors[middle.name].height >= 4 * self.threads
@@ -232,7 +233,11 @@ class BlockedPlan:
             return False
         if expand.operation == "conv2d" or project["groups"] > 1:  # the groups of a projection cannot be cut
             return False
-        return bool(self.split) or _weight_bytes(expand, project) >= SPLIT_FROM
+        if self.split:
+            return True
+        x, expanded, out = (self.tensors[name] for name in (expand.inputs[0], expand.name, project.name))
+        about = self.weights[group[1].name], _weight_bytes(expand, project), self.threads
+        return not reads_less_by_rows(x, expanded, out, *about)
 
     def _is_pair(self, nodes: Group, last: str) -> bool:
         """Expansion and depthwise convolution that one call computes, before squeeze-and-excitation with its means."""
@@ -367,7 +372,7 @@ class BlockedPlan:
             (plain, list(groups)) for plain, groups in groupby(self.groups, lambda group: group[-1].name in self.plain)
         ]
         last = max((number for number, (plain, _) in enumerate(runs) if not plain), default=-1)
-        parts, lengths = [], []
+        parts, given, lengths = [], [], []
         for number, (plain, groups) in enumerate(runs):
             if plain:
                 nodes = [group[-1] for group in groups]
@@ -376,18 +381,24 @@ class BlockedPlan:
                 steps = [self.plain[node.name] for node in nodes]
                 reads, writes = ({name: places[name] for name in names if name in places} for names in (read, made))
                 parts.append(PlainLayers(steps, self.threads, arrays, reads, writes))
+                given.append([])
                 lengths.append([1] * len(nodes))
                 continue
             calls = [list(make.of(group, self._is_split(group))) for group in groups]
+            numbers, slots = [], []
             if number == 0:
                 calls[0].insert(0, planes.copy_in(self.target, tensors["input"]))
+                numbers, slots = [0], [(0, planes.ARRAY_IN)]
             if number == last:
-                copied = [name for name, read in zip(self.outputs, results, strict=True) if read is None]
-                calls[-1] += [planes.copy_out(self.target, tensors[name]) for name in copied]
+                copied = [place for place, read in enumerate(results) if read is None]
+                calls[-1] += [planes.copy_out(self.target, tensors[self.outputs[place]]) for place in copied]
+                numbers += [1 + place for place in copied]
+                slots += [(place - len(copied), planes.ARRAY_OUT) for place in range(len(copied))]
             flat = [call for group in calls for call in group]
-            parts.append(Table(flat, self.threads, keep=(image, arena, self.weights)))
+            parts.append(Table(flat, self.threads, keep=(image, arena, self.weights), slots=slots))
+            given.append(numbers)
             lengths.append([len(group) for group in calls])
-        return Workspace(image, arena, parts, lengths, self.tensors["input"].view(image)[..., 0], results)
+        return Workspace(image, arena, parts, given, lengths, self.tensors["input"].view(image)[..., 0], results)
 
     def _new_arrays(self) -> dict[str, np.ndarray]:
         """NHWC arrays of what plain kernels read and compute."""
@@ -421,8 +432,7 @@ class BlockedPlan:
                 result[...] = np.nan
             return
         work = self._idle.take() or self._new_workspace()
-        flags = image.flags
-        if image.dtype is not FLOAT32 or not (flags.c_contiguous and flags.aligned):
+        if image.dtype is not FLOAT32 or image.flags.num & PLAIN != PLAIN:
             image = np.array(image, np.float32, order="C")
         work.run(image, results)
         self._idle.append(work)  # not after an exception: a plain layer may have left it half done
@@ -443,8 +453,7 @@ class BlockedPlan:
         """
         work = self._idle.take() or self._new_workspace()
         image, results = work.source.copy(), self.empty_results()  # those of the last run may be gone
-        work.point_to(image, results)
-        seconds = [one for part, lengths in zip(work.parts, work.lengths, strict=True) for one in part.time(lengths)]
+        seconds = work.time(image, results)
         self._idle.append(work)
         return dict(zip((group[-1].name for group in self.groups), seconds, strict=True))
 
