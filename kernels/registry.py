@@ -79,13 +79,8 @@ def _vectorised(activation: str = "none", **others: Any) -> bool:
     return activation in ("none", "relu", "relu6", "hard_swish", "swish")
 
 
-def _clamped(activation: str = "none", **others: Any) -> bool:
-    """What the blocked kernels of 8 bits end with."""
-    return activation in ("none", "relu", "relu6")
-
-
 def _dense_of_16_bits(groups: int = 1, dilation: int | Sequence[int] = 1, **others: Any) -> bool:
-    return groups == 1 and pair(dilation) == (1, 1) and _clamped(**others)
+    return groups == 1 and pair(dilation) == (1, 1)
 
 
 def _vectorised_block(
@@ -230,12 +225,14 @@ KERNELS: list[Kernel] = [
         }.items()
         for operation in operations
     ),
-    _row("quantize", "blocked", "simd", "blocked.int8.entry", supports=_clamped),
+    _row("quantize", "blocked", "simd", "blocked.int8.entry"),
     _row("dequantize", "blocked", "simd", "blocked.int8.entry"),
     _row("conv2d_int8", "blocked", "simd", "blocked.int8.stem", supports=_dense_of_16_bits),
-    _row("depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.depthwise", supports=_clamped),
-    _row("pointwise_conv2d_int8", "blocked", "simd", "blocked.int8.pointwise", supports=_clamped),
-    _row("linear_int8", "blocked", "simd", "blocked.int8.linear", supports=_clamped),
+    _row("depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.depthwise"),
+    _row("mixed_depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.mixed"),
+    _row("pointwise_conv2d_int8", "blocked", "simd", "blocked.int8.pointwise"),
+    _row("linear_int8", "blocked", "simd", "blocked.int8.linear"),
+    _row("squeeze_excite_int8", "blocked", "simd", "blocked.int8.squeeze_excite"),
     _row("global_average_pool_int8", "blocked", "simd", "blocked.int8.pooling"),
     *(
         _row(

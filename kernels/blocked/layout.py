@@ -155,6 +155,8 @@ class Packed:
             value = getattr(self, field.name)
             if isinstance(value, Packed):
                 new[field.name] = value.moved(place)
+            elif isinstance(value, tuple) and any(isinstance(each, Packed) for each in value):
+                new[field.name] = tuple(each.moved(place) for each in value)
             elif isinstance(value, np.ndarray) and value.dtype in (np.float32, np.int32):
                 new[field.name] = place(value)
         return replace(self, **new)

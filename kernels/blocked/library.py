@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STEM_WINDOW = ((3, 3), (2, 2))
 COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
+CLAMP = "clamp"  # how kernels of 8 bits end, unless with an activation that they are written with
 # With weights of 15 bits in the first, whose few weights make most of the noise.
 INT8_WINDOWS = (*((*window, False) for window in COMMON_WINDOWS), (*COMMON_WINDOWS[0], True))
 
@@ -76,10 +77,22 @@ def matrix(target: Target, tile: Tile | None = None) -> Library:
     return _library("pointwise" + _in(tile), target, "pointwise", (tile, tile.narrow))
 
 
+def int8(target: Target, end: str = CLAMP) -> Library:
+    """Return the library of a MobileNet's kernels of 8-bit tensors, or those of its convolutions that end so."""
+    return _int8(target, end)
+
+
 @once
-def int8(target: Target) -> Library:
-    """Return the library of a MobileNet's kernels of 8-bit tensors."""
-    return _library("int8", target, "int8.common")
+def _int8(target: Target, end: str) -> Library:
+    return (
+        _library("int8", target, "int8.common") if end == CLAMP else _library(f"int8_{end}", target, "int8.ended", end)
+    )
+
+
+@once
+def int8_squeeze_excite(target: Target) -> Library:
+    """Return the library that has squeeze-and-excitation of 8-bit tensors."""
+    return _library("int8_squeeze_excite", target, "int8.squeeze_excite")
 
 
 def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
@@ -88,11 +101,12 @@ def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
 
 
 @once
-def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target) -> Library:
-    """Return the library that has a depthwise window of 8-bit tensors."""
+def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target, end: str) -> Library:
+    """Return the library that has a depthwise window of 8-bit tensors whose results end so."""
     if (kernel, stride, wide) in INT8_WINDOWS:
-        return int8(target)
-    return _library(int8_window_name(kernel, stride, wide), target, "int8.depthwise", kernel, stride, wide)
+        return int8(target, end)
+    name = f"{int8_window_name(kernel, stride, wide)}_{end}"
+    return _library(name, target, "int8.depthwise", kernel, stride, wide, end)
 
 
 def int8_stem_name(kernel: Pair, stride: Pair) -> str:
@@ -101,11 +115,11 @@ def int8_stem_name(kernel: Pair, stride: Pair) -> str:
 
 
 @once
-def int8_stem(kernel: Pair, stride: Pair, target: Target) -> Library:
-    """Return the library that has a dense convolution's window of 16 bits."""
+def int8_stem(kernel: Pair, stride: Pair, target: Target, end: str) -> Library:
+    """Return the library that has a dense convolution's window of 16 bits whose results end so."""
     if (kernel, stride) == STEM_WINDOW:
-        return int8(target)
-    return _library(int8_stem_name(kernel, stride), target, "int8.stem", kernel, stride)
+        return int8(target, end)
+    return _library(f"{int8_stem_name(kernel, stride)}_{end}", target, "int8.stem", kernel, stride, end)
 
 
 @once

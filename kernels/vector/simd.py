@@ -176,6 +176,11 @@ class Pointer:
         """Four bytes, in every lane (any alignment)."""
         return self.code.splat_integers(self._load(I32, offset, 1))
 
+    def widened_bytes(self, offset: Integer | int = 0) -> Integers:
+        """As many bytes as a register has lanes, each as an integer."""
+        value = self._load(ir.VectorType(I8, self.code.target.lanes), offset, 1)
+        return Integers(self.code, self.code.builder.zext(value, self.code.integers_type))
+
     def transposed_bytes(self, distances: Sequence[Integer | int]) -> Integers:
         """From groups of `Target.lanes` bytes the first of each in the first lane, and so on.
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from npmobilenet.blocked import int8
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels import blocked
@@ -25,6 +27,7 @@ from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.geometry import resize_taps, resolve_padding
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
+from npmobilenet.plan import Code
 
 Group = tuple[Node, ...]
 
@@ -45,6 +48,8 @@ class Calls:
         By node, fitted to the padding.
     groups : sequence of tuple of Node
         All of the plan: what is read after a call is asked for while it computes.
+    codes : mapping of str to Code
+        What the tensors of uint8 stand for, by node.
     threads, parts : int
         For which blocks are split by channels, and in how many parts if not as is best.
     """
@@ -53,6 +58,7 @@ class Calls:
     tensors: Mapping[str, Tensor]
     weights: Mapping[str, Packed]
     groups: Sequence[Group]
+    codes: Mapping[str, Code]
     threads: int = 1
     parts: int | None = None
 
@@ -64,10 +70,10 @@ class Calls:
             yield from self._between(last, [self.tensors[name] for name in last.inputs], out)
             return
         if out.padded:
-            yield padding.clear(self.target, out)
+            yield padding.clear(self.target, out, self._zero_point(last.name))
         if copy_name(first) in self.tensors:
             copy = self.tensors[copy_name(first)]
-            yield padding.pad(self.target, x, copy)
+            yield padding.pad(self.target, x, copy, self._zero_point(first.inputs[0]))
             x = copy
         weights, functions = [self.weights.get(node.name) for node in group], [activation_of(node) for node in group]
         if int8.is_int8(last):
@@ -181,6 +187,10 @@ class Calls:
         if node.operation == "max_pool2d":
             return pooling.maxima(self.target, x, out, *window)
         return pooling.means(self.target, x, out, *window, node["count_include_pad"])
+
+    def _zero_point(self, name: str) -> np.ndarray | None:
+        """What zeros are in a tensor of uint8."""
+        return self.codes[name].zero_point if name in self.codes else None
 
     def _residual(self, node: Node) -> Tensor | None:
         return self.tensors[node.inputs[1]] if len(node.inputs) > 1 else None

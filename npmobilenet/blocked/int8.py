@@ -9,7 +9,6 @@ import numpy as np
 
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import stem as float_stem
-from npmobilenet.kernels.blocked.activation import CLAMPS
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.tensor import Tensor
@@ -21,6 +20,8 @@ from npmobilenet.passes import kernel_arguments
 
 ENTERED = ("quantized", "scales")  # what a layer that quantises its input holds beside it
 HALVES = "halves"  # the image in 16 bits
+VECTORS = ("mean", "reduced", "factor")  # of squeeze-and-excitation
+DEPTHWISE = ("depthwise_conv2d_int8", "mixed_depthwise_conv2d_int8")
 
 
 def is_int8(node: Node) -> bool:
@@ -30,41 +31,51 @@ def is_int8(node: Node) -> bool:
 
 def problem(node: Node) -> str | None:
     """What these kernels cannot compute."""
-    operation, function = node.operation, node.attributes.get("activation", "none")
-    if operation in ("global_average_pool_int8", "dequantize"):
+    if node.operation != "conv2d_int8":
         return None
-    if operation not in ("quantize", "conv2d_int8", "depthwise_conv2d_int8", "pointwise_conv2d_int8", "linear_int8"):
-        return operation
-    if function not in CLAMPS or (
-        function != "none" and node.attributes.get("dtype") == "uint8" and operation != "quantize"
-    ):
-        return f"{operation} with the activation {function}"
-    if operation == "depthwise_conv2d_int8" and "zero_point" in node.parameters:
-        return f"{operation} with a zero point"
-    if operation == "conv2d_int8":
-        if node.inputs[0] != INPUT or node["dilation"] != (1, 1) or node["groups"] != 1:
-            return f"{operation} of other than the image, with dilation or groups"
-        if prod(node["kernel"]) > float_stem.MOST_TAPS:
-            return f"a convolution of the image with more than {float_stem.MOST_TAPS} taps"
+    if node.inputs[0] != INPUT or node["dilation"] != (1, 1) or node["groups"] != 1:
+        return f"{node.operation} of other than the image, with dilation or groups"
+    if prod(node["kernel"]) > float_stem.MOST_TAPS:
+        return f"a convolution of the image with more than {float_stem.MOST_TAPS} taps"
     return None
 
 
 def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
     """Bring a node's parameters into the layout of its kernel."""
-    from npmobilenet.kernels.blocked.int8 import depthwise, entry, pointwise, pooling, stem
+    from npmobilenet.kernels.blocked.int8 import (
+        depthwise,
+        ending,
+        entry,
+        mixed,
+        pointwise,
+        pooling,
+        squeeze_excite,
+        stem,
+    )
 
     given = kernel_arguments(node, weights)
     if node.operation == "global_average_pool_int8":
-        return pooling.pack(target, given["scale"], given.get("zero_point", 0))
-    if node.operation in ("quantize", "dequantize"):
-        return {"quantize": entry.pack_quantize, "dequantize": entry.pack_dequantize}[node.operation](target, **given)
-    layers = given["weight"], given["scale"], given["bias"]
+        return pooling.pack(target, **given)
+    if node.operation == "squeeze_excite_int8":
+        return squeeze_excite.pack(target, **given)
+    if node.operation == "quantize":
+        return entry.pack_quantize(target, **given, activation=_activation(node))
+    if node.operation == "dequantize":
+        return entry.pack_dequantize(target, **given)
+    end = ending.pack(target, _activation(node), given.get("out_steps"), given.get("out_zero_point"))
+    sums, zero_point = (given["scale"], given["bias"]), given.get("zero_point", 0)
     if node.operation == "conv2d_int8":
-        return stem.pack(target, *layers, node["stride"])
+        return stem.pack(target, given["weight"], *sums, node["stride"], end)
     if node.operation == "depthwise_conv2d_int8":
-        return depthwise.pack(target, *layers, 0, node["stride"], node["dilation"])
-    zero_point = node["zero_point"] if enters(node) else given.get("zero_point", 0)
-    return pointwise.pack(target, *layers, zero_point, node.attributes.get("groups", 1))
+        return depthwise.pack(target, given["weight"], *sums, zero_point, node["stride"], node["dilation"], end)
+    if node.operation == "mixed_depthwise_conv2d_int8":
+        return mixed.pack(target, given["weights"], *sums, zero_point, node["stride"], node["dilations"], end)
+    zero_point = node["zero_point"] if enters(node) else zero_point
+    return pointwise.pack(target, given["weight"], *sums, zero_point, node.attributes.get("groups", 1), end)
+
+
+def _activation(node: Node) -> str:
+    return node.attributes.get("activation", "none")
 
 
 def enters(node: Node) -> bool:
@@ -75,26 +86,37 @@ def enters(node: Node) -> bool:
 
 
 def is_block(nodes: Sequence[Node]) -> bool:
-    """Whether one call can compute the three, if they are a chain: expansion, depthwise and projection."""
-    expand, middle, project = nodes
-    if [node.operation for node in nodes[1:]] != ["depthwise_conv2d_int8", "pointwise_conv2d_int8"]:
-        return False
+    """Whether one call can compute a chain: expansion, depthwise and projection, or only the first two of them."""
+    expand, middle, *project = nodes
     of_image = expand.operation == "conv2d_int8" and expand.inputs[0] == INPUT
     expands = of_image or (expand.operation == "pointwise_conv2d_int8" and enters(expand))
-    whole = len(expand.inputs) == 1 and expand["dtype"] == middle["dtype"] == "uint8"
-    return expands and whole and not enters(project)
+    whole = len(expand.inputs) == 1 and expand["dtype"] == middle.attributes.get("dtype") == "uint8"
+    return middle.operation in DEPTHWISE and expands and whole and not any(map(enters, project))
+
+
+def scales_input(nodes: Sequence[Node]) -> bool:
+    """Whether the second of two is a pointwise convolution that quantises what the first, an excitation, scales."""
+    if [node.operation for node in nodes] != ["squeeze_excite_int8", "pointwise_conv2d_int8"]:
+        return False
+    return enters(nodes[1]) and nodes[1].inputs[0] == nodes[0].name
 
 
 def beside(target: Target, group: Sequence[Node], x: Tensor) -> dict[str, Tensor]:
     """The tensors that a group needs while it computes from ``x``, without memory, by name."""
-    first = group[0]
+    first, last = group[0], group[-1]
     if not is_int8(first):
         return {}
-    from npmobilenet.kernels.blocked.int8 import entry
+    from npmobilenet.kernels.blocked.int8 import entry, squeeze_excite
 
-    if enters(first) and len(group) == 1:  # in a block they are in the scratch
-        return dict(zip(_names(first, *ENTERED), entry.quantized(target, x), strict=True))
-    return {_names(first, HALVES)[0]: entry.halves(x)} if first.operation == "conv2d_int8" else {}
+    made = {}
+    if first.operation == "squeeze_excite_int8":
+        vectors = squeeze_excite.vectors(target, first["channels"], first["reduced"])
+        made |= zip(_names(first, *VECTORS), vectors, strict=True)
+    elif first.operation == "conv2d_int8":
+        made[_names(first, HALVES)[0]] = entry.halves(x)
+    if enters(last):  # in a block they are in the scratch
+        made |= zip(_names(last, *ENTERED), entry.quantized(target, x), strict=True)
+    return made
 
 
 def calls(
@@ -107,34 +129,51 @@ def calls(
     residual: Tensor | None,
     threads: int,
 ) -> Iterator[Call]:
-    """The calls that compute a group: a node, or a block."""
-    from npmobilenet.kernels.blocked.int8 import depthwise, entry, inverted_residual, pointwise, pooling, stem
+    """The calls that compute a group: a node, a block, or an excitation and the convolution of what it scales."""
+    from npmobilenet.kernels.blocked.int8 import (
+        depthwise,
+        entry,
+        inverted_residual,
+        pointwise,
+        pooling,
+        squeeze_excite,
+        stem,
+    )
 
     first, last = group[0], group[-1]
-    function = last.attributes.get("activation", "none")
     if first.operation == "conv2d_int8":
         (name,) = _names(first, HALVES)
         yield entry.image_call(target, x, tensors[name], first["steps"])
         x = tensors[name]
-    if len(group) > 1:
-        zero_point = first["zero_point"] if enters(first) else 0
-        about = {"zero_point": zero_point, "activation": function, "residual": residual, "threads": threads}
+    if first.operation == "squeeze_excite_int8":
+        vectors = [tensors[name] for name in _names(first, *VECTORS)]
+        about = {"activation": first["activation"], "gate": first["gate"]}
+        yield from squeeze_excite.factor_calls(x, *vectors, weights[0], **about)
+        if first is last:
+            yield squeeze_excite.scale_call(x, vectors[-1], out, weights[0])
+            return
+    elif len(group) > 1:
+        about = {"zero_point": first["zero_point"] if enters(first) else 0, "residual": residual, "threads": threads}
         yield inverted_residual.call(x, tensors[first.name], out, tuple(weights), **about)
-    elif last.operation == "global_average_pool_int8":
+        return
+    if last.operation == "global_average_pool_int8":
         yield pooling.call(x, out, *weights)
     elif last.operation in ("quantize", "dequantize"):
-        yield entry.channels_call(x, out, *weights, activation=function)
+        yield entry.channels_call(x, out, *weights)
     elif last.operation == "conv2d_int8":
-        yield stem.call(x, out, *weights, activation=function)
-    elif last.operation == "depthwise_conv2d_int8":
-        yield depthwise.call(x, out, *weights, activation=function)
+        yield stem.call(x, out, *weights)
+    elif last.operation in DEPTHWISE:
+        yield from depthwise.calls(x, out, *weights)
     else:
         scales = None
         if enters(last):
             quantized, scales = (tensors[name] for name in _names(last, *ENTERED))
-            yield entry.quantize_call(target, x, quantized, scales, last["zero_point"])
+            if len(group) > 1:
+                yield squeeze_excite.quantize_call(x, vectors[-1], quantized, scales, weights[0], last["zero_point"])
+            else:
+                yield entry.quantize_call(target, x, quantized, scales, last["zero_point"])
             x = quantized
-        yield pointwise.call(x, out, *weights, pixel_scale=scales, activation=function, residual=residual)
+        yield pointwise.call(x, out, weights[-1], pixel_scale=scales, residual=residual)
 
 
 def _names(node: Node, *parts: str) -> list[str]:

@@ -44,8 +44,8 @@ PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would b
 
 PLAIN = 0x101  # of an array's `flags.num`: C-contiguous and aligned
 
-READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d")  # a tensor within any frame
-DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d", "depthwise_conv2d_int8")
+READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d", "dequantize")  # a tensor within any frame
+DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d", *int8.DEPTHWISE)
 
 
 @dataclass
@@ -204,13 +204,14 @@ class BlockedPlan:
         """How many of these one call computes."""
         if self._is_block(nodes) or self._is_pair(nodes, "squeeze_excite"):
             return 3
-        return 2 if self._is_pair(nodes, "pointwise_conv2d") else 1
+        if self._is_pair(nodes, "pointwise_conv2d") or self._is_int8_pair(nodes):
+            return 2
+        return 1
 
     def _is_block(self, nodes: Group) -> bool:
         """Expansion, depthwise and projection that one call computes."""
         if self._is_chain(nodes, "pointwise_conv2d_int8"):
-            # On several threads a small image is not worth the rows that two strips both expand.
-            return int8.is_block(nodes) and self.tensors[nodes[1].name].height >= INT8_ROWS * (self.threads - 1)
+            return int8.is_block(nodes) and self._has_strips(nodes[1])
         if not self._is_chain(nodes, "pointwise_conv2d"):
             return False
         expand, middle, project = nodes
@@ -225,6 +226,17 @@ class BlockedPlan:
             return False
         # On several threads a small image is not worth the rows that two strips both expand.
         return self.threads == 1 or self.tensors[middle.name].height >= 4 * self.threads
+
+    def _has_strips(self, node: Node) -> bool:
+        """Whether an image is large enough to be cut: a small one is not worth the rows that two strips both expand."""
+        return self.tensors[node.name].height >= INT8_ROWS * (self.threads - 1)
+
+    def _is_int8_pair(self, nodes: Group) -> bool:
+        """Two layers of 8 bits that one call computes: the first two of a block, or what quantises what it scales."""
+        if int8.scales_input(nodes[:2]):
+            scaled = nodes[0].name
+            return len(self.readers[scaled]) == 1 and scaled not in self.outputs and scaled not in self.plain
+        return self._is_chain(nodes, "squeeze_excite_int8") and int8.is_block(nodes[:2]) and self._has_strips(nodes[1])
 
     def _is_split(self, group: Group) -> bool:
         """Whether a block is computed by chunks of channels rather than strips of rows."""
@@ -359,7 +371,7 @@ class BlockedPlan:
         tensors = self.tensors | {"input": self.tensors["input"].at(image.ctypes.data)}
         for name, offset in self._offsets.items():
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
-        make = Calls(self.target, tensors, self.weights, self.groups, self.threads, self.split)
+        make = Calls(self.target, tensors, self.weights, self.groups, self.codes, self.threads, self.split)
         arrays = self._new_arrays()
         places = {
             name: Placed(tensors[name], arena[offset:].view(tensors[name].dtype))

@@ -18,8 +18,10 @@ from npmobilenet.kernels.blocked.int8 import entry
 from npmobilenet.kernels.blocked.int8.depthwise import depthwise_conv2d_int8
 from npmobilenet.kernels.blocked.int8.layout import tiles
 from npmobilenet.kernels.blocked.int8.linear import linear_int8
+from npmobilenet.kernels.blocked.int8.mixed import mixed_depthwise_conv2d_int8
 from npmobilenet.kernels.blocked.int8.pointwise import pointwise_conv2d_int8
 from npmobilenet.kernels.blocked.int8.pooling import global_average_pool_int8
+from npmobilenet.kernels.blocked.int8.squeeze_excite import squeeze_excite_int8
 from npmobilenet.kernels.blocked.int8.stem import conv2d_int8
 from npmobilenet.kernels.blocked.layout import k_unit
 from npmobilenet.kernels.vector.library import Library
@@ -38,7 +40,9 @@ KERNELS = {
         entry.quantize,
         global_average_pool_int8,
         linear_int8,
+        mixed_depthwise_conv2d_int8,
         pointwise_conv2d_int8,
+        squeeze_excite_int8,
     )
 }
 Case = tuple[str, dict[str, Any]]
@@ -170,9 +174,103 @@ def other_cases(rng: np.random.Generator) -> Iterator[Case]:
             yield "linear_int8", {**arrays, "zero_point": zero_point, "activation": ("none", "relu")[c_in % 2]}
 
 
+def activated(
+    rng: np.random.Generator, channels: int, products: int, one: float, activation: str, dtype: str = "uint8"
+):
+    """Ends that spread sums over what an activation makes of them, and that over the bytes."""
+    scale, bias = (rng.random(channels) + 0.5) * 3 / (one * products**0.5), rng.normal(1, 2, channels)
+    ends = {"scale": scale.astype(np.float32), "bias": bias.astype(np.float32), "activation": activation}
+    if dtype == "float32":
+        return {**ends, "dtype": dtype}
+    steps = (rng.random(channels) + 1).astype(np.float32) * 20
+    return {**ends, "out_steps": steps, "out_zero_point": rng.integers(0, 60, channels).astype(np.uint8)}
+
+
+def activated_cases(rng: np.random.Generator) -> Iterator[Case]:
+    """Convolutions that end with an activation that is more than a clamp, of tensors with a zero point."""
+    for number, (n, h, w, c_in, c_out) in enumerate([(1, 1, 1, 3, 5), (2, 5, 7, 16, 40), (1, 13, 9, 40, 17)]):
+        x, weight = uint8(rng, n, h, w, c_in), weights(rng, c_in, c_out)
+        for dtype in ("uint8", "float32"):
+            given = {"x": x, "weight": weight, **activated(rng, c_out, c_in, 9000, "hard_swish", dtype)}
+            if (number + len(dtype)) % 2:
+                given["pixel_scale"] = rng.random((n, h, w)).astype(np.float32) * 3
+            if dtype == "float32" and number:
+                given["residual"] = rng.standard_normal((n, h, w, c_out)).astype(np.float32)
+            yield "pointwise_conv2d_int8", {**given, "zero_point": (128, uint8(rng, c_in))[number % 2]}
+        window, ends = weights(rng, 3, 3, c_in, bits=(8, 15)[number % 2]), (9000, 9000 * 128)[number % 2]
+        given = {
+            "x": x,
+            "weight": window,
+            **activated(rng, c_in, 9, ends, "hard_swish"),
+            "zero_point": uint8(rng, c_in),
+        }
+        yield "depthwise_conv2d_int8", {**given, "padding": 1, "stride": 1 + number % 2}
+        image = np.clip(rng.integers(-5000, 5000, (n, h, w, 3)), -4095, 4095).astype(np.int16)
+        given = {"x": image, "weight": weights(rng, 3, 3, 3, c_out, bits=13)}
+        ends = activated(rng, c_out, 27, 2000 * 2100, "hard_swish", ("uint8", "float32")[number == 1])
+        yield "conv2d_int8", {**given, **ends, "stride": 2, "padding": 1}
+        floats = rng.standard_normal((n, h, w, c_in)).astype(np.float32) * 4
+        steps = (rng.random(c_in) + 1).astype(np.float32) * 20
+        ends = {"steps": steps, "zero_point": uint8(rng, c_in), "activation": "hard_swish"}
+        yield "quantize", {"x": floats, **ends}
+    x = rng.standard_normal((2, 40)).astype(np.float32)
+    ends = activated(rng, 33, 40, 100, "hard_swish", "float32")
+    del ends["dtype"]
+    yield "linear_int8", {"x": x, "weight": weights(rng, 40, 33), **ends}
+    x = rng.standard_normal((1, 3, 3, 19)).astype(np.float32)  # some of it no number
+    x[0, 1, 1, 1], x[0, 2, 2, 2] = np.inf, np.nan
+    for dtype in ("uint8", "float32"):
+        given = {"x": x, "weight": weights(rng, 19, 21), "zero_point": 128}
+        yield "pointwise_conv2d_int8", {**given, **activated(rng, 21, 19, 100, "hard_swish", dtype)}
+
+
+def mixed_cases(rng: np.random.Generator) -> Iterator[Case]:
+    """Groups that share blocks and that do not, even windows and odd ones, under every padding."""
+    for number, (size, groups, kernels) in enumerate([
+        ((2, 6, 7), (3, 2), ((5, 5), (7, 7))),
+        ((1, 12, 19), (16, 20, 12), ((5, 5), (7, 7), (9, 9))),
+        ((1, 9, 9), (17, 9), ((1, 3), (5, 5))),
+    ]):  # fmt: skip
+        channels, taps = sum(groups), max(a * b for a, b in kernels)
+        x = uint8(rng, *size, channels)
+        for stride, padding in ((1, "symmetric"), (2, "same"), (2, "symmetric")):
+            parts = [weights(rng, *kernel, count) for kernel, count in zip(kernels, groups, strict=True)]
+            options = {"stride": stride, "padding": padding, "zero_point": (0, uint8(rng, channels))[stride - 1]}
+            ends = activated(rng, channels, taps, 6000, "swish") if number else ended(rng, channels, taps, 6000)
+            yield "mixed_depthwise_conv2d_int8", {"x": x, "weights": parts, **ends, **options}
+    parts = [weights(rng, 5, 5, 20, bits=15), weights(rng, 5, 5, 5, bits=15)]
+    dilated = {"dilation": [1, 2], "zero_point": 77, "padding": "symmetric"}
+    ends = ended(rng, 25, 25, 9000 * 128)
+    yield "mixed_depthwise_conv2d_int8", {"x": uint8(rng, 1, 11, 12, 25), "weights": parts, **ends, **dilated}
+
+
+def squeeze_cases(rng: np.random.Generator) -> Iterator[Case]:
+    functions = [("relu", "sigmoid"), ("swish", "hard_sigmoid"), ("hard_swish", "none"), ("relu6", "swish")]
+    shapes = [(1, 1, 1, 3, 1), (2, 7, 7, 40, 9), (1, 5, 3, 16, 16), (1, 3, 2, 65, 4)]
+    for (n, h, w, c, reduced), (activation, gate) in zip(shapes, functions, strict=True):
+        layers = {
+            "reduce_weight": rng.standard_normal((c, reduced)),
+            "reduce_bias": rng.standard_normal(reduced),
+            "expand_weight": rng.standard_normal((reduced, c)),
+            "expand_bias": rng.standard_normal(c) * 2,
+        }
+        layers = {name: array.astype(np.float32) for name, array in layers.items()}
+        arrays = {"x": uint8(rng, n, h, w, c), "scale": rng.random(c).astype(np.float32) / 50, **layers}
+        options = {"zero_point": uint8(rng, c) if n > 1 else 7, "activation": activation, "gate": gate}
+        yield "squeeze_excite_int8", {**arrays, **options}
+
+
 CASES = [
     case
-    for make in (pointwise_cases, depthwise_cases, stem_cases, other_cases)
+    for make in (
+        pointwise_cases,
+        depthwise_cases,
+        stem_cases,
+        other_cases,
+        activated_cases,
+        mixed_cases,
+        squeeze_cases,
+    )
     for case in make(np.random.default_rng(17))
 ]
 
@@ -229,11 +327,12 @@ def test_pixels_are_quantised(zero_point):
             assert np.array_equal(found[0], expected[0])
 
 
-def test_what_a_kernel_cannot_end_with():
-    arrays = {"x": np.zeros((1, 1, 1, 4), np.uint8), "weight": np.zeros((4, 4), np.int8)}
-    ends = {"scale": np.ones(4, np.float32), "bias": np.zeros(4, np.float32), "dtype": "float32"}
-    with pytest.raises(ValueError, match="activation must be one of none, relu, relu6 in this kernel, got 'swish'"):
-        pointwise_conv2d_int8(**arrays, **ends, activation="swish")
+@pytest.mark.parametrize("activation", ["swish", "sigmoid", "hard_sigmoid", "relu6"])
+def test_any_activation(activation):
+    rng = np.random.default_rng(5)
+    for dtype in ("uint8", "float32"):
+        given = {"x": uint8(rng, 1, 2, 9, 20), "weight": weights(rng, 1, 5, 20), "zero_point": 9}
+        compare([("depthwise_conv2d_int8", {**given, **activated(rng, 20, 5, 3000, activation, dtype)})], 1)
 
 
 @pytest.mark.parametrize("cpu", ["x86-64", "haswell", "alderlake", "cascadelake", "neoverse-n1"])

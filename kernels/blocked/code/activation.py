@@ -13,6 +13,8 @@ from npmobilenet.kernels.blocked.activation import function_name
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 
+MultiplyAdd = Callable[[Vector, Vector, Vector], Vector]  # `Vector.fma`, or `Vector.fused` for the same bits everywhere
+
 # Minimax coefficients of 2**f = 1 + f * (...) for |f| <= 1/2, relative error 2e-8 (fitted by Lawson's algorithm).
 POLYNOMIAL = (
     0.00015353258640971035,
@@ -27,13 +29,13 @@ ROUND = 1.5 * 2**23  # added to a small number, it leaves the nearest integer in
 LIMIT = 170.0  # of x: beyond, the square is infinity or zero
 
 
-def exponential(code: Code, x: Vector) -> Vector:
+def exponential(code: Code, x: Vector, fma: MultiplyAdd = Vector.fma) -> Vector:
     """``exp(-x)``; NaN stays NaN."""
     x = x.clamp(code.splat(-LIMIT), code.splat(LIMIT))
     rounder, factor = code.splat(ROUND), code.splat(TO_HALF_BINARY)
-    shifted = rounder.fma(x, factor)
-    f = (rounder - shifted).fma(x, factor)  # exact but for the factor's own rounding
-    root = code.splat(1.0).fma(_series(code, f), f).add_to_exponent(shifted)
+    shifted = fma(rounder, x, factor)
+    f = fma(rounder - shifted, x, factor)  # exact but for the factor's own rounding
+    root = fma(code.splat(1.0), _series(code, f, fma), f).add_to_exponent(shifted)
     return root * root
 
 
@@ -46,22 +48,22 @@ def exponential_less_one(code: Code, x: Vector) -> Vector:
     return (power - code.splat(1.0)).fma(power, _series(code, f) * f)
 
 
-def _series(code: Code, f: Vector) -> Vector:
+def _series(code: Code, f: Vector, fma: MultiplyAdd = Vector.fma) -> Vector:
     """``(2**f - 1) / f``."""
     series = code.splat(POLYNOMIAL[0])
     for coefficient in POLYNOMIAL[1:]:
-        series = code.splat(coefficient).fma(series, f)
+        series = fma(code.splat(coefficient), series, f)
     return series
 
 
-def swish(code: Code, x: Vector) -> Vector:
+def swish(code: Code, x: Vector, fma: MultiplyAdd = Vector.fma) -> Vector:
     """``x / (1 + exp(-x))``."""
-    return x / (code.splat(1.0) + exponential(code, x))
+    return x / (code.splat(1.0) + exponential(code, x, fma))
 
 
-def sigmoid(code: Code, x: Vector) -> Vector:
+def sigmoid(code: Code, x: Vector, fma: MultiplyAdd = Vector.fma) -> Vector:
     """``1 / (1 + exp(-x))``."""
-    return code.splat(1.0) / (code.splat(1.0) + exponential(code, x))
+    return code.splat(1.0) / (code.splat(1.0) + exponential(code, x, fma))
 
 
 def hard_sigmoid(code: Code, x: Vector) -> Vector:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
+from npmobilenet.kernels.blocked.int8 import ending as endings
+from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
 from npmobilenet.kernels.blocked.int8.layout import BYTE, start, words
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.call import Call
@@ -20,14 +21,11 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import FLOAT32, Tensor
 from npmobilenet.kernels.vector.target import Target
 
-if TYPE_CHECKING:
-    from npmobilenet.kernels.vector.library import Library
-
 # As `DEPTHWISE`; a work item is `strip` rows of a block, the first `strips` items those of the first block. `floats` is
 # 1 if the result is float32.
 DEPTHWISE = Fields(
-    "x x_row x_plane weights start scale bias out out_row out_plane rows columns clamp floats strip strips "
-    "tap_row tap_column"
+    "x x_row x_plane weights start scale bias out out_row out_plane rows columns clamp steps offset floats strip "
+    "strips tap_row tap_column"
 )
 STRIPS = 4  # of an image, so that a few blocks are work for several threads
 LEAST_STRIP = 16  # rows, or all
@@ -35,47 +33,35 @@ LOW_BITS = 7  # of weights of 15 bits: 128 * high + low, both signed bytes
 
 
 @dataclass(frozen=True)
-class Depthwise(Packed):
-    """Packed weights, and the kernel that slides them over an image."""
+class Run(Packed):
+    """Channel blocks ``begin`` up to ``end``, over which one window slides."""
 
-    ARGUMENTS = ("weights", "start", "scale", "bias", "tap_row", "tap_column")
-
-    target: Target
-    functions: Library
-    name: str
-    stride: Pair
-    reach: int
-    """Rows of its padded input that a row of the output depends on."""
+    begin: int
+    end: int
+    kernel: Pair
+    wide: bool
+    """Whether its weights have 15 bits."""
+    corner: Pair
+    """Where the window begins, counted from where the image's frame does: rows and columns."""
+    dilation: Pair
     weights: np.ndarray
-    start: np.ndarray
-    scale: np.ndarray
-    bias: np.ndarray
-    tap_row: int
-    tap_column: int
 
+    @classmethod
+    def pack(cls, target: Target, begin: int, corner: Pair, weight: np.ndarray, dilation: Pair) -> Run:
+        """Pack int8 or int16 (K_h, K_w, C) as ``[C / L][K_h][K_w / 4][L][4]``, of int16 high bytes before low ones."""
+        end = begin + -(-weight.shape[2] // target.lanes)
+        wide = weight.dtype.itemsize > 1
+        return cls(begin, end, weight.shape[:2], wide, corner, dilation, pack_channels(target, _taps(weight)))
 
-def pack(
-    target: Target,
-    weight: np.ndarray,
-    scale: np.ndarray,
-    bias: np.ndarray,
-    zero_point: int | np.ndarray = 0,
-    stride: Pair = (1, 1),
-    dilation: Pair = (1, 1),
-) -> Depthwise:
-    """Pack int8 or int16 (K_h, K_w, C) as ``[C / L][K_h][K_w / 4][L][4]``, of int16 high bytes before low ones."""
-    kernel, wide = weight.shape[:2], weight.dtype.itemsize > 1
-    return Depthwise(
-        target,
-        library.int8_window(kernel, stride, wide, target),
-        library.int8_window_name(kernel, stride, wide),
-        stride,
-        (kernel[0] - 1) * dilation[0] + 1,
-        pack_channels(target, _taps(weight)),
-        *(pack_channels(target, each) for each in (start(weight, zero_point), np.float32(scale), np.float32(bias))),
-        dilation[0],
-        dilation[1] * target.lanes,
-    )
+    @property
+    def reach(self) -> int:
+        """Rows from the beginning of the frame to the window's end."""
+        return self.corner[0] + (self.kernel[0] - 1) * self.dilation[0] + 1
+
+    def kernel_address(self, weights: Depthwise) -> int:
+        """Where the kernel is that slides the window."""
+        functions = library.int8_window(self.kernel, weights.stride, self.wide, weights.target, weights.ending.end)
+        return functions.address(library.int8_window_name(self.kernel, weights.stride, self.wide))
 
 
 def _taps(weight: np.ndarray) -> np.ndarray:
@@ -86,15 +72,76 @@ def _taps(weight: np.ndarray) -> np.ndarray:
     return np.stack([words((weight >> LOW_BITS).astype(np.int8)), words(low)], axis=2)
 
 
-def call(x: Tensor, out: Tensor, weights: Depthwise, *, activation: str = "none") -> Call:
+@dataclass(frozen=True)
+class Depthwise(Packed):
+    """Packed weights.
+
+    Attributes
+    ----------
+    runs : tuple of Run
+        One, or several in a mixed convolution.
+    start, scale, bias : array
+        Of all channels.
+    zero_point : uint8 array
+        What stands around the image.
+    """
+
+    target: Target
+    stride: Pair
+    runs: tuple[Run, ...]
+    start: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray
+    zero_point: np.ndarray
+    ending: Ending
+
+    @property
+    def reach(self) -> int:
+        """Rows of its padded input that a row of the output depends on."""
+        return max(run.reach for run in self.runs)
+
+
+def pack(
+    target: Target,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    zero_point: int | np.ndarray = 0,
+    stride: Pair = (1, 1),
+    dilation: Pair = (1, 1),
+    ending: Ending = NOTHING,
+) -> Depthwise:
+    """Pack int8 or int16 (K_h, K_w, C)."""
+    channels = pack_ends(target, start(weight, zero_point), scale, bias, zero_point)
+    return Depthwise(target, stride, (Run.pack(target, 0, (0, 0), weight, dilation),), *channels, ending)
+
+
+def pack_ends(
+    target: Target, start: np.ndarray, scale: np.ndarray, bias: np.ndarray, zero_point: int | np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Pack where sums begin, scale, bias and zero point."""
+    points = np.broadcast_to(np.uint8(zero_point), len(start))
+    return tuple(pack_channels(target, each) for each in (start, np.float32(scale), np.float32(bias), points))
+
+
+def calls(x: Tensor, out: Tensor, weights: Depthwise) -> Iterator[Call]:
     """Compute ``out``, of bytes or float32, which may have a frame, from ``x``, whose frame is the padding."""
     strip = min(out.height, max(LEAST_STRIP, -(-out.height // STRIPS)))
     strips = -(-out.height // strip)
-    return DEPTHWISE.call(
-        weights.functions.address(weights.name), out.blocks * strips, keep=weights,
-        x=x, out=out.inner, rows=out.height, columns=out.width, floats=out.dtype == FLOAT32,
-        clamp=activations.clamp(activation), strip=strip, strips=strips, **weights.arguments(),
-    )  # fmt: skip
+    inner, lanes = out.inner, weights.target.lanes
+    for run in weights.runs:
+        corner = run.corner[0] * x.row_bytes + run.corner[1] * x.pixel_bytes
+        channels = {"start": weights.start, "scale": weights.scale, "bias": weights.bias}
+        channels |= weights.ending.arguments()
+        clamp = channels.pop("clamp")
+        yield DEPTHWISE.call(
+            run.kernel_address(weights), (run.end - run.begin) * strips, keep=weights,
+            x=x.at(x.address + run.begin * x.plane_bytes + corner),
+            out=inner.at(inner.address + run.begin * inner.plane_bytes), rows=out.height, columns=out.width,
+            floats=out.dtype == FLOAT32, clamp=clamp, strip=strip, strips=strips, weights=run.weights,
+            tap_row=run.dilation[0], tap_column=run.dilation[1] * lanes,
+            **{name: array if array is None else array[run.begin * lanes :] for name, array in channels.items()},
+        )  # fmt: skip
 
 
 def framed(images: Images, x: np.ndarray, pads: Pads, zero_point: int | np.ndarray) -> list[Tensor]:
@@ -129,9 +176,9 @@ def depthwise_conv2d_int8(
         x, weight, scale, bias, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
         activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
     )  # fmt: skip
-    activations.check(activation, tuple(activations.CLAMPS))
     images = Images(g.shape, threads, np.dtype(dtype))
-    packed = pack(images.target, weight, scale, bias, zero_point, g.stride, g.dilation)
+    ending = endings.pack(images.target, activation, out_steps, out_zero_point)
+    packed = pack(images.target, weight, scale, bias, zero_point, g.stride, g.dilation, ending)
     for image in framed(images, x, g.pads, zero_point):
-        images.add(call(image, images.output(), packed, activation=activation))
+        images.add(*calls(image, images.output(), packed))
     return images

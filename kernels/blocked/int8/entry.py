@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
+from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
 from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.call import Call
@@ -18,9 +19,12 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
+if TYPE_CHECKING:
+    from npmobilenet.kernels.vector.library import Library
+
 # `levels` of a pixel's largest magnitude around `zero_point`, both float32 at their addresses; `strip` pixels are an
-# item. At `scale` is where each pixel's goes.
-PIXELS = Fields("x x_plane out out_plane scale blocks pixels strip levels")
+# item. At `scale` is where each pixel's goes. Bytes stand for `(x + start) * factor`, a vector of both for each block.
+PIXELS = Fields("x x_plane start factor out out_plane scale blocks pixels strip levels")
 # `values` of an image, whose frame of zeros is converted too; an item is `strip` of them. A float32 at `steps`.
 IMAGE = Fields("x out values strip steps")
 # A vector for each block at `factor` and at `offset`; `rows` of `columns` pixels, as far as frames tell them apart.
@@ -33,10 +37,23 @@ LEVELS = {128: np.float32([127, 128]), 0: np.float32([255, 0])}  # by zero point
 
 def quantize_call(target: Target, x: Tensor, out: Tensor, scale: Tensor, zero_point: int = 128) -> Call:
     """Quantise the pixels of ``x``, of float32, to ``out`` and their scales; none has a frame."""
+    return pixels_call(library.int8(target), x, out, scale, zero_point)
+
+
+def pixels_call(
+    functions: Library,
+    x: Tensor,
+    out: Tensor,
+    scale: Tensor,
+    zero_point: int,
+    start: np.ndarray | None = None,
+    factor: Tensor | None = None,
+) -> Call:
+    """The same with the kernel of a library."""
     strip = min(x.pixels, STRIP_PIXELS)
     return PIXELS.call(
-        library.int8(target).address("int8_quantize_pixels"), -(-x.pixels // strip),
-        x=x, out=out, scale=scale.address, blocks=x.blocks, pixels=x.pixels, strip=strip, levels=LEVELS[zero_point],
+        functions.address("int8_quantize_pixels"), -(-x.pixels // strip), x=x, start=start, factor=factor, out=out,
+        scale=scale.address, blocks=x.blocks, pixels=x.pixels, strip=strip, levels=LEVELS[zero_point],
     )  # fmt: skip
 
 
@@ -55,12 +72,13 @@ class Channels(Packed):
     name: str
     factor: np.ndarray
     offset: np.ndarray
+    ending: Ending = NOTHING
 
 
-def pack_quantize(target: Target, steps: np.ndarray, zero_point: np.ndarray) -> Channels:
-    """Pack what makes bytes of float32."""
-    arrays = (np.float32(array) for array in (steps, zero_point))
-    return Channels(target, "int8_quantize", *(pack_channels(target, array) for array in arrays))
+def pack_quantize(target: Target, steps: np.ndarray, zero_point: np.ndarray, activation: str = "none") -> Channels:
+    """Pack what makes bytes of float32, after an activation."""
+    arrays = (pack_channels(target, np.float32(array)) for array in (steps, zero_point))
+    return Channels(target, "int8_quantize", *arrays, Ending(activation))
 
 
 def pack_dequantize(target: Target, scale: np.ndarray, zero_point: np.ndarray) -> Channels:
@@ -69,12 +87,12 @@ def pack_dequantize(target: Target, scale: np.ndarray, zero_point: np.ndarray) -
     return Channels(target, "int8_dequantize", *(pack_channels(target, array) for array in arrays))
 
 
-def channels_call(x: Tensor, out: Tensor, weights: Channels, *, activation: str = "none") -> Call:
-    """Make bytes of float32, after a clamp, or float32 of bytes; both may have frames."""
+def channels_call(x: Tensor, out: Tensor, weights: Channels, factor: Tensor | None = None) -> Call:
+    """Make bytes of float32, or float32 of bytes, with other factors if so told; both may have frames."""
     return CHANNELS.call(
-        library.int8(weights.target).address(weights.name), out.blocks, keep=weights,
-        x=x.inner, out=out.inner, rows=out.height, columns=out.width, clamp=activations.clamp(activation),
-        **weights.arguments(),
+        library.int8(weights.target, weights.ending.end).address(weights.name), out.blocks, keep=weights,
+        x=x.inner, out=out.inner, rows=out.height, columns=out.width,
+        clamp=weights.ending.arguments()["clamp"], **weights.arguments() | ({"factor": factor} if factor else {}),
     )  # fmt: skip
 
 
@@ -121,10 +139,9 @@ def quantize(
 ) -> Images:
     """8 bits with a step for each channel: float32 (N, ..., C) -> uint8 (N, ..., C)."""
     images = Images(checks.quantize(x, steps, zero_point, activation=activation).shape, threads, BYTE)
-    activations.check(activation, tuple(activations.CLAMPS))
-    packed = pack_quantize(images.target, steps, zero_point)
+    packed = pack_quantize(images.target, steps, zero_point, activation)
     for image in images.inputs(x):
-        images.add(channels_call(image, images.output(), packed, activation=activation))
+        images.add(channels_call(image, images.output(), packed))
     return images
 
 

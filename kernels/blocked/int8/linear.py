@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8 import entry, pointwise
+from npmobilenet.kernels.blocked.int8.ending import Ending
 from npmobilenet.kernels.prepared import prepared
 
 
@@ -24,9 +24,8 @@ def linear_int8(
 ) -> Images:
     """Fully connected layer of integers: float32 (N, C_in) @ int8 (C_in, C_out) -> float32 (N, C_out)."""
     g = checks.linear_int8(x, weight, scale, bias, zero_point=zero_point, activation=activation)
-    activations.check(activation, tuple(activations.CLAMPS))
     images = Images(g.shape, threads)
-    packed = pointwise.pack(images.target, weight, scale, bias, zero_point)
+    packed = pointwise.pack(images.target, weight, scale, bias, zero_point, ending=Ending(activation))
     for row, each in zip(*entry.pixels(images, images.inputs(x), zero_point), strict=True):
-        images.add(pointwise.call(row, images.output(), packed, pixel_scale=each, activation=activation))
+        images.add(pointwise.call(row, images.output(), packed, pixel_scale=each))
     return images

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
+from npmobilenet.kernels.blocked.int8 import ending as endings
 from npmobilenet.kernels.blocked.int8 import entry
+from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
 from npmobilenet.kernels.blocked.int8.layout import start, words
 from npmobilenet.kernels.blocked.layout import Fields, Packed, k_unit, pack_channels, pack_panels, panels, wide_panels
 from npmobilenet.kernels.blocked.pointwise import pack_grouped
@@ -24,7 +25,7 @@ from npmobilenet.kernels.vector.target import Target
 # `pixel_scale`, where it is not 0, is a float32 for each pixel. `floats` is 1 if the result is float32.
 POINTWISE = Fields(
     "x x_row x_plane weights start scale bias pixel_scale residual residual_row residual_plane "
-    "out out_row out_plane rows columns k_units inputs wide panels clamp floats strip parts panels_each"
+    "out out_row out_plane rows columns k_units inputs wide panels clamp steps offset floats strip parts panels_each"
 )
 STRIP_BYTES = 96 * 1024  # of weights, up to which each item may read all of them: they stay in the second-level cache
 STRIP_PIXELS = 392  # of an item
@@ -45,6 +46,7 @@ class Pointwise(Packed):
     k_units: int
     wide: int
     panels: int
+    ending: Ending
 
 
 def pack(
@@ -54,6 +56,7 @@ def pack(
     bias: np.ndarray,
     zero_point: int | np.ndarray = 0,
     groups: int = 1,
+    ending: Ending = NOTHING,
 ) -> Pointwise:
     """Pack int8 (C_in / G, C_out) as ``[panel][C_in / 4, filled up to `k_unit`][blocks of the panel][L][4]``."""
     (c_in, c_out), unit = weight.shape, k_unit(target)
@@ -73,6 +76,7 @@ def pack(
         -(-c_in * groups // unit),
         wide_panels(target, c_out),
         len(panels(target, c_out)),
+        ending,
     )
 
 
@@ -82,19 +86,18 @@ def call(
     weights: Pointwise,
     *,
     pixel_scale: Tensor | None = None,
-    activation: str = "none",
     residual: Tensor | None = None,
 ) -> Call:
-    """Compute ``out``, of bytes or float32, which may have a frame; a residual is added after the clamp."""
+    """Compute ``out``, of bytes or float32, which may have a frame; a residual is added after the activation."""
     light = weights.weights.nbytes <= STRIP_BYTES
     strip = max(1, min(out.height, STRIP_PIXELS // out.width)) if light else out.height
     parts = 1 if light else weights.panels
     inner = {"x": x.inner, "out": out.inner, "residual": residual and residual.inner}
     return POINTWISE.call(
-        library.int8(weights.target).address("int8_pointwise"), -(-out.height // strip) * parts,
+        library.int8(weights.target, weights.ending.end).address("int8_pointwise"), -(-out.height // strip) * parts,
         **inner, pixel_scale=pixel_scale and pixel_scale.address, rows=out.height, columns=out.width,
-        floats=out.dtype == FLOAT32, clamp=activations.clamp(activation), strip=strip, parts=parts,
-        panels_each=weights.panels // parts, keep=weights, **weights.arguments(),
+        floats=out.dtype == FLOAT32, strip=strip, parts=parts, panels_each=weights.panels // parts, keep=weights,
+        **weights.arguments(), **weights.ending.arguments(),
     )  # fmt: skip
 
 
@@ -120,9 +123,9 @@ def pointwise_conv2d_int8(
         x, weight, scale, bias, zero_point=zero_point, pixel_scale=pixel_scale, groups=groups, activation=activation,
         residual=residual, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
     )  # fmt: skip
-    activations.check(activation, tuple(activations.CLAMPS))
     images = Images(g.shape, threads, np.dtype(dtype))
-    packed = pack(images.target, weight, scale, bias, zero_point, groups)
+    ending = endings.pack(images.target, activation, out_steps, out_zero_point)
+    packed = pack(images.target, weight, scale, bias, zero_point, groups, ending)
     inputs, scales = images.inputs(x), [None] * len(x)
     if pixel_scale is not None:
         scales = images.inputs(pixel_scale[..., None], lanes=1)
@@ -130,5 +133,5 @@ def pointwise_conv2d_int8(
         inputs, scales = entry.pixels(images, inputs, zero_point)
     others = [None] * len(x) if residual is None else images.inputs(residual)
     for image, each, other in zip(inputs, scales, others, strict=True):
-        images.add(call(image, images.output(), packed, pixel_scale=each, activation=activation, residual=other))
+        images.add(call(image, images.output(), packed, pixel_scale=each, residual=other))
     return images

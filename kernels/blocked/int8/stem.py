@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
+from npmobilenet.kernels.blocked.int8 import ending as endings
 from npmobilenet.kernels.blocked.int8 import entry
+from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
 from npmobilenet.kernels.blocked.int8.layout import words
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels, pack_panels, wide_panels
 from npmobilenet.kernels.call import Call
@@ -23,7 +24,8 @@ from npmobilenet.kernels.vector.target import Target
 # As the float kernel's; a work item is one row of the output. `floats` is 1 if the result is float32;
 # `stride` is the vertical one.
 STEM = Fields(
-    "x x_row x_plane channels weights scale bias out out_row out_plane columns clamp floats wide blocks stride"
+    "x x_row x_plane channels weights scale bias out out_row out_plane columns clamp steps offset floats wide blocks "
+    "stride"
 )
 
 
@@ -41,23 +43,31 @@ class Stem(Packed):
     bias: np.ndarray
     channels: int
     wide: int
+    ending: Ending
 
 
-def pack(target: Target, weight: np.ndarray, scale: np.ndarray, bias: np.ndarray, stride: Pair) -> Stem:
+def pack(
+    target: Target,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    stride: Pair,
+    ending: Ending = NOTHING,
+) -> Stem:
     """Pack int16 (K_h, K_w, C_in, C_out) as ``[panel][C_in][K_h][K_w / 2][blocks of the panel][L][2]``."""
     *kernel, c_in, c_out = weight.shape
     weights = pack_panels(target, words(weight.transpose(2, 0, 1, 3)))
     ends = (pack_channels(target, np.float32(each)) for each in (scale, bias))
-    return Stem(target, tuple(kernel), stride, weights, *ends, c_in, wide_panels(target, c_out))
+    return Stem(target, tuple(kernel), stride, weights, *ends, c_in, wide_panels(target, c_out), ending)
 
 
-def call(x: Tensor, out: Tensor, weights: Stem, *, activation: str = "none") -> Call:
+def call(x: Tensor, out: Tensor, weights: Stem) -> Call:
     """Compute ``out``, which may have a frame, from the planar image ``x`` of 16 bits, whose frame is the padding."""
-    functions = library.int8_stem(weights.kernel, weights.stride, weights.target)
+    functions = library.int8_stem(weights.kernel, weights.stride, weights.target, weights.ending.end)
     return STEM.call(
         functions.address(library.int8_stem_name(weights.kernel, weights.stride)), out.height, keep=weights,
         x=x, out=out.inner, columns=out.width, blocks=out.blocks, floats=out.dtype == FLOAT32, stride=weights.stride[0],
-        clamp=activations.clamp(activation), **weights.arguments(),
+        **weights.arguments(), **weights.ending.arguments(),
     )  # fmt: skip
 
 
@@ -88,13 +98,13 @@ def conv2d_int8(
     if groups != 1 or g.dilation != (1, 1) or x.dtype == np.uint8:
         raise ValueError(f"groups and dilation must be 1 and x of 16 bits or float32 in this kernel, got {groups}, "
                          f"{g.dilation} and {x.dtype}")  # fmt: skip
-    activations.check(activation, tuple(activations.CLAMPS))
     images = Images(g.shape, threads, np.dtype(dtype))
-    packed = pack(images.target, weight, scale, bias, g.stride)
+    ending = endings.pack(images.target, activation, out_steps, out_zero_point)
+    packed = pack(images.target, weight, scale, bias, g.stride, ending)
     for image in images.inputs(x, g.pads, lanes=1):
         if steps is not None:
             halves = images.take(entry.halves(image))
             images.add(entry.image_call(images.target, image, halves, steps))
             image = halves
-        images.add(call(image, images.output(), packed, activation=activation))
+        images.add(call(image, images.output(), packed))
     return images

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats
+from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats, then_bytes, then_floats
 from npmobilenet.kernels.blocked.int8.depthwise import DEPTHWISE, LOW_BITS
 from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction
-from npmobilenet.kernels.blocked.library import int8_window_name
+from npmobilenet.kernels.blocked.library import CLAMP, int8_window_name
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer
@@ -47,12 +47,12 @@ def _widths(target: Target, kernel: Pair, wide: bool) -> tuple[int, ...]:
     return WIDE_PIXELS, PIXELS, 1
 
 
-def define(library: Library, kernel: Pair, stride: Pair, wide: bool) -> None:
-    """Add the kernels for one window, with weights of 15 bits if ``wide``."""
+def define(library: Library, kernel: Pair, stride: Pair, wide: bool, end: str = CLAMP) -> None:
+    """Add the kernels for one window, with weights of 15 bits if ``wide``, whose results end so (`int8.ending`)."""
     name = int8_window_name(kernel, stride, wide)
     for dilated in (False, True):
         for pixels in _widths(library.target, kernel, wide):
-            library.add(_row_name(name, pixels, dilated), _rows(library, kernel, stride, wide, pixels, dilated))
+            library.add(_row_name(name, pixels, dilated), _rows(library, kernel, stride, wide, pixels, dilated, end))
     library.add(name, _whole(library, name, kernel, stride, wide))
 
 
@@ -60,7 +60,7 @@ def _row_name(window: str, pixels: int, dilated: bool) -> str:
     return f"{window}_row_{pixels}{'_dilated' * dilated}"
 
 
-def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int, dilated: bool):
+def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int, dilated: bool, end: str):
     """Rows of one block, of at least so many pixels."""
     size, lanes = library.target.bytes, library.target.lanes
     quads, parts = -(-kernel[1] // QUAD), 1 + wide
@@ -84,6 +84,8 @@ def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int,
         rows: Integer,
         columns: Integer,
         clamp: Pointer,
+        out_steps: Pointer,
+        out_offset: Pointer,
         floats: Integer,
         tap_row: Integer,
         tap_column: Integer,
@@ -126,10 +128,13 @@ def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int,
                 sums = [(high << LOW_BITS) + low for high, low in zip(sums[:pixels], sums[pixels:], strict=True)]
             channels, offset = scale.vector(), bias.vector()
 
-            def as_floats() -> None:
-                store_floats(sums, lambda m: channels, offset, (clamp.splat(0), clamp.splat(4)), place)
+            def as_bytes() -> None:
+                store_bytes(sums, lambda m: channels, offset, then_bytes(code, end, out_steps, out_offset), place)
 
-            code.either(floats.equals(0), lambda: store_bytes(sums, lambda m: channels, offset, place), as_floats)
+            def as_floats() -> None:
+                store_floats(sums, lambda m: channels, offset, then_floats(code, end, clamp), place)
+
+            code.either(floats.equals(0), as_bytes, as_floats)
 
         def each_tile(row: Integer, compute: Callable[[Pointer, Pointer], None]) -> None:
             pixel_bytes = code.select(floats.equals(0), code.integer(lanes), code.integer(size))
@@ -198,7 +203,9 @@ def _whole(library: Library, name: str, kernel: Pair, stride: Pair, wide: bool):
                 a["out_row"],
                 a["strip"].minimum(a["rows"] - top),
                 columns,
-                *(a.at("clamp"), a["floats"], a["tap_row"], tap_column),
+                a.at("clamp"),
+                *(a.at(name) + block * size for name in ("steps", "offset")),
+                *(a["floats"], a["tap_row"], tap_column),
             )
             for dilated in (False, True):
                 for pixels in _widths(library.target, kernel, wide):

@@ -7,29 +7,63 @@ registers, of which there are none to spare.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from npmobilenet.kernels.vector.simd import Integers, Pointer, Vector
+from npmobilenet.kernels.blocked.code import activation
+from npmobilenet.kernels.blocked.code.elementwise import relu, relu6
+from npmobilenet.kernels.blocked.library import CLAMP
+from npmobilenet.kernels.vector.simd import Code, Integers, Pointer, Vector
 
 TOGETHER = 4  # vectors that make a register of bytes
 
+# With the bits of `reference.activation_float32` on every CPU.
+ACTIVATIONS: dict[str, Callable[[Code, Vector], Vector]] = {
+    "relu": relu,
+    "relu6": relu6,
+    "hard_swish": activation.hard_swish,
+    "hard_sigmoid": activation.hard_sigmoid,
+    "swish": partial(activation.swish, fma=Vector.fused),
+    "sigmoid": partial(activation.sigmoid, fma=Vector.fused),
+}
 
-def store_bytes(sums: Sequence[Integers], scale: Callable[[int], Vector], bias: Vector, out: Pointer) -> None:
+Then = Callable[[Vector], Vector]  # what follows the multiply-add
+
+
+def then_bytes(code: Code, end: str, steps: Pointer, offset: Pointer) -> Then | None:
+    """What makes steps of a result of a block whose sums end so, a multiply-add after its activation; None: nothing."""
+    if end == CLAMP:
+        return None
+    factor, zero_point = steps.vector(), offset.vector()
+    return lambda y: zero_point.fused(ACTIVATIONS[end](code, y), factor)
+
+
+def then_floats(code: Code, end: str, clamp: Pointer) -> Then:
+    """Its activation: the one that is told, or one whose bounds stand at an address."""
+    if end == CLAMP:
+        low, high = clamp.splat(0), clamp.splat(4)
+        return lambda y: y.clamp(low, high)
+    return partial(ACTIVATIONS[end], code)
+
+
+def store_bytes(
+    sums: Sequence[Integers], scale: Callable[[int], Vector], bias: Vector, then: Then | None, out: Pointer
+) -> None:
     """Write the results of one channel block for pixels that follow one another."""
     for at in range(0, len(sums), TOGETHER):
         some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + TOGETHER])]
-        out.store_bytes(some, at * out.code.target.lanes)
+        out.store_bytes([then(y) for y in some] if then else some, at * out.code.target.lanes)
 
 
 def store_floats(
     sums: Sequence[Integers],
     scale: Callable[[int], Vector],
     bias: Vector,
-    bounds: tuple[Vector, Vector],
+    then: Then,
     out: Pointer,
     residual: Pointer | None = None,
 ) -> None:
-    """Write them as float32, between bounds, with a residual added."""
+    """Write them as float32, with a residual added."""
     for m, y in enumerate(sums):
         at = m * out.code.target.bytes
-        value = bias.fused(y.to_float(), scale(m)).clamp(*bounds)
+        value = then(bias.fused(y.to_float(), scale(m)))
         out.store(value if residual is None else value + residual.vector(at), at)

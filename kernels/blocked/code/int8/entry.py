@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from npmobilenet.kernels.blocked.code.int8.ending import TOGETHER
+from npmobilenet.kernels.blocked.code.int8.ending import TOGETHER, then_floats
 from npmobilenet.kernels.blocked.int8.entry import CHANNELS, IMAGE, PIXELS
 from npmobilenet.kernels.blocked.layout import Arguments
+from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.vector.library import Library
-from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer
+from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer, Vector
 
 LARGEST_HALF = 32767.0
 LEAST = 2.0**-100  # of a pixel's largest magnitude: zeros have a scale, too
@@ -16,21 +17,33 @@ LEAST = 2.0**-100  # of a pixel's largest magnitude: zeros have a scale, too
 
 def define(library: Library) -> None:
     """Add the kernels."""
-    for pixels in (1, library.target.lanes):
-        library.add(f"int8_quantize_{pixels}", _group(pixels))
-    library.add("int8_quantize_pixels", quantize_pixels)
+    define_pixels(library)
+    define_quantize(library, CLAMP)
     library.add("int8_quantize_image", quantize_image)
-    library.add("int8_quantize", quantize)
     library.add("int8_dequantize", dequantize)
 
 
-def _group(pixels: int):
+def define_pixels(library: Library, of_bytes: bool = False) -> None:
+    """Add what quantises pixels, of float32 or of bytes that stand for ``(x + start) * factor``."""
+    for pixels in (1, library.target.lanes):
+        library.add(f"int8_quantize_{pixels}", _group(pixels, of_bytes))
+    library.add("int8_quantize_pixels", _quantize_pixels(of_bytes))
+
+
+def define_quantize(library: Library, end: str) -> None:
+    """Add what quantises channels after an activation (`int8.ending`)."""
+    library.add("int8_quantize", _quantize(end))
+
+
+def _group(pixels: int, of_bytes: bool):
     """Runs of so many pixels: one, or as many as a vector has lanes, whose maxima are found together."""
 
     def write(
         code: Code,
         x: Pointer,
         x_plane: Integer,
+        start: Pointer,
+        factor: Pointer,
         out: Pointer,
         out_plane: Integer,
         scale: Pointer,
@@ -41,23 +54,32 @@ def _group(pixels: int):
         size, lanes = code.target.bytes, code.target.lanes
         most, zero_point = levels.splat(0), levels.splat(4)
 
+        def values(block: Integer, pixel: Integer) -> Callable[[int], Vector]:
+            """A block's values of the group that begins with a pixel, by number."""
+            if not of_bytes:
+                plane = x + x_plane * block + pixel * size
+                return lambda m: plane.vector(m * size)
+            plane, first = x + x_plane * block + pixel * lanes, (start + block * size).integers()
+            scale = (factor + block * size).vector()
+            return lambda m: (plane.widened_bytes(m * lanes) + first).to_float() * scale
+
         def at_group(index: Integer) -> None:
             pixel = (index * pixels).minimum(count - pixels)
-            source, place = x + pixel * size, out + pixel * lanes
+            place = out + pixel * lanes
 
             def magnitudes(block: Integer, *largest: Integers) -> list[Integers]:
-                plane = source + x_plane * block
-                return [y.maximum(plane.vector(m * size).magnitude_bits()) for m, y in enumerate(largest)]
+                value = values(block, pixel)
+                return [y.maximum(value(m).magnitude_bits()) for m, y in enumerate(largest)]
 
             found = code.loop(blocks, magnitudes, [code.splat_integers(0)] * pixels)
             largest = code.splat(LEAST).maximum(code.lane_maxima(found).as_float())
-            factor = most / largest
+            steps = most / largest
             scales = largest * (code.splat(1.0) / most) + (largest - largest)  # NaN of what is not finite
             (scale + pixel * 4).store_lanes(scales, pixels)
 
             def at_block(block: Integer) -> None:
-                plane, target = source + x_plane * block, place + out_plane * block
-                target.store_bytes([zero_point.fused(plane.vector(m * size), factor.lane(m)) for m in range(pixels)])
+                value, target = values(block, pixel), place + out_plane * block
+                target.store_bytes([zero_point.fused(value(m), steps.lane(m)) for m in range(pixels)])
 
             code.loop(blocks, at_block)
 
@@ -66,24 +88,29 @@ def _group(pixels: int):
     return write
 
 
-def quantize_pixels(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: strips ``first`` up to ``last`` of an image (fields `PIXELS`)."""
-    a = PIXELS.read(arguments)
-    lanes = code.target.lanes
+def _quantize_pixels(of_bytes: bool):
+    def quantize_pixels(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+        """Kernel: strips ``first`` up to ``last`` of an image (fields `PIXELS`)."""
+        a = PIXELS.read(arguments)
+        lanes = code.target.lanes
+        x_pixel = lanes if of_bytes else code.target.bytes
 
-    def at_strip(item: Integer) -> None:
-        begin = item * a["strip"]
-        count = a["strip"].minimum(a["pixels"] - begin)
-        arguments = (
-            *(a.at("x") + begin * code.target.bytes, a["x_plane"], a.at("out") + begin * lanes, a["out_plane"]),
-            *(a.at("scale") + begin * 4, a["blocks"], count, a.at("levels")),
-        )
-        with code.when(count >= lanes):
-            code.call(f"int8_quantize_{lanes}", *arguments)
-        with code.when(count < lanes):
-            code.call("int8_quantize_1", *arguments)
+        def at_strip(item: Integer) -> None:
+            begin = item * a["strip"]
+            count = a["strip"].minimum(a["pixels"] - begin)
+            arguments = (
+                *(a.at("x") + begin * x_pixel, a["x_plane"], a.at("start"), a.at("factor")),
+                *(a.at("out") + begin * lanes, a["out_plane"]),
+                *(a.at("scale") + begin * 4, a["blocks"], count, a.at("levels")),
+            )
+            with code.when(count >= lanes):
+                code.call(f"int8_quantize_{lanes}", *arguments)
+            with code.when(count < lanes):
+                code.call("int8_quantize_1", *arguments)
 
-    code.loop(last, at_strip, start=first)
+        code.loop(last, at_strip, start=first)
+
+    return quantize_pixels
 
 
 def quantize_image(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
@@ -122,34 +149,37 @@ def _each_row(code: Code, a: Arguments, first: Integer, last: Integer, compute: 
     code.loop(last, at_block, start=first)
 
 
-def quantize(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: blocks ``first`` up to ``last``, float32 to bytes (fields `CHANNELS`)."""
-    a = CHANNELS.read(arguments)
-    low, high = a.at("clamp").splat(0), a.at("clamp").splat(4)
+def _quantize(end: str):
+    def quantize(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+        """Kernel: blocks ``first`` up to ``last``, float32 to bytes (fields `CHANNELS`)."""
+        a = CHANNELS.read(arguments)
+        then = then_floats(code, end, a.at("clamp"))
 
-    def row(x: Pointer, out: Pointer, steps: Pointer, zero_point: Pointer, columns: Integer) -> None:
-        factor, offset = steps.vector(), zero_point.vector()
+        def row(x: Pointer, out: Pointer, steps: Pointer, zero_point: Pointer, columns: Integer) -> None:
+            factor, offset = steps.vector(), zero_point.vector()
 
-        def pixels(at: Integer, count: int) -> None:
-            values = [(x + at * code.target.bytes).vector(i * code.target.bytes) for i in range(count)]
-            values = [offset.fused(value.clamp(low, high), factor) for value in values]
-            (out + at * code.target.lanes).store_bytes(values)
+            def pixels(at: Integer, count: int) -> None:
+                values = [(x + at * code.target.bytes).vector(i * code.target.bytes) for i in range(count)]
+                values = [offset.fused(then(value), factor) for value in values]
+                (out + at * code.target.lanes).store_bytes(values)
 
-        whole = columns // TOGETHER * TOGETHER
-        code.loop(whole, lambda at: pixels(at, TOGETHER), step=TOGETHER)
-        code.loop(columns, lambda at: pixels(at, 1), start=whole)
+            whole = columns // TOGETHER * TOGETHER
+            code.loop(whole, lambda at: pixels(at, TOGETHER), step=TOGETHER)
+            code.loop(columns, lambda at: pixels(at, 1), start=whole)
 
-    _each_row(code, a, first, last, row)
+        _each_row(code, a, first, last, row)
+
+    return quantize
 
 
 def dequantize(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
     """Kernel: blocks ``first`` up to ``last``, bytes to float32 (fields `CHANNELS`)."""
 
     def row(x: Pointer, out: Pointer, scale: Pointer, offset: Pointer, columns: Integer) -> None:
-        factor, start, one = scale.vector(), offset.integers(), code.splat_integers(1)
+        factor, start = scale.vector(), offset.integers()
 
         def pixel(at: Integer) -> None:
-            value = start.dot4((x + at * code.target.lanes).transposed_bytes([0]), one)
+            value = (x + at * code.target.lanes).widened_bytes() + start
             (out + at * code.target.bytes).store(value.to_float() * factor)
 
         code.loop(columns, pixel)

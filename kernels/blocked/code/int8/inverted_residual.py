@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from npmobilenet.kernels.blocked.int8.depthwise import DEPTHWISE
 from npmobilenet.kernels.blocked.int8.entry import PIXELS
-from npmobilenet.kernels.blocked.int8.inverted_residual import BLOCK, ROWS_BYTES
+from npmobilenet.kernels.blocked.int8.inverted_residual import BLOCK, ROWS_BYTES, RUN
 from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.int8.stem import STEM
 from npmobilenet.kernels.blocked.layout import Fields
@@ -75,7 +75,8 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
 
         def clear(number: Integer) -> None:
             frame = (new, a["columns"], skipped, new - skipped - present, a["left"], a["right"])
-            code.call("int8_zero_frame", expanded + a["plane"] * number + kept * a["row"], *frame)
+            pixel = a.at("pixel") + number * code.target.lanes
+            code.call("int8_fill_frame", expanded + a["plane"] * number + kept * a["row"], pixel, *frame)
 
         code.loop(a["blocks"], clear)
         place = expanded + (kept + skipped) * a["row"]
@@ -84,9 +85,20 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
                 a["enter"].equals(0), lambda: of_image(source, present, place), lambda: enter(source, present, place)
             )
 
-        _put(rows[2], DEPTHWISE, a.at("depthwise"), {"x": expanded, "out": filtered}, rows=count, strip=count, strips=1)
-        code.call(a.at("depthwise_kernel"), rows[2], 0, a["blocks"], scratch)
+        projects = code.builder.not_(a["project"].equals(0))
 
+        def at_run(number: Integer) -> None:
+            row = a.at("runs") + number * RUN.bytes
+            run, arguments = RUN.read(row), row + (RUN.bytes - DEPTHWISE.bytes)
+            place = code.select(projects, filtered.address(), begin * run["out_row"])
+            _put(rows[2], DEPTHWISE, arguments, {"x": expanded, "out": place}, rows=count, strip=count, strips=1)
+            code.call(run.at("kernel"), rows[2], 0, run["blocks"], scratch)
+
+        code.loop(a["run_count"], at_run)
+        with code.when(projects):
+            project(begin, count)
+
+    def project(begin: Integer, count: Integer) -> None:
         arguments = a.at("project")
         row = POINTWISE.read(arguments)
         moved = {"x": filtered, "out": begin * row["out_row"]}

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats
+from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats, then_bytes, then_floats
 from npmobilenet.kernels.blocked.code.pointwise import steps
 from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction, tiles
 from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.layout import k_unit
+from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.blocked.pointwise import INPUTS
 from npmobilenet.kernels.blocked.tiles import Tile
 from npmobilenet.kernels.vector.library import Library
@@ -21,11 +22,11 @@ NAME = "int8_pointwise"
 SMALL = 4  # pixels of a lower tile for short rows: as many as a register of bytes holds
 
 
-def define(library: Library) -> None:
-    """Add the kernels."""
+def define(library: Library, end: str = CLAMP) -> None:
+    """Add the kernels, whose results end so (`int8.ending`)."""
     for tile in dict.fromkeys(tiles(library.target)):
         for shape in shapes(tile):
-            library.add(_name(shape), _tile(library, shape))
+            library.add(_name(shape), _tile(library, shape, end))
     library.add(f"{NAME}_panels", _panels(library))
     library.add(NAME, pointwise)
 
@@ -41,7 +42,7 @@ def _name(tile: Tile) -> str:
     return f"{NAME}_{tile.pixels}x{tile.blocks}"
 
 
-def _tile(library: Library, tile: Tile):
+def _tile(library: Library, tile: Tile, ending: str):
     """One panel, as many blocks as the tile has, for a row of at least as many pixels as it has."""
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
     lanes, blocks = target.lanes, tile.blocks
@@ -65,6 +66,8 @@ def _tile(library: Library, tile: Tile):
         pixels: Integer,
         k_units: Integer,
         clamp: Pointer,
+        out_steps: Pointer,
+        out_offset: Pointer,
         floats: Integer,
     ) -> None:
         def step(k: Integer, pixel: Integer, sums: list[Integers]) -> list[Integers]:
@@ -95,10 +98,10 @@ def _tile(library: Library, tile: Tile):
                     about = sums[v::blocks], factor, bias.vector(v * size)
                     if as_floats:
                         other = residual + residual_plane * v + pixel * size if added else None
-                        bounds = clamp.splat(0), clamp.splat(4)
-                        store_floats(*about, bounds, place + pixel * size, other)
+                        store_floats(*about, then_floats(code, ending, clamp), place + pixel * size, other)
                     else:
-                        store_bytes(*about, place + pixel * lanes)
+                        then = then_bytes(code, ending, out_steps + v * size, out_offset + v * size)
+                        store_bytes(*about, then, place + pixel * lanes)
 
             def ends(pixel_scaled: bool) -> None:
                 def as_floats() -> None:
@@ -170,6 +173,7 @@ def _panels(library: Library):
                     pixels,
                     units,
                     a.at("clamp"),
+                    *(a.at(name) + block * size for name in ("steps", "offset")),
                     floats,
                 )
                 for shape in shapes(tile):

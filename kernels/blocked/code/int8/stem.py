@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats
+from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats, then_bytes, then_floats
 from npmobilenet.kernels.blocked.code.int8.pointwise import SMALL
 from npmobilenet.kernels.blocked.int8.layout import tiles
 from npmobilenet.kernels.blocked.int8.stem import STEM
-from npmobilenet.kernels.blocked.library import int8_stem_name
+from npmobilenet.kernels.blocked.library import CLAMP, int8_stem_name
 from npmobilenet.kernels.blocked.tiles import Tile
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector.library import Library
@@ -22,13 +22,13 @@ def stem_tile(target: Target, kernel: Pair, tile: Tile) -> Tile:
     return Tile(max(1, min(tile.pixels, room)), tile.blocks)
 
 
-def define(library: Library, kernel: Pair, stride: Pair) -> None:
-    """Add the kernels for one window."""
+def define(library: Library, kernel: Pair, stride: Pair, end: str = CLAMP) -> None:
+    """Add the kernels for one window, whose results end so (`int8.ending`)."""
     own = int8_stem_name(kernel, stride)
     chosen = [stem_tile(library.target, kernel, tile) for tile in tiles(library.target)]
     for tile in dict.fromkeys(chosen):
         for shape in _shapes(tile):
-            library.add(_name(own, shape), _row(library, kernel, stride, shape))
+            library.add(_name(own, shape), _row(library, kernel, stride, shape, end))
     library.add(own, _whole(library, own, kernel, stride, *chosen))
 
 
@@ -40,7 +40,7 @@ def _name(own: str, tile: Tile) -> str:
     return f"{own}_{tile.pixels}x{tile.blocks}"
 
 
-def _row(library: Library, kernel: Pair, stride: Pair, tile: Tile):
+def _row(library: Library, kernel: Pair, stride: Pair, tile: Tile, ending: str):
     """One row of one panel; at least as many pixels as the tile has."""
     size, lanes, blocks = library.target.bytes, library.target.lanes, tile.blocks
     pairs = -(-kernel[1] // 2)
@@ -63,6 +63,8 @@ def _row(library: Library, kernel: Pair, stride: Pair, tile: Tile):
         out_plane: Integer,
         columns: Integer,
         clamp: Pointer,
+        out_steps: Pointer,
+        out_offset: Pointer,
         floats: Integer,
     ) -> None:
         def step(row: Integer, pixel: Integer, sums: list[Integers]) -> list[Integers]:
@@ -86,9 +88,10 @@ def _row(library: Library, kernel: Pair, stride: Pair, tile: Tile):
                     factor, place = scale.vector(v * size), out + out_plane * v
                     about = sums[v::blocks], lambda m, factor=factor: factor, bias.vector(v * size)
                     if as_floats:
-                        store_floats(*about, (clamp.splat(0), clamp.splat(4)), place + pixel * size)
+                        store_floats(*about, then_floats(code, ending, clamp), place + pixel * size)
                     else:
-                        store_bytes(*about, place + pixel * lanes)
+                        then = then_bytes(code, ending, out_steps + v * size, out_offset + v * size)
+                        store_bytes(*about, then, place + pixel * lanes)
 
             code.either(floats.equals(0), lambda: end(False), lambda: end(True))
 
@@ -113,7 +116,9 @@ def _whole(library: Library, own: str, kernel: Pair, stride: Pair, wide_tile: Ti
                 a.at("weights") + block * a["channels"] * taps,
                 *(a.at(name) + block * size for name in ("scale", "bias")),
                 a.at("out") + a["out_row"] * row + a["out_plane"] * block,
-                *(a["out_plane"], columns, a.at("clamp"), a["floats"]),
+                *(a["out_plane"], columns, a.at("clamp")),
+                *(a.at(name) + block * size for name in ("steps", "offset")),
+                a["floats"],
             )
             above = code.integer(1 << 40)
             for shape in _shapes(tile):
