@@ -35,8 +35,18 @@ class Agreement:
     sure: int
 
 
-def crops(paths: Sequence[Path], count: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Yield so many square crops (H, W, 3) of photographs, in turns; every other one is mirrored."""
+def crops(folder: Path, count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield so many square crops (H, W, 3) of a folder's photographs, in turns; every other one is mirrored.
+
+    Raises
+    ------
+    ValueError
+        If the folder has none.
+    """
+    found = folder.iterdir() if folder.is_dir() else ()
+    paths = sorted(path for path in found if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if not paths:
+        raise ValueError(f"{folder}: is no folder with photographs (.png, .jpg)")
     random, photographs = np.random.default_rng(seed), [np.asarray(read_image(path)) for path in paths]
     for number in range(count):
         photograph = photographs[number % len(photographs)]
@@ -52,7 +62,12 @@ def agreement(name: str, whole: Model, made: Model, images: Iterator[np.ndarray]
     preprocessing = replace(whole.preprocessing, resize=whole.preprocessing.crop, crop_fraction=None)
     inputs = [preprocess(image, preprocessing) for image in images]
     batches = [np.stack(inputs[at : at + AT_ONCE]) for at in range(0, len(inputs), AT_ONCE)]
-    exact, near = (np.concatenate([np.float64(model(x)) for x in batches]) for model in (whole, made))
+    return agreement_of(name, *(np.concatenate([model(x) for x in batches]) for model in (whole, made)))
+
+
+def agreement_of(name: str, exact: np.ndarray, near: np.ndarray) -> Agreement:
+    """Compare logits (N, C), or (N, 1) of which the sign tells."""
+    exact, near = np.float64(exact), np.float64(near)
     several = exact.shape[1] > 1
     centred = exact - exact.mean(axis=1, keepdims=True) if several else exact
     same = exact.argmax(axis=1) == near.argmax(axis=1) if several else (exact[:, 0] > 0) == (near[:, 0] > 0)
@@ -75,14 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    paths = sorted(path for path in options.folder.iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    if not paths:
-        parser.error(f"{options.folder}: has no photographs")
+    try:
+        next(crops(options.folder, 1))
+    except ValueError as error:
+        parser.error(str(error))
     found = []
     for name in options.model or ("mobilenet_v2", "mobilenet_v1"):
         whole = load(name, backend=options.backend)
         made = quantize(whole, weight_bits=options.weight_bits)
-        found.append(agreement(name, whole, made, crops(paths, options.crops, options.seed)))
+        found.append(agreement(name, whole, made, crops(options.folder, options.crops, options.seed)))
     if options.json:
         print(to_json([asdict(one) for one in found], indent=1))
         return 0

@@ -2,7 +2,7 @@
 
 A region is named after the module that makes its text, and what it is about:
 
-* ``bench/readme.py``: a network in all runtimes (``npmobilenet bench --peers``),
+* ``bench/readme.py``: a network in all runtimes (``npmobilenet bench --peers``); ``bench/readme.py int8``: of 8 bits,
 * ``bench/ladder.py depthwise_conv2d``: a ladder (``npmobilenet bench --ladder depthwise``),
 * ``bench/network.py mobilenet_v2-1.0-224``: a network layer by layer (``npmobilenet bench mobilenet_v2``),
 * ``study/tiles.py sums``, ``study/tiles.py tiles``: those of a study (``npmobilenet study tiles --write-docs``).
@@ -17,6 +17,7 @@ from npmobilenet.bench import markers, readme
 from npmobilenet.bench.ladder import BLAS_THREADS, ENGINE, LAYERS, is_part, ladder_names, notes
 from npmobilenet.bench.machine import heading
 from npmobilenet.bench.noise import NOISY
+from npmobilenet.bench.roofline import UNITS
 from npmobilenet.text import dimensions, megabytes, plural
 
 CHECKOUT = Path(__file__).parents[1]
@@ -60,8 +61,9 @@ def fill(texts: Mapping[str, Sequence[str]], folder: Path = CHECKOUT) -> list[st
 def _texts(runs: Sequence[dict]) -> Iterator[tuple[str, list[str]]]:
     """The name of a region, and its lines."""
     peers = [run for run in runs if run.get("comparisons")]
-    if peers:
-        yield readme.REGION, list(readme.lines(peers))
+    for dtype, region in readme.REGIONS.items():
+        if readme.comparisons(peers, dtype):
+            yield region, list(readme.lines(peers, dtype))
     for run in runs:
         for operation in dict.fromkeys(found["operation"] for found in run.get("ladders", ())):
             yield f"bench/ladder.py {operation}", list(ladder(run, operation))
@@ -159,12 +161,13 @@ def network(run: dict, name: str) -> Iterator[str]:
     for found in run["networks"]:
         if found["network"] != name:
             continue
+        unit = UNITS[found.get("dtype", "float32")]
         yield (
             f"{plural(found['threads'], 'thread').capitalize()}, batch {found['batch']}: "
-            f"{found['milliseconds']:.2f} ms, {found['gflops']:.0f} GFLOP/s, {found['of_peak']:.0%} of the peak."
+            f"{found['milliseconds']:.2f} ms, {found['gflops']:.0f} {unit}, {found['of_peak']:.0%} of the peak."
         )
         yield ""
-        yield from _header("as it runs", "output", "MMACs", "µs", "share", "GFLOP/s", "of peak", "of possible")
+        yield from _header("as it runs", "output", "MMACs", "µs", "share", unit, "of peak", "of possible")
         for row in found["blocks"] or found["layers"]:
             yield _row(
                 row["name"].replace("+", " + "),
@@ -178,4 +181,5 @@ def network(run: dict, name: str) -> Iterator[str]:
             )
         yield ""
     threads = ",".join(str(found["threads"]) for found in run["networks"] if found["network"] == name)
-    yield from _measured(run, name.split("-")[0] + f" --threads {threads}" * (threads != "1"))
+    dtype = " --dtype int8" * name.endswith(" int8")
+    yield from _measured(run, name.split("-")[0] + dtype + f" --threads {threads}" * (threads != "1"))

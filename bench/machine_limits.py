@@ -140,6 +140,11 @@ def byte_product_rate(threads: int = 1, trips: int = 300_000, repeats: int = 20)
     return 2 * 4 * _register_rate("byte_products", threads, trips, repeats)
 
 
+def product_rate(dtype: str, threads: int = 1, **how: int) -> float:
+    """Return the highest rate that a network of this type could reach: one of the two above."""
+    return multiply_add_rate(threads, **how) if dtype == "float32" else byte_product_rate(threads, **how)
+
+
 def _register_rate(name: str, threads: int, trips: int, repeats: int) -> float:
     """How many lanes are computed per second."""
     target, kernel = host(), _kernel(name, 2)

@@ -9,6 +9,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
@@ -21,13 +22,16 @@ from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.profile import Seconds, in_turns, settled, timed
 from npmobilenet.bench.progress import progress
 from npmobilenet.bench.record import Record
-from npmobilenet.bench.roofline import Roofline
+from npmobilenet.bench.roofline import UNITS, Roofline
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.image import IMAGENET
 from npmobilenet.kernels.geometry import Pair
+from npmobilenet.operations import INT8_OPERATIONS
 from npmobilenet.plan import Plan
+from npmobilenet.quantisation import quantised
 from npmobilenet.text import columns, dimensions, plural
 
 PEAK_REPEATS = 5  # of the peak in every round
@@ -40,7 +44,16 @@ LEGEND = (
 )
 
 
-def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, rounds: int, record: Record) -> dict:
+def measure(
+    name: str,
+    graph: Graph,
+    size: Pair,
+    batch: int,
+    threads: int,
+    rounds: int,
+    record: Record,
+    dtype: str = "float32",
+) -> dict:
     """Measure a network, and each of its blocks and layers.
 
     Parameters
@@ -54,6 +67,8 @@ def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, round
         In each of which the network, its blocks, its layers and the machine's peak have their turn.
     record : Record
         Has the machine's limits; the result is added to its networks.
+    dtype : {"float32", "int8"}
+        "int8": of the network quantised.
 
     Returns
     -------
@@ -66,31 +81,37 @@ def measure(name: str, graph: Graph, size: Pair, batch: int, threads: int, round
         If it computes something else than the reference does.
     """
     weights = random_weights(graph)
-    engine = Engine(graph, weights)
+    if dtype == "int8":
+        name = f"{name} int8"
+        made = quantised(graph, weights, replace(IMAGENET, resize=size, crop=size))
+        graph, weights = made.graph, made.weights
+    engine = Engine(graph, weights, dtype=dtype)
     program = engine.program
     plans: dict[str, BlockedPlan | Plan] = {"layers": program.plan(size, threads=threads)}
     if isinstance(program, BlockedProgram):
         plans = {"blocks": plans["layers"], "layers": program.plan(size, threads=threads, fused=False)}
     x = np.random.default_rng(0).standard_normal((batch, graph.in_channels, *size), np.float32)
-    expected = Engine(graph, weights, "reference").run(x[:1])
+    expected = Engine(graph, weights, "reference", dtype).run(x[:1])
     outputs = [engine.run(x[:1], threads), *(plan.run(x[0])[None] for plan in plans.values())]
     error = max(largest_error(output, expected) for output in outputs)
     runs = {
         "network": settled(timed(lambda: engine.run(x, threads))),
-        "peak": lambda: {"gflops": machine_limits.multiply_add_rate(threads, repeats=PEAK_REPEATS) / 1e9},
+        "peak": lambda: {"gflops": machine_limits.product_rate(dtype, threads, repeats=PEAK_REPEATS) / 1e9},
         **{part: settled(plan.time_groups) for part, plan in plans.items()},
     }
     found = in_turns(runs, progress(range(rounds), f"{name}, {plural(threads, 'thread')}"))
     peaks = [one["gflops"] for one in found["peak"]]
     record.probe_again(threads)
-    roof = record.raise_roof(threads, *peaks)
+    roof = record.raise_roof(threads, *peaks, dtype=dtype)
     shapes = program.graph.shapes(size)
-    parts = {"blocks": [], **{part: list(_rows(plan, shapes, found[part], roof)) for part, plan in plans.items()}}
+    rows = {part: list(_rows(plan, shapes, weights, found[part], roof)) for part, plan in plans.items()}
+    parts = {"blocks": [], **rows}
     macs = sum(row["macs"] for row in parts["layers"])
     seconds = [one["seconds"] for one in found["network"]]
     gflops = 2 * macs * batch / median(seconds) / 1e9
     result = {
         "network": name,
+        "dtype": dtype,
         "size": list(size),
         "batch": batch,
         "threads": threads,
@@ -122,17 +143,24 @@ def _times(seconds: Sequence[float]) -> dict:
 
 
 def _rows(
-    plan: BlockedPlan | Plan, shapes: Mapping[str, Shape], found: Sequence[Seconds], roof: Roofline
+    plan: BlockedPlan | Plan,
+    shapes: Mapping[str, Shape],
+    weights: Mapping[str, np.ndarray],
+    found: Sequence[Seconds],
+    roof: Roofline,
 ) -> Iterator[dict]:
     whole = sum(median(one[group[-1].name] for one in found) for group in plan.groups)
-    every = sum(_weight_values(node) for group in plan.groups for node in group)
+    sizes = {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()}
+    for node in (node for group in plan.groups for node in group):
+        sizes[node.name] = sizes[node.name] // 4 * np.dtype(node.kind.result_dtype(node)).itemsize
+    learned = {node.name: _weight_bytes(node, weights) for group in plan.groups for node in group}
     for group in plan.groups:
         seconds = [one[group[-1].name] for one in found]
         macs = sum(node.macs(shapes[node.name]) for node in group)
         inside = {node.name for node in group}
         outer = {name for node in group for name in node.inputs} - inside
-        values = sum(int(np.prod(shapes[name])) for name in (*outer, group[-1].name))
-        weights = sum(map(_weight_values, group))
+        moved = sum(sizes[name] for name in (*outer, group[-1].name))
+        streamed = sum(learned[node.name] for node in group)
         yield {
             "name": _title(group),
             "operations": [node.operation for node in group],
@@ -140,13 +168,15 @@ def _rows(
             "output": list(shapes[group[-1].name]),
             **_times(seconds),
             "share": median(seconds) / whole,
-            **roof.place(macs, 4 * (values + weights), median(seconds), 4 * weights, 4 * every),
+            **roof.place(macs, moved + streamed, median(seconds), streamed, sum(learned.values())),
         }
 
 
-def _weight_values(node: Node) -> int:
-    """Weights and a bias; of what has no weights, whatever it has learned."""
-    return node.weight_count + node["channels"] if node.weight_count else node.parameter_count
+def _weight_bytes(node: Node, weights: Mapping[str, np.ndarray]) -> int:
+    """Weights and a bias; of what has no weights, and of 8 bits, whatever it has."""
+    if node.operation in INT8_OPERATIONS:
+        return sum(weights[f"{node.name}.{name}"].nbytes for name in node.parameters)
+    return 4 * (node.weight_count + node["channels"] if node.weight_count else node.parameter_count)
 
 
 def _title(group: Sequence[Node]) -> str:
@@ -161,11 +191,12 @@ def table(found: dict, parts: Sequence[str] = ("blocks",)) -> Iterator[str]:
     """A network as text: its totals, and a line for each block or layer."""
     image = f"{dimensions(found['size'])}, batch {found['batch']}, {plural(found['threads'], 'thread')}"
     noise = f" ~{found['spread']:.2f}x between rounds" if found["spread"] > NOISY else ""
+    unit = UNITS[found.get("dtype", "float32")]
     yield f"{found['network']}, {image}"
     yield f"  time         {found['milliseconds']:.2f} ms (least {found['least_milliseconds']:.2f}){noise}"
     yield f"  throughput   {found['images_per_second']:.1f} images/s"
     yield (
-        f"  arithmetic   {found['gflops']:.1f} GFLOP/s, {found['of_peak']:.0%} of this machine's peak of "
+        f"  arithmetic   {found['gflops']:.1f} {unit}, {found['of_peak']:.0%} of this machine's peak of "
         f"{found['peak_gflops']:.0f}, probed in the same rounds"
     )
     yield f"  memory       {found['memory'] / 1e6:.2f} MB of activations; largest error {found['error']:.0e}"
@@ -184,7 +215,7 @@ def table(found: dict, parts: Sequence[str] = ("blocks",)) -> Iterator[str]:
             part
         ] + (f" (one image): {milliseconds:.2f} ms in all; at what is possible for each: {least:.2f} ms")
         yield ""
-        yield from columns([HEADER, *map(_cells, rows)], texts=2)
+        yield from columns([[unit if name == "GFLOP/s" else name for name in HEADER], *map(_cells, rows)], texts=2)
     yield ""
     yield from LEGEND
 

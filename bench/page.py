@@ -12,7 +12,7 @@ from npmobilenet.bench.ladder import ladder_names
 from npmobilenet.bench.machine import heading
 from npmobilenet.bench.noise import NOISY
 from npmobilenet.bench.peers.measure import OURS
-from npmobilenet.bench.peers.report import fastest_variants
+from npmobilenet.bench.peers.report import fastest_variants, nearness
 from npmobilenet.bench.roofline import Roofline
 from npmobilenet.text import binary_size, dimensions, megabytes, plural
 
@@ -191,11 +191,12 @@ def _roofline(run: dict) -> Iterator[str]:
         "byte and meet the flat line; depthwise ones do few, and meet a slope. That is why a block is computed as "
         "one call: its inner tensors never leave the cache, and the whole stands far to the right of its parts.</p>"
     )
-    roofs = {row["threads"]: Roofline.of(row) for row in run["limits"]}
+    limits = {row["threads"]: row for row in run["limits"]}
     yield '<div class="grid">'
     for found in run["networks"]:
         about = f"{found['network']}, {plural(found['threads'], 'thread')}; each point is a layer or a fused block."
-        yield _figure(plots.roofline(roofs[found["threads"]], found), about)
+        roof = Roofline.of(limits[found["threads"]], found.get("dtype", "float32"))
+        yield _figure(plots.roofline(roof, found), about)
     yield f"{why}</div>"
 
 
@@ -263,11 +264,12 @@ def _peers(run: dict) -> Iterator[str]:
                 f"{row['images_per_second']:.1f}",
                 f"{row['of_peak']:.0%}",
                 "" if row["runtime"] == OURS else f"{1 / row['ours_over_this']:.2f}",
-                "" if row["runtime"] == OURS else f"{row['difference']:.0e}",
+                nearness(row),
             )
             for row in fastest_variants(found["rows"])
         )
-        header = ("", "ms", "images/s", "of peak", "of ours", "difference")
+        near = "dB, same class" if found.get("dtype") == "int8" else "difference"
+        header = ("", "ms", "images/s", "of peak", "of ours", near)
         yield _details("the numbers", [_table(header, rows)]) + "</div>"
     yield "</div>"
 

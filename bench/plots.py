@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from npmobilenet.bench.peers.report import fastest_variants
-from npmobilenet.bench.roofline import Roofline
+from npmobilenet.bench.roofline import UNITS, Roofline
 from npmobilenet.errors import MissingDependencyError
 from npmobilenet.text import binary_size, plural
 
@@ -136,7 +136,7 @@ def roofline(roof: Roofline, found: dict) -> str:
     """Where the layers of a network stand below the machine's limits."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(3.6)
-        points = {}
+        points, unit = {}, UNITS[found.get("dtype", "float32")]
         for row in [*found["blocks"], *found["layers"]]:
             if row["macs"]:
                 points.setdefault(kind(row["operations"]), []).append((2 * row["macs"] / row["bytes"], row["gflops"]))
@@ -151,7 +151,7 @@ def roofline(roof: Roofline, found: dict) -> str:
                 **{"fontsize": 7.5, "rotation": np.degrees(np.arctan(rate)), "rotation_mode": "anchor"},
                 transform_rotates_text=True,
             )
-        axes.text(high, 1.06 * roof.gflops, f"peak {roof.gflops:.0f} GFLOP/s", ha="right", fontsize=8)
+        axes.text(high, 1.06 * roof.gflops, f"peak {roof.gflops:.0f} {unit}", ha="right", fontsize=8)
         for name in (name for name in KINDS if name in points):
             axes.scatter(*zip(*points[name], strict=True), s=16, color=KINDS[name], label=name, zorder=3, alpha=0.85)
         axes.set_xscale("log")
@@ -159,7 +159,7 @@ def roofline(roof: Roofline, found: dict) -> str:
         axes.set_xlim(low, high)
         axes.set_ylim(min(y for _, y in every) / 2, 2 * roof.gflops)
         axes.set_xlabel("operations for each byte moved")
-        axes.set_ylabel("GFLOP/s")
+        axes.set_ylabel(unit)
         _plain(axes.xaxis)
         _plain(axes.yaxis)
         _legend(axes)

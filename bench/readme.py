@@ -20,13 +20,18 @@ from npmobilenet.bench.runtimes import RUNTIMES
 
 README = Path(__file__).parents[1] / "README.md"
 REGION = "bench/readme.py"
+REGIONS = {"float32": REGION, "int8": f"{REGION} int8"}
 
 
-def table(runs: Sequence[dict]) -> Iterator[str]:
+def comparisons(runs: Sequence[dict], dtype: str = "float32") -> list[dict]:
+    """Those of networks of one type."""
+    return [found for run in runs for found in run["comparisons"] if found.get("dtype", "float32") == dtype]
+
+
+def table(comparisons: Sequence[dict]) -> Iterator[str]:
     """A row for each network, batch size and number of threads, a column for each runtime."""
-    comparisons = [found for run in runs for found in run["comparisons"]]
     by_package = [{RUNTIMES[row["runtime"]].package: row for row in fastest_variants(c["rows"])} for c in comparisons]
-    packages = [package for package in by_package[0] if all(package in rows for rows in by_package)]
+    packages = list(dict.fromkeys(package for rows in by_package for package in rows))
     yield f"| milliseconds | {' | '.join(packages)} |"
     yield "|" + " --- |" * (len(packages) + 1)
     networks = list(dict.fromkeys(found["network"] for found in comparisons))
@@ -36,20 +41,20 @@ def table(runs: Sequence[dict]) -> Iterator[str]:
     )
     for found, rows in order:
         threads = f"{found['threads']} thread{'s' * (found['threads'] > 1)}"
-        cells = [_cell(rows[package]) for package in packages]
+        cells = [_cell(rows[package]) if package in rows else "-" for package in packages]
         yield f"| {found['network']}, batch {found['batch']}, {threads} | {' | '.join(cells)} |"
 
 
 def _cell(row: dict) -> str:
-    noise = " ~" if row["spread"] > NOISY else ""
+    after = (f", {row['decibels']:.1f} dB" if "decibels" in row else "") + " ~" * (row["spread"] > NOISY)
     if row["runtime"] == OURS:
-        return f"**{row['milliseconds']:.1f}** ({row['of_peak']:.0%} of the CPU's peak){noise}"
-    return f"{row['milliseconds']:.1f} (×{1 / row['ours_over_this']:.2f}){noise}"
+        return f"**{row['milliseconds']:.1f}** ({row['of_peak']:.0%} of the CPU's peak){after}"
+    return f"{row['milliseconds']:.1f} (×{1 / row['ours_over_this']:.2f}){after}"
 
 
-def lines(runs: Sequence[dict]) -> Iterator[str]:
-    """The table, and what it was measured on; the runs are of one machine."""
-    yield from table(runs)
+def lines(runs: Sequence[dict], dtype: str = "float32") -> Iterator[str]:
+    """The table of networks of one type, and what it was measured on; the runs are of one machine."""
+    yield from table(comparisons(runs, dtype))
     yield ""
     yield measured_on(runs[0])
 

@@ -10,7 +10,7 @@ from statistics import median
 
 from npmobilenet.bench import machine_limits, noise
 from npmobilenet.bench.machine import different_machines, heading, machine
-from npmobilenet.bench.roofline import Roofline
+from npmobilenet.bench.roofline import PEAKS, Roofline
 from npmobilenet.text import to_json
 
 KINDS = ("networks", "ladders", "comparisons", "processes")
@@ -37,8 +37,6 @@ class Record:
         The machine.
     load : float or None
         The load average before the run.
-    roofs : dict of int to Roofline
-        The machine's limits, by the number of threads: the highest seen so far.
     found : dict of str to list
         What the file has besides.
     """
@@ -57,7 +55,6 @@ class Record:
         self.settings = settings
         self.load = noise.load()
         self.about = machine(machine_limits.limits(threads))
-        self.roofs = {row["threads"]: Roofline.of(row) for row in self.about["limits"]}
         self.found: dict[str, list] = {kind: [] for kind in (*kinds, "left_out")}
         self.say(heading(self.about))
 
@@ -71,17 +68,22 @@ class Record:
             self.found["left_out"].append(line)
             self.say([line])
 
-    def raise_roof(self, threads: int, *peaks: float) -> Roofline:
-        """Take further peaks into account, in GFLOP/s: the machine may have been busy when it was probed."""
-        row = next(row for row in self.about["limits"] if row["threads"] == threads)
-        row["gflops"] = max(row["gflops"], *peaks)
-        self.roofs[threads] = Roofline.of(row)
-        return self.roofs[threads]
+    def roof(self, threads: int, dtype: str = "float32") -> Roofline:
+        """The machine's limits for so many threads: the highest seen so far."""
+        return Roofline.of(self._limits(threads), dtype)
+
+    def _limits(self, threads: int) -> dict:
+        return next(row for row in self.about["limits"] if row["threads"] == threads)
+
+    def raise_roof(self, threads: int, *peaks: float, dtype: str = "float32") -> Roofline:
+        """Take further peaks into account, in 10^9 operations: the machine may have been busy when it was probed."""
+        row = self._limits(threads)
+        row[PEAKS[dtype]] = max(row[PEAKS[dtype]], *peaks)
+        return self.roof(threads, dtype)
 
     def probe_again(self, threads: int) -> None:
         """Likewise the bandwidths."""
-        row = next(row for row in self.about["limits"] if row["threads"] == threads)
-        for level, again in zip(row["levels"], machine_limits.levels(threads), strict=True):
+        for level, again in zip(self._limits(threads)["levels"], machine_limits.levels(threads), strict=True):
             level["gbytes"] = max(level["gbytes"], again["gbytes"])
 
     def warn(self) -> None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+PEAKS = {"float32": "gflops", "int8": "int8_gops"}  # what `machine_limits.limits` calls the rates of multiply-adds
+UNITS = {"float32": "GFLOP/s", "int8": "Gop/s"}
+
 
 @dataclass(frozen=True)
 class Roofline:
@@ -20,7 +23,7 @@ class Roofline:
     Attributes
     ----------
     gflops : float
-        The highest rate of multiply-adds seen, two operations each.
+        The highest rate of multiply-adds seen, two operations each; of bytes for networks of 8 bits.
     levels : sequence of (int, float)
         Bytes of a buffer and the GB/s at which it is gone through, from the nearest cache to memory.
     """
@@ -29,9 +32,9 @@ class Roofline:
     levels: Sequence[tuple[int, float]]
 
     @classmethod
-    def of(cls, limits: Mapping) -> Roofline:
+    def of(cls, limits: Mapping, dtype: str = "float32") -> Roofline:
         """Make it of a row of `machine_limits.limits`, just probed or from a saved run."""
-        return cls(limits["gflops"], [(level["bytes"], level["gbytes"]) for level in limits["levels"]])
+        return cls(limits[PEAKS[dtype]], [(level["bytes"], level["gbytes"]) for level in limits["levels"]])
 
     def bandwidth(self, size: float) -> float:
         """Return the GB/s of a buffer of so many bytes."""

@@ -32,11 +32,14 @@ class Runtime:
     load : callable
         ``load(file, x, threads)`` returns a function that computes the logits of ``x`` (N, 3, H, W). What can be
         done with ``x`` once, such as bringing it into the runtime's own layout, is done before.
+    int8 : str
+        The kind of file that a network of 8 bits is in; empty if none is made for it (`peers.int8`).
     """
 
     package: str
     suffix: str
     load: Callable[..., Run]
+    int8: str = ""
 
 
 def load_npmobilenet(file: str, x, threads: int) -> Run:
@@ -153,10 +156,10 @@ def load_torch(file: str, x, threads: int, *, channels_last: bool = False, compi
 
 
 RUNTIMES = {
-    "npmobilenet": Runtime("npmobilenet", ".safetensors", load_npmobilenet),
-    "onnxruntime": Runtime("onnxruntime", ".onnx", load_onnxruntime),
-    "openvino": Runtime("openvino", ".onnx", load_openvino),
-    "litert": Runtime("ai-edge-litert", ".tflite", load_litert),
+    "npmobilenet": Runtime("npmobilenet", ".safetensors", load_npmobilenet, ".int8.safetensors"),
+    "onnxruntime": Runtime("onnxruntime", ".onnx", load_onnxruntime, ".qdq.onnx"),
+    "openvino": Runtime("openvino", ".onnx", load_openvino, ".int8.xml"),
+    "litert": Runtime("ai-edge-litert", ".tflite", load_litert, ".int8.tflite"),
     "torch": Runtime("torch", ".pt", load_torch),
     "torch channels_last": Runtime("torch", ".pt", lambda *a: load_torch(*a, channels_last=True)),
     "torch compiled": Runtime("torch", ".pt", lambda *a: load_torch(*a, compiled=True)),

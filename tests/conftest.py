@@ -1,5 +1,6 @@
 """Shared by all tests: the stored photographs and references, and what to skip where something is missing."""
 
+import copy
 from pathlib import Path
 
 import numba
@@ -69,3 +70,20 @@ def thumbnails(tmp_path_factory):
     for name in ("coffee.png", "rocket.jpg", "chelsea.png", "astronaut.png"):
         image.open(photo(name)).convert("RGB").resize((48, 40)).save(folder / f"{name[:-4]}.png")
     return folder
+
+
+LEVELS = [{"bytes": 1 << 14, "gbytes": 100.0}, {"bytes": 1 << 20, "gbytes": 50.0}, {"bytes": 1 << 28, "gbytes": 10.0}]
+
+
+@pytest.fixture(scope="module")
+def quick_machine():
+    """A machine whose bandwidths are known without probing, and whose peak is probed in no time."""
+    from npmobilenet.bench import machine_limits
+
+    rate = machine_limits.multiply_add_rate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine_limits, "levels", lambda threads: copy.deepcopy(LEVELS))
+        patch.setattr(machine_limits, "bandwidth", lambda threads: {"read": 2e10, "copy": 1e10})
+        patch.setattr(machine_limits, "multiply_add_rate", lambda threads, **_: rate(threads, 1000, 1))
+        patch.setattr(machine_limits, "byte_product_rate", lambda threads, **_: rate(threads, 1000, 1))
+        yield

@@ -14,34 +14,23 @@ import numpy as np
 import pytest
 
 from npmobilenet.architectures import ARCHITECTURES
-from npmobilenet.bench import compare, documents, ladder, machine_limits, markers, noise, papers, record
+from npmobilenet.bench import compare, documents, ladder, markers, noise, papers, record
 from npmobilenet.bench.layers import TOLERANCE, blocks, find_layer, largest_error, layers
 from npmobilenet.bench.progress import progress
 from npmobilenet.bench.roofline import Roofline
 from npmobilenet.cli import main
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.ladder import LADDERS
-from tests.conftest import compiled_only
+from tests.conftest import LEVELS, compiled_only
 from tests.test_operations import with_slow_layers
 
+pytestmark = pytest.mark.usefixtures("quick_machine")
+
 TINY = ["mobilenet_v2", "--width", "0.35", "--resolution", "32"]
-LEVELS = [{"bytes": 1 << 14, "gbytes": 100.0}, {"bytes": 1 << 20, "gbytes": 50.0}, {"bytes": 1 << 28, "gbytes": 10.0}]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """A machine whose bandwidths are known without probing, and whose peak is probed in no time."""
-    rate = machine_limits.multiply_add_rate
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine_limits, "levels", lambda threads: copy.deepcopy(LEVELS))
-        patch.setattr(machine_limits, "bandwidth", lambda threads: {"read": 2e10, "copy": 1e10})
-        patch.setattr(machine_limits, "multiply_add_rate", lambda threads, **_: rate(threads, 1000, 1))
-        patch.setattr(machine_limits, "byte_product_rate", lambda threads, **_: rate(threads, 1000, 1))
-        yield
 
 
 @pytest.fixture(scope="module")
-def saved(quick, tmp_path_factory):
+def saved(quick_machine, tmp_path_factory):
     """Small runs, as saved files."""
     folder = tmp_path_factory.mktemp("runs")
     assert main(["bench", *TINY, "--rounds", "3", "--json", str(folder / "network.json")]) == 0

@@ -45,6 +45,17 @@ def difference(result: np.ndarray, expected: np.ndarray) -> float:
     return found
 
 
+def agreement(network: Network, batch: int, result: np.ndarray, ours: np.ndarray) -> dict:
+    """Return how near a runtime's result is: to ours, or, in 8 bits, to that of float32.
+
+    Raises
+    ------
+    PeerError
+        If it is too far, or the shapes differ.
+    """
+    return network.agreement(result, batch) if network.dtype == "int8" else {"difference": difference(result, ours)}
+
+
 def compare(
     network: Network,
     names: Sequence[str],
@@ -65,8 +76,8 @@ def compare(
     seconds : float
         Length of a turn.
     peak : float
-        The highest rate of multiply-adds seen so far, in 10^9 floating-point operations per second; every round
-        tries again, since the machine may have been busy.
+        The highest rate of multiply-adds seen so far, in 10^9 operations per second, of floating-point numbers or of
+        bytes as the network has them; every round tries again, since the machine may have been busy.
 
     Returns
     -------
@@ -78,7 +89,7 @@ def compare(
         turns: dict[str, list[dict]] = {name: [] for name in workers}
         peaks = []
         for number in range(rounds):
-            peaks.append(machine_limits.multiply_add_rate(threads) / 1e9)
+            peaks.append(machine_limits.product_rate(network.dtype, threads) / 1e9)
             for name in in_turn(turns, number):
                 try:
                     turns[name].append(workers[name].burst(seconds))
@@ -97,11 +108,12 @@ def compare(
                 **row,
                 "gflops": rate,
                 "of_peak": rate / peak,
-                "difference": difference(workers[name].result, workers[OURS].result),
+                **agreement(network, batch, workers[name].result, workers[OURS].result),
             }
         )
     return {
-        "network": network.name,
+        "network": network.title,
+        "dtype": network.dtype,
         "weights": "shipped" if network.shipped else "random",
         "threads": threads,
         "batch": batch,
@@ -121,7 +133,7 @@ def _start(
     for name in [OURS, *(name for name in names if name != OURS)]:
         try:
             worker = stack.enter_context(Worker(name, network, batch, threads))
-            difference(worker.result, workers.get(OURS, worker).result)
+            agreement(network, batch, worker.result, workers.get(OURS, worker).result)
             workers[name] = worker
         except PeerError as error:
             _leave_out(name, error, say)

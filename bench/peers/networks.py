@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -69,6 +70,7 @@ class Network:
     width: float
     size: int
     folder: Path
+    dtype: ClassVar = "float32"
 
     @classmethod
     def parse(cls, text: str, folder: Path) -> Network:
@@ -91,6 +93,11 @@ class Network:
     def name(self) -> str:
         """As :meth:`parse` reads it."""
         return f"{self.architecture}-{self.width}-{self.size}"
+
+    @property
+    def title(self) -> str:
+        """What results call it."""
+        return self.name
 
     @property
     def shipped(self) -> bool:

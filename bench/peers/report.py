@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from npmobilenet.bench.noise import NOISY
 from npmobilenet.bench.peers.measure import OURS
+from npmobilenet.bench.roofline import UNITS
 from npmobilenet.bench.runtimes import RUNTIMES
 
 
@@ -21,24 +22,29 @@ def fastest_variants(rows: Sequence[dict]) -> list[dict]:
     return list(best.values())
 
 
+def nearness(row: dict) -> str:
+    """How near a runtime's result is: to ours, or, in 8 bits, to that of float32."""
+    if "decibels" in row:
+        return f"{row['decibels']:.1f}" + ("" if row["same"] is None else f" {row['same']:.0%}")
+    return "" if row["runtime"] == OURS else f"{row['difference']:.0e}"
+
+
 def comparison(found: dict) -> Iterator[str]:
     """One network on one number of threads at one batch size, as a table of at most 100 columns."""
+    dtype = found.get("dtype", "float32")
+    unit, near = UNITS[dtype], "dB, same" if dtype == "int8" else "max diff"
     yield ""
     yield (
         f"{found['network']} ({found['weights']} weights), batch {found['batch']}, threads {found['threads']}; "
-        f"peak {found['peak_gflops']:.0f} GFLOP/s"
+        f"peak {found['peak_gflops']:.0f} {unit}"
     )
-    yield (
-        f"  {'':<27}{'ms':>9}{'least':>9}{'images/s':>10}{'GFLOP/s':>9}{'of peak':>9}{'ours/this':>11}{'max diff':>10}"
-    )
+    yield f"  {'':<27}{'ms':>9}{'least':>9}{'images/s':>10}{unit:>9}{'of peak':>9}{'ours/this':>11}{near:>10}"
     for row in fastest_variants(found["rows"]):
         noise = " ~" if row["spread"] > NOISY else ""
-        ratio, difference = "", ""
-        if row["runtime"] != OURS:
-            ratio, difference = f"{row['ours_over_this']:.2f}", f"{row['difference']:.0e}"
+        ratio = "" if row["runtime"] == OURS else f"{row['ours_over_this']:.2f}"
         yield (
             f"  {_label(row):<27}{row['milliseconds']:>9.2f}{row['least_milliseconds']:>9.2f}"
-            f"{row['images_per_second']:>10.1f}{row['gflops']:>9.1f}{row['of_peak']:>9.0%}{ratio:>11}{difference:>10}"
+            f"{row['images_per_second']:>10.1f}{row['gflops']:>9.1f}{row['of_peak']:>9.0%}{ratio:>11}{nearness(row):>10}"
             f"{noise}"
         )
     worst = max(row["spread"] for row in found["rows"])

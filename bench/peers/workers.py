@@ -75,10 +75,13 @@ class Worker:
         about = RUNTIMES[runtime]
         if package_version(about.package) is None:
             raise PeerError(f"not installed ({about.package})")
+        suffix = about.int8 if network.dtype == "int8" else about.suffix
+        if not suffix:
+            raise PeerError("no network of 8 bits is made for it here")
         try:
-            file = network.file(about.suffix, batch)
+            file = network.file(suffix, batch)
         except Exception as error:
-            raise PeerError(f"cannot be exported to {about.suffix}: {type(error).__name__}: {error}") from error
+            raise PeerError(f"cannot be exported to {suffix}: {runtimes.one_line(error)}") from error
         output = network.folder / "output.npy"
         task = {
             "runtime": runtime,

@@ -42,6 +42,13 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     how.add_argument(
         "--rounds", type=positive, metavar="N", help=f"turns of everything (default: {ROUNDS}; 9 with --peers)"
     )
+    how.add_argument(
+        "--dtype", choices=("float32", "int8"), default="float32",
+        help="of the network, and with --peers of all runtimes (default: %(default)s)",
+    )  # fmt: skip
+    how.add_argument(
+        "--photographs", type=Path, metavar="FOLDER", help="of --peers --dtype int8: what the others are calibrated on"
+    )
     how.add_argument("--unfused", action="store_true", help="show every layer as a call of its own, too")
     how.add_argument(
         "--shape",
@@ -80,6 +87,10 @@ def run(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> None:
     """Find what makes no sense before minutes of measuring."""
+    if options.photographs and not (options.peers and options.dtype == "int8"):
+        raise ValueError("--photographs calibrates the other runtimes of --peers --dtype int8")
+    if options.ladder and options.dtype != "float32":
+        raise ValueError("a --ladder is of one type, which its name says (depthwise_int8), not --dtype")
     if options.shape and not options.ladder:
         raise ValueError("--shape says on what layer a --ladder is measured")
     if options.ladder and (options.network is not None or options.batch > 1 or options.unfused or options.resolution):
@@ -110,7 +121,7 @@ def layers(options: argparse.Namespace) -> int:
     parts = ("blocks", "layers") if options.unfused else ("blocks",)
     with Record(options.threads, ("networks",), {"rounds": rounds}, options.json, options.csv) as record:
         for threads in options.threads:
-            found = network.measure(name, graph, resolution, options.batch, threads, rounds, record)
+            found = network.measure(name, graph, resolution, options.batch, threads, rounds, record, options.dtype)
             record.say(["", *network.table(found, parts)])
         record.warn()
     return finish(options, record.run)
@@ -142,7 +153,8 @@ def peers(options: argparse.Namespace) -> int:
     if height != width or Path(_network(options)).exists():
         raise ValueError("--peers takes an architecture (and --width), and square images")
     arguments = ["--networks", about.name((height, width)), "--batches", str(options.batch)]
-    arguments += ["--threads", ",".join(map(str, options.threads))]
+    arguments += ["--threads", ",".join(map(str, options.threads)), "--dtype", options.dtype]
+    arguments += ["--photographs", str(options.photographs)] * (options.photographs is not None)
     arguments += ["--rounds", str(options.rounds)] * (options.rounds is not None)
     with TemporaryDirectory(prefix="npmobilenet-bench-") as folder:
         file = options.json or Path(folder) / "run.json"
@@ -153,7 +165,8 @@ def peers(options: argparse.Namespace) -> int:
         if options.csv:
             write_csv(run, options.csv)
         if any("not installed" in line for line in run["left_out"]):
-            print('\nwhat is not installed can be: pip install "npmobilenet[peers]"')
+            extra = "peers-int8" if options.dtype == "int8" else "peers"
+            print(f'\nwhat is not installed can be: pip install "npmobilenet[{extra}]"')
         return finish(options, run)
 
 

@@ -11,7 +11,11 @@ WINDOWS = ("mobilenet_v2", "mobilenet_v3_small", "mnasnet_b1", "mixnet_s", "mixn
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
-    return commands.add_parser("warmup", help="compile the kernels for this CPU and keep them in the cache folder")
+    parser = commands.add_parser("warmup", help="compile the kernels for this CPU and keep them in the cache folder")
+    parser.add_argument(
+        "--dtype", choices=("float32", "int8"), default="float32", help="of the networks (default: %(default)s)"
+    )
+    return parser
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,12 +26,17 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.engine import Engine
     from npmobilenet.image import IMAGENET, preprocess
     from npmobilenet.kernels.cache import place
+    from npmobilenet.quantisation import quantised
 
     start = time.perf_counter()
     x = preprocess(np.zeros((300, 400, 3), np.uint8), IMAGENET)[None]
     for name in WINDOWS:
         graph = get_architecture(name).graph()
-        Engine(graph, random_weights(graph)).run(x)
+        weights = random_weights(graph)
+        if options.dtype == "int8":
+            made = quantised(graph, weights, IMAGENET)
+            graph, weights = made.graph, made.weights
+        Engine(graph, weights, dtype=options.dtype).run(x)
     kept = place()
     where = f"kept in {kept.folder}" if kept.folder else "not kept"
     print(f"compiled, {where}{', ' * bool(kept.why)}{kept.why} ({time.perf_counter() - start:.1f} s)")
