@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def grid(sizes: Sequence[tuple[int, int]], shapes: Sequence[np.ndarray]) -> np.n
     return np.concatenate(anchors).astype(np.float32)
 
 
-def decoded(codes: np.ndarray, anchors: np.ndarray, scales: tuple[float, float]) -> np.ndarray:
+def decoded(codes: np.ndarray, anchors: np.ndarray, scales: tuple[float, float], largest: float = inf) -> np.ndarray:
     """Return the boxes that codes make of anchors (1311.2524, appendix C), as parts of the image: float32 (N, 4).
 
     Parameters
@@ -88,7 +89,9 @@ def decoded(codes: np.ndarray, anchors: np.ndarray, scales: tuple[float, float])
         As :func:`grid` makes them.
     scales : (of centres, of sizes)
         What the codes are divided by.
+    largest : float
+        Boxes are at most so many times as long as their anchors.
     """
     centres = codes[:, :2] / np.float32(scales[0]) * anchors[:, 2:] + anchors[:, :2]
-    sizes = np.exp(codes[:, 2:] / np.float32(scales[1])) * anchors[:, 2:]
+    sizes = np.exp(np.minimum(codes[:, 2:] / np.float32(scales[1]), np.float32(np.log(largest)))) * anchors[:, 2:]
     return np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)
