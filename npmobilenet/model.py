@@ -200,7 +200,7 @@ def load(
         weights,
         architecture=fitted.architecture.name,
         width=fitted.width,
-        classes=class_names(settled.outputs, settled.classes),
+        classes=None if settled.classes is None else class_names(settled.outputs, settled.classes),
         multi_label=settled.multi_label,
         preprocessing=settled.preprocessing,
         dtype=dtype or "float32",

@@ -597,7 +597,7 @@ DIALECTS = (
         KERAS_EXPRESSION,
         padding="same",
         bn_eps=1e-3,
-        preprocessing={"": Preprocessing(None, (48, 48), None, (0.0,) * 3, (1.0,) * 3)},
+        preprocessing={"": Preprocessing(None, (48, 48), None, (0.0,) * 3, (1.0,) * 3, filter="sampled", grey=True)},
     ),
     # --- Ported from TensorFlow ----------------------------------------------------------------------------
     Dialect(

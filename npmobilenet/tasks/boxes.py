@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from math import inf
 
@@ -44,18 +43,24 @@ def suppressed(
     """
     order = np.argsort(-scores, kind="stable")
     boxes, classes = boxes[order], classes[order]
-    remains, of_class, kept = np.ones(len(order), bool), Counter(), []
-    for start in range(0, len(order), COMPARED):
-        stop = min(start + COMPARED, len(order))
-        gone = overlaps(boxes[start:stop], boxes[start:]) > most_overlap
-        gone &= classes[start:stop, None] == classes[start:]
-        for at in range(start, stop):
+    kept = [np.flatnonzero(classes == each) for each in np.unique(classes)]
+    kept = [places[_suppressed(boxes[places], most_overlap, most_of_class)] for places in kept]
+    return order[np.sort(np.concatenate(kept))[:most]] if kept else order
+
+
+def _suppressed(boxes: np.ndarray, most_overlap: float, most: int) -> list[int]:
+    """Which of one class' boxes remain, of which the first ones have the highest scores."""
+    remains, kept = np.ones(len(boxes), bool), []
+    for start in range(0, len(boxes), COMPARED):
+        left = start + np.flatnonzero(remains[start : start + COMPARED])
+        gone = overlaps(boxes[left], boxes[start:]) > most_overlap
+        for at, of in zip(left, gone, strict=True):
             if remains[at]:
-                remains[start:] &= ~gone[at - start]
-                of_class[classes[at]] += 1
-                if of_class[classes[at]] <= most_of_class:
-                    kept.append(at)
-    return order[kept[:most]]
+                remains[start:] &= ~of
+                kept.append(at)
+                if len(kept) >= most:
+                    return kept
+    return kept
 
 
 def grid(sizes: Sequence[tuple[int, int]], shapes: Sequence[np.ndarray]) -> np.ndarray:
