@@ -53,8 +53,8 @@ MixNet: a kind followed by its numbers.
 ``relu``, ``relu6``, ``swish``,    activation, where it is not the network's
 ``hardswish``, ``prelu``
 ``noskip``                         no residual add
-``shortcut``                       where the stride is 1 and the channels change, a pointwise convolution and
-                                   batch norm lead around the block
+``shortcut``                       where the stride is 1 and the table's channels change, a pointwise convolution
+                                   and batch norm lead around the block
 ``shortcuts``                      likewise wherever the stride is 1, and with a ReLU
 =================================  ===========================================================================
 
@@ -517,7 +517,8 @@ class Builder:
 
     def _inverted(self, row: Row, channels: int, stride: int) -> None:
         block, before, in_channels, squeeze = self.block, self.last, self.channels, self.squeeze
-        around = stride == 1 and (row.shortcut == "every" or (row.shortcut and in_channels != channels))
+        changes = self.table_channels != row.channels  # at any width, for names do not depend on it
+        around = stride == 1 and (row.shortcut == "every" or (row.shortcut and changes))
         shortcut = self._shortcut(row, channels) if around else before
         self.last, self.channels = before, in_channels
         if row.has_expansion:
