@@ -22,7 +22,7 @@ from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarni
 from npmobilenet.graph import INPUT, Graph
 from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
 from npmobilenet.kernels.tensor import FLOAT32
-from npmobilenet.labels import class_names
+from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
 from npmobilenet.tasks.detection import DETECTORS, Detection
@@ -56,6 +56,7 @@ def load(
     bn_eps: float | None = None,
     activation: str | None = None,
     layout: str | None = None,
+    output_stride: int | None = None,
     prefix: str | None = None,
     classes: Sequence[str] | None = None,
     multi_label: bool | None = None,
@@ -89,6 +90,9 @@ def load(
         Of the layers where the paper's table names none: likewise.
     layout : {"imagenet", "cifar"}, optional
         The strides of a MobileNetV2, where names and shapes do not tell: "cifar" for images of 32x32.
+    output_stride : {2, 4, 8, 16, 32}, optional
+        Of the features: dilations in place of strides that would make them smaller, with the same weights
+        (:meth:`Architecture.with_output_stride`).
     prefix : str, optional
         What the names of the network's tensors begin with ("encoder."), if the file holds several networks; found
         if None.
@@ -161,6 +165,7 @@ def load(
             "bn_eps": bn_eps,
             "activation": activation,
             "layout": layout,
+            "output_stride": output_stride,
             "prefix": prefix,
         }
         _refuse_options(printable(source), **given)
@@ -177,6 +182,7 @@ def load(
         bn_eps=bn_eps,
         activation=activation,
         layout=layout,
+        output_stride=output_stride,
         prefix=prefix,
         classes=classes,
         multi_label=multi_label,
@@ -194,7 +200,7 @@ def load(
         weights,
         architecture=fitted.architecture.name,
         width=fitted.width,
-        classes=class_names(settled.outputs, settled.classes),
+        classes=None if settled.classes is None else class_names(settled.outputs, settled.classes),
         multi_label=settled.multi_label,
         preprocessing=settled.preprocessing,
         dtype=dtype or "float32",
@@ -394,7 +400,9 @@ class Model:
         if self._has_logits:
             outputs = graph.channels_of(graph.node_of("logits"))
         elif self._detector:
-            outputs = graph["ssdlite.scores0"]["channels"] * 4 // graph["ssdlite.boxes0"]["channels"]
+            scores, boxes = (graph[graph.node_of(f"{what}0")]["channels"] for what in ("scores", "boxes"))
+            outputs = scores * 4 // boxes
+            classes = detector_classes(outputs) if classes is None else classes
         self.classes = class_names(outputs, classes)
         self.multi_label = multi_label
         self.preprocessing = preprocessing or IMAGENET

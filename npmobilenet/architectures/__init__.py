@@ -4,14 +4,26 @@ A new network of the family is a new list of rows here, and its names in `checkp
 """
 
 from npmobilenet.architectures.architecture import Architecture, random_weights
-from npmobilenet.architectures.efficientnet import EFFICIENTNETS, EFFICIENTNETS_LITE
+from npmobilenet.architectures.efficientnet import EFFICIENTNET_L2, EFFICIENTNETS, EFFICIENTNETS_LITE
 from npmobilenet.architectures.mixnet import MIXNET_L, MIXNET_M, MIXNET_S
 from npmobilenet.architectures.mnasnet import MNASNET_B1
 from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1, MOBILENET_V1_DENSE, MOBILENET_V1_SHALLOW
 from npmobilenet.architectures.mobilenet_v2 import MOBILENET_V2
 from npmobilenet.architectures.mobilenet_v3 import MOBILENET_V3_LARGE, MOBILENET_V3_SMALL
-from npmobilenet.architectures.segmentation import DEEPLABV3_MOBILENET_V3_LARGE, LRASPP_MOBILENET_V3_LARGE
-from npmobilenet.architectures.ssdlite import SSDLITE_MOBILENET_V2
+from npmobilenet.architectures.seeds import EXPRESSION_MOBILENET_V2, MOBILENET_V2_STAGES
+from npmobilenet.architectures.segmentation import (
+    DEEPLABV3_MOBILENET_V2,
+    DEEPLABV3_MOBILENET_V2_ASPP,
+    DEEPLABV3_MOBILENET_V3_LARGE,
+    LRASPP_MOBILENET_V3_LARGE,
+)
+from npmobilenet.architectures.ssdlite import (
+    SSD_MOBILENET_V1,
+    SSDLITE_MOBILENET_V1,
+    SSDLITE_MOBILENET_V2,
+    SSDLITE_MOBILENET_V3_LARGE,
+)
+from npmobilenet.architectures.vgg import VGG19
 
 __all__ = ["ARCHITECTURES", "Architecture", "get_architecture", "random_weights"]
 
@@ -29,10 +41,19 @@ ARCHITECTURES = {
         MIXNET_L,
         MNASNET_B1,
         *EFFICIENTNETS,
+        EFFICIENTNET_L2,
         *EFFICIENTNETS_LITE,
         LRASPP_MOBILENET_V3_LARGE,
         DEEPLABV3_MOBILENET_V3_LARGE,
+        DEEPLABV3_MOBILENET_V2,
+        DEEPLABV3_MOBILENET_V2_ASPP,
         SSDLITE_MOBILENET_V2,
+        SSDLITE_MOBILENET_V3_LARGE,
+        SSDLITE_MOBILENET_V1,
+        SSD_MOBILENET_V1,
+        EXPRESSION_MOBILENET_V2,
+        MOBILENET_V2_STAGES,
+        VGG19,
     )
 }
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from npmobilenet.architectures.blocks import (
     DEPTHWISE_KINDS,
+    DETECTOR_KINDS,
     OUTPUTS,
+    POOLINGS,
     Block,
     Builder,
     Conventions,
@@ -25,6 +27,8 @@ from npmobilenet.kernels.geometry import PaddingSpec
 from npmobilenet.text import shown
 
 PARTITIONS = ("equal", "exponential")
+OUTPUT_STRIDES = (1, 2, 4, 8, 16, 32)
+STRIDED_KINDS = ("conv", "parallel", *DEPTHWISE_KINDS)  # that make features of the size that is left
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class Architecture:
         What makes it of the table (1905.11946, section 3.3): multiply the channels, and the repeats, rounded up.
     resolution : int
         Height and width of the images it was made for; it takes any.
+    in_channels : int
+        Of the image: 3, red, green and blue, or 1, grey.
+    outputs : mapping of str to str
+        Names for what some of its blocks compute, beside the logits; none but the logits if empty.
     """
 
     name: str
@@ -59,6 +67,8 @@ class Architecture:
     width: float = 1.0
     depth: float = 1.0
     resolution: int = 224
+    in_channels: int = 3
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -94,8 +104,9 @@ class Architecture:
             raise ValueError(f"padding must be 'symmetric' (PyTorch) or 'same' (TensorFlow), got {padding!r}")
         if not (isinstance(bn_eps, (int, float)) and 0 < bn_eps < 1):
             raise ValueError(f"bn_eps must be a number between 0 and 1 (1e-5 or 1e-3), got {bn_eps!r}")
-        of_network = (self.activation, padding, float(bn_eps), self.squeeze, self.conventions)
-        return Builder(self._width(width), int(num_classes), *of_network).build(self.blocks)
+        of_network = (self.activation, padding, float(bn_eps), self.squeeze, self.conventions, self.in_channels)
+        size = (self.resolution, self.resolution) if self.conventions.pixel_slopes else None
+        return Builder(self._width(width), int(num_classes), *of_network, size).build(self.blocks, self.outputs)
 
     def channels(self, width: float = 1.0) -> dict[str, int]:
         """Return the output channels, by name, of the blocks that do not depend on the number of classes."""
@@ -104,7 +115,9 @@ class Architecture:
         for block in self.blocks:
             if block.row.channels:
                 last = block.row.scaled_channels(width, self.conventions.rounding)
-            if block.name not in ("classifier", "ssdlite", *OUTPUTS):
+            if block.row.kind == "parallel":
+                last *= len(block.row.kernels)
+            if block.name not in ("classifier", *DETECTOR_KINDS, *OUTPUTS):
                 channels[block.name] = last
         return channels
 
@@ -152,6 +165,47 @@ class Architecture:
             conventions=replace(self.conventions, **(conventions or {})),
             activation=activation or self.activation,
         )
+
+    def with_output_stride(self, stride: int) -> Architecture:
+        """Return this network with features of a larger size, for dense prediction: dilations in place of strides.
+
+        A stride that would make the features smaller than a ``stride``-th of the image becomes 1, and windows behind
+        it are dilated by as much, so that each weight meets what it met before (1412.7062, section 3.1; as timm's
+        ``output_stride`` and TensorFlow's). The weights are the same. The rates of an atrous pyramid at the end grow
+        alike, and strides behind the features (of a detector's smaller maps) stay.
+
+        Parameters
+        ----------
+        stride : {1, 2, 4, 8, 16, 32}
+
+        Raises
+        ------
+        ValueError
+            If it is none of these, or less than the first layer's alone.
+        """
+        if stride not in OUTPUT_STRIDES or isinstance(stride, bool):
+            raise ValueError(f"output_stride must be one of {', '.join(map(str, OUTPUT_STRIDES))}, got {shown(stride)}")
+        rows, reached, rate = [], 1, 1
+        for block in self.blocks:
+            row, own = replace(block.row, repeats=None, stride=block.stride), block.stride
+            if row.kind in (*STRIDED_KINDS, *POOLINGS):
+                if own > 1 and reached * own > stride:
+                    if row.kind in POOLINGS:
+                        raise ValueError(f"{self.name} reaches {stride} by pooling, which cannot be dilated")
+                    if not rows:
+                        raise ValueError(
+                            f"output_stride must be {own} or more, which {block.name} alone has, got {stride}"
+                        )
+                    row, following = replace(row, stride=1, dilated=False), rate * own
+                else:
+                    reached, following = reached * own, rate
+            else:
+                following = rate
+            if row.kind in (*STRIDED_KINDS, "aspp") and rate > 1 and row.dilations + row.kernels != (1, 1):
+                row = replace(row, dilations=tuple(each * rate for each in row.dilations))
+            rows.append(row)
+            rate = following
+        return replace(self, rows=tuple(map(str, rows)), depth=1.0)
 
     def with_mixed(
         self,

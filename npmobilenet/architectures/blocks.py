@@ -9,20 +9,26 @@ MixNet: a kind followed by its numbers.
                                    (MobileNetV1, 1704.04861 section 3.1)
 ``inverted_r2_k3_s2_e6_c24``       inverted residual: expand, depthwise k×k, project; the projection has no
                                    activation (MobileNetV2, 1801.04381 section 3); no expansion where e is 1
+``parallel_k3.7_s2_e3_c48``        inverted residuals of these kernel sizes side by side, one after the other in
+                                   the result's channels
+``maxpool_k2_s2``, ``avgpool_...`` pooling of windows (VGG, 1409.1556 section 2.1)
 ``pool``                           global average pooling, and an activation if the row names one
 ``linear_c1280``                   linear layer with bias and activation (MobileNetV3, 1905.02244 section 5.1)
 ``linear``                         the classifier, with bias
 ``aspp_d12.24.36_c256``            atrous spatial pyramid pooling: a pointwise convolution, 3×3 ones of these
-                                   dilations and the mean of the image side by side, then a pointwise one over
-                                   all of them (DeepLabV3, 1706.05587 section 3.3)
-``segment_k3_c256``                scores for every pixel of the image: a dense convolution, a pointwise one with
-                                   a bias to the classes, resized to the image
+                                   dilations, if it names any, and the mean of the image side by side, then a
+                                   pointwise one over all of them (DeepLabV3, 1706.05587 section 3.3);
+                                   ``meanfirst``: the mean stands before the others
+``segment_k3_c256``                scores for every pixel of the image: a dense convolution (not without ``c``), a
+                                   pointwise one with a bias to the classes, resized to the image
 ``lraspp_c128_from4``              likewise, from the last block, gated by the mean of the image, and from an
                                    earlier one (MobileNetV3, 1905.02244 section 6.4)
 ``extra_k3_s2_c512``               a smaller feature map: pointwise to half of the channels, then as ``separable``
-                                   (SSDLite, 1801.04381 section 6.2)
-``ssdlite_k3_n3.6_from14``         boxes and scores: on the expansion of block14, the head and every ``extra``, each
-                                   a depthwise k×k and a pointwise one, for so many anchors at each pixel
+                                   (SSDLite, 1801.04381 section 6.2); ``dense``: then one dense convolution (SSD)
+``ssdlite_k3_n3.6_from14``         boxes and scores: on the expansion of block14 (the block, if it has none), the
+                                   last block before the first ``extra`` and every ``extra``, each a depthwise k×k
+                                   and a pointwise one, for so many anchors at each pixel
+``ssd_n3.6_from11``                likewise, with the pointwise ones alone (SSD, 1512.02325 section 2.1)
 =================================  ===========================================================================
 
 =================================  ===========================================================================
@@ -45,10 +51,10 @@ MixNet: a kind followed by its numbers.
                                    them alone; ``fixed``: every one does; ``scaled``: none does
 ``x6``                             a width multiplier scales a sixth of the channels, and so many times that there are
 ``relu``, ``relu6``, ``swish``,    activation, where it is not the network's
-``hardswish``
+``hardswish``, ``prelu``
 ``noskip``                         no residual add
-``shortcut``                       where the stride is 1 and the channels change, a pointwise convolution and
-                                   batch norm lead around the block
+``shortcut``                       where the stride is 1 and the table's channels change, a pointwise convolution
+                                   and batch norm lead around the block
 ``shortcuts``                      likewise wherever the stride is 1, and with a ReLU
 =================================  ===========================================================================
 
@@ -59,16 +65,16 @@ appended (`Architecture.varied`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from itertools import count
 from math import ceil
 from typing import Any
 
 from npmobilenet import operations
-from npmobilenet.graph import INPUT, Graph, Node
-from npmobilenet.kernels.geometry import PaddingSpec, equal_partition, exponential_partition
+from npmobilenet.graph import INPUT, Graph, Node, Shape
+from npmobilenet.kernels.geometry import PaddingSpec, Pair, equal_partition, exponential_partition
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -113,6 +119,9 @@ _WORDS: dict[str, tuple[str, Any]] = {
     "relu6": ("activation", "relu6"),
     "swish": ("activation", "swish"),
     "hardswish": ("activation", "hard_swish"),
+    "prelu": ("activation", "prelu"),
+    "dense": ("dense", True),
+    "meanfirst": ("mean_first", True),
     "noskip": ("skip", False),
     "shortcut": ("shortcut", "changed"),
     "shortcuts": ("shortcut", "every"),
@@ -144,6 +153,8 @@ class Row:
     width_from: float | None = 0.0
     """A width multiplier below this counts as this; None: any counts as 1."""
     activation: str | None = None
+    dense: bool = False
+    mean_first: bool = False
     skip: bool = True
     shortcut: str | None = None
     """Which blocks of stride 1 have a convolution around them: those whose channels are "changed", or "every" one."""
@@ -175,7 +186,7 @@ class Row:
                 raise ValueError(f"row {text!r}: {token!r} is none of {letters} with a number, or {words}") from None
             values[name] = value
         row = cls(kind, **values)
-        if len(row.kernels) > 1 and kind not in DEPTHWISE_KINDS:
+        if len(row.kernels) > 1 and kind not in (*DEPTHWISE_KINDS, "parallel"):
             raise ValueError(f"row {text!r}: only {' and '.join(DEPTHWISE_KINDS)} blocks take several kernel sizes")
         if len(row.dilations) > 1 and kind != "aspp":
             raise ValueError(f"row {text!r}: only aspp blocks take several dilations")
@@ -205,6 +216,8 @@ class Row:
 
 DEPTHWISE_KINDS = ("separable", "inverted")  # with a depthwise convolution
 OUTPUTS = {"segmentation": "logits", "auxiliary": "auxiliary"}  # of heads for every pixel, by their blocks
+POOLINGS = {"maxpool": "max_pool2d", "avgpool": "average_pool2d"}
+DETECTOR_KINDS = ("ssd", "ssdlite")  # with boxes and scores
 
 
 @dataclass(frozen=True)
@@ -272,6 +285,11 @@ class Conventions:
         Of the batch norms that no activation follows, where it is not that of the others.
     head_eps : float, optional
         Of the batch norms of heads for every pixel, likewise.
+    pixel_slopes : bool
+        Whether a PReLU has a slope for every pixel of a channel (Keras' default), so that the network takes images of
+        one size.
+    coordinates : str
+        How heads for every pixel resize their scores to the image: `geometry.resize_taps`.
     """
 
     rounding: str = "nearest"
@@ -280,6 +298,8 @@ class Conventions:
     norms: bool = True
     linear_eps: float | None = None
     head_eps: float | None = None
+    pixel_slopes: bool = False
+    coordinates: str = "half_pixel"
 
 
 @dataclass(frozen=True)
@@ -308,17 +328,23 @@ def name_blocks(rows: Sequence[Row], depth: float = 1.0) -> list[Block]:
     """Return the blocks of a network in order: stem, block1, block2, ..., head, pool, hidden, classifier."""
     blocks: list[Block] = []
     stage, place, of_stage = 0, 0, None
-    extras = count(1)
+    numbered = {"extra": count(1), "pool": count(1)}
+    numbers = count(0)
     for row in rows:
         for repeat in range(1 if row.repeats is None else ceil(depth * row.repeats)):
             stride = row.stride if repeat == 0 else 1
-            name = f"extra{next(extras)}" if row.kind == "extra" else name_outside(row, first=not blocks)
+            counted = "pool" if row.kind in POOLINGS else row.kind
+            if counted in numbered and row.kind != "pool":
+                blocks.append(Block(f"{counted}{next(numbered[counted])}", row, stride))
+                of_stage = None
+                continue
+            name, number = name_outside(row, first=not blocks), next(numbers)
             if name:
                 blocks.append(Block(name, row, stride))
                 continue
             if (row.kind, row.channels) != of_stage:
                 stage, place, of_stage = stage + 1, 0, (row.kind, row.channels)
-            blocks.append(Block(f"block{len(blocks)}", row, stride, stage, place))
+            blocks.append(Block(f"block{number}", row, stride, stage, place))
             place += 1
     return blocks
 
@@ -329,7 +355,7 @@ def name_outside(row: Row, first: bool) -> str | None:
         return "pool"
     if row.kind == "linear":
         return "hidden" if row.channels else "classifier"
-    if row.kind in ("aspp", "ssdlite"):
+    if row.kind in ("aspp", *DETECTOR_KINDS):
         return row.kind
     if row.kind in ("segment", "lraspp"):
         return "auxiliary" if row.kind == "segment" and row.source else "segmentation"
@@ -356,6 +382,9 @@ class Builder:
         Added to a batch norm's variance: 1e-5 in PyTorch, 1e-3 in TensorFlow.
     squeeze : Squeeze
     conventions : Conventions
+    in_channels : int
+    size : (H, W), optional
+        Of the image, where parameters depend on it.
     """
 
     width: float
@@ -366,15 +395,17 @@ class Builder:
     squeeze: Squeeze = Squeeze()
     conventions: Conventions = Conventions()
     in_channels: int = 3
+    size: Pair | None = None
     nodes: list[Node] = field(default_factory=list)
 
-    def build(self, blocks: Sequence[Block]) -> Graph:
-        """Return the graph of these blocks."""
+    def build(self, blocks: Sequence[Block], outputs: Mapping[str, str] | None = None) -> Graph:
+        """Return the graph of these blocks; ``outputs``: names for what some of them compute."""
         self.channels, self.last = self.in_channels, "input"
         self.table_channels = self.in_channels  # those of the table, before the block that is being built
         self.ends: dict[str, tuple[str, int]] = {}  # of each block, its last node and the channels of that
         self.expansions: dict[str, tuple[str, int]] = {}  # likewise, of those that expand
         self.outputs: dict[str, str] = {}  # where they have names
+        self.shapes: dict[str, Shape] = {INPUT: (self.in_channels, *self.size)} if self.size else {}
         for block in blocks:
             self.block, self.function = block.name, block.row.activation or self.activation
             channels = block.row.scaled_channels(self.width, self.conventions.rounding)
@@ -386,11 +417,14 @@ class Builder:
                 self._activation("pool")
             self.table_channels = block.row.channels or self.table_channels
             self.ends[block.name] = self.last, self.channels
+        self.outputs |= {name: self.ends[block][0] for name, block in (outputs or {}).items() if block in self.ends}
         return Graph(tuple(self.nodes), self.in_channels, self.outputs)
 
     def _add(self, name: str, operation: str, inputs: tuple[str, ...] = (), **rest: dict) -> None:
         self.nodes.append(Node(name, operation, inputs or (self.last,), self.block, **rest))
         self.last = name
+        if self.size:
+            self.shapes[name] = self.nodes[-1].output_shape(self.shapes)
 
     def _parameterised(self, name: str, operation: str, biases: bool = False, **attributes: Any) -> None:
         shapes = operations.get(operation).parameter_shapes(self.channels, attributes, biases)
@@ -410,7 +444,11 @@ class Builder:
             self._activation(name)
 
     def _activation(self, name: str, function: str | None = None) -> None:
-        self._add(f"{name}.activation", "activation", attributes={"function": function or self.function})
+        function = function or self.function
+        if function == "prelu":
+            self._parameterised(f"{name}.activation", "prelu", slopes=self.shapes.get(self.last))
+        else:
+            self._add(f"{name}.activation", "activation", attributes={"function": function})
 
     def _dense(
         self, name: str, channels: int, kernel: int, stride: int = 1, pad: int | None = None, dilation: int = 1
@@ -439,7 +477,7 @@ class Builder:
             if any(size < 3 or size % 2 == 0 for size in sizes):
                 raise ValueError(f"the dilated variant needs odd kernel sizes from 3, got {_dotted(sizes)}")
             if stride == 1:  # with a stride, the paper's networks keep their large kernels
-                sizes, rates = (3,) * len(sizes), tuple((size - 1) // 2 for size in sizes)
+                sizes, rates = (3,) * len(sizes), tuple(row.dilations[0] * (size - 1) // 2 for size in sizes)
         kernels, dilations = [(size, size) for size in sizes], [(rate, rate) for rate in rates]
         if len(kernels) == 1:
             operation = "depthwise_conv2d"
@@ -479,7 +517,8 @@ class Builder:
 
     def _inverted(self, row: Row, channels: int, stride: int) -> None:
         block, before, in_channels, squeeze = self.block, self.last, self.channels, self.squeeze
-        around = stride == 1 and (row.shortcut == "every" or (row.shortcut and in_channels != channels))
+        changes = self.table_channels != row.channels  # at any width, for names do not depend on it
+        around = stride == 1 and (row.shortcut == "every" or (row.shortcut and changes))
         shortcut = self._shortcut(row, channels) if around else before
         self.last, self.channels = before, in_channels
         if row.has_expansion:
@@ -512,8 +551,25 @@ class Builder:
             return scale(self.channels * row.expansion, 1.0)
         return scale(round_channels(self.table_channels * row.expansion), self.width)
 
+    def _parallel(self, row: Row, channels: int, stride: int) -> None:
+        image, branches = (self.last, self.channels), []
+        for number, kernel in enumerate(row.kernels, 1):
+            self.last, self.channels = image
+            name = f"{self.block}.branch{number}"
+            self._pointwise(f"{name}.expand", self._expanded(row))
+            self._depthwise(f"{name}.depthwise", replace(row, kernels=(kernel,)), stride)
+            self._pointwise(f"{name}.project", channels, active=False)
+            branches.append(self.last)
+        self._add(f"{self.block}.concat", "concat", tuple(branches))
+        self.channels = channels * len(branches)
+
     def _pool(self, row: Row, channels: int, stride: int) -> None:
         self._add("pool", "global_average_pool")
+
+    def _window_pool(self, row: Row, channels: int, stride: int) -> None:
+        (kernel,) = row.kernels
+        window = {"kernel": (kernel, kernel), "stride": (stride, stride)}
+        self._add(self.block, POOLINGS[row.kind], attributes=window)
 
     def _linear(self, row: Row, channels: int, stride: int) -> None:
         channels = channels if row.channels else self.num_classes
@@ -525,7 +581,7 @@ class Builder:
         image, branches = (self.last, self.channels), []
         self._pointwise("aspp.point", channels)
         branches.append(self.last)
-        for number, dilation in enumerate(row.dilations, 1):
+        for number, dilation in enumerate(row.dilations if row.dilations != (1,) else (), 1):
             self.last, self.channels = image
             self._dense(f"aspp.rate{number}", channels, 3, dilation=dilation)
             branches.append(self.last)
@@ -533,14 +589,16 @@ class Builder:
         self._mean("aspp.mean")
         self._pointwise("aspp.pooled", channels)
         self._resize("aspp.spread", image[0])
-        self._add("aspp.concat", "concat", (*branches, self.last))
-        self.channels = channels * (len(branches) + 1)
+        branches.insert(0 if row.mean_first else len(branches), self.last)
+        self._add("aspp.concat", "concat", tuple(branches))
+        self.channels = channels * len(branches)
         self._pointwise("aspp.project", channels)
 
     def _segment(self, row: Row, channels: int, stride: int) -> None:
         if row.source:
             self.last, self.channels = self._block(self.ends, row.source)
-        self._dense(f"{self.block}.conv", channels, *row.kernels)
+        if row.channels:
+            self._dense(f"{self.block}.conv", channels, *row.kernels)
         self._scores(f"{self.block}.scores")
         self._to_image()
 
@@ -569,18 +627,26 @@ class Builder:
 
     def _extra(self, row: Row, channels: int, stride: int) -> None:
         self._pointwise(f"{self.block}.reduce", channels // 2)
-        self._separable(row, channels, stride)
+        if row.dense:
+            self._dense(f"{self.block}.conv", channels, *row.kernels, stride)
+        else:
+            self._separable(row, channels, stride)
 
-    def _ssdlite(self, row: Row, channels: int, stride: int) -> None:
-        maps = [end for block, end in self.ends.items() if block == "head" or block.startswith("extra")]
-        maps.insert(0, self._block(self.expansions, row.source or 1))
+    def _detect(self, row: Row, channels: int, stride: int) -> None:
+        blocks = list(self.ends)
+        extras = [number for number, block in enumerate(blocks) if block.startswith("extra")]
+        first = extras[0] - 1 if extras else -1
+        source = row.source or 1
+        maps = [self.expansions.get(f"block{source}") or self._block(self.ends, source)]
+        maps += [self.ends[block] for block in blocks[first:]]
         if len(maps) != len(row.anchors):
             raise ValueError(f"it has anchors for {len(row.anchors)} feature maps, and there are {len(maps)}")
         for what, values in (("boxes", 4), ("scores", self.num_classes)):
             for number, (features, anchors) in enumerate(zip(maps, row.anchors, strict=True)):
                 self.last, self.channels = features
                 name = f"{self.block}.{what}{number}"
-                self._depthwise(f"{name}.depthwise", row, 1)
+                if row.kind == "ssdlite":
+                    self._depthwise(f"{name}.depthwise", row, 1)
                 self._scores(name, anchors * values)
                 self.outputs[f"{what}{number}"] = self.last
 
@@ -600,7 +666,7 @@ class Builder:
         self._add(name, "global_average_pool", attributes={"keepdims": True})
 
     def _resize(self, name: str, like: str) -> None:
-        self._add(name, "resize2d", (self.last, like))
+        self._add(name, "resize2d", (self.last, like), attributes={"coordinates": self.conventions.coordinates})
 
 
 def _partition(row: Row, channels: int) -> tuple[int, ...]:
@@ -620,11 +686,15 @@ _KINDS: dict[str, Callable[[Builder, Row, int, int], None]] = {
     "conv": Builder._conv,
     "separable": Builder._separable,
     "inverted": Builder._inverted,
+    "parallel": Builder._parallel,
+    "maxpool": Builder._window_pool,
+    "avgpool": Builder._window_pool,
     "pool": Builder._pool,
     "linear": Builder._linear,
     "aspp": Builder._aspp,
     "segment": Builder._segment,
     "lraspp": Builder._lraspp,
     "extra": Builder._extra,
-    "ssdlite": Builder._ssdlite,
+    "ssdlite": Builder._detect,
+    "ssd": Builder._detect,
 }

@@ -57,6 +57,16 @@ EFFICIENTNETS = tuple(
     )
 )
 
+EFFICIENTNET_L2 = Architecture(
+    name="efficientnet_l2",
+    paper="EfficientNet-L2, 1911.04252, Table 7",
+    activation="swish",
+    rows=ROWS,
+    width=4.3,
+    depth=5.3,
+    resolution=800,
+)
+
 EFFICIENTNETS_LITE = tuple(
     Architecture(
         name=f"efficientnet_lite{number}",

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from npmobilenet.architectures import ARCHITECTURES
-from npmobilenet.architectures.blocks import OUTPUTS
+from npmobilenet.architectures.blocks import DETECTOR_KINDS, OUTPUTS
+from npmobilenet.architectures.vgg import LAYERS
 from npmobilenet.checkpoints.key_maps import FEATURES, LINEAR_BLOCKS, Dialect
 from npmobilenet.image import IMAGENET, Preprocessing
 
@@ -46,6 +47,7 @@ def photo(crop: int, resize: int, filter: str = "bicubic", like: Preprocessing =
 USUAL = {"": IMAGENET}
 EXTRAS, EXTRA = range(1, 5), ("reduce", "depthwise", "pointwise")
 SSD = tuple(f"{what}{number}" for what in ("boxes", "scores") for number in range(6))
+BRANCHES = tuple(f"branch{number}.{part}" for number in (1, 2, 3) for part in ("expand", "depthwise", "project"))
 ASPP = ("point", "rate1", "rate2", "rate3", "pooled", "project")
 CIFAR_PHOTOS = {  # by the number of classes
     10: Preprocessing(None, (32, 32), None, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -55,22 +57,27 @@ USUAL_BICUBIC = {"": photo(224, 256)}
 
 # --- This project, torchvision, timm, efficientnet-pytorch -------------------------------------------------
 
+
+def _own(layer: str, inside: str = "") -> str:
+    """A layer, its batch norm and its PReLU."""
+    return f"{inside}({layer}|{layer}.norm|{layer}.activation)"
+
+
 OWN = {
-    "stem": "(stem|stem.norm)",
-    "conv": "(block{n}|block{n}.norm)",
-    **{
-        part: f"block{{n}}.({part}|{part}.norm)" for part in ("expand", "depthwise", "project", "pointwise", "shortcut")
-    },
+    "stem": _own("stem"),
+    "conv": _own("block{n}"),
+    **{part: _own(part, "block{n}.") for part in ("expand", "depthwise", "project", "pointwise", "shortcut")},
+    **{part: _own(part, "stem.") for part in BRANCHES},
     "squeeze": "block{n}.squeeze.(reduce|expand)",
-    "head": "(head|head.norm)",
+    "head": _own("head"),
     "hidden": "hidden",
     "classifier": "classifier",
     **{f"aspp.{part}": f"aspp.({part}|{part}.norm)" for part in ASPP},
     **{f"{block}.conv": f"{block}.(conv|conv.norm)" for block in OUTPUTS},
     **{f"{block}.scores": f"{block}.scores" for block in OUTPUTS},
     **{f"segmentation.{part}": f"segmentation.{part}" for part in ("gate", "earlier_scores")},
-    **{f"extra{n}.{part}": f"extra{n}.({part}|{part}.norm)" for n in EXTRAS for part in EXTRA},
-    **{f"ssdlite.{part}": f"ssdlite.{part}" for part in SSD},
+    **{f"extra{n}.{part}": f"extra{n}.({part}|{part}.norm)" for n in EXTRAS for part in (*EXTRA, "conv")},
+    **{f"{head}.{part}": f"{head}.{part}" for head in DETECTOR_KINDS for part in SSD},
     **{f"ssdlite.{part}.depthwise": f"ssdlite.{part}.(depthwise|depthwise.norm)" for part in SSD},
 }
 
@@ -109,6 +116,33 @@ TORCHVISION_DEEPLAB = {
     "segmentation.scores": "classifier.4",
     "auxiliary.conv": "aux_classifier.(0|1)",
     "auxiliary.scores": "aux_classifier.4",
+}
+
+
+def _ssdlite_block(n: int) -> str:
+    """Where a block of the backbone stands: the last stride's expansion ends the first of two parts."""
+    return "1.0" if n == 13 else f"1.{n - 13}.block" if n > 13 else f"0.{n}.block"
+
+
+TORCHVISION_SSDLITE = {
+    "stem": "backbone.features.0.0.(0|1)",
+    **{f"block{n}.*": f"backbone.features.{_ssdlite_block(n)}.{{j}}.(0|1)" for n in range(1, 16)},
+    **{f"block{n}.squeeze": f"backbone.features.{_ssdlite_block(n)}.{{j}}.(fc1|fc2)" for n in range(1, 16)},
+    "block13.expand": "backbone.features.0.13.(0|1)",
+    "head": "backbone.features.1.3.(0|1)",
+    **{f"extra{n}.{part}": f"backbone.extra.{n - 1}.{at}.(0|1)" for n in EXTRAS for at, part in enumerate(EXTRA)},
+    **{
+        f"ssdlite.{what}{number}{end}": f"head.{head}_head.module_list.{number}.{module}"
+        for what, head in (("boxes", "regression"), ("scores", "classification"))
+        for number in range(6)
+        for end, module in ((".depthwise", "0.(0|1)"), ("", "1"))
+    },
+}
+
+VGG_CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)  # places in a sequence with the others
+TORCHVISION_VGG19 = {
+    block if block == "stem" else f"{block}.conv": f"features.{place}"
+    for block, place in zip(LAYERS.values(), VGG_CONVOLUTIONS, strict=True)
 }
 
 TORCHVISION_EFFICIENTNET = {
@@ -155,7 +189,7 @@ EFFICIENTNET_PYTORCH = {
 
 # --- TensorFlow's object detection, as `tensorflow_graph` reads its names ----------------------------------
 
-SLIM = "FeatureExtractor.MobilenetV2"
+SLIM, SLIM_V1 = "FeatureExtractor.MobilenetV2", "FeatureExtractor.MobilenetV1"
 PREDICTORS = {"boxes": "BoxEncodingPredictor", "scores": "ClassPredictor"}
 
 
@@ -164,10 +198,19 @@ def _slim(module: str) -> str:
     return f"({module}|{module}.BatchNorm)"
 
 
+def _slim_v2(scope: str) -> dict[str, str]:
+    """The layers of MobileNetV2 below a scope."""
+    return {
+        "stem": f"{scope}.{_slim('Conv')}",
+        **{f"block1.{part}": f"{scope}.expanded_conv.{_slim(part)}" for part in ("depthwise", "project")},
+        **{part: f"{scope}.expanded_conv_{{n-1}}.{_slim(part)}" for part in ("expand", "depthwise", "project")},
+    }
+
+
+BOX_PREDICTORS = {part: f"BoxPredictor_{part[-1]}.{PREDICTORS[part[:-1]]}" for part in SSD}
+
 TENSORFLOW_SSDLITE = {
-    "stem": f"{SLIM}.{_slim('Conv')}",
-    **{f"block1.{part}": f"{SLIM}.expanded_conv.{_slim(part)}" for part in ("depthwise", "project")},
-    **{part: f"{SLIM}.expanded_conv_{{n-1}}.{_slim(part)}" for part in ("expand", "depthwise", "project")},
+    **_slim_v2(SLIM),
     "head": f"{SLIM}.{_slim('Conv_1')}",
     **{
         f"extra{n}.{part}": f"{SLIM}.{_slim(name)}"
@@ -182,11 +225,31 @@ TENSORFLOW_SSDLITE = {
             strict=True,
         )
     },
-    **{f"ssdlite.{part}": f"BoxPredictor_{part[-1]}.{PREDICTORS[part[:-1]]}" for part in SSD},
+    **{f"ssdlite.{part}": module for part, module in BOX_PREDICTORS.items()},
+    **{f"ssdlite.{part}.depthwise": _slim(f"{module}_depthwise") for part, module in BOX_PREDICTORS.items()},
+}
+
+TENSORFLOW_SSD = {
+    "stem": f"{SLIM_V1}.{_slim('Conv2d_0')}",
+    **{part: f"{SLIM_V1}.{_slim(f'Conv2d_{{n}}_{part}')}" for part in ("depthwise", "pointwise")},
     **{
-        f"ssdlite.{part}.depthwise": f"BoxPredictor_{part[-1]}." + _slim(f"{PREDICTORS[part[:-1]]}_depthwise")
-        for part in SSD
+        f"extra{n}.{part}": f"{SLIM_V1}." + _slim(f"Conv2d_13_pointwise_{step}_Conv2d_{n + 1}_{window}")
+        for n, channels in zip(EXTRAS, (512, 256, 256, 128), strict=True)
+        for step, part, window in (
+            (1, "reduce", f"1x1_{channels // 2}"),
+            (2, "conv", f"3x3_s2_{channels}"),
+        )
     },
+    **{f"ssd.{part}": module for part, module in BOX_PREDICTORS.items()},
+}
+
+TENSORFLOW_DEEPLAB = {
+    **_slim_v2("MobilenetV2"),
+    "aspp.point": _slim("aspp0"),
+    **{f"aspp.rate{number}": _slim(f"aspp{number}") for number in (1, 2, 3)},
+    "aspp.pooled": _slim("image_pooling"),
+    "aspp.project": _slim("concat_projection"),
+    "segmentation.scores": "logits.semantic",
 }
 
 # --- Training repositories ---------------------------------------------------------------------------------
@@ -237,6 +300,32 @@ KUANGLIU = {
     "classifier": "linear",
 }
 
+# Keras numbers the layers of a kind in the order in which they are made: six convolutions before the first block.
+KERAS_EXPRESSION = {
+    **{
+        f"stem.{part}": (
+            f"({kind}_{number}|batch_normalization_{at}" + (f"|p_re_lu_{slopes})" if part[-7:] != "project" else ")")
+        )
+        for at, (part, kind, number, slopes) in enumerate(
+            (
+                (f"branch{n}.{part}", kind, number, slopes)
+                for n in (1, 2, 3)
+                for part, kind, number, slopes in (
+                    ("expand", "conv2d", 2 * n - 1, 2 * n - 1),
+                    ("depthwise", "depthwise_conv2d", n, 2 * n),
+                    ("project", "conv2d", 2 * n, 0),
+                )
+            ),
+            1,
+        )
+    },
+    "expand": "(conv2d_{2n+5}|batch_normalization_{3n+7}|p_re_lu_{2n+5})",
+    "depthwise": "(depthwise_conv2d_{n+3}|batch_normalization_{3n+8}|p_re_lu_{2n+6})",
+    "project": "(conv2d_{2n+6}|batch_normalization_{3n+9})",
+    "head": "(conv2d_31|batch_normalization_46|p_re_lu_31)",
+    "classifier": "conv2d_32",
+}
+
 DIALECTS = (
     Dialect("npmobilenet", tuple(ARCHITECTURES), OWN),
     Dialect("npmobilenet", ("deeplabv3_mobilenet_v3_large",), OWN, rows={"auxiliary": ()}),
@@ -266,6 +355,16 @@ DIALECTS = (
             ("deeplabv3", TORCHVISION_DEEPLAB, {"auxiliary": ()}),
         )
     ),
+    Dialect(
+        "torchvision",
+        ("ssdlite_mobilenet_v3_large",),
+        TORCHVISION_SSDLITE,
+        rows={"stem": "scaled", "head": "x6"},
+        conventions={"expansion_of": "table"},
+        bn_eps=1e-3,
+        preprocessing={"": replace(HALF, resize=None, crop=(320, 320), filter="sampled")},
+    ),
+    Dialect("torchvision", ("vgg19",), TORCHVISION_VGG19, preprocessing=USUAL),
     Dialect(
         "torchvision",
         efficientnets(0, 1, 2, 3, 4),
@@ -323,13 +422,14 @@ DIALECTS = (
     ),
     Dialect(
         "timm",
-        (*efficientnets(6, 7), *lites(1, 2, 3, 4)),
+        (*efficientnets(6, 7), "efficientnet_l2", *lites(1, 2, 3, 4)),
         TIMM,
         padding="same",
         bn_eps=1e-3,
         preprocessing={
             "efficientnet_b6": photo(528, 560),
             "efficientnet_b7": photo(600, 632),
+            "efficientnet_l2": photo(800, 833),
             "efficientnet_lite1": photo(240, 272, like=HALF),
             "efficientnet_lite2": photo(260, 292, like=HALF),
             "efficientnet_lite3": photo(300, 331, "bilinear", HALF),
@@ -474,6 +574,31 @@ DIALECTS = (
         bn_eps=1e-3,
         preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
+    Dialect(
+        "tensorflow",
+        ("ssd_mobilenet_v1",),
+        TENSORFLOW_SSD,
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
+    ),
+    Dialect(
+        "tensorflow",
+        ("deeplabv3_mobilenet_v2", "deeplabv3_mobilenet_v2_aspp"),
+        TENSORFLOW_DEEPLAB,
+        padding="same",
+        bn_eps=1e-3,
+        conventions={"head_eps": 1e-5},
+        preprocessing={"": replace(HALF, resize=(513, 513), crop=(513, 513), fit="contain", border=(127, 127, 127))},
+    ),
+    Dialect(
+        "keras",
+        ("expression_mobilenet_v2",),
+        KERAS_EXPRESSION,
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": Preprocessing(None, (48, 48), None, (0.0,) * 3, (1.0,) * 3, filter="sampled", grey=True)},
+    ),
     # --- Ported from TensorFlow ----------------------------------------------------------------------------
     Dialect(
         "transformers",
@@ -574,6 +699,7 @@ DIALECTS = (
         activation="relu",
         layout="cifar",
     ),
+    Dialect("kuangliu", ("mobilenet_v2_stages",), KUANGLIU, preprocessing={"": CIFAR_PHOTOS[10]}),
     Dialect(
         "seominseok",
         V2,

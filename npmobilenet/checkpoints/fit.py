@@ -103,6 +103,7 @@ class Found(NamedTuple):
         num_classes: int | None = None,
         layout: str | None = None,
         activation: str | None = None,
+        output_stride: int | None = None,
     ) -> Fitted:
         """Build the graph and take the weights; what is None is as the dialect has it.
 
@@ -112,6 +113,8 @@ class Found(NamedTuple):
             If a tensor is missing, left over or misshapen.
         """
         architecture = with_layout(self._architecture(activation), layout)
+        if output_stride is not None:
+            architecture = architecture.with_output_stride(output_stride)
         graph = architecture.graph(
             self.width,
             num_classes or self.head.outputs or 1,
@@ -285,6 +288,10 @@ def _head(
                 f"num_classes=0 is for networks with a classifier after the pooling, and {naming.name} has none; "
                 "model.features(x, 'head') gives what its own head reads"
             )
+        if naming.scores is None:  # of features alone: what its source has behind them stands in other modules
+            own = {module.partition(".")[0] for module in naming.backbone}
+            beside = [module for module in rest if module.removeprefix(match.prefix).partition(".")[0] not in own]
+            return Head(None, None), beside
         module, times = naming.scores
         scores = tensors.get(f"{match.prefix}{module}.weight")
         return Head(None, None, 0 if scores is None else scores.shape[0] // times), ()
@@ -507,7 +514,7 @@ def _agreement(match: _Match, file: _File) -> tuple[int, bool, int]:
         for name, key in keys.items()
         if name.partition(".")[0] not in LINEAR_BLOCKS
     )
-    last = naming.linear_module("classifier") if naming.classifies else naming.scores[0]
+    last = naming.linear_module("classifier") if naming.classifies else naming.scores and naming.scores[0]
     named = f"{match.prefix}{last}.weight" in tensors
     return right, named, -STANDARD_WIDTHS.index(width) if width in STANDARD_WIDTHS else -len(STANDARD_WIDTHS)
 

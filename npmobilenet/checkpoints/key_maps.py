@@ -9,7 +9,8 @@ of a block that is one convolution; ``aspp.point`` and the like in heads for eve
 
 ======================  ======================================================================================
 ``bn{i+1}``             a number: a letter, after a factor and before a term if there are any, ``{3i+1}``
-``features.0.(0|1)``    two modules, a convolution's and its batch norm's; a squeeze-and-excitation's two layers
+``features.0.(0|1)``    two modules, a convolution's and its batch norm's; a squeeze-and-excitation's two layers; a
+                        third is a PReLU's
 ======================  ======================================================================================
 
 ========  ====================================================================================================
@@ -39,7 +40,7 @@ LINEAR_BLOCKS = ("hidden", "classifier")  # after the pooling
 FEATURES = "features."
 
 _NUMBER = re.compile(r"\{(\d*)([nspduij])([+-]\d+)?\}")
-_PAIR = re.compile(r"\((.+)\|(.+)\)")
+_SEVERAL = re.compile(r"\((.+\|.+)\)")
 
 LAYOUT_KNOWN = "mobilenet_v2"  # the network that has layouts
 LAYOUTS: dict[str, dict[str, str]] = {
@@ -124,7 +125,9 @@ class Naming:
     @property
     def stem(self) -> str:
         """The module that is found first."""
-        return modules_of(self._template("stem"), dict.fromkeys("nspduij", 0))[0]
+        first = self.architecture.blocks[0]
+        part = "branch1.expand" if first.row.kind == "parallel" else "stem"
+        return modules_of(self._template(*_kinds(first, part)), dict.fromkeys("nspduij", 0))[0]
 
     @property
     def backbone(self) -> frozenset[str]:
@@ -151,12 +154,16 @@ class Naming:
         return self._module(block, block)
 
     @property
-    def scores(self) -> tuple[str, int]:
-        """Of a network that does not classify: the module of its scores, and how often it has those of all classes."""
-        last = self.architecture.blocks[-1]
-        if last.row.anchors:
-            return self._module("ssdlite.scores0", last.name), last.row.anchors[0]
-        return self._module("segmentation.scores", "segmentation"), 1
+    def scores(self) -> tuple[str, int] | None:
+        """Of a network that does not classify: the module of its scores, and how often it has those of all classes.
+
+        None of one that gives features alone.
+        """
+        blocks = {block.name: block.row for block in self.architecture.blocks}
+        last = self.architecture.blocks[-1].name
+        if blocks[last].anchors:
+            return self._module(f"{last}.scores0", last), blocks[last].anchors[0]
+        return (self._module("segmentation.scores", "segmentation"), 1) if "segmentation" in blocks else None
 
     def _module(self, kind: str, block: str) -> str:
         template = self._template(kind) if block not in LINEAR_BLOCKS else self.dialect.modules[kind]
@@ -179,7 +186,7 @@ class Naming:
         for block in self.architecture.blocks:
             numbers = values[block.name] | {"i": 0, "j": 0}
             for node in inside.get(block.name, ()):
-                if not node.parameters or node.operation == "batch_norm":
+                if not node.parameters or node.operation in ("batch_norm", "prelu"):
                     continue
                 part = node.name.partition(".")[2] or (block.name if not block.stage else "conv")
                 first, *second = modules_of(self._template(*_kinds(block, part)), numbers)
@@ -190,8 +197,10 @@ class Naming:
                 else:
                     keys |= {f"{node.name}.{parameter}": f"{first}.{parameter}" for parameter in node.parameters}
                     numbers["i"] += part != "shortcut"
-                norm = nodes.get(f"{node.name}.norm")
-                keys |= {f"{norm.name}.{name}": f"{second[0]}.{name}" for name in norm.parameters} if norm else {}
+                for after, module in zip(("norm", "activation"), second, strict=False):
+                    follower = nodes.get(f"{node.name}.{after}")
+                    for name in follower.parameters if follower and part != "squeeze" else ():
+                        keys[f"{follower.name}.{name}"] = f"{module}.{name}"
                 numbers["j"] += part != "shortcut"
         return keys
 
@@ -225,7 +234,7 @@ def with_layout(architecture: Architecture, layout: str | None) -> Architecture:
 
 
 def modules_of(template: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the module that a template names under these numbers, or the two."""
+    """Return the module that a template names under these numbers, or all of them."""
     return tuple(
         "".join(each if isinstance(each, str) else str(each[0] * numbers[each[1]] + each[2]) for each in parts)
         for parts in _parsed(template)
@@ -234,10 +243,10 @@ def modules_of(template: str, numbers: Mapping[str, int]) -> tuple[str, ...]:
 
 @cache
 def _parsed(template: str) -> tuple[tuple[str | tuple[int, str, int], ...], ...]:
-    """The one or two names of a template, in parts: texts, and numbers as factor, letter and term."""
-    pair = _PAIR.search(template)
-    if pair:
-        names = [template[: pair.start()] + each + template[pair.end() :] for each in pair.groups()]
+    """The names of a template, in parts: texts, and numbers as factor, letter and term."""
+    several = _SEVERAL.search(template)
+    if several:
+        names = [template[: several.start()] + each + template[several.end() :] for each in several[1].split("|")]
         return tuple(parts for name in names for parts in _parsed(name))
     parts: list[str | tuple[int, str, int]] = []
     end = 0
@@ -281,7 +290,7 @@ def _outputs(naming: Naming) -> tuple[tuple[Row, str], ...]:
 
 def kernels(architecture: Architecture) -> Counter[int]:
     """How many depthwise convolutions of each kernel size a network has: what tells most networks apart."""
-    blocks = (block for block in architecture.blocks if block.row.kind in DEPTHWISE_KINDS)
+    blocks = (block for block in architecture.blocks if block.row.kind in (*DEPTHWISE_KINDS, "parallel"))
     return Counter(kernel for block in blocks for kernel in block.row.kernels)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from npmobilenet.errors import CheckpointError
-from npmobilenet.image import Preprocessing, has_preprocessing
+from npmobilenet.image import IMAGENET, Preprocessing, has_preprocessing
 from npmobilenet.text import quote
 
 ACTIVATIONS = {
@@ -18,6 +20,21 @@ ACTIVATIONS = {
     "hard_swish": "hard_swish",
 }
 TRANSFORMERS = ("mobilenet_v1", "mobilenet_v2")  # model_type
+FROM_TENSORFLOW = "tf_"  # how timm begins the names of what it took from there, in files' names too
+# EfficientNets that learned from noisy students: side of the image, and the part of the picture that it is
+NOISY_STUDENT = re.compile(r"tf_efficientnet_(b[0-7]|l2)[_.]ns(?:_jft_in1k)?(_475)?(?![0-9a-z])")
+NOISY_STUDENTS = {
+    "b0": (224, 0.875),
+    "b1": (240, 0.882),
+    "b2": (260, 0.89),
+    "b3": (300, 0.904),
+    "b4": (380, 0.922),
+    "b5": (456, 0.934),
+    "b6": (528, 0.942),
+    "b7": (600, 0.949),
+    "l2": (800, 0.96),
+    "l2_475": (475, 0.936),
+}
 OUTPUT_STRIDE = 32  # of a classifier; others are for dense prediction, with dilated convolutions
 
 
@@ -42,8 +59,12 @@ class PublisherConfig(NamedTuple):
     multi_label: bool | None = None
 
     @classmethod
-    def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: str) -> PublisherConfig:
+    def read(
+        cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], where: str, file: str = ""
+    ) -> PublisherConfig:
         """Return what these two objects say, of timm's or Hugging Face's kind; what is of no use here is passed over.
+
+        Where they say nothing of it, the weights' own file may have the name that timm gave it: ``file``.
 
         Raises
         ------
@@ -61,7 +82,7 @@ class PublisherConfig(NamedTuple):
                     known["preprocessing"] = Preprocessing.from_config(values)
                 except CheckpointError as error:
                     raise CheckpointError(f"{where}: {name} beside it: {error}") from None
-        return cls(**known)
+        return cls(**(_of_name(config.get("architecture", file)) | known))
 
 
 def _transformers(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -85,12 +106,23 @@ def _transformers(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
+def _of_name(name: Any) -> dict[str, Any]:
+    """What timm's name of a network, or of its file, tells."""
+    if not isinstance(name, str) or not name.startswith(FROM_TENSORFLOW):
+        return {}
+    known: dict[str, Any] = {"padding": "same", "bn_eps": 1e-3}
+    found = NOISY_STUDENT.match(name)
+    if found:
+        size, fraction = NOISY_STUDENTS[found[1] + (found[2] or "")]
+        known["preprocessing"] = replace(IMAGENET, resize=int(size / fraction), crop=(size, size), filter="bicubic")
+    return known
+
+
 def _timm(config: Mapping[str, Any]) -> dict[str, Any]:
     known: dict[str, Any] = {}
     architecture, labels = config.get("architecture"), config.get("label_names")
-    if isinstance(architecture, str):  # those that timm took from TensorFlow say so
-        from_tensorflow = architecture.startswith("tf_")
-        known |= {"padding": "same", "bn_eps": 1e-3} if from_tensorflow else {"padding": "symmetric", "bn_eps": 1e-5}
+    if isinstance(architecture, str) and not architecture.startswith(FROM_TENSORFLOW):
+        known |= {"padding": "symmetric", "bn_eps": 1e-5}
     if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
         known["classes"] = tuple(labels)
     return known

@@ -79,7 +79,8 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
     )
     if not isinstance(options["preprocessing"], (Preprocessing, type(None))):
         raise ValueError(f"preprocessing must be a Preprocessing, got {options['preprocessing']!r}")
-    dialect, config = found.dialect, PublisherConfig.read(checkpoint.config, checkpoint.preprocessor, where)
+    dialect, file = found.dialect, checkpoint.path.name
+    config = PublisherConfig.read(checkpoint.config, checkpoint.preprocessor, where, file)
     settled, notes = Provenance(), list(checkpoint.notes)
     settled["weights"] = (checkpoint.read_from or "the whole file", "file")
     settled["dialect"] = (dialect.name, "file")
@@ -107,7 +108,9 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         found, options["activation"], config.activation, bool(checkpoint.quantisation), settled, notes
     )
     num_classes = options["num_classes"] or None
-    fitted = found.fit(padding, bn_eps, num_classes, layout, activation)
+    fitted = found.fit(padding, bn_eps, num_classes, layout, activation, options["output_stride"])
+    if options["output_stride"] is not None:
+        settled["output stride"] = (options["output_stride"], "option")
     found.check_values(fitted)
     outputs = found.head.outputs
 
@@ -215,7 +218,8 @@ def _assumption(name: str, settled: Mapping[str, tuple[Any, str]]) -> str:
 def proportional(architecture: Architecture) -> Preprocessing:
     """Return torchvision's preprocessing for ImageNet, in the proportions of 256 to 224 at the network's resolution."""
     size = architecture.resolution
-    return replace(IMAGENET, resize=round(size * 256 / 224), crop=(size, size))
+    grey = architecture.in_channels == 1
+    return replace(IMAGENET, resize=round(size * 256 / 224), crop=(size, size), grey=grey)
 
 
 def _of_cifar(outputs: int) -> Preprocessing:

@@ -11,6 +11,8 @@ from npmobilenet.image.preprocessing import Preprocessing
 from npmobilenet.image.resizing import resized_window
 from npmobilenet.image.sampling import SAMPLED, sampled_window
 
+LUMINANCE = np.array([19595, 38470, 7471], np.uint32)  # of red, green and blue, times 2**16
+
 
 def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Turn a picture into the input of the network whose ``preprocessing`` this is.
@@ -22,7 +24,7 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
     Returns
     -------
-    float32 (3, height, width)
+    float32 (3, height, width), or (1, height, width) if ``preprocessing.grey``
         C-contiguous, ``height, width = preprocessing.crop``.
 
     Notes
@@ -33,6 +35,8 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     1.2e-7 of TensorFlow's ``v / 127.5 - 1`` (one unit in the last place of 1).
     """
     image = rgb_array(image, preprocessing.decode)
+    if preprocessing.grey:
+        image = np.repeat(((image @ LUMINANCE + 2**15) >> 16).astype(np.uint8)[..., None], 3, axis=2)
     height, width = image.shape[:2]
     if preprocessing.crop_fraction is not None:
         side = max(int(preprocessing.crop_fraction * min(height, width)), 1)
@@ -53,7 +57,7 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         cropped = np.full((*preprocessing.crop, 3), preprocessing.border, pixels.dtype)
         cropped[above : above + bottom - top, before : before + stop - start] = pixels
         pixels = cropped
-    return _normalise(pixels, preprocessing)
+    return _normalise(pixels, preprocessing)[: 1 if preprocessing.grey else 3]
 
 
 def resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:

@@ -53,6 +53,9 @@ class Preprocessing:
     decode : {"viewer", "torchvision"}
         How files are read: as a viewer shows them, or as torchvision's datasets do; :func:`read_image` has the
         differences.
+    grey : bool
+        Whether the input is one channel, the picture's luminance (Rec. 601, as Pillow's "L"); ``mean`` and ``std`` are
+        then their first numbers.
 
     Examples
     --------
@@ -75,6 +78,7 @@ class Preprocessing:
     border: tuple[int, int, int] = (0, 0, 0)
     crop_rounding: str = "even"
     decode: str = "viewer"
+    grey: bool = False
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop", "mean", "std", "border"):  # JSON has lists, and a frozen class must be hashable
@@ -104,6 +108,7 @@ class Preprocessing:
         self._require("fit", is_one_of(self.fit, FITS), f"one of {', '.join(FITS)}")
         self._require("border", is_tuple_of(self.border, 3, _is_level), "three integers from 0 to 255")
         self._require("crop_rounding", is_one_of(self.crop_rounding, ROUNDINGS), f"one of {', '.join(ROUNDINGS)}")
+        self._require("grey", isinstance(self.grey, bool), "true or false")
         self._require("decode", is_one_of(self.decode, DECODINGS), f"one of {', '.join(DECODINGS)}")
         if resize is not None and fraction is not None:
             raise ValueError("preprocessing: resize and crop_fraction exclude each other, one must be None")

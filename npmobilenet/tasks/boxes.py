@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
@@ -43,18 +43,24 @@ def suppressed(
     """
     order = np.argsort(-scores, kind="stable")
     boxes, classes = boxes[order], classes[order]
-    remains, of_class, kept = np.ones(len(order), bool), Counter(), []
-    for start in range(0, len(order), COMPARED):
-        stop = min(start + COMPARED, len(order))
-        gone = overlaps(boxes[start:stop], boxes[start:]) > most_overlap
-        gone &= classes[start:stop, None] == classes[start:]
-        for at in range(start, stop):
+    kept = [np.flatnonzero(classes == each) for each in np.unique(classes)]
+    kept = [places[_suppressed(boxes[places], most_overlap, most_of_class)] for places in kept]
+    return order[np.sort(np.concatenate(kept))[:most]] if kept else order
+
+
+def _suppressed(boxes: np.ndarray, most_overlap: float, most: int) -> list[int]:
+    """Which of one class' boxes remain, of which the first ones have the highest scores."""
+    remains, kept = np.ones(len(boxes), bool), []
+    for start in range(0, len(boxes), COMPARED):
+        left = start + np.flatnonzero(remains[start : start + COMPARED])
+        gone = overlaps(boxes[left], boxes[start:]) > most_overlap
+        for at, of in zip(left, gone, strict=True):
             if remains[at]:
-                remains[start:] &= ~gone[at - start]
-                of_class[classes[at]] += 1
-                if of_class[classes[at]] <= most_of_class:
-                    kept.append(at)
-    return order[kept[:most]]
+                remains[start:] &= ~of
+                kept.append(at)
+                if len(kept) >= most:
+                    return kept
+    return kept
 
 
 def grid(sizes: Sequence[tuple[int, int]], shapes: Sequence[np.ndarray]) -> np.ndarray:
@@ -77,7 +83,7 @@ def grid(sizes: Sequence[tuple[int, int]], shapes: Sequence[np.ndarray]) -> np.n
     return np.concatenate(anchors).astype(np.float32)
 
 
-def decoded(codes: np.ndarray, anchors: np.ndarray, scales: tuple[float, float]) -> np.ndarray:
+def decoded(codes: np.ndarray, anchors: np.ndarray, scales: tuple[float, float], largest: float = inf) -> np.ndarray:
     """Return the boxes that codes make of anchors (1311.2524, appendix C), as parts of the image: float32 (N, 4).
 
     Parameters
@@ -88,7 +94,9 @@ def decoded(codes: np.ndarray, anchors: np.ndarray, scales: tuple[float, float])
         As :func:`grid` makes them.
     scales : (of centres, of sizes)
         What the codes are divided by.
+    largest : float
+        Boxes are at most so many times as long as their anchors.
     """
     centres = codes[:, :2] / np.float32(scales[0]) * anchors[:, 2:] + anchors[:, :2]
-    sizes = np.exp(codes[:, 2:] / np.float32(scales[1])) * anchors[:, 2:]
+    sizes = np.exp(np.minimum(codes[:, 2:] / np.float32(scales[1]), np.float32(np.log(largest)))) * anchors[:, 2:]
     return np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=1)

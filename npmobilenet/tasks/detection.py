@@ -1,10 +1,11 @@
-"""Boxes around things, from the outputs of SSDLite (1512.02325; 1801.04381, section 6.2)."""
+"""Boxes around things, from the outputs of SSD and SSDLite (1512.02325; 1801.04381, section 6.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from math import sqrt
+from itertools import pairwise
+from math import inf, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -28,25 +29,35 @@ class SSD(NamedTuple):
 
     Attributes
     ----------
-    scales : tuple of float
-        Of the anchors of each feature map, as parts of the image; the last one ends the series.
-    ratios : tuple of float
-        Width to height of anchors. Those of the first map are three: ratio 1 at 0.1, then 2 and 1/2.
+    shapes : tuple of tuple of (width, height)
+        Of the anchors of each feature map, as parts of the image.
     code_scales : (of centres, of sizes)
     code_order : tuple of int
         Where a code has x, y, width and height.
     most_overlap : float
         Of boxes of a class that remain.
-    most : int
-        Boxes of a class, and of all.
+    most_of_class, most : int
+        Boxes of a class, and of all, that remain.
+    exclusive : bool
+        Whether one class is right of an anchor, or the background: scores are softmaxes, else sigmoids.
+    least : float
+        Lower scores are never looked at.
+    candidates : int
+        So many boxes of a class are looked at, those of the highest scores.
+    largest : float
+        `boxes.decoded`.
     """
 
-    scales: tuple[float, ...]
-    ratios: tuple[float, ...]
+    shapes: tuple[tuple[tuple[float, float], ...], ...]
     code_scales: tuple[float, float]
     code_order: tuple[int, int, int, int]
     most_overlap: float
+    most_of_class: int
     most: int
+    exclusive: bool = False
+    least: float = 0.0
+    candidates: int = 10**9
+    largest: float = inf
 
     def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of all feature maps together, in the order of the anchors.
@@ -109,28 +120,44 @@ class SSD(NamedTuple):
         size: tuple[int, int],
         threshold: float,
     ) -> list[Detection]:
-        with np.errstate(divide="ignore"):
-            least = np.log(np.float32(threshold) / (1 - np.float32(threshold)))
-        at, label = np.nonzero(logits[:, 1:] > least)  # what is not above suppresses nothing that is
-        scores = 1 / (1 + np.exp(-logits[at, 1 + label]))
-        boxes = clipped(decoded(codes[at][:, self.code_order], anchors[at], self.code_scales), 1, 1)
-        kept = suppressed(boxes, scores, label, self.most_overlap, self.most, self.most)
+        at, label, scores = self._candidates(logits, max(threshold, self.least))
+        boxes = decoded(codes[at][:, self.code_order], anchors[at], self.code_scales, self.largest)
+        boxes = clipped(boxes, 1, 1)
+        kept = suppressed(boxes, scores, label, self.most_overlap, self.most_of_class, self.most)
         scaled = boxes[kept] * np.array([size[1], size[0]] * 2, np.float32)
         return [
             Detection(classes[1 + of], score, tuple(box))
             for of, score, box in zip(label[kept], scores[kept].tolist(), scaled.tolist(), strict=True)
         ]
 
+    def _candidates(self, logits: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The anchors, classes and scores above a score: what is not above suppresses nothing that is."""
+        if self.exclusive:
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            every = (powers / powers.sum(axis=1, keepdims=True))[:, 1:]
+            at, label = np.nonzero(every > least)
+            scores = every[at, label]
+        else:
+            with np.errstate(divide="ignore"):
+                lowest = np.log(np.float32(least) / (1 - np.float32(least)))
+            at, label = np.nonzero(logits[:, 1:] > lowest)
+            scores = 1 / (1 + np.exp(-logits[at, 1 + label]))
+        if len(at) > self.candidates:
+            order = np.lexsort((-scores, label))
+            first = np.searchsorted(label[order], label[order])  # of its class
+            chosen = np.sort(order[np.arange(len(order)) - first < self.candidates])
+            at, label, scores = at[chosen], label[chosen], scores[chosen]
+        return at, label, scores
+
 
 @lru_cache(maxsize=16)
 def _anchors(ssd: SSD, sizes: tuple[tuple[int, int], ...]) -> np.ndarray:
-    shapes = [[(0.1, 0.1), *(_shape(ssd.scales[0], ratio) for ratio in (2, 1 / 2))]]
-    for scale, following in zip(ssd.scales[1:-1], ssd.scales[2:], strict=True):
-        between = sqrt(scale * following)
-        shapes.append([*(_shape(scale, ratio) for ratio in ssd.ratios), (between, between)])
-    anchors = grid(sizes, [np.array(shape) for shape in shapes])
+    anchors = grid(sizes, [np.array(shapes) for shapes in ssd.shapes])
     anchors.flags.writeable = False
     return anchors
+
+
+SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # of the anchors of each feature map; the last one ends the series
 
 
 def _shape(scale: float, ratio: float) -> tuple[float, float]:
@@ -138,14 +165,60 @@ def _shape(scale: float, ratio: float) -> tuple[float, float]:
     return scale * sqrt(ratio), scale / sqrt(ratio)
 
 
+def _between(scale: float, following: float) -> tuple[float, float]:
+    """A square between those of two feature maps."""
+    return (sqrt(scale * following),) * 2
+
+
+def tensorflow_anchors() -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Those of object_detection/samples/configs/ssd_mobilenet_v1_coco: three on the first feature map, then six."""
+    first = ((0.1, 0.1), *(_shape(SCALES[0], ratio) for ratio in (2, 1 / 2)))
+    others = (
+        (*(_shape(scale, ratio) for ratio in (1, 2, 1 / 2, 3, 0.3333)), _between(scale, following))
+        for scale, following in pairwise(SCALES[1:])
+    )
+    return (first, *others)
+
+
+def torchvision_anchors() -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Those of ``DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95)``, none larger than the image."""
+    return tuple(
+        tuple(
+            (min(width, 1), min(height, 1))
+            for width, height in (
+                (scale, scale),
+                _between(scale, following),
+                *(_shape(scale, ratio) for ratio in (2, 1 / 2, 3, 1 / 3)),
+            )
+        )
+        for scale, following in pairwise(SCALES)
+    )
+
+
+TENSORFLOW = SSD(
+    shapes=tensorflow_anchors(),
+    code_scales=(10, 5),
+    code_order=(1, 0, 3, 2),
+    most_overlap=0.6,
+    most_of_class=100,
+    most=100,
+)
+TORCHVISION = SSD(
+    shapes=torchvision_anchors(),
+    code_scales=(10, 5),
+    code_order=(0, 1, 2, 3),
+    most_overlap=0.55,
+    most_of_class=300,
+    most=300,
+    exclusive=True,
+    least=0.001,
+    candidates=300,
+    largest=1000 / 16,
+)
 DETECTORS = {
-    "ssdlite_mobilenet_v2": SSD(
-        scales=(0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
-        ratios=(1, 2, 1 / 2, 3, 0.3333),
-        code_scales=(10, 5),
-        code_order=(1, 0, 3, 2),
-        most_overlap=0.6,
-        most=100,
-    ),
+    "ssdlite_mobilenet_v2": TENSORFLOW,
+    "ssdlite_mobilenet_v3_large": TORCHVISION,
+    "ssdlite_mobilenet_v1": TENSORFLOW,
+    "ssd_mobilenet_v1": TENSORFLOW,
 }
-"""By architecture. TensorFlow's SSDLite on MobileNetV2: object_detection/samples/configs/ssdlite_mobilenet_v2_coco."""
+"""By architecture."""
