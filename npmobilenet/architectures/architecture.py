@@ -68,7 +68,7 @@ class Architecture:
     depth: float = 1.0
     resolution: int = 224
     in_channels: int = 3
-    outputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict, hash=False)  # a mapping has none
 
     @cached_property
     def blocks(self) -> list[Block]:
