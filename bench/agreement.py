@@ -35,18 +35,23 @@ class Agreement:
     sure: int
 
 
-def crops(folder: Path, count: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Yield so many square crops (H, W, 3) of a folder's photographs, in turns; every other one is mirrored.
+def photographs_in(folder: Path) -> list[Path]:
+    """Return the photographs of a folder.
 
     Raises
     ------
     ValueError
-        If the folder has none.
+        If it has none.
     """
     found = folder.iterdir() if folder.is_dir() else ()
     paths = sorted(path for path in found if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not paths:
-        raise ValueError(f"{folder}: is no folder with photographs (.png, .jpg)")
+        raise ValueError(f"{folder}: has no photographs (.png, .jpg)")
+    return paths
+
+
+def crops(paths: Sequence[Path], count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield so many square crops (H, W, 3) of photographs, in turns; every other one is mirrored."""
     random, photographs = np.random.default_rng(seed), [np.asarray(read_image(path)) for path in paths]
     for number in range(count):
         photograph = photographs[number % len(photographs)]
@@ -91,14 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
-        next(crops(options.folder, 1))
+        paths = photographs_in(options.folder)
     except ValueError as error:
         parser.error(str(error))
     found = []
     for name in options.model or ("mobilenet_v2", "mobilenet_v1"):
         whole = load(name, backend=options.backend)
         made = quantize(whole, weight_bits=options.weight_bits)
-        found.append(agreement(name, whole, made, crops(options.folder, options.crops, options.seed)))
+        found.append(agreement(name, whole, made, crops(paths, options.crops, options.seed)))
     if options.json:
         print(to_json([asdict(one) for one in found], indent=1))
         return 0

@@ -534,6 +534,17 @@ def dequantize(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray) -> Geom
     return Geometry(x.shape)
 
 
+def add_int8(x: np.ndarray, y: np.ndarray, scale: np.ndarray, other_scale: np.ndarray, bias: np.ndarray) -> Geometry:
+    """Check a sum of two of 8 bits; see :func:`npmobilenet.kernels.reference.add_int8`."""
+    for name, each in (("x", x), ("y", y)):
+        array(name, each, _IMAGE_OR_VECTOR[np.ndim(x) == 4], ("uint8",))
+    if x.shape != y.shape:
+        raise ValueError(f"y must have the shape of x, {x.shape}, got {y.shape}")
+    for name, each in (("scale", scale), ("other_scale", other_scale), ("bias", bias)):
+        array(name, each, "C", C=x.shape[-1])
+    return Geometry(x.shape)
+
+
 def quantize_pixels(x: np.ndarray, *, zero_point: int = 128) -> Geometry:
     """Check a conversion to 8 bits; see :func:`npmobilenet.kernels.reference.quantize_pixels`."""
     array("x", x, "N H W C")

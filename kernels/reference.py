@@ -608,6 +608,32 @@ def dequantize(
     return _store((np.int32(x) - np.int32(zero_point)).astype(np.float32) * np.float32(scale), out)
 
 
+def add_int8(
+    x: np.ndarray,
+    y: np.ndarray,
+    scale: np.ndarray,
+    other_scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Sum of two of 8 bits, in the steps of the result: uint8 (N, ..., C), twice -> uint8 (N, ..., C).
+
+    ``fma(float32(x), scale, fma(float32(y), other_scale, bias))``, rounded to the nearest integer, saturated.
+
+    Parameters
+    ----------
+    scale, other_scale : float32 (C,)
+        How many steps of the result are a step of ``x``, and of ``y``.
+    bias : float32 (C,)
+        The zero point of the result, less those of the two in its steps.
+    """
+    checks.add_int8(x, y, scale, other_scale, bias)
+    inner = fma(np.float32(y), np.float32(other_scale), np.float32(bias))
+    return _store(_saturated(fma(np.float32(x), np.float32(scale), inner)), out)
+
+
 def quantize_pixels(x: np.ndarray, *, zero_point: int = 128) -> tuple[np.ndarray, np.ndarray]:
     """8 bits with a scale for each pixel: float32 (N, H, W, C) -> uint8 (N, H, W, C) and float32 (N, H, W).
 

@@ -153,6 +153,7 @@ OPERATIONS = (
 INT8_OPERATIONS = (
     "quantize",
     "dequantize",
+    "add_int8",
     "conv2d_int8",
     "depthwise_conv2d_int8",
     "mixed_depthwise_conv2d_int8",

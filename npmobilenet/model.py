@@ -15,7 +15,7 @@ from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.checkpoints.reader import Checkpoint
-from npmobilenet.checkpoints.settle import settle
+from npmobilenet.checkpoints.settle import Settled, settle
 from npmobilenet.dlpack import host_array
 from npmobilenet.engine import NO_INT8_ON_CUDA, Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
@@ -194,7 +194,8 @@ def load(
     graph, weights = fitted.graph, fitted.weights
     if dtype == "int8":
         _refuse_cuda(backend)
-        graph, weights = _quantised(graph, weights, settled.preprocessing, provenance, printable(source))
+        stored = _as_stored(checkpoint, settled, printable(source))
+        graph, weights = stored or _quantised(graph, weights, settled.preprocessing, provenance, printable(source))
     return Model(
         graph,
         weights,
@@ -269,6 +270,24 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
         provenance=provenance,
         read_from=model.read_from,
     )
+
+
+def _as_stored(checkpoint: Checkpoint, settled: Settled, where: str) -> tuple[Graph, dict[str, np.ndarray]] | None:
+    """The network of a file that PyTorch quantised, with the file's own scales; None for every other file."""
+    if not checkpoint.quantisation:
+        return None
+    from npmobilenet.checkpoints.stored_scales import stored  # few files need it
+    from npmobilenet.passes_stored import quantized_as_stored
+
+    try:
+        found = stored(checkpoint.quantisation, settled.fitted)
+        if found is None:
+            return None
+        fitted, ends = settled.fitted, settled.preprocessing.ends
+        settled.provenance["quantisation"] = ("stored", "file")
+        return quantized_as_stored(fitted.graph, fitted.weights, found, ends)
+    except (CheckpointError, ValueError) as error:
+        raise CheckpointError(f"{where}: {error}") from error.__cause__
 
 
 def _quantised(

@@ -14,6 +14,7 @@ import numpy as np
 
 from npmobilenet.operations import (
     INT8_OPERATIONS,
+    Add,
     Conv2d,
     DepthwiseConv2d,
     GlobalAveragePool,
@@ -177,6 +178,26 @@ class GlobalAveragePoolInt8(Int8, GlobalAveragePool, name="global_average_pool_i
     }
 
 
+class AddInt8(Int8, Add, name="add_int8"):
+    """Sum of two tensors of uint8, each with its own scale and zero point, in that of the result.
+
+    ``scale`` and ``other_scale`` are steps of the result to a step of each, ``bias`` has the three zero points.
+    """
+
+    parameters: ClassVar = {
+        "scale": Parameter("C", "C", learned=False),
+        "other_scale": Parameter("C", "C", learned=False),
+        "bias": Parameter("C", "C", learned=False),
+        "out_scale": Parameter("C", "C", learned=False),
+        "out_zero_point": Parameter("C", "C", learned=False),
+    }
+    attributes: ClassVar = {"dtype": "uint8"}
+
+    def unread(self, node: Node) -> tuple[str, ...]:
+        """What the result stands for."""
+        return ("out_scale", "out_zero_point")
+
+
 class Quantize(Int8, name="quantize"):
     """From float32 to uint8, ``out_scale`` and ``out_zero_point`` for each channel."""
 
@@ -199,8 +220,10 @@ class Dequantize(Int8, name="dequantize"):
     }
 
 
-def input_dtype(node: Node) -> str:
-    """Return in which type a node of any graph takes its first input; others are float32."""
+def input_dtype(node: Node, number: int = 0) -> str:
+    """Return in which type a node of any graph takes one of its inputs."""
+    if number:
+        return "uint8" if node.operation == "add_int8" else "float32"
     if node.operation in ("pointwise_conv2d_int8", "conv2d_int8"):
         quantised_on_entry = node["zero_point" if node.operation == "pointwise_conv2d_int8" else "steps"] is not None
         return "float32" if quantised_on_entry else "uint8"

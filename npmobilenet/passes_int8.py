@@ -65,8 +65,43 @@ def quantized(
     return replace(fused, nodes=tuple(writer.nodes)), writer.arrays
 
 
+class Writer:
+    """A graph of 8 bits in the making: ``nodes``, their ``arrays``, and the ``codes`` of the tensors that are uint8."""
+
+    nodes: list[Node]
+    arrays: dict[str, np.ndarray]
+    codes: dict[str, Code]
+
+    def _real(self, name: str) -> str:
+        """The float32 twin of a tensor."""
+        if name not in self.codes:
+            return name
+        made = f"{name}.dequantized"
+        if all(node.name != made for node in self.nodes):
+            code = self.codes[name]
+            arrays = {"scale": code.scale, "zero_point": code.zero_point}
+            self._add(made, "dequantize", (name,), self._block(name), arrays, {})
+        return made
+
+    def _block(self, name: str) -> str:
+        return next(node.block for node in self.nodes if node.name == name)
+
+    def _add(
+        self,
+        name: str,
+        operation: str,
+        inputs: tuple[str, ...],
+        block: str,
+        arrays: Mapping[str, np.ndarray],
+        attributes: Mapping[str, Any],
+    ) -> None:
+        shapes = {key: array.shape for key, array in arrays.items()}
+        self.nodes.append(Node(name, operation, inputs, block, shapes, attributes))
+        self.arrays |= {f"{name}.{key}": array for key, array in arrays.items()}
+
+
 @dataclass
-class _Writer:
+class _Writer(Writer):
     """The new graph so far."""
 
     weights: Mapping[str, np.ndarray]
@@ -273,33 +308,6 @@ class _Writer:
             self._add(made, "quantize", (name,), self._block(name), arrays, {})
             self.codes[made] = code
         return made
-
-    def _real(self, name: str) -> str:
-        """The float32 twin of a tensor."""
-        if name not in self.codes:
-            return name
-        made = f"{name}.dequantized"
-        if all(node.name != made for node in self.nodes):
-            code = self.codes[name]
-            arrays = {"scale": code.scale, "zero_point": code.zero_point}
-            self._add(made, "dequantize", (name,), self._block(name), arrays, {})
-        return made
-
-    def _block(self, name: str) -> str:
-        return next(node.block for node in self.nodes if node.name == name)
-
-    def _add(
-        self,
-        name: str,
-        operation: str,
-        inputs: tuple[str, ...],
-        block: str,
-        arrays: Mapping[str, np.ndarray],
-        attributes: Mapping[str, Any],
-    ) -> None:
-        shapes = {key: array.shape for key, array in arrays.items()}
-        self.nodes.append(Node(name, operation, inputs, block, shapes, attributes))
-        self.arrays |= {f"{name}.{key}": array for key, array in arrays.items()}
 
 
 def _biases(weights: list[str], bias: np.ndarray, lengths: list[int]) -> Iterator[tuple[str, np.ndarray]]:

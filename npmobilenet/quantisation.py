@@ -107,8 +107,8 @@ def _written(
     weight_bits: int,
     known_from: tuple[str, str],
 ) -> Quantised:
-    normalised = [np.abs((end - np.array(preprocessing.mean)) / preprocessing.std) for end in (0.0, 1.0)]
-    written = quantized(graph, weights, ranges, means, float(np.max(normalised)), int(weight_bits))
+    largest = float(np.abs(preprocessing.ends).max())
+    written = quantized(graph, weights, ranges, means, largest, int(weight_bits))
     return Quantised(*written, known_from)
 
 
@@ -185,8 +185,9 @@ class Layer:
         Empty without weights.
     weight_bytes, result_bytes : int
         Of all its parameters; of its result.
-    decibels : float
-        Its result's signal to noise, against that of the network of float32: infinite where they are equal.
+    decibels : float or None
+        Its result's signal to noise, against that of the network of float32: infinite where they are equal, None where
+        that has no such tensor.
     """
 
     name: str
@@ -196,7 +197,7 @@ class Layer:
     weight_dtype: str
     weight_bytes: int
     result_bytes: int
-    decibels: float
+    decibels: float | None
 
 
 def layers(graph: Graph, weights: Mapping[str, np.ndarray], made: Quantised, image: np.ndarray) -> list[Layer]:
@@ -206,12 +207,13 @@ def layers(graph: Graph, weights: Mapping[str, np.ndarray], made: Quantised, ima
     exact = Engine(graph, weights, backend).outputs(image[None], names)
     engine = Engine(made.graph, made.weights, backend, "int8")
     near = engine.outputs(image[None], [node.name for node in made.graph])
-    # What is only converted is compared with what it was before.
-    same = {node.name: exact.get(node.name, exact.get(node.inputs[0])) for node in made.graph}
-    return [_layer(node, made.weights, near[node.name], same[node.name]) for node in made.graph]
+    for node in made.graph:  # what is only converted is compared with what it was before
+        if node.name in (f"{node.inputs[0]}.quantized", f"{node.inputs[0]}.dequantized") and node.inputs[0] in exact:
+            exact[node.name] = exact[node.inputs[0]]
+    return [_layer(node, made.weights, near[node.name], exact.get(node.name)) for node in made.graph]
 
 
-def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exact: np.ndarray) -> Layer:
+def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exact: np.ndarray | None) -> Layer:
     arrays = {name: weights[f"{node.name}.{name}"] for name in node.parameters}
     dtypes = [array.dtype.name for name, array in arrays.items() if name.endswith("weight")]
     scale, dtype = arrays.get("out_scale"), node.kind.result_dtype(node)
@@ -223,7 +225,7 @@ def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exac
         dtypes[0] if dtypes else "",
         sum(array.nbytes for array in arrays.values()),
         near.size * np.dtype(dtype).itemsize,
-        signal_to_noise(near, exact),
+        None if exact is None else signal_to_noise(near, exact),
     )
 
 

@@ -82,7 +82,7 @@ def test_what_is_made_is_for_runtimes_that_exist():
 
 def test_photographs_are_asked_for_before_anything_is_measured(tmp_path, capsys):
     for arguments, says in (
-        (["--dtype", "int8", "--photographs", str(tmp_path)], "no folder with photographs"),
+        (["--dtype", "int8", "--photographs", str(tmp_path)], "has no photographs"),
         (["--photographs", str(tmp_path)], "--dtype int8"),
     ):
         with pytest.raises(SystemExit):
@@ -96,11 +96,12 @@ def test_photographs_are_asked_for_before_anything_is_measured(tmp_path, capsys)
 
 
 def test_crops_are_the_same_for_the_same_seed():
-    first, again, other = (list(agreement.crops(PHOTOGRAPHS, 3, seed)) for seed in (1, 1, 2))
+    paths = agreement.photographs_in(PHOTOGRAPHS)
+    first, again, other = (list(agreement.crops(paths, 3, seed)) for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert any(a.shape != b.shape for a, b in zip(first, other, strict=True))
-    with pytest.raises(ValueError, match="no folder with photographs"):
-        next(agreement.crops(Path("nowhere"), 1))
+    with pytest.raises(ValueError, match="has no photographs"):
+        agreement.photographs_in(Path("nowhere"))
 
 
 @compiled_only

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from npmobilenet.bench.agreement import crops
+from npmobilenet.bench.agreement import photographs_in
 from npmobilenet.bench.peers import command, measure, report
 from npmobilenet.bench.peers.int8 import PHOTOGRAPHS, Int8Network
 from npmobilenet.bench.peers.networks import DEFAULT, Network
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             Network.parse(name, Path())
         if options.dtype == "int8":
-            next(crops(options.photographs or PHOTOGRAPHS, 1))
+            photographs_in(options.photographs or PHOTOGRAPHS)
     except ValueError as error:
         parser.error(str(error))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from npmobilenet.bench.agreement import agreement_of, crops
+from npmobilenet.bench.agreement import agreement_of, crops, photographs_in
 from npmobilenet.bench.peers.networks import Network
 from npmobilenet.bench.peers.workers import PeerError
 from npmobilenet.checkpoints import export_weights
@@ -58,9 +58,9 @@ class Int8Network(Network):
         ValueError
             If there are no photographs.
         """
-        size = (self.size, self.size)
+        paths, size = photographs_in(self.photographs), (self.size, self.size)
         preprocessing = replace(self.model.preprocessing, resize=size, crop=size, crop_fraction=None)
-        return np.stack([preprocess(crop, preprocessing) for crop in crops(self.photographs, count, seed)])
+        return np.stack([preprocess(crop, preprocessing) for crop in crops(paths, count, seed)])
 
     @cached_property
     def calibration(self) -> np.ndarray:

@@ -225,6 +225,14 @@ def _dequantize(x: Array, factor: Array, zero_point: Array, pixels: int, out: Ar
             out[pixel, c] = np.float32(np.int32(x[pixel, c]) - zero_point[c]) * row[c]
 
 
+@parallel_loop
+def _add(x: Array, y: Array, scale: Array, other_scale: Array, bias: Array, out: Array) -> None:
+    for pixel in prange(x.shape[0]):
+        for c in range(x.shape[1]):
+            inner = fma(np.float32(y[pixel, c]), other_scale[c], bias[c])
+            out[pixel, c] = saturated(fma(np.float32(x[pixel, c]), scale[c], inner))
+
+
 @jit
 def _global_average(x: Array, scale: Array, zero_point: Array, out: Array) -> None:
     pixels, channels = x.shape[1:]
@@ -281,6 +289,24 @@ def dequantize(
     rows = _plain(x).reshape(-1, c)
     zeros = _zero_points(zero_point, c)
     _dequantize(threads, rows, checks.float32(scale)[None], zeros, max(len(rows), 1), out.reshape(-1, c))
+    return out
+
+
+def add_int8(
+    x: np.ndarray,
+    y: np.ndarray,
+    scale: np.ndarray,
+    other_scale: np.ndarray,
+    bias: np.ndarray,
+    *,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+) -> np.ndarray:
+    """Sum of two of 8 bits, in the steps of the result: uint8 (N, ..., C), twice -> uint8 (N, ..., C)."""
+    g = checks.add_int8(x, y, scale, other_scale, bias)
+    out = checks.output(out, g.shape, np.dtype(np.uint8))
+    rows = (_plain(each).reshape(-1, g.shape[-1]) for each in (x, y))
+    _add(threads, *rows, *map(checks.float32, (scale, other_scale, bias)), out.reshape(-1, g.shape[-1]))
     return out
 
 

@@ -18,7 +18,7 @@
 ``zip_archive``      checked views of the members of a zip archive
 ``json_text``        JSON of unknown origin
 ``stored_tensor``    a tensor inside a file: checked bounds, data types, conversion to an array
-``quantised``        tensors of integers with scales
+``quantised``        tensors of integers with scales; ``stored_scales``: those of a whole network
 ``allowance``        how much memory and work a file of some size may cause
 ``state_dicts``      which dict of a nested checkpoint holds the weights, and which prefixes go
 ``modules``          the weights of a whole pickled module

@@ -118,7 +118,7 @@ def _stand_in(shape: Shape, dtype: str) -> np.ndarray:
 
 def _check_inputs(node: Node, dtypes: Mapping[str, str]) -> None:
     for number, name in enumerate(node.inputs):
-        wanted = input_dtype(node) if number == 0 else "float32"
+        wanted = input_dtype(node, number)
         if dtypes[name] != wanted:
             raise CheckpointError(f"the node {quote(node.name)} reads {quote(name)} as {wanted}, not {dtypes[name]}")
 

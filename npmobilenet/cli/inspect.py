@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -153,7 +154,8 @@ def _sort_out(options: argparse.Namespace) -> None:
 
 def _print_quantised(options: argparse.Namespace) -> int:
     """Print what becomes of every layer in 8 bits."""
-    from npmobilenet.quantisation import layers, made_up_images, quantised
+    from npmobilenet.errors import AssumptionWarning
+    from npmobilenet.quantisation import Quantised, layers, made_up_images
 
     if options.mixed:
         raise ValueError("--mixed compares networks of float32, and --dtype int8 shows one of 8 bits")
@@ -170,14 +172,19 @@ def _print_quantised(options: argparse.Namespace) -> int:
     else:
         image = made_up_images(preprocessing, model.graph.in_channels)[0]
     weights = model.stored()[0]
-    made = quantised(model.graph, weights, model.preprocessing)
+    with warnings.catch_warnings():  # said when the weights were read; what ranges are from is printed
+        warnings.simplefilter("ignore", AssumptionWarning)
+        quantised = find_weights(options.model, options, "int8")
+    made = Quantised(quantised.graph, quantised.stored()[0], quantised.provenance["quantisation"])
     found = layers(model.graph, weights, made, image)
     if options.json:
         report = {"model": options.model, "resolution": image.shape[1:], "quantisation": made.known_from}
         print(to_json(report | {"layers": [asdict(layer) for layer in found]}, indent=1))
         return 0
+    source = made.known_from[0]
+    known = "scales as in the file" if source == "stored" else f"ranges and means from {source}"
     print(f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}, in 8 bits, ", end="")
-    print(f"input {dimensions(image.shape[1:])}; ranges and means from {made.known_from[0]}\n")
+    print(f"input {dimensions(image.shape[1:])}; {known}\n")
     header = ("layer", "operation", "result", "scales", "weights", "bytes", "result bytes", "dB")
     stored, floats = sum(layer.weight_bytes for layer in found), sum(array.nbytes for array in weights.values())
     print("\n".join(columns([header, *map(_quantised_cells, found)], texts=5)))
@@ -194,7 +201,7 @@ def _quantised_cells(layer: QuantisedLayer) -> tuple[str, ...]:
         layer.weight_dtype,
         f"{layer.weight_bytes:,}" if layer.weight_bytes else "",
         f"{layer.result_bytes:,}",
-        f"{layer.decibels:.1f}",
+        "" if layer.decibels is None else f"{layer.decibels:.1f}",
     )
 
 

@@ -118,7 +118,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def find_weights(name: str, options: argparse.Namespace) -> Model:
+def find_weights(name: str, options: argparse.Namespace, dtype: str | None = None) -> Model:
     """Return the weights of this name, or in this file, as a model that is not for computing."""
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.model import load
@@ -132,4 +132,5 @@ def find_weights(name: str, options: argparse.Namespace) -> Model:
         **{option: getattr(options, option) for option in NETWORK},
         num_classes=getattr(options, "num_classes", None),
         backend="reference",
+        dtype=dtype,
     )

@@ -118,6 +118,12 @@ class Preprocessing:
             raise ValueError(f"preprocessing: {name} must be {expected}, got {shown(getattr(self, name))}")
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest value that an input can have."""
+        scaled = [(end - mean) / std for end in (0, 1) for mean, std in zip(self.mean, self.std, strict=True)]
+        return min(scaled), max(scaled)
+
+    @property
     def whole(self) -> bool:
         """Whether the input is the whole picture, stretched, so that a place in it is one in the picture."""
         return self.crop_fraction is None and (self.resize is None or (self.resize == self.crop and self.fit == "fill"))

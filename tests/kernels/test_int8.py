@@ -294,6 +294,35 @@ def test_there_and_back(activation):
     assert_same_bits("quantize", x[:, 0, 0], np.float32(1) / scale, zero, activation=activation)
 
 
+def test_a_sum_of_two_in_steps_of_the_result():
+    """Against fractions: what the two stand for, added, in the result's scale; it saturates at both ends."""
+    random = np.random.default_rng(10)
+    x, y = image(random, 2, 3, 4, 5), image(random, 2, 3, 4, 5)
+    scale, other = (np.float32(random.uniform(0.2, 0.9, 5)) for _ in range(2))
+    bias = np.float32(random.uniform(-120, 20, 5))
+    q = assert_same_bits_of_two("add_int8", x, y, scale, other, bias)
+    for place in ((0, 0, 0, 0), (1, 2, 3, 4), (0, 1, 2, 3)):
+        c = place[-1]
+        inner = rounded(Fraction(int(y[place])) * Fraction(float(other[c])) + Fraction(float(bias[c])))
+        total = rounded(Fraction(int(x[place])) * Fraction(float(scale[c])) + Fraction(float(inner)))
+        assert q[place] == min(max(round(Fraction(float(total))), 0), 255)
+    assert q.min() == 0 and q.max() == 255
+    assert_same_bits_of_two("add_int8", x[:, 0, 0], y[:, 0, 0], scale, other, bias)
+
+
+def assert_same_bits_of_two(operation: str, x: np.ndarray, y: np.ndarray, *arrays: np.ndarray) -> np.ndarray:
+    """As `assert_same_bits`; an image alone is two arrays'."""
+    expected = getattr(reference, operation)(x, y, *arrays)
+    for backend in ("reference", "plain"):
+        kernel = registry.best(operation, backend).function
+        for threads in (1,) if INTERPRETED else (1, 2):
+            out = np.empty_like(expected)
+            assert kernel(x, y, *arrays, out=out, threads=threads) is out
+            np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(kernel(x[1:], y[1:], *arrays), expected[1:])
+    return expected
+
+
 def test_an_empty_batch():
     _, weight, scale, bias, _, _ = arrays(10, 4, 6, (4, 6))
     for backend in ("reference", "plain"):
@@ -337,6 +366,9 @@ FLOATS = np.zeros((1, 4, 4, 3), np.float32)
         ("global_average_pool_int8", (X, S), {}, r"scale must be a float array of shape \(C=3\)"),
         ("quantize", (FLOATS, S[:3], S[:3]), {}, "zero_point must be a uint8 array"),
         ("dequantize", (FLOATS, S[:3], X[0, 0, 0]), {}, "x must be a uint8 array"),
+        ("add_int8", (X, FLOATS, S[:3], S[:3], S[:3]), {}, "y must be a uint8 array"),
+        ("add_int8", (X, X[:, 1:], S[:3], S[:3], S[:3]), {}, "y must have the shape of x"),
+        ("add_int8", (X, X, S[:3], S, S[:3]), {}, r"other_scale must be a float array of shape \(C=3\)"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_refused_by_all(operation, arguments, options, message):
