@@ -4,7 +4,8 @@ Two ways to keep what is computed in between in the cache:
 
 ``ring``    large images: a strip of output rows at a time. The expanded rows stand in a ring of two strips, so
             that the rows which neighbouring strips share are computed once by a thread that computes both. The
-            expansion may also be the stem.
+            expansion may also be the stem, or nothing but the input's copy into the ring's frame of zeros; and the
+            projection may be missing.
 ``split``   small images with many channels, whose weights outweigh the tensors: the paper's t-way split. A
             chunk of the expanded channels at a time, expanded, filtered and added to the projection's sums; the
             weights are read once.
@@ -177,7 +178,7 @@ def call(
     x: Tensor,
     expanded: Tensor,
     out: Tensor,
-    weights: tuple[Pointwise | Stem, Depthwise, Pointwise],
+    weights: tuple[Pointwise | Stem | None, Depthwise, Pointwise | None],
     functions: tuple[str, str, str],
     *,
     residual: Tensor | None = None,
@@ -193,6 +194,8 @@ def call(
         ``out`` may have a frame; ``x`` is planar where the expansion is the stem.
     expanded : Tensor
         Without memory; its frame is the depthwise convolution's padding.
+    weights : tuple
+        In a ring there may be no expansion, or no projection; ``out`` is then what the depthwise convolution computes.
     functions : tuple of str
         The activations.
     threads, parts : int
@@ -201,7 +204,13 @@ def call(
     expand, middle, project = weights
     extent = Extent(expanded, out, middle)
     cut = extent.by_channels(threads, SCRATCH_BYTES, parts) if split else extent.by_rows(SCRATCH_BYTES, threads)
-    name = "stem_residual_ring" if isinstance(expand, Stem) else f"inverted_residual_{'split' if split else 'ring'}"
+    name = f"inverted_residual_{'split' if split else 'ring'}"
+    if isinstance(expand, Stem):
+        name = "stem_residual_ring"
+    elif not expand:
+        name = "depthwise_project_ring"
+    elif not project:
+        name = "expand_depthwise_ring"
     return BLOCK.call(
         library.common(middle.target).address(name),
         -(-out.height // cut.strip),
@@ -210,8 +219,8 @@ def call(
         keep=weights,
         **_expand_and_filter(x, expanded, out, expand, middle, functions[:2], cut),
         strip=cut.strip,
-        **project.arguments("project_"),
-        project_panels=project.panels,
+        **_arguments(project, "project_"),
+        project_panels=project.panels if project else 0,
         project_clamp=activations.clamp(functions[2]),
         unlimited=activations.clamp(),
         residual=residual,
@@ -247,11 +256,18 @@ def pair(
     )
 
 
+def _arguments(weights: Pointwise | Stem | None, prefix: str) -> dict[str, Value]:
+    """Those of a pointwise convolution: the stem has fewer, what is missing none."""
+    own = weights.arguments() if weights else {}
+    every = {**dict.fromkeys(Pointwise.ARGUMENTS, 0), "halved": -1, **own}
+    return {f"{prefix}{name}": value for name, value in every.items()}
+
+
 def _expand_and_filter(
     x: Tensor,
     expanded: Tensor,
     out: Tensor,
-    expand: Pointwise | Stem,
+    expand: Pointwise | Stem | None,
     middle: Depthwise,
     functions: tuple[str, str],
     cut: Cut,
@@ -272,8 +288,7 @@ def _expand_and_filter(
         "blocks": expanded.blocks,
         "chunk": cut.chunk,
         "expand_x": x,
-        **{"expand_inputs": 0, "expand_halved": -1},  # the stem has none
-        **expand.arguments("expand_"),
+        **_arguments(expand, "expand_"),
         **activations.ends(middle.target, functions[0], "expand_"),
         "offsets": held.offsets(),
         "depthwise": middle.blocks_function,

@@ -31,6 +31,9 @@ from npmobilenet.plan import Code
 
 Group = tuple[Node, ...]
 
+PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
+
+DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
 IN_PLACE = (*elementwise.OPERATIONS, "softmax")  # may write to what they read
 ANY_FRAME = (*IN_PLACE, "concat", "channel_pad")  # read and write images inside any frame
 BETWEEN = (*ANY_FRAME, "flatten")  # what stands between layers with weights
@@ -71,8 +74,8 @@ class Calls:
             return
         if out.padded:
             yield padding.clear(self.target, out, self._zero_point(last.name))
-        if copy_name(first) in self.tensors:
-            copy = self.tensors[copy_name(first)]
+        copy = self.tensors.get(copy_name(first))
+        if copy and not is_filtered(group):
             yield padding.pad(self.target, x, copy, self._zero_point(first.inputs[0]))
             x = copy
         weights, functions = [self.weights.get(node.name) for node in group], [activation_of(node) for node in group]
@@ -82,17 +85,7 @@ class Calls:
         elif last.operation == "squeeze_excite":
             vectors = [self.tensors[name] for name in vector_names(last)]
             if len(group) == 3:
-                expanded = self.tensors[first.name]
-                yield inverted_residual.pair(
-                    x,
-                    expanded,
-                    out,
-                    vectors[0],
-                    weights[:2],
-                    functions[:2],
-                    threads=self.threads,
-                    later=stretch(weights[-1]),
-                )
+                yield from self._expanded(group[:2], x, out, vectors[0], stretch(weights[-1]))
             else:
                 if x.address != out.address:  # unscaled it is needed too
                     yield padding.pad(self.target, x, out)
@@ -100,9 +93,13 @@ class Calls:
             yield from blocked.squeeze_excite.calls(
                 out, *vectors, weights[-1], activation=functions[-1], gated_by=last["gate"]
             )
+        elif is_filtered(group):
+            yield inverted_residual.call(
+                x, copy, out, (None, *weights), ("none", *functions),
+                residual=self._residual(last), threads=self.threads,
+            )  # fmt: skip
         elif len(group) == 2:
-            expanded = self.tensors[first.name]
-            yield inverted_residual.pair(x, expanded, out, None, tuple(weights), tuple(functions), threads=self.threads)
+            yield from self._expanded(group, x, out, None)
         elif len(group) == 3:
             yield inverted_residual.call(
                 x, self.tensors[first.name], out, weights, functions,
@@ -122,6 +119,21 @@ class Calls:
             yield from blocked.conv_transpose.calls(x, out, *weights)
         else:
             yield from self._ended(last, x, out, *weights)
+
+    def _expanded(
+        self, group: Group, x: Tensor, out: Tensor, mean: Tensor | None, later: Stretch = pointwise.NOTHING
+    ) -> Iterator[Call]:
+        """Expansion and depthwise convolution, with its means: by channels, or by rows where images are large."""
+        expanded, weights = self.tensors[group[0].name], [self.weights[node.name] for node in group]
+        functions = [activation_of(node) for node in group]
+        if inverted_residual.panel_bytes(expanded, out, weights[1]) <= PAIR_BYTES:
+            about = {"threads": self.threads, "later": later}
+            yield inverted_residual.pair(x, expanded, out, mean, tuple(weights), tuple(functions), **about)
+            return
+        ends = *functions, "none"
+        yield inverted_residual.call(x, expanded, out, (*weights, None), ends, threads=self.threads)
+        if mean:
+            yield pooling.call(self.target, out, mean)
 
     def _ended(self, node: Node, x: Tensor, out: Tensor, weights: Packed) -> Iterator[Call]:
         """A convolution or linear layer; what its kernel cannot end with follows in place."""
@@ -199,6 +211,11 @@ class Calls:
 def activation_of(node: Node) -> str:
     """What a node ends with."""
     return node.attributes.get("activation", node.kind.attributes.get("activation", "none"))
+
+
+def is_filtered(group: Group) -> bool:
+    """Whether it is a depthwise convolution with its projection, whose input is copied row by row."""
+    return len(group) == 2 and group[0].operation in DEPTHWISE
 
 
 def is_stem(node: Node) -> bool:

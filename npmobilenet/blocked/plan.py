@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import add
 
 import numpy as np
@@ -12,17 +12,20 @@ import numpy as np
 from npmobilenet.blocked import int8
 from npmobilenet.blocked.calls import (
     ANY_FRAME,
+    DEPTHWISE,
     IN_PLACE,
+    PAIR_BYTES,
     Calls,
     Group,
     activation_of,
     copy_name,
+    is_filtered,
     is_stem,
     vector_names,
 )
 from npmobilenet.blocked.homes import Homes
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
-from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.graph import INPUT, Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels import blocked
 from npmobilenet.kernels.blocked import library, linear, planes
@@ -40,12 +43,10 @@ from npmobilenet.plan import Code, Step, arrange
 FUSE_BELOW = 1024 * 1024  # bytes of weights: a block with more gains nothing, and each thread would read them all
 RING_BELOW = 96 * 1024  # of a block that cannot be split, since its projection has groups
 INT8_ROWS = 7  # of a strip of a block of 8-bit layers, on several threads
-PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would be read from farther away anyway
 
 PLAIN = 0x101  # of an array's `flags.num`: C-contiguous and aligned
 
 READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d", "dequantize")  # a tensor within any frame
-DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d", *int8.DEPTHWISE)
 
 
 @dataclass
@@ -204,9 +205,8 @@ class BlockedPlan:
         """How many of these one call computes."""
         if self._is_block(nodes) or self._is_pair(nodes, "squeeze_excite"):
             return 3
-        if self._is_pair(nodes, "pointwise_conv2d") or self._is_int8_pair(nodes):
-            return 2
-        return 1
+        two = self._is_pair(nodes, "pointwise_conv2d") or self._is_int8_pair(nodes) or self._is_filtered(nodes)
+        return 2 if two else 1
 
     def _is_block(self, nodes: Group) -> bool:
         """Expansion, depthwise and projection that one call computes."""
@@ -224,12 +224,12 @@ class BlockedPlan:
             return self._is_split(nodes)
         if _weight_bytes(expand, project) >= (FUSE_BELOW if project["groups"] == 1 else RING_BELOW):
             return False
-        # On several threads a small image is not worth the rows that two strips both expand.
-        return self.threads == 1 or self.tensors[middle.name].height >= 4 * self.threads
+        return self._has_strips(middle)
 
-    def _has_strips(self, node: Node) -> bool:
-        """Whether an image is large enough to be cut: a small one is not worth the rows that two strips both expand."""
-        return self.tensors[node.name].height >= INT8_ROWS * (self.threads - 1)
+    def _has_strips(self, middle: Node) -> bool:
+        """Whether a depthwise convolution has rows enough: small images are not worth those that two threads expand."""
+        needed = INT8_ROWS * (self.threads - 1) if int8.is_int8(middle) else 4 * self.threads
+        return self.threads == 1 or self.tensors[middle.name].height >= needed
 
     def _is_int8_pair(self, nodes: Group) -> bool:
         """Two layers of 8 bits that one call computes: the first two of a block, or what quantises what it scales."""
@@ -256,20 +256,43 @@ class BlockedPlan:
         if not self._is_chain(nodes, last) or nodes[0].operation != "pointwise_conv2d":
             return False
         expanded, out = (self.tensors[node.name] for node in nodes[:2])
-        return panel_bytes(expanded, out, self.weights[nodes[1].name]) <= PAIR_BYTES
+        by_channels = panel_bytes(expanded, out, self.weights[nodes[1].name]) <= PAIR_BYTES
+        return by_channels or self._has_strips(nodes[1])
+
+    def _is_filtered(self, nodes: Group) -> bool:
+        """A depthwise convolution that would need a padded copy of its input, and its projection."""
+        if len(nodes) < 2 or nodes[0].operation not in DEPTHWISE or nodes[1].operation != "pointwise_conv2d":
+            return False
+        middle, project = nodes[:2]
+        source = middle.inputs[0]
+        needs_copy = source != INPUT and not self.tensors[source].padded and self._pads(middle) != NO_FRAME
+        ends = activation_of(middle) in ENDS and activation_of(project) in CLAMPS
+        small = _weight_bytes(project) < FUSE_BELOW and not self.split
+        alone = self._are_alone(nodes[:2]) and self._is_even(middle)
+        return needs_copy and ends and small and alone and self._has_strips(middle)
 
     def _is_chain(self, nodes: Group, last: str) -> bool:
         """Whether a depthwise convolution stands between the other two, and nothing else reads what they compute."""
-        if len(nodes) < 3 or nodes[1].operation not in DEPTHWISE or nodes[2].operation != last:
+        if len(nodes) < 3 or nodes[1].operation not in (*DEPTHWISE, *int8.DEPTHWISE) or nodes[2].operation != last:
             return False
-        if any(node.name in self.plain for node in nodes) or any(node.name in self.outputs for node in nodes[:2]):
+        expand, middle, _ = nodes
+        if not self._are_alone(nodes) or middle.inputs != (expand.name,) or not self._is_even(middle):
             return False
-        expand, middle, end = nodes
-        chained = middle.inputs == (expand.name,) and end.inputs[0] == middle.name
-        alone = all(len(self.readers.get(node.name, ())) == 1 for node in (expand, middle))
-        square = middle.attributes.get("dilation", (1, 1)) == (1, 1) and middle["stride"][0] == middle["stride"][1]
-        plain = not expand.attributes.get("residual") and {activation_of(expand), activation_of(middle)} <= {*ENDS}
-        return chained and alone and square and plain and middle["stride"][0] <= self.weights[middle.name].reach
+        return not expand.attributes.get("residual") and {activation_of(expand), activation_of(middle)} <= {*ENDS}
+
+    def _are_alone(self, nodes: Group) -> bool:
+        """Whether blocked kernels compute them, each reads the one before, and nothing else reads that."""
+        if any(node.name in self.plain for node in nodes) or any(node.name in self.outputs for node in nodes[:-1]):
+            return False
+        return all(
+            after.inputs[0] == node.name and len(self.readers.get(node.name, ())) == 1
+            for node, after in pairwise(nodes)
+        )
+
+    def _is_even(self, middle: Node) -> bool:
+        """Whether a window slides as far along both axes, without dilation, and no farther than it reaches."""
+        stride, dilation = middle["stride"], middle.attributes.get("dilation", (1, 1))
+        return dilation == (1, 1) and stride[0] == stride[1] and stride[0] <= self.weights[middle.name].reach
 
     # Tensors -----------------------------------------------------------------------------------------------
 
@@ -345,7 +368,7 @@ class BlockedPlan:
             made += vectors
         source = first.inputs[0]
         if _is_framed(first) and self.tensors[source].frame != self._pads(first):
-            made.append(copy_name(first))
+            made += [copy_name(first)] * (not is_filtered(group))
             self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
         beside = int8.beside(self.target, group, self.tensors[source])
         self.tensors |= beside

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from npmobilenet.kernels.blocked.code.depthwise import NO_RING
 from npmobilenet.kernels.blocked.inverted_residual import BLOCK, PAIR
 from npmobilenet.kernels.blocked.layout import Arguments, k_unit
@@ -11,27 +14,26 @@ from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 from npmobilenet.kernels.walk.columns import NEXT
 
+Rows = Callable[..., None]  # writes rows of the expanded image: of a block, from which row on, how many, where
+
 
 def define(library: Library, stem_window: tuple) -> None:
     """Add the kernels."""
-    library.add("inverted_residual_ring", _ring(None))
+    library.add("inverted_residual_ring", _ring(_Block.expand_rows))
     library.add("inverted_residual_split", _split())
-    library.add("stem_residual_ring", _ring(stem_window))
+    library.add("stem_residual_ring", _ring(partial(_Block.stem_rows, window=stem_window)))
+    library.add("depthwise_project_ring", _ring(_Block.copy_rows))
+    library.add("expand_depthwise_ring", _ring(_Block.expand_rows, projects=False))
     library.add("expand_depthwise_pair", pair)
 
 
 class _Block:
-    """The steps of a block, as both kernels take them."""
+    """The steps of a block, as all these kernels take them."""
 
     def __init__(
-        self,
-        code: Code,
-        a: Arguments,
-        scratch: Pointer,
-        stem_window: tuple | None = None,
-        later: tuple[Pointer, Integer] | None = None,
+        self, code: Code, a: Arguments, scratch: Pointer, later: tuple[Pointer, Integer] | None = None
     ) -> None:
-        self.code, self.a, self.stem_window = code, a, stem_window
+        self.code, self.a = code, a
         self.size = code.target.bytes
         self.wide_blocks = tiles(code.target).wide.blocks
         self.row_vectors = a["left"] + a["width"] + a["right"]
@@ -43,8 +45,13 @@ class _Block:
         wide = (block // self.wide_blocks).minimum(self.a["expand_wide"])
         return wide + (block - wide * self.wide_blocks)
 
-    def expand(self, begin: Integer, count: Integer, slot: Integer, first: Integer, last: Integer) -> None:
-        """Write ``count`` rows of the padded expanded image, from row ``begin``, to row ``slot`` of the scratch."""
+    def expand(
+        self, begin: Integer, count: Integer, slot: Integer, first: Integer, last: Integer, rows_of: Rows | None = None
+    ) -> None:
+        """Write ``count`` rows of the padded expanded image, from row ``begin``, to row ``slot`` of the scratch.
+
+        ``rows_of`` makes them: one of the three below.
+        """
         code, a, size = self.code, self.a, self.size
         row_bytes = self.row_vectors * size
         above = begin - a["top"]
@@ -59,33 +66,50 @@ class _Block:
         code.loop(last, clear, start=first)
         place = rows + skipped * row_bytes
         with code.when(present > 0):
-            if self.stem_window is None:
-                code.call(
-                    "pointwise_panels_scattered",
-                    *(a.at("expand_x") + (above + skipped) * a["width"] * size, a["expand_x_plane"]),
-                    *(a.at("expand_weights"), a.at("expand_bias"), code.integer(0).pointer(), 0),
-                    *(place - a["scratch_plane"] * first, a["scratch_plane"], a.at("offsets")),
-                    *(
-                        present * a["width"],
-                        a["expand_k_units"],
-                        a.at("expand_inputs"),
-                        a.at("expand_clamp"),
-                        a.at("expand_activate"),
-                        0,
-                    ),
-                    *(a["expand_k_units"] * (k_unit(code.target) * size), a["expand_wide"], a["expand_halved"]),
-                    *(self.panel_of(first), self.panel_of(last), 0, *self.later),
-                )
-            else:
-                kernel, stride = self.stem_window
-                code.call(
-                    f"{stem_name(kernel, stride)}_rows",
-                    a.at("expand_x") + a["expand_x_row"] * ((above + skipped) * stride[0]),
-                    *(a["expand_x_row"], a["expand_x_plane"], a["expand_k_units"]),
-                    *(a.at("expand_weights"), a.at("expand_bias")),
-                    *(place + a["left"] * size, row_bytes, a["scratch_plane"], a["width"]),
-                    *(a.at("expand_clamp"), a.at("expand_activate"), a["expand_wide"], a["blocks"], present),
-                )
+            (rows_of or _Block.expand_rows)(self, above + skipped, present, place, first, last)
+
+    def expand_rows(self, row: Integer, count: Integer, place: Pointer, first: Integer, last: Integer) -> None:
+        """A pointwise convolution of ``count`` rows of the input, from ``row`` on."""
+        code, a, size = self.code, self.a, self.size
+        code.call(
+            "pointwise_panels_scattered",
+            *(a.at("expand_x") + row * a["width"] * size, a["expand_x_plane"]),
+            *(a.at("expand_weights"), a.at("expand_bias"), code.integer(0).pointer(), 0),
+            *(place - a["scratch_plane"] * first, a["scratch_plane"], a.at("offsets")),
+            *(count * a["width"], a["expand_k_units"], a.at("expand_inputs"), a.at("expand_clamp")),
+            *(a.at("expand_activate"), 0, a["expand_k_units"] * (k_unit(code.target) * size)),
+            *(a["expand_wide"], a["expand_halved"], self.panel_of(first), self.panel_of(last), 0, *self.later),
+        )
+
+    def stem_rows(
+        self, row: Integer, count: Integer, place: Pointer, first: Integer, last: Integer, window: tuple
+    ) -> None:
+        """The first convolution, of the planar image."""
+        a, (kernel, stride) = self.a, window
+        self.code.call(
+            f"{stem_name(kernel, stride)}_rows",
+            a.at("expand_x") + a["expand_x_row"] * (row * stride[0]),
+            *(a["expand_x_row"], a["expand_x_plane"], a["expand_k_units"]),
+            *(a.at("expand_weights"), a.at("expand_bias")),
+            *(place + a["left"] * self.size, self.row_vectors * self.size, a["scratch_plane"], a["width"]),
+            *(a.at("expand_clamp"), a.at("expand_activate"), a["expand_wide"], a["blocks"], count),
+        )
+
+    def copy_rows(self, row: Integer, count: Integer, place: Pointer, first: Integer, last: Integer) -> None:
+        """The input itself, into the frame."""
+        code, a, size = self.code, self.a, self.size
+
+        def at_block(block: Integer) -> None:
+            source = a.at("expand_x") + a["expand_x_plane"] * block + row * a["width"] * size
+            target = place + a["scratch_plane"] * (block - first) + a["left"] * size
+
+            def at_row(number: Integer) -> None:
+                line, to = source + number * a["width"] * size, target + number * self.row_vectors * size
+                code.loop(a["width"], lambda at: (to + at * size).store((line + at * size).vector()))
+
+            code.loop(count, at_row)
+
+        code.loop(last, at_block, start=first)
 
     def filter(
         self,
@@ -156,10 +180,10 @@ class _Block:
             run("pointwise_panels_scattered", a.at("out"), a.at("out_offsets") + begin * a["columns"] * 8)
 
 
-def _ring(stem_window: tuple | None):
+def _ring(rows_of: Rows, projects: bool = True):
     def ring(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: strips ``first`` up to ``last`` of a block (fields `BLOCK`)."""
-        block = _Block(code, BLOCK.read(arguments), scratch, stem_window)
+        block = _Block(code, BLOCK.read(arguments), scratch)
         a = block.a
         shared = a["kernel_height"] - a["stride"]  # rows that a strip and the next one both read
         fresh = a["strip"] * a["stride"]
@@ -177,12 +201,16 @@ def _ring(stem_window: tuple | None):
             first
         )  # what this thread has computed ends here: they still stand there
         with code.when(code.builder.not_(continued)):
-            block.expand(first * fresh, shared, before(first), zero, a["blocks"])
+            block.expand(first * fresh, shared, before(first), zero, a["blocks"], rows_of)
 
         def at_strip(strip: Integer) -> None:
             begin = strip * a["strip"]
             rows = a["strip"].minimum(a["rows"] - begin)
-            block.expand(strip * fresh + shared, rows * a["stride"], slot(strip), zero, a["blocks"])
+            block.expand(strip * fresh + shared, rows * a["stride"], slot(strip), zero, a["blocks"], rows_of)
+            if not projects:
+                out = a.at("out") + begin * a["columns"] * block.size
+                block.filter(rows, before(strip), length, zero, a["blocks"], out, a["out_plane"])
+                return
             block.filter_to_scratch(rows, before(strip), length, zero, a["blocks"])
             block.project(begin, rows, zero, a["blocks"])
 
