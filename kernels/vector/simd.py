@@ -248,6 +248,9 @@ class Vector:
     def __sub__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fsub(self.value, other.value))
 
+    def __neg__(self) -> Vector:
+        return Vector(self.code, self.code.builder.fneg(self.value))
+
     def __truediv__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fdiv(self.value, other.value))
 
@@ -261,7 +264,11 @@ class Vector:
     def clamp(self, low: Vector, high: Vector) -> Vector:
         """Between ``low`` and ``high``; NaN stays NaN."""
         # `high < x ? high : x` keeps x where x is NaN, and is one instruction (minps) in just this order.
-        return self._select("<", low, low)._select(">", high, high)
+        return self.raised_to(low)._select(">", high, high)
+
+    def raised_to(self, low: Vector) -> Vector:
+        """Not below ``low``; NaN stays NaN."""
+        return self._select("<", low, low)
 
     def whole(self) -> Vector:
         """The same values, and zeros in the lanes that this one lacks."""

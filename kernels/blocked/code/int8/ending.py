@@ -12,9 +12,23 @@ from functools import partial
 from npmobilenet.kernels.blocked.code import activation
 from npmobilenet.kernels.blocked.code.elementwise import relu, relu6
 from npmobilenet.kernels.blocked.library import CLAMP
+from npmobilenet.kernels.reference import SWISH_END, SWISH_POLYNOMIAL
 from npmobilenet.kernels.vector.simd import Code, Integers, Pointer, Vector
 
 TOGETHER = 4  # vectors that make a register of bytes
+
+
+def swish(code: Code, x: Vector) -> Vector:
+    """Near ``x / (1 + exp(-x))``, without a division: as `reference.activation_float32` has it."""
+    end = code.splat(float(SWISH_END))
+    a = x.magnitude_bits().as_float().at_most(end)
+    rest = end - a
+    square = rest * rest
+    series = code.splat(float(SWISH_POLYNOMIAL[0]))
+    for coefficient in SWISH_POLYNOMIAL[1:]:
+        series = code.splat(float(coefficient)).fused(series, a)
+    return x.raised_to(code.splat(0.0)).fused(-(a * (square * square)), series)
+
 
 # With the bits of `reference.activation_float32` on every CPU.
 ACTIVATIONS: dict[str, Callable[[Code, Vector], Vector]] = {
@@ -22,7 +36,7 @@ ACTIVATIONS: dict[str, Callable[[Code, Vector], Vector]] = {
     "relu6": relu6,
     "hard_swish": activation.hard_swish,
     "hard_sigmoid": activation.hard_sigmoid,
-    "swish": partial(activation.swish, fma=Vector.fused),
+    "swish": swish,
     "sigmoid": partial(activation.sigmoid, fma=Vector.fused),
 }
 
