@@ -402,11 +402,19 @@ class Code:
     def __init__(self, target: Target, builder: ir.IRBuilder, functions: dict[str, ir.Function]) -> None:
         self.target, self.builder = target, builder
         self._functions = functions
+        self._local: dict[int, ir.Value] = {}
         self.integers_type = ir.VectorType(I32, target.lanes)
 
     def integer(self, value: Integer | int) -> Integer:
         """A constant, or what is an integer already."""
         return value if isinstance(value, Integer) else Integer(self, ir.Constant(I64, value))
+
+    def local(self, vectors: int) -> Pointer:
+        """Memory of the function's own, for so many vectors; what is written there next time takes its place."""
+        if vectors not in self._local:
+            with self.builder.goto_entry_block():
+                self._local[vectors] = self.builder.alloca(self.vector_of(), vectors)
+        return Pointer(self, self._local[vectors])
 
     def vector_of(self, lanes: int = 0) -> ir.VectorType:
         """LLVM's type of a vector, a whole one unless told."""

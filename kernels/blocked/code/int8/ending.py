@@ -13,7 +13,7 @@ from npmobilenet.kernels.blocked.code import activation
 from npmobilenet.kernels.blocked.code.elementwise import relu, relu6
 from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.reference import SWISH_END, SWISH_POLYNOMIAL
-from npmobilenet.kernels.vector.simd import Code, Integers, Pointer, Vector
+from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer, Vector
 
 TOGETHER = 4  # vectors that make a register of bytes
 
@@ -60,12 +60,38 @@ def then_floats(code: Code, end: str, clamp: Pointer) -> Then:
 
 
 def store_bytes(
-    sums: Sequence[Integers], scale: Callable[[int], Vector], bias: Vector, then: Then | None, out: Pointer
+    sums: Sequence[Integers],
+    scale: Callable[[int], Vector],
+    bias: Vector,
+    then: Then | None,
+    out: Pointer,
+    together: int = TOGETHER,
+    distance: Integer | int = 0,
 ) -> None:
-    """Write the results of one channel block for pixels that follow one another."""
-    for at in range(0, len(sums), TOGETHER):
-        some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + TOGETHER])]
-        out.store_bytes([then(y) for y in some] if then else some, at * out.code.target.lanes)
+    """Write the results of one channel block for pixels of which so many follow one another.
+
+    The next ones begin at a distance in bytes, without one where the others end.
+    """
+    code, size = out.code, out.code.target.bytes
+    distance = distance or together * code.target.lanes
+    whole, place = len(sums) // together, code.local(len(sums)) if then else None
+    for at in range(0, len(sums), together):
+        some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + together])]
+        if not then:
+            (out + distance * (at // together)).store_bytes(some)
+        for m, y in enumerate(some if then else ()):
+            place.store(y, (at + m) * size)
+    if not then:
+        return
+
+    def group(number: Integer, count: int) -> None:
+        values = [(place + number * (together * size)).vector(m * size) for m in range(count)]
+        (out + number * distance).store_bytes([then(y) for y in values])
+
+    # An activation needs registers for itself: in a loop, it has all that the sums had.
+    code.loop(whole, lambda number: group(number, together))
+    if len(sums) % together:
+        group(code.integer(whole), len(sums) % together)
 
 
 def store_floats(
