@@ -925,9 +925,12 @@ def activation_float32(x: np.ndarray, activation: str) -> np.ndarray:
     """An activation in float32 arithmetic, the same on every CPU.
 
     ``hard_sigmoid(x) = min(max(x + 3, 0), 6) * float32(1 / 6)``, ``hard_swish(x) = x * hard_sigmoid(x)``,
-    ``sigmoid(x) = 1 / (1 + exp(-x))``, ``swish(x) = x / (1 + exp(-x))``; every operation is rounded, NaN stays NaN.
-    The exponential is ``r * r`` with ``r = 2**t``, ``t = -x / (2 ln 2)`` for ``x`` within +-170: with n the integer
-    nearest to t and ``f = t - n``, r is ``2**n * (1 + f * p(f))``, the polynomial p by fused multiply-adds.
+    ``sigmoid(x) = 1 / (1 + exp(-x))``; every operation is rounded, NaN stays NaN. The exponential is ``r * r`` with
+    ``r = 2**t``, ``t = -x / (2 ln 2)`` for ``x`` within +-170: with n the integer nearest to t and ``f = t - n``, r is
+    ``2**n * (1 + f * p(f))``, the polynomial p by fused multiply-adds.
+
+    ``swish(x) = max(x, 0) - a (e - a)**4 p(a)`` with ``a = min(|x|, e)`` and a polynomial p, without a division and
+    within 0.0005 of ``x / (1 + exp(-x))``: a fiftieth of what a byte tells apart.
     """
     x = np.float32(x)
     if activation in ("none", "relu", "relu6"):
@@ -936,16 +939,24 @@ def activation_float32(x: np.ndarray, activation: str) -> np.ndarray:
         if activation in ("hard_sigmoid", "hard_swish"):
             gate = _clamped(x + np.float32(3), "relu6") * np.float32(1 / 6)
             return gate if activation == "hard_sigmoid" else x * gate
+        if activation == "swish":
+            a = np.minimum(np.abs(x), SWISH_END)
+            square = (SWISH_END - a) * (SWISH_END - a)
+            return fma(-(a * (square * square)), _polynomial(SWISH_POLYNOMIAL, a), np.maximum(x, np.float32(0)))
         clamped = np.clip(x, np.float32(-170), np.float32(170))
         shifted = fma(clamped, EXP_FACTOR, EXP_ROUND)
         f = fma(clamped, EXP_FACTOR, EXP_ROUND - shifted)
-        series = EXP_POLYNOMIAL[0]
-        for coefficient in EXP_POLYNOMIAL[1:]:
-            series = fma(series, f, coefficient)
-        root = fma(series, f, np.float32(1))
+        root = fma(_polynomial(EXP_POLYNOMIAL, f), f, np.float32(1))
         exponent = np.where(np.isnan(x), 0, shifted - EXP_ROUND).astype(np.int32)
         root = np.ldexp(root, exponent)  # a normal number: nothing is rounded
-        return (x if activation == "swish" else np.float32(1)) / (np.float32(1) + root * root)
+        return np.float32(1) / (np.float32(1) + root * root)
+
+
+def _polynomial(coefficients: np.ndarray, x: np.ndarray) -> np.ndarray:
+    y = coefficients[0]
+    for coefficient in coefficients[1:]:
+        y = fma(y, x, coefficient)
+    return y
 
 
 # Minimax coefficients of 2**f = 1 + f * (...) for |f| <= 1/2, as the blocked kernels have them.
@@ -961,6 +972,19 @@ EXP_POLYNOMIAL = np.float32(
 )
 EXP_FACTOR = np.float32(-0.5 / 0.6931471805599453)
 EXP_ROUND = np.float32(1.5 * 2**23)  # added to a small number, it leaves the nearest integer in the low bits
+
+# Minimax coefficients of a / (1 + exp(a)) = a (e - a)**4 p(a) for 0 <= a <= e, and 0 beyond; error 0.00042.
+SWISH_END = np.float32(10.5)
+SWISH_POLYNOMIAL = np.float32(
+    [
+        1.1880975314682019e-08,
+        -2.4725773073441815e-07,
+        1.8428678458803915e-06,
+        -4.858530246565351e-06,
+        -5.075653007224901e-06,
+        4.129404987907037e-05,
+    ]
+)
 
 
 def _windows(g: checks.Geometry, x: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -38,9 +38,12 @@ class Linear(Packed):
     panels: int
 
 
-def pack(target: Target, weight: np.ndarray, bias: np.ndarray) -> Linear:
-    """Pack (C_in, C_out) as ``[panel][C_in][outputs of the panel]``, and the bias, both filled up with zeros."""
-    width = panel_blocks(target) * target.lanes
+def pack(target: Target, weight: np.ndarray, bias: np.ndarray, blocks: int = 0) -> Linear:
+    """Pack (C_in, C_out) as ``[panel][C_in][outputs of the panel]``, and the bias, both filled up with zeros.
+
+    Panels are of so many blocks, `panel_blocks` unless told.
+    """
+    width = (blocks or panel_blocks(target)) * target.lanes
     c_in, c_out = weight.shape
     k, outputs = -(-c_in // UNROLL) * UNROLL, -(-c_out // width) * width
     full, full_bias = np.zeros((k, outputs), np.float32), np.zeros(outputs, np.float32)

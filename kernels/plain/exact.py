@@ -13,10 +13,9 @@ import numpy as np
 from npmobilenet.kernels.checks import Array
 from npmobilenet.kernels.jit import jit
 from npmobilenet.kernels.plain.activation import HARD_SIGMOID, HARD_SWISH, NONE, RELU, RELU6, SIGMOID, SIX, SWISH, ZERO
-from npmobilenet.kernels.reference import EXP_FACTOR, EXP_POLYNOMIAL, EXP_ROUND
+from npmobilenet.kernels.reference import EXP_FACTOR, EXP_POLYNOMIAL, EXP_ROUND, SWISH_END, SWISH_POLYNOMIAL
 
 ONE, THREE, SIXTH, LIMIT = np.float32(1), np.float32(3), np.float32(1 / 6), np.float32(170)
-P0, P1, P2, P3, P4, P5 = EXP_POLYNOMIAL
 EXPONENT_BIAS = np.int32(127)
 
 exact = partial(jit, contract=False)
@@ -45,17 +44,31 @@ def saturated(y: np.float32) -> np.uint8:
 
 
 @exact
+def polynomial(coefficients: Array, x: np.float32) -> np.float32:
+    """By fused multiply-adds, the highest power's coefficient first."""
+    y = coefficients[0]
+    for i in range(1, len(coefficients)):
+        y = fma(y, x, coefficients[i])
+    return y
+
+
+@exact
+def swish(x: np.float32) -> np.float32:
+    """``x / (1 + exp(-x))``, nearly: as :func:`npmobilenet.kernels.reference.activation_float32` has it."""
+    a = min(abs(x), SWISH_END)
+    rest = np.float32(SWISH_END - a)
+    square = np.float32(rest * rest)
+    product = np.float32(a * np.float32(square * square))
+    return fma(np.float32(-product), polynomial(SWISH_POLYNOMIAL, a), max(x, ZERO))
+
+
+@exact
 def exp_minus(x: np.float32) -> np.float32:
     """``exp(-x)`` of a number, as :func:`npmobilenet.kernels.reference.activation_float32` has it."""
     x = -LIMIT if x < -LIMIT else LIMIT if x > LIMIT else x
     shifted = fma(x, EXP_FACTOR, EXP_ROUND)
     f = fma(x, EXP_FACTOR, np.float32(EXP_ROUND - shifted))
-    series = fma(P0, f, P1)
-    series = fma(series, f, P2)
-    series = fma(series, f, P3)
-    series = fma(series, f, P4)
-    series = fma(series, f, P5)
-    root = fma(series, f, ONE)
+    root = fma(polynomial(EXP_POLYNOMIAL, f), f, ONE)
     power = np.int32(np.float32(shifted - EXP_ROUND))
     root = np.float32(root * np.int32((power + EXPONENT_BIAS) << 23).view(np.float32))  # by a power of two: exact
     return np.float32(root * root)
@@ -77,5 +90,7 @@ def activate(row: Array, activation: int) -> None:
         elif activation in (HARD_SIGMOID, HARD_SWISH):
             gate = np.float32(min(max(np.float32(x + THREE), ZERO), SIX) * SIXTH)
             row[c] = gate if activation == HARD_SIGMOID else np.float32(x * gate)
-        elif activation in (SIGMOID, SWISH):
-            row[c] = np.float32((x if activation == SWISH else ONE) / np.float32(ONE + exp_minus(x)))
+        elif activation == SWISH:
+            row[c] = swish(x)
+        elif activation == SIGMOID:
+            row[c] = np.float32(ONE / np.float32(ONE + exp_minus(x)))

@@ -248,6 +248,9 @@ class Vector:
     def __sub__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fsub(self.value, other.value))
 
+    def __neg__(self) -> Vector:
+        return Vector(self.code, self.code.builder.fneg(self.value))
+
     def __truediv__(self, other: Vector) -> Vector:
         return Vector(self.code, self.code.builder.fdiv(self.value, other.value))
 
@@ -261,7 +264,11 @@ class Vector:
     def clamp(self, low: Vector, high: Vector) -> Vector:
         """Between ``low`` and ``high``; NaN stays NaN."""
         # `high < x ? high : x` keeps x where x is NaN, and is one instruction (minps) in just this order.
-        return self._select("<", low, low)._select(">", high, high)
+        return self.raised_to(low)._select(">", high, high)
+
+    def raised_to(self, low: Vector) -> Vector:
+        """Not below ``low``; NaN stays NaN."""
+        return self._select("<", low, low)
 
     def whole(self) -> Vector:
         """The same values, and zeros in the lanes that this one lacks."""
@@ -395,11 +402,19 @@ class Code:
     def __init__(self, target: Target, builder: ir.IRBuilder, functions: dict[str, ir.Function]) -> None:
         self.target, self.builder = target, builder
         self._functions = functions
+        self._local: dict[int, ir.Value] = {}
         self.integers_type = ir.VectorType(I32, target.lanes)
 
     def integer(self, value: Integer | int) -> Integer:
         """A constant, or what is an integer already."""
         return value if isinstance(value, Integer) else Integer(self, ir.Constant(I64, value))
+
+    def local(self, vectors: int) -> Pointer:
+        """Memory of the function's own, for so many vectors; what is written there next time takes its place."""
+        if vectors not in self._local:
+            with self.builder.goto_entry_block():
+                self._local[vectors] = self.builder.alloca(self.vector_of(), vectors)
+        return Pointer(self, self._local[vectors])
 
     def vector_of(self, lanes: int = 0) -> ir.VectorType:
         """LLVM's type of a vector, a whole one unless told."""

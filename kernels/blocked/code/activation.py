@@ -56,9 +56,9 @@ def _series(code: Code, f: Vector, fma: MultiplyAdd = Vector.fma) -> Vector:
     return series
 
 
-def swish(code: Code, x: Vector, fma: MultiplyAdd = Vector.fma) -> Vector:
+def swish(code: Code, x: Vector) -> Vector:
     """``x / (1 + exp(-x))``."""
-    return x / (code.splat(1.0) + exponential(code, x, fma))
+    return x / (code.splat(1.0) + exponential(code, x))
 
 
 def sigmoid(code: Code, x: Vector, fma: MultiplyAdd = Vector.fma) -> Vector:

@@ -15,10 +15,10 @@ def define(library: Library) -> None:
 
 
 def panel_sums(
-    code: Code, x: Pointer, weights: Pointer, bias: Pointer, k: Integer, fma: MultiplyAdd = Vector.fma
+    code: Code, x: Pointer, weights: Pointer, bias: Pointer, k: Integer, blocks: int, fma: MultiplyAdd = Vector.fma
 ) -> list[Vector]:
     """The outputs of one panel: the bias, and the products of ``k`` inputs with their weights, one after the other."""
-    size, blocks = code.target.bytes, panel_blocks(code.target)
+    size = code.target.bytes
 
     def step(at: Integer, *sums: Vector) -> list[Vector]:
         results = list(sums)
@@ -40,7 +40,7 @@ def linear(code: Code, arguments: Pointer, first: Integer, last: Integer, scratc
     def panel(number: Integer) -> None:
         weights = a.at("weights") + number * a["k"] * (blocks * size)
         bias, out = (a.at(name) + number * (blocks * size) for name in ("bias", "out"))
-        for v, y in enumerate(panel_sums(code, a.at("x"), weights, bias, a["k"])):
+        for v, y in enumerate(panel_sums(code, a.at("x"), weights, bias, a["k"], blocks)):
             out.store(y.clamp(low, high), v * size)
         activation.apply(code, a.at("activate"), out, code.integer(blocks))
 

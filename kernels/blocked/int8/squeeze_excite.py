@@ -20,12 +20,35 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 
-VECTOR = Fields("x weights bias scale out k")  # a linear layer whose outputs are multiplied by a scale each
+VECTOR = Fields("x weights bias scale out k")  # as `LINEAR`, without an activation that is told
 
 
-def vector_name(activation: str) -> str:
+def widths(target: Target) -> tuple[int, ...]:
+    """How many blocks of outputs are computed together: those of a float layer, or few, as vectors are reduced to."""
+    return linear.panel_blocks(target), 3, 1
+
+
+def vector_name(activation: str, blocks: int) -> str:
     """Of the kernel in its library."""
-    return f"int8_vector_{activation}"
+    return f"int8_vector_{activation}_{blocks}"
+
+
+@dataclass(frozen=True)
+class Layer(Packed):
+    """A linear layer in panels of so many blocks, whose outputs are multiplied by a scale each."""
+
+    blocks: int
+    linear: Linear
+    scale: np.ndarray
+
+
+def _layer(target: Target, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> Layer:
+    needed = -(-len(bias) // target.lanes)
+    blocks = min((width for width in widths(target) if width >= needed), default=widths(target)[0])
+    packed = linear.pack(target, weight, bias, blocks)
+    scales = np.zeros_like(packed.bias)
+    scales[: len(bias)] = scale
+    return Layer(blocks, packed, scales)
 
 
 @dataclass(frozen=True)
@@ -36,19 +59,16 @@ class SqueezeExcite(Packed):
     ----------
     pool : Pool
         What the bytes stand for.
-    reduce, expand : Linear
-    one, scale : array
-        By which the results of both layers are multiplied: by nothing, and by the steps of the bytes.
+    reduce, expand : Layer
+        The latter's outputs are multiplied by the steps of the bytes.
     values : Channels
         What each byte stands for.
     """
 
     target: Target
     pool: Pool
-    reduce: Linear
-    expand: Linear
-    one: np.ndarray
-    scale: np.ndarray
+    reduce: Layer
+    expand: Layer
     values: Channels
 
 
@@ -62,12 +82,14 @@ def pack(
     zero_point: int | np.ndarray = 0,
 ) -> SqueezeExcite:
     """Pack (C,), (C, R), (R,), (R, C) and (C,)."""
-    reduce, expand = linear.pack(target, reduce_weight, reduce_bias), linear.pack(target, expand_weight, expand_bias)
-    scales = np.zeros_like(expand.bias)
-    scales[: len(scale)] = scale
     points = np.broadcast_to(np.uint8(zero_point), len(scale))
-    packed = pooling.pack(target, scale, zero_point), reduce, expand, np.ones_like(reduce.bias), scales
-    return SqueezeExcite(target, *packed, entry.pack_dequantize(target, scale, points))
+    return SqueezeExcite(
+        target,
+        pooling.pack(target, scale, zero_point),
+        _layer(target, reduce_weight, reduce_bias, np.ones_like(reduce_bias)),
+        _layer(target, expand_weight, expand_bias, scale),
+        entry.pack_dequantize(target, scale, points),
+    )
 
 
 def vectors(target: Target, channels: int, reduced: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,14 +103,14 @@ def factor_calls(
     """Compute what each channel of ``x``, less its zero point, is to be multiplied by."""
     yield pooling.call(x, mean, weights.pool)
     layers = (
-        (mean, reduced, weights.reduce, weights.one, activation),
-        (reduced, factor, weights.expand, weights.scale, gate),
+        (mean, reduced, weights.reduce, activation),
+        (reduced, factor, weights.expand, gate),
     )
     functions = library.int8_squeeze_excite(weights.target)
-    for source, out, layer, scale, function in layers:
+    for source, out, layer, function in layers:
         yield VECTOR.call(
-            functions.address(vector_name(function)), layer.panels, x=source, out=out, scale=scale, keep=weights,
-            **layer.arguments(),
+            functions.address(vector_name(function, layer.blocks)), layer.linear.panels, x=source, out=out,
+            scale=layer.scale, keep=weights, **layer.linear.arguments(),
         )  # fmt: skip
 
 

@@ -124,15 +124,21 @@ def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int,
             return [each for each in (*high, start.integers()) for _ in range(pixels)]
 
         def finish(sums: list[Integers], place: Pointer) -> None:
+            """Write the results of rows, from their sums, row after row."""
             if wide:
-                sums = [(high << LOW_BITS) + low for high, low in zip(sums[:pixels], sums[pixels:], strict=True)]
+                rows = [sums[at : at + 2 * pixels] for at in range(0, len(sums), 2 * pixels)]
+                pairs = (pair for row in rows for pair in zip(row[:pixels], row[pixels:], strict=True))
+                sums = [(high << LOW_BITS) + low for high, low in pairs]
             channels, offset = scale.vector(), bias.vector()
 
             def as_bytes() -> None:
-                store_bytes(sums, lambda m: channels, offset, then_bytes(code, end, out_steps, out_offset), place)
+                then, distance = then_bytes(code, end, out_steps, out_offset), out_row if len(sums) > pixels else 0
+                store_bytes(sums, lambda m: channels, offset, then, place, min(PIXELS, pixels), distance)
 
             def as_floats() -> None:
-                store_floats(sums, lambda m: channels, offset, then_floats(code, end, clamp), place)
+                for at in range(0, len(sums), pixels):
+                    row = place + out_row * (at // pixels)
+                    store_floats(sums[at : at + pixels], lambda m: channels, offset, then_floats(code, end, clamp), row)
 
             code.either(floats.equals(0), as_bytes, as_floats)
 
@@ -164,8 +170,7 @@ def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int,
                         if 0 <= (i := line - row * stride[0]) < kernel[0]:
                             for m, quad in users:
                                 add(sums, row, m, quad, values, w[i])
-            for row in range(together):
-                finish(sums[row * parts * pixels : (row + 1) * parts * pixels], place + out_row * row)
+            finish(sums, place)
 
         done = code.integer(0)
         for together in dict.fromkeys((most, min(2, most), 1)):

@@ -12,9 +12,23 @@ from functools import partial
 from npmobilenet.kernels.blocked.code import activation
 from npmobilenet.kernels.blocked.code.elementwise import relu, relu6
 from npmobilenet.kernels.blocked.library import CLAMP
-from npmobilenet.kernels.vector.simd import Code, Integers, Pointer, Vector
+from npmobilenet.kernels.reference import SWISH_END, SWISH_POLYNOMIAL
+from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer, Vector
 
 TOGETHER = 4  # vectors that make a register of bytes
+
+
+def swish(code: Code, x: Vector) -> Vector:
+    """Near ``x / (1 + exp(-x))``, without a division: as `reference.activation_float32` has it."""
+    end = code.splat(float(SWISH_END))
+    a = x.magnitude_bits().as_float().at_most(end)
+    rest = end - a
+    square = rest * rest
+    series = code.splat(float(SWISH_POLYNOMIAL[0]))
+    for coefficient in SWISH_POLYNOMIAL[1:]:
+        series = code.splat(float(coefficient)).fused(series, a)
+    return x.raised_to(code.splat(0.0)).fused(-(a * (square * square)), series)
+
 
 # With the bits of `reference.activation_float32` on every CPU.
 ACTIVATIONS: dict[str, Callable[[Code, Vector], Vector]] = {
@@ -22,7 +36,7 @@ ACTIVATIONS: dict[str, Callable[[Code, Vector], Vector]] = {
     "relu6": relu6,
     "hard_swish": activation.hard_swish,
     "hard_sigmoid": activation.hard_sigmoid,
-    "swish": partial(activation.swish, fma=Vector.fused),
+    "swish": swish,
     "sigmoid": partial(activation.sigmoid, fma=Vector.fused),
 }
 
@@ -46,12 +60,38 @@ def then_floats(code: Code, end: str, clamp: Pointer) -> Then:
 
 
 def store_bytes(
-    sums: Sequence[Integers], scale: Callable[[int], Vector], bias: Vector, then: Then | None, out: Pointer
+    sums: Sequence[Integers],
+    scale: Callable[[int], Vector],
+    bias: Vector,
+    then: Then | None,
+    out: Pointer,
+    together: int = TOGETHER,
+    distance: Integer | int = 0,
 ) -> None:
-    """Write the results of one channel block for pixels that follow one another."""
-    for at in range(0, len(sums), TOGETHER):
-        some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + TOGETHER])]
-        out.store_bytes([then(y) for y in some] if then else some, at * out.code.target.lanes)
+    """Write the results of one channel block for pixels of which so many follow one another.
+
+    The next ones begin at a distance in bytes, without one where the others end.
+    """
+    code, size = out.code, out.code.target.bytes
+    distance = distance or together * code.target.lanes
+    whole, place = len(sums) // together, code.local(len(sums)) if then else None
+    for at in range(0, len(sums), together):
+        some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + together])]
+        if not then:
+            (out + distance * (at // together)).store_bytes(some)
+        for m, y in enumerate(some if then else ()):
+            place.store(y, (at + m) * size)
+    if not then:
+        return
+
+    def group(number: Integer, count: int) -> None:
+        values = [(place + number * (together * size)).vector(m * size) for m in range(count)]
+        (out + number * distance).store_bytes([then(y) for y in values])
+
+    # An activation needs registers for itself: in a loop, it has all that the sums had.
+    code.loop(whole, lambda number: group(number, together))
+    if len(sums) % together:
+        group(code.integer(whole), len(sums) % together)
 
 
 def store_floats(
