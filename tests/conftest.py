@@ -1,6 +1,7 @@
 """Shared by all tests: the stored photographs and references, and what to skip where something is missing."""
 
 import copy
+import gc
 from pathlib import Path
 
 import numba
@@ -13,6 +14,9 @@ EXAMPLES = DATA.parents[1] / "examples"
 # With NUMBA_DISABLE_JIT=1 every line of every kernel runs as Python, thousands of times slower: tests of
 # whole networks are left out then, and kernel tests take tiny shapes.
 compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="a whole network is too slow without Numba")
+
+# What reads files, gives names or speaks to people comes upon no kernel, and is the same with Numba and without.
+no_kernels = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="runs no kernel: done where Numba is on")
 
 
 def photo(name: str) -> Path:
@@ -40,6 +44,13 @@ def mobilenet_v1():
     import npmobilenet
 
     return npmobilenet.load("mobilenet_v1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def earlier_objects_are_no_garbage():
+    """Collections look at what a file of tests makes, not again at all that those before left: seconds each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -26,8 +26,10 @@ from tests.checkpoint_files import (
     torch_zip,
     zip_bytes,
 )
-from tests.conftest import compiled_only
+from tests.conftest import compiled_only, no_kernels
 from tests.test_checkpoints import F32, FILES, assert_identical, expected, message
+
+pytestmark = no_kernels
 
 RAW = F32.tobytes()
 W = tensor(storage(6), (6,), (1,))

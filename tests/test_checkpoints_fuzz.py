@@ -11,6 +11,9 @@ import pytest
 
 from npmobilenet.checkpoints import read_checkpoint
 from tests import fuzz_checkpoints as fuzz
+from tests.conftest import no_kernels
+
+pytestmark = no_kernels
 
 COPIES = 300
 

@@ -31,7 +31,10 @@ from tests.checkpoint_files import (
     torch_zip,
     zip_bytes,
 )
+from tests.conftest import no_kernels
 from tests.test_checkpoints import F32, FILES, message
+
+pytestmark = no_kernels
 
 RAW = F32.tobytes()
 W = tensor(storage(6), (6,), (1,))

@@ -10,6 +10,9 @@ from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET, Preprocessing
 from tests.checkpoint_files import safetensors
+from tests.conftest import no_kernels
+
+pytestmark = no_kernels
 
 HUGE = 10**400  # more than a float can be
 TENSOR = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}

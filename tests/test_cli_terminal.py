@@ -14,6 +14,9 @@ import pytest
 from npmobilenet.cli import main, terminal, warmup
 from npmobilenet.errors import AssumptionWarning
 from npmobilenet.text import to_json
+from tests.conftest import no_kernels
+
+pytestmark = no_kernels
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell and signals")
 PYTHON = [sys.executable, "-c"]

@@ -18,7 +18,7 @@ from npmobilenet.model import Model
 from npmobilenet.passes import folded_parameters, fuse
 from npmobilenet.plan import Program
 from npmobilenet.rounding import FACTOR, Rounding
-from tests.conftest import DATA, compiled_only, photo
+from tests.conftest import DATA, compiled_only, no_kernels, photo
 from tests.data.make_module_values import NETWORKS, named_weights
 from tests.publishers import Net
 from tests.test_dialects import NETWORKS as PUBLISHERS
@@ -72,6 +72,7 @@ def test_shipped_networks_are_well_within_their_tolerance(name, request):
     assert not found.beyond and found.rows[-1].tolerance < 1e-3
 
 
+@no_kernels
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.endswith(("b4", "b5", "b6", "b7"))])
 def test_tolerances_do_not_grow_without_bounds(name):
     model = seeded(name)
@@ -204,6 +205,7 @@ def test_activations_in_place_have_overwritten_a_norm(saved):
     assert not row.beyond and row.note == ""
 
 
+@no_kernels
 @pytest.mark.parametrize("name", PUBLISHERS)
 def test_every_dialect_knows_its_modules(name, tmp_path):
     network, how, _ = PUBLISHERS[name]
@@ -219,6 +221,7 @@ def test_every_dialect_knows_its_modules(name, tmp_path):
     assert len(found.rows) == len(net.values) - len(found.left_out) > len(net.values) / 2
 
 
+@no_kernels
 @pytest.mark.parametrize("naming", list(namings()), ids=lambda each: f"{each.name}, {each.dialect.name}")
 def test_modules_of_blocks_give_what_the_blocks_do(naming):
     """In every dialect whose names tell blocks apart, the module of a block with a residual add is its last node."""

@@ -10,8 +10,10 @@ import npmobilenet
 from npmobilenet.checkpoints.dialects import DIALECTS
 from npmobilenet.checkpoints.fit import fit, namings
 from tests import publishers as of
-from tests.conftest import compiled_only
+from tests.conftest import compiled_only, no_kernels
 from tests.publishers import LARGE, SMALL, Net, relu, relu6
+
+pytestmark = no_kernels
 
 TOLERANCE = 1e-5  # of the largest logit; padding, activations and strides change it by per cent
 TENSORFLOW = {"same": True, "eps": 1e-3}

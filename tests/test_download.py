@@ -13,6 +13,9 @@ import pytest
 from npmobilenet import download as module
 from npmobilenet.download import download
 from npmobilenet.errors import DownloadError
+from tests.conftest import no_kernels
+
+pytestmark = no_kernels
 
 CONTENT = random.Random(0).randbytes(300_001)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -15,7 +15,9 @@ from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.cli import main
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET
-from tests.conftest import compiled_only, photo
+from tests.conftest import compiled_only, no_kernels, photo
+
+pytestmark = no_kernels
 
 
 def checkpoint(architecture="mobilenet_v2", source="torchvision", width=1.0, classes=4, seed=0):

@@ -6,6 +6,7 @@ import json
 import sys
 from ctypes import CFUNCTYPE, c_int64, c_void_p
 from dataclasses import replace
+from functools import wraps
 from importlib import import_module
 from math import comb, sqrt
 from pathlib import Path
@@ -82,10 +83,31 @@ def test_without_a_topic_all_are_listed(capsys):
     assert max(map(len, lines)) <= 110 and all(topic.paper in "".join(lines) for topic in TOPICS.values())
 
 
+@pytest.fixture(scope="module")
+def found() -> dict:
+    """What each topic found with its smallest settings."""
+    return {}
+
+
+@pytest.fixture
+def made_once(topic, found, monkeypatch):
+    """A topic is computed once, whether its tables, its picture or its numbers are asked for."""
+    module = import_module(Topic.module(topic))
+
+    @wraps(make := module.study)
+    def study(**settings):
+        if topic not in found:
+            found[topic] = make(**settings)
+        return found[topic]
+
+    monkeypatch.setattr(module, "study", study)
+
+
 # What LLVM makes of kernels does not depend on whether Numba is on: once is enough.
 EVERY = [pytest.param(topic, marks=compiled_only) if topic in ("tiles", "asm") else topic for topic in TOPICS]
 
 
+@pytest.mark.usefixtures("made_once")
 @pytest.mark.parametrize("topic", EVERY)
 def test_every_topic_prints_tables_and_draws_a_picture(topic, tiny, tmp_path, capsys):
     pytest.importorskip("matplotlib")
@@ -116,6 +138,7 @@ def test_the_gallery_shows_every_topic():
     assert sum(picture.stat().st_size for picture in pictures) < 1.5e6
 
 
+@pytest.mark.usefixtures("made_once")
 @pytest.mark.parametrize("topic", EVERY)
 def test_every_topic_has_json(topic, tiny, capsys):
     pytest.importorskip("PIL")
