@@ -20,13 +20,13 @@ from npmobilenet.dlpack import host_array
 from npmobilenet.engine import NO_INT8_ON_CUDA, Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
 from npmobilenet.graph import INPUT, Graph
-from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, preprocess, read_image
+from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, letterboxed, place_of, preprocess, read_image
 from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.tasks.detection import DETECTORS, Detection
-from npmobilenet.tasks.detection import OUTPUTS as DETECTOR_OUTPUTS
+from npmobilenet.tasks.boxes import Place
+from npmobilenet.tasks.detection import DETECTORS, SSD, Detection
 from npmobilenet.text import listed, printable, quote
 from npmobilenet.weights import CATALOGUE
 
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from npmobilenet.checkpoints.file_names import FileNames
     from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
+    from npmobilenet.tasks.yolo import YOLO
 
+DARKNET_FILES = (".cfg", ".weights")
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
 
 
@@ -58,6 +60,7 @@ def load(
     layout: str | None = None,
     output_stride: int | None = None,
     prefix: str | None = None,
+    pair: str | os.PathLike | None = None,
     classes: Sequence[str] | None = None,
     multi_label: bool | None = None,
     preprocessing: Preprocessing | None = None,
@@ -73,7 +76,7 @@ def load(
     ----------
     source : str or path
         The name of shipped or downloaded weights (``npmobilenet weights`` lists them), or a checkpoint file:
-        ``.pth``/``.pt`` of PyTorch, ``.safetensors`` or ``.npz``.
+        ``.pth``/``.pt`` of PyTorch, ``.safetensors``, ``.npz``, or ``.cfg`` or ``.weights`` of Darknet.
     architecture : str, optional
         One of `npmobilenet.ARCHITECTURES`; read off the tensors' names and shapes if None.
     width : float, optional
@@ -96,6 +99,8 @@ def load(
     prefix : str, optional
         What the names of the network's tensors begin with ("encoder."), if the file holds several networks; found
         if None.
+    pair : path, optional
+        Of a network in Darknet's two files, the one that ``source`` is not; found beside it if None.
     classes : sequence of str, optional
         Names of the outputs: what the metadata says, else ImageNet's for 1000 outputs (after "background" for
         1001), else "class 0", ...
@@ -148,6 +153,26 @@ def load(
     if architecture is not None:
         get_architecture(architecture)
     entry = CATALOGUE.get(source) if isinstance(source, str) else None
+    given = {
+        "architecture": architecture,
+        "width": width,
+        "num_classes": num_classes,
+        "padding": padding,
+        "activation": activation,
+        "layout": layout,
+        "output_stride": output_stride,
+        "prefix": prefix,
+    }
+    run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
+    if not entry and Path(source).suffix.lower() in DARKNET_FILES:
+        from npmobilenet.checkpoints.darknet import is_darknet  # few files are
+
+        if is_darknet(Path(source)):
+            _refuse_options(printable(source), **given, multi_label=multi_label, ema=ema)
+            told = {"pair": pair, "bn_eps": bn_eps, "classes": classes, "preprocessing": preprocessing, "dtype": dtype}
+            return _of_darknet(Path(source), **told, run=run)
+    if pair is not None:
+        raise ValueError(f"{printable(source)}: pair is of Darknet's two files, .cfg and .weights, and this is neither")
     try:
         checkpoint = entry.read(ema=ema) if entry else read_checkpoint(source, ema=ema)
     except CheckpointError as error:
@@ -155,20 +180,8 @@ def load(
             raise
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
     info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
-    run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
     if checkpoint.holds_network:
-        given = {
-            "architecture": architecture,
-            "width": width,
-            "num_classes": num_classes,
-            "padding": padding,
-            "bn_eps": bn_eps,
-            "activation": activation,
-            "layout": layout,
-            "output_stride": output_stride,
-            "prefix": prefix,
-        }
-        _refuse_options(printable(source), **given)
+        _refuse_options(printable(source), **given, bn_eps=bn_eps)
         told = {"classes": classes, "multi_label": multi_label, "preprocessing": preprocessing}
         return _of_network(checkpoint, info, told, dtype, run)
     settled = settle(
@@ -269,6 +282,7 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
         definition=model.definition,
         provenance=provenance,
         read_from=model.read_from,
+        detector=model._detector if model.graph.output_names[0] != "boxes0" else None,
     )
 
 
@@ -349,6 +363,42 @@ def _of_network(
     )
 
 
+def _of_darknet(
+    path: Path,
+    pair: str | os.PathLike | None,
+    bn_eps: float | None,
+    classes: Sequence[str] | None,
+    preprocessing: Preprocessing | None,
+    dtype: str | None,
+    run: dict[str, Any],
+) -> Model:
+    """The network of Darknet's two files."""
+    from npmobilenet.architectures.yolo import BN_EPS
+    from npmobilenet.checkpoints.darknet import read_darknet
+    from npmobilenet.tasks.yolo import YOLO
+
+    read = read_darknet(path, None if pair is None else Path(pair), bn_eps)
+    graph, weights, provenance = read.graph, read.weights, Provenance()
+    provenance["configuration"], provenance["weights"] = ((printable(file), "file") for file in read.files)
+    provenance.choose("bn_eps", option=bn_eps, source=BN_EPS)
+    given = provenance.choose("classes", option=classes, file=read.classes)
+    preprocessing = preprocessing or letterboxed(read.size, graph.in_channels == 1)
+    if dtype == "int8":
+        _refuse_cuda(run["backend"])
+        graph, weights = _quantised(graph, weights, preprocessing, provenance, printable(path))
+    return Model(
+        graph,
+        weights,
+        architecture=read.name,
+        classes=given,
+        preprocessing=preprocessing,
+        dtype=dtype or "float32",
+        provenance=provenance,
+        detector=YOLO(read.heads),
+        **run,
+    )
+
+
 def _refuse_options(source: str, **options: Any) -> None:
     """What cannot be said of a file in which the whole network stands."""
     given = [name for name, value in options.items() if value is not None]
@@ -409,18 +459,18 @@ class Model:
         names: FileNames | None = None,
         provenance: Provenance | None = None,
         read_from: str = "",
+        detector: SSD | YOLO | None = None,
     ) -> None:
         self.graph = graph
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
-        self._detector = DETECTORS.get(architecture) if graph.output_names[0] == "boxes0" else None
+        self._detector = detector or (DETECTORS.get(architecture) if graph.output_names[0] == "boxes0" else None)
         outputs = len(classes or ())
         if self._has_logits:
             outputs = graph.channels_of(graph.node_of("logits"))
         elif self._detector:
-            scores, boxes = (graph[graph.node_of(f"{what}0")]["channels"] for what in ("scores", "boxes"))
-            outputs = scores * 4 // boxes
+            outputs = detector.classes if detector else _detected_classes(graph)
             classes = detector_classes(outputs) if classes is None else classes
         self.classes = class_names(outputs, classes)
         self.multi_label = multi_label
@@ -501,7 +551,7 @@ class Model:
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the network's outputs, as :meth:`run` gives them: ``("logits",)`` of a classifier."""
-        return DETECTOR_OUTPUTS if self._detector else self.graph.output_names
+        return self._detector.outputs if self._detector else self.graph.output_names
 
     def run(
         self, inputs: Mapping[str, np.ndarray | Any], *, threads: int | None = None
@@ -725,7 +775,8 @@ class Model:
         """Find things in a batch of inputs, made of photographs of (height, width); see :meth:`detect`."""
         self._require_detector()
         outputs = self._run(x, self.graph.output_names, threads)
-        return self._detector.detect(outputs, self.classes, sizes, threshold)
+        places = [Place(*place_of(*size, self.preprocessing)) for size in sizes]
+        return self._detector.detect(outputs, self.classes, sizes, threshold, places)
 
     def _require_detector(self) -> None:
         if not self._detector:
@@ -785,6 +836,12 @@ class Model:
 
         size = self.preprocessing.crop
         return count(self.graph, (height or size[0], width or height or size[1]))
+
+
+def _detected_classes(graph: Graph) -> int:
+    """How many classes an SSD has scores for."""
+    scores, boxes = (graph[graph.node_of(f"{what}0")]["channels"] for what in ("scores", "boxes"))
+    return scores * 4 // boxes
 
 
 def _checked_threads(threads: int) -> int:

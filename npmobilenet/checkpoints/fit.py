@@ -180,7 +180,7 @@ class Found(NamedTuple):
         """
         with np.errstate(all="ignore"):
             for name, values in fitted.weights.items():
-                problem = _problem(values, variances=name.endswith("running_var"))
+                problem = problem_of(values, variances=name.endswith("running_var"))
                 if problem:
                     key = quote(self.names.keys(fitted.graph)[name])
                     text = f"{self.where}: {key} has {problem}: its training went wrong, or it is damaged"
@@ -561,7 +561,7 @@ def _absent_biases(keys: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -
             yield from names
 
 
-def _problem(values: np.ndarray, variances: bool) -> str | None:
+def problem_of(values: np.ndarray, variances: bool) -> str | None:
     """What no network can have."""
     # A sum of squares is cheap, and not finite where a value is not; where it overflows, the values are looked at.
     if not isfinite(np.vdot(values, values)) and not np.isfinite(values).all():

@@ -111,7 +111,7 @@ def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Chec
     """
     path = Path(path)
     try:
-        with _file_errors():
+        with file_errors():
             path = weights_in(path) if path.is_dir() else path
         return _read(path, ema)
     except CheckpointError as error:
@@ -157,7 +157,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
 
 
 @contextmanager
-def _file_errors() -> Iterator[None]:
+def file_errors() -> Iterator[None]:
     """Say in one line why the operating system gives no file."""
     try:
         yield
@@ -175,7 +175,7 @@ def _file_errors() -> Iterator[None]:
 def _read_bytes(path: Path) -> bytes:
     # One read into memory rather than a memory map: should somebody truncate a mapped file, the next look
     # at a weight would kill the process (SIGBUS), and reading 14 MB takes only a few milliseconds.
-    with _file_errors():
+    with file_errors():
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError("is not a regular file")

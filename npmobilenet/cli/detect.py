@@ -56,12 +56,18 @@ def run(options: argparse.Namespace) -> int:
         return model.detections(batch, [tuple(map(int, size)) for size in sizes], options.threshold)
 
     images = Run(find_images(options.images), [model], compute, prepare)
-    images.show(options.json, _lines, lambda found: {"detections": [one._asdict() for one in found]}, drawn)
+    images.show(options.json, _lines, _as_json, drawn)
     return images.exit_code()
 
 
+def _as_json(found: list[Detection]) -> dict[str, list[dict]]:
+    told = [one._asdict() for one in found]
+    return {"detections": [{name: value for name, value in one.items() if value is not None} for one in told]}
+
+
 def _lines(found: list[Detection]) -> Iterator[str]:
-    for label, score, box in found:
-        yield f"  {score:.3f}  {printable(label)}  {' '.join(f'{edge:.0f}' for edge in box)}"
+    for label, score, box, uncertainty in found:
+        unsure = f"  unsure {' '.join(f'{part:.2f}' for part in uncertainty)}" if uncertainty else ""
+        yield f"  {score:.3f}  {printable(label)}  {' '.join(f'{edge:.0f}' for edge in box)}{unsure}"
     if not found:
         yield "  nothing"

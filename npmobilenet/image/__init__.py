@@ -15,8 +15,8 @@ sees exactly what torchvision's transforms would have shown it, and arrays need 
 
 from npmobilenet.image.configs import has_preprocessing, read_preprocessing
 from npmobilenet.image.formats import IMAGE_SUFFIXES, package_for, unreadable_suffixes
-from npmobilenet.image.network_input import preprocess
-from npmobilenet.image.preprocessing import DECODINGS, IMAGENET, Preprocessing
+from npmobilenet.image.network_input import place_of, preprocess
+from npmobilenet.image.preprocessing import DECODINGS, IMAGENET, Preprocessing, letterboxed
 from npmobilenet.image.reading import MAX_PIXELS, ImageSource, read_image
 from npmobilenet.image.resizing import FILTERS, resize
 
@@ -29,7 +29,9 @@ __all__ = [
     "ImageSource",
     "Preprocessing",
     "has_preprocessing",
+    "letterboxed",
     "package_for",
+    "place_of",
     "preprocess",
     "read_image",
     "read_preprocessing",

@@ -60,6 +60,17 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return _normalise(pixels, preprocessing)[: 1 if preprocessing.grey else 3]
 
 
+def place_of(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """Return where a whole picture lies in the input: left, top, width and height, as parts of it."""
+    size = resized_size(height, width, preprocessing)
+    (_, _, top), (_, _, left) = (
+        _centre(length, crop, preprocessing.crop_rounding)
+        for length, crop in zip(size, preprocessing.crop, strict=True)
+    )
+    rows, columns = preprocessing.crop
+    return left / columns, top / rows, size[1] / columns, size[0] / rows
+
+
 def resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
     """Return the height and width to which a picture is resized before the centre is cut out."""
     resize = preprocessing.resize

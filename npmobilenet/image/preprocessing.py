@@ -41,12 +41,13 @@ class Preprocessing:
     filter : {"bilinear", "bicubic", "nearest", "lanczos", "box", "hamming", "sampled", "sampled_corner"}
         Pillow's, antialiased but for "nearest". "sampled": bilinear between the four pixels around each place, however
         small the picture becomes, and not rounded, as tensors are resized (PyTorch's ``interpolate``);
-        "sampled_corner": likewise, with the places counted from the first pixel's centre (TensorFlow 1).
+        "sampled_corner": likewise, with the places counted from the first pixel's centre (TensorFlow 1);
+        "sampled_ends": with the first and the last pixels on each other (Darknet).
     fit : {"fill", "cover", "contain"}
         How two numbers of ``resize`` are meant: exactly that size, whatever the proportions of the picture (timm's
         "squash"); or in its own proportions, so that it covers the size, or lies within (timm's "border").
     border : (red, green, blue)
-        Colour around a picture that is smaller than ``crop``, 0 to 255.
+        Colour around a picture that is smaller than ``crop``, 0 to 255; half values with sampled filters alone.
     crop_rounding : {"even", "down"}
         Where the centre lies that is half a pixel off: at an even distance from the edge (torchvision and timm), or at
         the smaller one (transformers).
@@ -75,7 +76,7 @@ class Preprocessing:
     std: tuple[float, float, float]
     filter: str = "bilinear"
     fit: str = "fill"
-    border: tuple[int, int, int] = (0, 0, 0)
+    border: tuple[float, float, float] = (0, 0, 0)
     crop_rounding: str = "even"
     decode: str = "viewer"
     grey: bool = False
@@ -106,7 +107,8 @@ class Preprocessing:
         filters = (*FILTERS, *SAMPLED)
         self._require("filter", is_one_of(self.filter, filters), f"one of {', '.join(filters)}")
         self._require("fit", is_one_of(self.fit, FITS), f"one of {', '.join(FITS)}")
-        self._require("border", is_tuple_of(self.border, 3, _is_level), "three integers from 0 to 255")
+        level = _is_number_of_level if self.filter in SAMPLED else _is_level
+        self._require("border", is_tuple_of(self.border, 3, level), "three integers from 0 to 255")
         self._require("crop_rounding", is_one_of(self.crop_rounding, ROUNDINGS), f"one of {', '.join(ROUNDINGS)}")
         self._require("grey", isinstance(self.grey, bool), "true or false")
         self._require("decode", is_one_of(self.decode, DECODINGS), f"one of {', '.join(DECODINGS)}")
@@ -125,8 +127,10 @@ class Preprocessing:
 
     @property
     def whole(self) -> bool:
-        """Whether the input is the whole picture, stretched, so that a place in it is one in the picture."""
-        return self.crop_fraction is None and (self.resize is None or (self.resize == self.crop and self.fit == "fill"))
+        """Whether the input holds the whole picture: stretched, or in its proportions with a border."""
+        return self.crop_fraction is None and (
+            self.resize is None or (self.resize == self.crop and self.fit in ("fill", "contain"))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them (lists for tuples), those with a default only where they differ."""
@@ -201,8 +205,18 @@ def is_tuple_of(values: object, length: int, check: Callable[[object], bool]) ->
     return isinstance(values, tuple) and len(values) == length and all(map(check, values))
 
 
+def _is_number_of_level(value: object) -> bool:
+    return is_number(value) and 0 <= value <= 255
+
+
 def _is_level(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+def letterboxed(size: tuple[int, int], grey: bool = False) -> Preprocessing:
+    """Return Darknet's preprocessing: the whole picture in its proportions, grey around it, values from 0 to 1."""
+    fit = {"fit": "contain", "border": (127.5,) * 3, "crop_rounding": "down"}
+    return Preprocessing(size, size, None, (0.0,) * 3, (1.0,) * 3, filter="sampled_ends", grey=grey, **fit)
 
 
 IMAGENET = Preprocessing(256, (224, 224), None, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

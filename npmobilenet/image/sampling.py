@@ -6,7 +6,7 @@ import numpy as np
 
 from npmobilenet.kernels.geometry import resize_taps
 
-SAMPLED = {"sampled": "half_pixel", "sampled_corner": "asymmetric"}
+SAMPLED = {"sampled": "half_pixel", "sampled_corner": "asymmetric", "sampled_ends": "align_corners"}
 """Filters, and where each has its pixels (:func:`npmobilenet.kernels.geometry.resize_taps`)."""
 
 

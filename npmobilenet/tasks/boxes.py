@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
 COMPARED = 256  # boxes at once with all others
+
+
+class Place(NamedTuple):
+    """Where a photograph lies in a network's input, as parts of that."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+WHOLE = Place(0, 0, 1, 1)
+
+
+def in_photograph(boxes: np.ndarray, place: Place, size: tuple[int, int]) -> np.ndarray:
+    """Return boxes, parts of a network's input, in pixels of the photograph of (height, width) that lies there."""
+    of_picture = (boxes - np.array(place[:2] * 2, boxes.dtype)) / np.array(place[2:] * 2, boxes.dtype)
+    return clipped(of_picture, 1, 1) * np.array([size[1], size[0]] * 2, boxes.dtype)
 
 
 def clipped(boxes: np.ndarray, width: float, height: float) -> np.ndarray:

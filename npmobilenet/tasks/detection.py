@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from math import inf, sqrt
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from npmobilenet.tasks.boxes import clipped, decoded, grid, suppressed
-
-OUTPUTS = ("boxes", "scores")
+from npmobilenet.tasks.boxes import WHOLE, Place, clipped, decoded, grid, in_photograph, suppressed
 
 
 class Detection(NamedTuple):
@@ -22,6 +20,8 @@ class Detection(NamedTuple):
     score: float
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1: left, top, right, bottom."""
+    uncertainty: tuple[float, float, float, float] | None = None
+    """Of the centre's x and y, of width and height, 0 to 1: of a network that tells (Gaussian YOLO)."""
 
 
 class SSD(NamedTuple):
@@ -58,6 +58,7 @@ class SSD(NamedTuple):
     least: float = 0.0
     candidates: int = 10**9
     largest: float = inf
+    outputs: ClassVar = ("boxes", "scores")
 
     def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of all feature maps together, in the order of the anchors.
@@ -80,7 +81,7 @@ class SSD(NamedTuple):
             values = maps[0].shape[1] // anchors[0]
             return np.concatenate([y.transpose(0, 2, 3, 1).reshape(len(y), -1, values) for y in maps], axis=1)
 
-        return {what: together(what) for what in OUTPUTS}
+        return {what: together(what) for what in self.outputs}
 
     def anchors(self, sizes: Sequence[tuple[int, int]]) -> np.ndarray:
         """Return the anchors for feature maps of (height, width): float32 (anchors, 4), centre x, y, width, height."""
@@ -92,6 +93,7 @@ class SSD(NamedTuple):
         classes: Sequence[str],
         sizes: Sequence[tuple[int, int]],
         threshold: float,
+        places: Sequence[Place] | None = None,
     ) -> list[list[Detection]]:
         """Return the things in each of several photographs of (height, width), the surest first.
 
@@ -103,12 +105,16 @@ class SSD(NamedTuple):
             Of which the first is the background.
         threshold : float
             Lower scores are left out.
+        places : sequence of Place, optional
+            Where each photograph lies in the input; it is all of it if None.
         """
         maps = [outputs[f"boxes{at}"].shape[2:] for at in range(len(outputs) // 2)]
         anchors, found = self.anchors(maps), self.collect(outputs)
         return [
-            self._of_image(codes, scores, anchors, classes, size, threshold)
-            for codes, scores, size in zip(found["boxes"], found["scores"], sizes, strict=True)
+            self._of_image(codes, scores, anchors, classes, size, threshold, place)
+            for codes, scores, size, place in zip(
+                found["boxes"], found["scores"], sizes, places or [WHOLE] * len(sizes), strict=True
+            )
         ]
 
     def _of_image(
@@ -119,12 +125,13 @@ class SSD(NamedTuple):
         classes: Sequence[str],
         size: tuple[int, int],
         threshold: float,
+        place: Place,
     ) -> list[Detection]:
         at, label, scores = self._candidates(logits, max(threshold, self.least))
         boxes = decoded(codes[at][:, self.code_order], anchors[at], self.code_scales, self.largest)
         boxes = clipped(boxes, 1, 1)
         kept = suppressed(boxes, scores, label, self.most_overlap, self.most_of_class, self.most)
-        scaled = boxes[kept] * np.array([size[1], size[0]] * 2, np.float32)
+        scaled = in_photograph(boxes[kept], place, size)
         return [
             Detection(classes[1 + of], score, tuple(box))
             for of, score, box in zip(label[kept], scores[kept].tolist(), scaled.tolist(), strict=True)
