@@ -280,17 +280,19 @@ def test_block_traffic_of_the_bottlenecks():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 1), (224, 160), (193, 225)])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - {"tiny_face_detector"}))  # whose stem has no padding
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 def test_any_input_size(name, size, padding):
     graph = get_architecture(name).graph(0.25, padding=padding)
     shapes, halved = graph.shapes(size), size
     segments = "segmentation" in graph.blocks  # scores for every pixel, of features with half the stride
-    for _ in range(4 if segments else 5):
+    for _ in range(4 if segments or name in ("face_expression", "selfie_segmentation") else 5):
         halved = tuple(-(-s // 2) for s in halved)
-    before = graph["pool"].inputs[0] if "pool" in graph.blocks else "head.activation"
+    ends = {"ssd": "block13.pointwise", "mask": "head.conv"}
+    last = next((layer for block, layer in ends.items() if block in graph.blocks), "head.activation")
+    before = graph["pool"].inputs[0] if "pool" in graph.blocks else last
     assert shapes[before][1:] == halved
-    if "ssdlite" not in graph.blocks:
+    if graph.main_output == "logits":
         assert {shapes[node] for node in graph.output_nodes.values()} == {(1000, *size) if segments else (1000,)}
 
 
@@ -517,5 +519,5 @@ def test_channels_are_those_of_the_graph(name):
     channels, graph = definition.channels(0.5), definition.graph(0.5)
     shapes = graph.shapes((64, 64))
     assert channels == {block: shapes[nodes[-1].name][0] for block, nodes in graph.blocks.items() if block in channels}
-    ends = {"classifier"}, {"segmentation"}, {"segmentation", "auxiliary"}, {"ssdlite"}
-    assert set(graph.blocks) - set(channels) in ends
+    alone = [{block} for block in ("classifier", "segmentation", "ssdlite", "ssd", "yolo", "mask")]
+    assert set(graph.blocks) - set(channels) in (*alone, {"segmentation", "auxiliary"})

@@ -11,7 +11,7 @@ import numpy as np
 
 from npmobilenet.architectures.blocks import (
     DEPTHWISE_KINDS,
-    OUTPUTS,
+    OF_CLASSES,
     Block,
     Builder,
     Conventions,
@@ -104,7 +104,7 @@ class Architecture:
         for block in self.blocks:
             if block.row.channels:
                 last = block.row.scaled_channels(width, self.conventions.rounding)
-            if block.name not in ("classifier", "ssdlite", *OUTPUTS):
+            if block.name not in OF_CLASSES:
                 channels[block.name] = last
         return channels
 

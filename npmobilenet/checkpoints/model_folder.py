@@ -69,8 +69,8 @@ def shards(index: bytes) -> dict[str, set[str]]:
     if not isinstance(places, dict) or not places:
         raise CheckpointError("its index has no weight_map from tensors to files; the file is damaged")
     for tensor, name in places.items():
-        # A name, and no path, on any system: what an index lists must not lie outside of its folder.
-        if not _is_file_name(name):
+        # What an index lists must not lie outside of its folder.
+        if not is_file_name(name):
             raise CheckpointError(f"its index places tensor {quote(tensor)} in {quote(name)}, which is no file's name")
         found.setdefault(name, set()).add(tensor)
     if len(found) > MAX_SHARDS:
@@ -78,7 +78,8 @@ def shards(index: bytes) -> dict[str, set[str]]:
     return found
 
 
-def _is_file_name(name: object) -> bool:
+def is_file_name(name: object) -> bool:
+    """Whether this is the name of a file in a folder, and no path, on any system."""
     if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name:
         return False
     return name == PurePosixPath(name).name == PureWindowsPath(name).name
