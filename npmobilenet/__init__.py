@@ -8,18 +8,25 @@ if TYPE_CHECKING:
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.checkpoints import export_weights
     from npmobilenet.errors import AssumptionWarning, FallbackWarning
+    from npmobilenet.face_finder import Face, faces
     from npmobilenet.image import Preprocessing
     from npmobilenet.model import Model, Prediction, load, quantize
+    from npmobilenet.tasks.detection import Detection
+    from npmobilenet.tasks.segmentation import Segmentation
 
 __all__ = [
     "ARCHITECTURES",
     "AssumptionWarning",
+    "Detection",
+    "Face",
     "FallbackWarning",
     "Model",
     "Prediction",
     "Preprocessing",
+    "Segmentation",
     "__version__",
     "export_weights",
+    "faces",
     "load",
     "quantize",
 ]
@@ -34,11 +41,15 @@ if not (_here / "kernels").is_dir():
 _MODULES = {
     "ARCHITECTURES": "architectures",
     "AssumptionWarning": "errors",
+    "Detection": "tasks.detection",
+    "Face": "face_finder",
     "FallbackWarning": "errors",
     "Model": "model",
     "Prediction": "model",
     "Preprocessing": "image",
+    "Segmentation": "tasks.segmentation",
     "export_weights": "checkpoints",
+    "faces": "face_finder",
     "load": "model",
     "quantize": "model",
 }

@@ -51,6 +51,7 @@ class Job:
     """
 
     _left: ClassVar[deque[Job]] = deque()  # with a helper inside when nobody else needed them any more
+    _guests: ClassVar[int] = GUESTS  # here, for a job that is let go of when the interpreter ends and has no globals
 
     def __init__(self, rows: np.ndarray, scratch: Sequence[np.ndarray], keep: object) -> None:
         self.rows, self.scratch, self.keep = rows, scratch, keep
@@ -93,7 +94,7 @@ class Job:
     @property
     def guests(self) -> int:
         """How many helpers are inside."""
-        return self._words[GUESTS]
+        return self._words[self._guests]
 
     def __del__(self) -> None:
         if hasattr(self, "_words") and self.guests:

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 COMPARED = 256  # boxes at once with all others
+
+
+class Found(NamedTuple):
+    """What there is in an image, the surest first: boxes as parts of it, scores, and which class each is."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities of float32 logits."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))
+
+
+def logit(probability: float) -> np.float32:
+    """Return the logit of a probability; it may be infinite."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.float32(probability) / (1 - np.float32(probability)))
 
 
 def clipped(boxes: np.ndarray, width: float, height: float) -> np.ndarray:

@@ -1,18 +1,23 @@
-"""Boxes around things, from the outputs of SSDLite (1512.02325; 1801.04381, section 6.2)."""
+"""Boxes around things, from the outputs of SSD and SSDLite (1512.02325; 1801.04381, section 6.2) and of YOLO."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import sqrt
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from npmobilenet.tasks.boxes import clipped, decoded, grid, suppressed
+from npmobilenet.tasks.boxes import Found, clipped, decoded, grid, logit, sigmoid, suppressed
+from npmobilenet.tasks.yolo import Yolo
+
+if TYPE_CHECKING:
+    from npmobilenet.graph import Graph
 
 OUTPUTS = ("boxes", "scores")
+Size = tuple[float, float]
 
 
 class Detection(NamedTuple):
@@ -32,8 +37,9 @@ class SSD:
     ----------
     scales : tuple of float
         Of the anchors of each feature map, as parts of the image; the last one ends the series.
-    ratios : tuple of float
-        Width to height of anchors. Those of the first map are three: ratio 1 at 0.1, then 2 and 1/2.
+    ratios : tuple of float or None
+        Width to height of anchors; None: a square between this scale and the next. Those of the first map are three:
+        ratio 1 at 0.1, then 2 and 1/2.
     code_scales : (of centres, of sizes)
     code_order : tuple of int
         Where a code has x, y, width and height.
@@ -41,14 +47,28 @@ class SSD:
         Of boxes of a class that remain.
     most : int
         Boxes of a class, and of all.
+    things : (first, last)
+        Which of its scores are of things: others are the background's, or of no use. None: all that follow.
+    clipped_first : bool
+        Whether boxes are cut off at the borders of the image before they are compared.
     """
 
     scales: tuple[float, ...]
-    ratios: tuple[float, ...]
+    ratios: tuple[float | None, ...]
     code_scales: tuple[float, float]
     code_order: tuple[int, int, int, int]
     most_overlap: float
     most: int
+    things: tuple[int, int | None] = (1, None)
+    clipped_first: bool = True
+
+    def reads(self, graph: Graph) -> bool:
+        """Whether these are the outputs of a network."""
+        return graph.output_names[0] == "boxes0"
+
+    def count_classes(self, graph: Graph) -> int:
+        """How many scores there are for each box."""
+        return graph.channels_of(graph.node_of("scores0")) * 4 // graph.channels_of(graph.node_of("boxes0"))
 
     def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of all feature maps together, in the order of the anchors.
@@ -77,51 +97,25 @@ class SSD:
         """Return the anchors for feature maps of (height, width): float32 (anchors, 4), centre x, y, width, height."""
         return _anchors(self, tuple(sizes))
 
-    def detect(
-        self,
-        outputs: Mapping[str, np.ndarray],
-        classes: Sequence[str],
-        sizes: Sequence[tuple[int, int]],
-        threshold: float,
-    ) -> list[list[Detection]]:
-        """Return the things in each of several photographs of (height, width), the surest first.
-
-        Parameters
-        ----------
-        outputs : mapping of str to float32 array
-            Of the network.
-        classes : sequence of str
-            Of which the first is the background.
-        threshold : float
-            Lower scores are left out.
-        """
+    def find(self, outputs: Mapping[str, np.ndarray], threshold: float) -> list[Found]:
+        """Return what there is in each of several images, of scores above the threshold."""
         maps = [outputs[f"boxes{at}"].shape[2:] for at in range(len(outputs) // 2)]
         anchors, found = self.anchors(maps), self.collect(outputs)
         return [
-            self._of_image(codes, scores, anchors, classes, size, threshold)
-            for codes, scores, size in zip(found["boxes"], found["scores"], sizes, strict=True)
+            self._of_image(codes, scores, anchors, threshold)
+            for codes, scores in zip(found["boxes"], found["scores"], strict=True)
         ]
 
-    def _of_image(
-        self,
-        codes: np.ndarray,
-        logits: np.ndarray,
-        anchors: np.ndarray,
-        classes: Sequence[str],
-        size: tuple[int, int],
-        threshold: float,
-    ) -> list[Detection]:
-        with np.errstate(divide="ignore"):
-            least = np.log(np.float32(threshold) / (1 - np.float32(threshold)))
-        at, label = np.nonzero(logits[:, 1:] > least)  # what is not above suppresses nothing that is
-        scores = 1 / (1 + np.exp(-logits[at, 1 + label]))
-        boxes = clipped(decoded(codes[at][:, self.code_order], anchors[at], self.code_scales), 1, 1)
+    def _of_image(self, codes: np.ndarray, logits: np.ndarray, anchors: np.ndarray, threshold: float) -> Found:
+        first, last = self.things
+        # What is not above suppresses nothing that is
+        at, label = np.nonzero(logits[:, first : last and last + 1] > logit(threshold))
+        label += first
+        scores = sigmoid(logits[at, label])
+        boxes = decoded(codes[at][:, self.code_order], anchors[at], self.code_scales)
+        boxes = clipped(boxes, 1, 1) if self.clipped_first else boxes
         kept = suppressed(boxes, scores, label, self.most_overlap, self.most, self.most)
-        scaled = boxes[kept] * np.array([size[1], size[0]] * 2, np.float32)
-        return [
-            Detection(classes[1 + of], score, tuple(box))
-            for of, score, box in zip(label[kept], scores[kept].tolist(), scaled.tolist(), strict=True)
-        ]
+        return Found(clipped(boxes[kept], 1, 1), scores[kept], label[kept])
 
 
 @lru_cache(maxsize=16)
@@ -129,7 +123,7 @@ def _anchors(ssd: SSD, sizes: tuple[tuple[int, int], ...]) -> np.ndarray:
     shapes = [[(0.1, 0.1), *(_shape(ssd.scales[0], ratio) for ratio in (2, 1 / 2))]]
     for scale, following in zip(ssd.scales[1:-1], ssd.scales[2:], strict=True):
         between = sqrt(scale * following)
-        shapes.append([*(_shape(scale, ratio) for ratio in ssd.ratios), (between, between)])
+        shapes.append([_shape(scale, ratio) if ratio else (between, between) for ratio in ssd.ratios])
     anchors = grid(sizes, [np.array(shape) for shape in shapes])
     anchors.flags.writeable = False
     return anchors
@@ -140,14 +134,55 @@ def _shape(scale: float, ratio: float) -> tuple[float, float]:
     return scale * sqrt(ratio), scale / sqrt(ratio)
 
 
-DETECTORS = {
-    "ssdlite_mobilenet_v2": SSD(
-        scales=(0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
-        ratios=(1, 2, 1 / 2, 3, 0.3333),
-        code_scales=(10, 5),
-        code_order=(1, 0, 3, 2),
-        most_overlap=0.6,
-        most=100,
+def detections(
+    found: Sequence[Found], classes: Sequence[str], sizes: Sequence[Size], shown: Sequence[Size]
+) -> list[list[Detection]]:
+    """Return the things in each of several photographs, the surest first.
+
+    Parameters
+    ----------
+    found : sequence of Found
+    classes : sequence of str
+    sizes, shown : sequence of (height, width)
+        Of the photographs; and what the images show of each, from its top left.
+    """
+    things = []
+    for one, (height, width), (high, wide) in zip(found, sizes, shown, strict=True):
+        boxes = clipped(one.boxes * np.array([wide, high] * 2, np.float64), width, height)
+        things.append(
+            [
+                Detection(classes[label], score, tuple(box))
+                for label, score, box in zip(one.labels, one.scores.tolist(), boxes.tolist(), strict=True)
+            ]
+        )
+    return things
+
+
+RATIOS = (1, 2, 1 / 2, 3, 0.3333)
+TENSORFLOW = SSD(
+    scales=(0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
+    ratios=(*RATIOS, None),
+    code_scales=(10, 5),
+    code_order=(1, 0, 3, 2),
+    most_overlap=0.6,
+    most=100,
+)
+"""TensorFlow's SSDLite on MobileNetV2: object_detection/samples/configs/ssdlite_mobilenet_v2_coco."""
+
+DETECTORS: dict[str, SSD | Yolo] = {
+    "ssdlite_mobilenet_v2": TENSORFLOW,
+    "ssd_mobilenet_v1_face": replace(
+        TENSORFLOW, ratios=(1, None, *RATIOS[1:]), most_overlap=0.5, things=(1, 1), clipped_first=False
+    ),
+    "tiny_face_detector": Yolo(
+        anchors=(
+            (1.603231, 2.094468),
+            (6.041143, 7.080126),
+            (2.882459, 3.518061),
+            (4.266906, 5.178857),
+            (9.041765, 10.66308),
+        ),
+        most_overlap=0.4,
     ),
 }
-"""By architecture. TensorFlow's SSDLite on MobileNetV2: object_detection/samples/configs/ssdlite_mobilenet_v2_coco."""
+"""By architecture. The two of faces are face-api.js's."""
