@@ -15,30 +15,16 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.weights import CATALOGUE
 from npmobilenet.weights.convert import ABOUT
 from tests import tflite_files as tflite
+from tests.tensorflow_js_files import manifest
 
 RANDOM = np.random.default_rng(0)
 
 
-def manifest(folder, weights, topology=None, name="net"):
-    """Write arrays, or integers with (scale, min), as TensorFlow.js does; return the manifest's path."""
-    entries, content = [], b""
-    for path, values in weights.items():
-        values, about = values if isinstance(values, tuple) else (values, None)
-        entry = {"name": path, "shape": list(values.shape), "dtype": "float32"}
-        if values.dtype == np.int32:
-            entry["dtype"] = "int32"
-        if values.dtype == np.float16:
-            entry["quantization"] = {"dtype": "float16", "original_dtype": "float32"}
-        if about:
-            entry["quantization"] = {"dtype": values.dtype.name, "scale": about[0], "min": about[1]}
-        entries.append(entry)
-        content += values.tobytes()
-    group = {"paths": [f"{name}.1.bin", f"{name}.2.bin"], "weights": entries}
-    (folder / f"{name}.1.bin").write_bytes(content[:5])
-    (folder / f"{name}.2.bin").write_bytes(content[5:])
-    text = json.dumps([group] if topology is None else {"modelTopology": topology, "weightsManifest": [group]})
-    (folder / f"{name}.json").write_text(text)
-    return folder / f"{name}.json"
+def write(folder, weights, nodes=None):
+    """Write arrays as TensorFlow.js does; return the manifest's path."""
+    for name, content in manifest(weights, nodes).items():
+        (folder / name).write_bytes(content)
+    return folder / "model.json"
 
 
 def floats(*shape, dtype=np.float32):
@@ -58,7 +44,7 @@ def test_names_tell_what_weights_are_for(tmp_path):
         "step": np.int32([3]),
         "Output/extra_dim": floats(1, 9, 4),
     }
-    read = read_checkpoint(manifest(tmp_path, weights))
+    read = read_checkpoint(write(tmp_path, weights))
     assert read.container == "a manifest of TensorFlow.js"
     shapes = {name: array.shape for name, array in read.tensors.items()}
     assert shapes == {
@@ -90,20 +76,17 @@ def test_operations_tell_what_weights_are_for(tmp_path):
         "other/y": floats(2, 2),
     }
     nodes = [
-        {"name": name, "op": operation, "input": inputs}
-        for name, operation, inputs in [
-            ("x", "_FusedConv2D", ["image", "x/merged", "x_bn/sub"]),
-            ("relu6", "Minimum", ["x", "six"]),
-            ("y", "DepthwiseConv2dNative", ["relu6", "y/kernel_in"]),
-            ("y_scaled", "Mul", ["y:0", "y_bn/mul"]),
-            ("y_done", "Add", ["y_bn/sub", "y_scaled"]),
-            ("z", "Conv2D", ["y_done", "z/w"]),
-            ("sum", "AddN", ["z", "y_done"]),
-            ("z_done", "AddV2", ["z_add/y", "sum"]),
-            ("end", "Mul", ["z_done", "other/y"]),
-        ]
+        ("x", "_FusedConv2D", ["image", "x/merged", "x_bn/sub"]),
+        ("relu6", "Minimum", ["x", "six"]),
+        ("y", "DepthwiseConv2dNative", ["relu6", "y/kernel_in"]),
+        ("y_scaled", "Mul", ["y:0", "y_bn/mul"]),
+        ("y_done", "Add", ["y_bn/sub", "y_scaled"]),
+        ("z", "Conv2D", ["y_done", "z/w"]),
+        ("sum", "AddN", ["z", "y_done"]),
+        ("z_done", "AddV2", ["z_add/y", "sum"]),
+        ("end", "Mul", ["z_done", "other/y"]),
     ]
-    found = read_checkpoint(manifest(tmp_path, weights, {"node": nodes})).tensors
+    found = read_checkpoint(write(tmp_path, weights, nodes)).tensors
     assert set(found) == {"x.weight", "x.bias", "y.weight", "y.bias", "z.weight", "z.bias", "other.y"}
     assert np.array_equal(found["x.bias"], weights["x_bn/sub"]) and np.array_equal(found["z.bias"], weights["z_add/y"])
     scaled = weights["y/kernel_in"].transpose(2, 3, 0, 1) * weights["y_bn/mul"].reshape(2, 1, 1, 1)
@@ -113,10 +96,10 @@ def test_operations_tell_what_weights_are_for(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda group: group.update(paths=["../net.1.bin"]), "no file's name"),
-        (lambda group: group.update(paths=["net.1.bin", "net.1.bin"]), "or there twice"),
-        (lambda group: group.update(paths=["net.1.bin", "nowhere.bin"]), r"its file 'nowhere\.bin' does not exist"),
-        (lambda group: group.update(paths=["net.1.bin"]), "should have 40 bytes and has 5"),
+        (lambda group: group.update(paths=["../weights.1.bin"]), "no file's name"),
+        (lambda group: group.update(paths=["weights.1.bin", "weights.1.bin"]), "or there twice"),
+        (lambda group: group.update(paths=["weights.1.bin", "nowhere.bin"]), r"its file 'nowhere\.bin' does not exist"),
+        (lambda group: group.update(paths=["weights.1.bin"]), "should have 40 bytes and has 5"),
         (lambda group: group["weights"][0].update(shape=[10**9, 10**9]), "should have .* bytes and has"),
         (lambda group: group["weights"][0].update(shape=[2]), "is no regular file of at most 8 bytes"),
         (lambda group: group["weights"][0].update(shape=[-1]), "impossible shape"),
@@ -131,7 +114,7 @@ def test_operations_tell_what_weights_are_for(tmp_path):
     ],
 )
 def test_bad_manifests(change, message, tmp_path):
-    path = manifest(tmp_path, {"a/bias": floats(10)})
+    path = write(tmp_path, {"a/bias": floats(10)})
     about = json.loads(path.read_text())
     change(about[0])
     path.write_text(json.dumps(about))
@@ -154,7 +137,7 @@ def test_a_published_network_is_found(tmp_path):
             module, inner = module.removesuffix(".depthwise"), "depthwise_filter"
         order = (2, 3, 0, 1) if inner == "depthwise_filter" else (2, 3, 1, 0)
         theirs[f"{module}/{inner}"] = values if values.ndim == 1 else np.ascontiguousarray(values.transpose(order))
-    model = npmobilenet.load(manifest(tmp_path, theirs), classes=["face"])
+    model = npmobilenet.load(write(tmp_path, theirs), classes=["face"])
     assert (model.architecture, model.classes) == ("tiny_face_detector", ("face",))
     assert model.preprocessing == npmobilenet.load("tiny_face_detector").preprocessing
     assert all(np.array_equal(model._weights[name], values) for name, values in weights.items())
@@ -163,32 +146,8 @@ def test_a_published_network_is_found(tmp_path):
 # --- TFLite ------------------------------------------------------------------------------------------------
 
 
-def small_model():
-    tensors = {
-        "image": (1, 8, 8, 3),
-        "conv/Kernel": floats(4, 3, 3, 3, dtype=np.float16),
-        "conv/Kernel_f32": (4, 3, 3, 3),
-        "conv/Bias": floats(4),
-        "dw/Kernel": floats(1, 3, 3, 4),
-        "dw/Bias": floats(4),
-        "up/Kernel": floats(2, 2, 2, 4),
-        "up/Bias": floats(2),
-        "fc/Kernel": floats(5, 4),
-        "size": np.int32([4, 4]),
-        **{name: (1, 4, 4, 4) for name in "abcd"},
-    }
-    operators = [
-        (tflite.DEQUANTIZE, ["conv/Kernel"], ["conv/Kernel_f32"]),
-        (tflite.CONV, ["image", "conv/Kernel_f32", "conv/Bias"], ["a"]),
-        (tflite.DEPTHWISE, ["a", "dw/Kernel", "dw/Bias"], ["b"]),
-        (tflite.CUSTOM, ["b", "up/Kernel", "up/Bias"], ["c"]),
-        (tflite.LINEAR, ["c", "fc/Kernel"], ["d"]),
-    ]
-    return tensors, operators
-
-
 def test_tflite(tmp_path):
-    tensors, operators = small_model()
+    tensors, operators = tflite.small_model()
     path = tmp_path / "m.tflite"
     path.write_bytes(tflite.model(tensors, operators))
     read = read_checkpoint(path)
@@ -232,10 +191,10 @@ def test_damaged_copies(kind, tmp_path):
     """Read, or refused in one line; `tests.fuzz_checkpoints` tries more."""
     if kind == "tflite":
         path = tmp_path / "m.tflite"
-        path.write_bytes(tflite.model(*small_model()))
+        path.write_bytes(tflite.model(*tflite.small_model()))
     else:
         weights = {"a/filters": (np.zeros((3, 3, 1, 2), np.uint8), (0.5, 1.0)), "a/bias": floats(2)}
-        path = manifest(tmp_path, weights, {"node": [{"name": "c", "op": "Conv2D", "input": ["x", "a/filters"]}]})
+        path = write(tmp_path, weights, [("c", "Conv2D", ["x", "a/filters"])])
         if kind == "affine":
             metadata = {"affine": {"a": [0.5, 1.0]}, "padding": "same"}
             path = npmobilenet.export_weights(

@@ -82,3 +82,33 @@ def model(tensors: dict[str, np.ndarray | tuple], operators: Sequence[tuple[int,
         table({0: CUSTOM, 1: b"Convolution2DTransposeBias"} if code == CUSTOM else {0: code, 3: code}) for code in codes
     ]
     return written(table({0: 3, 1: vector(kinds), 2: vector([graph]), 4: vector(buffers)}))
+
+
+def small_model() -> tuple[dict[str, np.ndarray | tuple], list[tuple[int, list[str], list[str]]]]:
+    """Tensors and operators of a model with a layer of every kind."""
+    random = np.random.default_rng(2)
+
+    def floats(*shape: int, dtype: type = np.float32) -> np.ndarray:
+        return random.standard_normal(shape).astype(dtype)
+
+    tensors = {
+        "image": (1, 8, 8, 3),
+        "conv/Kernel": floats(4, 3, 3, 3, dtype=np.float16),
+        "conv/Kernel_f32": (4, 3, 3, 3),
+        "conv/Bias": floats(4),
+        "dw/Kernel": floats(1, 3, 3, 4),
+        "dw/Bias": floats(4),
+        "up/Kernel": floats(2, 2, 2, 4),
+        "up/Bias": floats(2),
+        "fc/Kernel": floats(5, 4),
+        "size": np.int32([4, 4]),
+        **{name: (1, 4, 4, 4) for name in "abcd"},
+    }
+    operators = [
+        (DEQUANTIZE, ["conv/Kernel"], ["conv/Kernel_f32"]),
+        (CONV, ["image", "conv/Kernel_f32", "conv/Bias"], ["a"]),
+        (DEPTHWISE, ["a", "dw/Kernel", "dw/Bias"], ["b"]),
+        (CUSTOM, ["b", "up/Kernel", "up/Bias"], ["c"]),
+        (LINEAR, ["c", "fc/Kernel"], ["d"]),
+    ]
+    return tensors, operators

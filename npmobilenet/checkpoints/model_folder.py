@@ -4,6 +4,7 @@
     preprocessor_config.json          how a photograph becomes an input
     model.safetensors                 the weights; or pytorch_model.bin, which torch.save wrote
     model.safetensors.index.json      of weights in several files: {"weight_map": {tensor: file}, …}
+    model.json                        TensorFlow.js's manifest
 
 Source: https://huggingface.co/docs/huggingface_hub (serialization), transformers' ``modeling_utils.py``.
 """
@@ -20,8 +21,11 @@ from npmobilenet.text import printable, quote
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
 # In the order in which they are preferred
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
+WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    "model.json",
+)
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tflite", ".pb")
 
 MAX_JSON = 16 << 20
 MAX_SHARDS = 1000
