@@ -9,18 +9,25 @@ if TYPE_CHECKING:
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.checkpoints import export_weights
     from npmobilenet.errors import AssumptionWarning, FallbackWarning
+    from npmobilenet.face_finder import Face, faces
     from npmobilenet.image import Preprocessing
     from npmobilenet.model import Model, Prediction, load, quantize
+    from npmobilenet.tasks.detection import Detection
+    from npmobilenet.tasks.segmentation import Segmentation
 
 __all__ = [
     "ARCHITECTURES",
     "AssumptionWarning",
+    "Detection",
+    "Face",
     "FallbackWarning",
     "Model",
     "Prediction",
     "Preprocessing",
+    "Segmentation",
     "__version__",
     "export_weights",
+    "faces",
     "load",
     "quantize",
 ]
@@ -53,11 +60,15 @@ __getattr__ = lazily(
     __name__,
     ARCHITECTURES="architectures",
     AssumptionWarning="errors",
+    Detection="tasks.detection",
+    Face="face_finder",
     FallbackWarning="errors",
     Model="model",
     Prediction="model",
     Preprocessing="image",
+    Segmentation="tasks.segmentation",
     export_weights="checkpoints",
+    faces="face_finder",
     load="model",
     quantize="model",
 )

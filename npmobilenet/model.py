@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,8 @@ from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
 from npmobilenet.tasks.boxes import Place
-from npmobilenet.tasks.detection import DETECTORS, SSD, Detection
+from npmobilenet.tasks.detection import DETECTORS, SSD, Detection, detections
+from npmobilenet.tasks.segmentation import Segmentation, probabilities, segmentation
 from npmobilenet.text import listed, printable, quote
 from npmobilenet.weights import CATALOGUE
 
@@ -465,12 +467,14 @@ class Model:
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
-        self._detector = detector or (DETECTORS.get(architecture) if graph.output_names[0] == "boxes0" else None)
+        known = DETECTORS.get(architecture)
+        self._detector = detector or (known if known and known.reads(graph) else None)
+        self._segments = graph.main_output == "scores" or (self._has_logits and "classifier" not in graph.blocks)
         outputs = len(classes or ())
-        if self._has_logits:
-            outputs = graph.channels_of(graph.node_of("logits"))
+        if self._has_logits or self._segments:
+            outputs = graph.channels_of(graph.node_of(graph.main_output))
         elif self._detector:
-            outputs = detector.classes if detector else _detected_classes(graph)
+            outputs = self._detector.count_classes(graph)
             classes = detector_classes(outputs) if classes is None else classes
         self.classes = class_names(outputs, classes)
         self.multi_label = multi_label
@@ -533,6 +537,7 @@ class Model:
         Returns
         -------
         float32 array (N, classes); (N, classes, H, W) of a network that scores every pixel
+            Logits; of the selfie segmentation, which ends with a sigmoid, probabilities.
             Of an array on the GPU: a :class:`~npmobilenet.cuda.arrays.DeviceArray` of the model's dtype, on the GPU.
             PyTorch and CuPy take it without a copy (``torch.as_tensor(y, device="cuda")``).
             Of a detector: what :meth:`run` gives.
@@ -544,8 +549,8 @@ class Model:
         """
         if self._detector:
             return self.run({INPUT: x}, threads=threads)
-        if not self._has_logits:
-            self._require_classifier()
+        if not self._has_logits and not self._segments:
+            self.require_classifier()
         return self._run(x, None, threads)
 
     @property
@@ -634,7 +639,8 @@ class Model:
         """
         return self._run(x, block, threads)
 
-    def _require_classifier(self) -> None:
+    def require_classifier(self) -> None:
+        """Raise an error unless the network has logits of classes."""
         if not self._has_logits:
             raise CheckpointError(
                 f"{printable(self.source)}: has no classifier, so that there are no logits; features(x) gives what one "
@@ -721,7 +727,7 @@ class Model:
         """
         if not (isinstance(top, (int, np.integer)) and top >= 1):
             raise ValueError(f"top must be an integer >= 1, got {top!r}")
-        self._require_classifier()
+        self.require_classifier()
         if not isinstance(images, (list, tuple)):
             return self.classify([images], top, threads=threads)[0]
         predictions = []
@@ -755,9 +761,8 @@ class Model:
         CheckpointError
             If the network is no detector.
         """
-        if not (isinstance(threshold, (int, float, np.number)) and 0 <= threshold <= 1):
-            raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
-        self._require_detector()
+        checked_threshold(threshold)
+        self.require_detector()
         if not isinstance(images, (list, tuple)):
             return self.detect([images], threshold, threads=threads)[0]
         found = []
@@ -773,12 +778,13 @@ class Model:
         self, x: np.ndarray, sizes: Sequence[tuple[int, int]], threshold: float = 0.5, *, threads: int | None = None
     ) -> list[list[Detection]]:
         """Find things in a batch of inputs, made of photographs of (height, width); see :meth:`detect`."""
-        self._require_detector()
+        self.require_detector()
         outputs = self._run(x, self.graph.output_names, threads)
         places = [Place(*place_of(*size, self.preprocessing)) for size in sizes]
-        return self._detector.detect(outputs, self.classes, sizes, threshold, places)
+        return detections(self._detector.find(outputs, threshold), self.classes, sizes, places)
 
-    def _require_detector(self) -> None:
+    def require_detector(self) -> None:
+        """Raise an error unless the network finds boxes, in whole photographs."""
         if not self._detector:
             raise CheckpointError(
                 f"{printable(self.source)}: {self.architecture} finds no boxes; what does: {', '.join(DETECTORS)}"
@@ -787,6 +793,66 @@ class Model:
             raise ValueError(
                 f"{printable(self.source)}: boxes are found in whole photographs, and this preprocessing cuts a part "
                 f"out: preprocessing with resize=None and crop={self.preprocessing.crop}"
+            )
+
+    def segment(
+        self, images: ImageSource | Sequence[ImageSource], *, threads: int | None = None
+    ) -> Segmentation | list[Segmentation]:
+        """Say of every pixel of photographs what it shows.
+
+        Parameters
+        ----------
+        images : photograph, or list of photographs
+            As for :meth:`classify`.
+        threads : int, optional
+
+        Returns
+        -------
+        Segmentation, or a list of them if a list was given
+            As large as the photograph as a viewer shows it.
+
+        Raises
+        ------
+        ImageError
+            If something cannot be read as an image.
+        CheckpointError
+            If the network has no scores for every pixel.
+        """
+        self.require_segmenter()
+        if not isinstance(images, (list, tuple)):
+            return self.segment([images], threads=threads)[0]
+        found = []
+        for image in images:
+            picture = read_image(image, decode=self.preprocessing.decode)
+            found += self.segmentations([self.whole_input(picture)], [picture.shape[:2]], threads=threads)
+        return found
+
+    def whole_input(self, picture: np.ndarray) -> np.ndarray:
+        """Turn all of a picture, uint8 (H, W, 3), into an input for :meth:`segmentations`: float32 (3, height, width).
+
+        In the picture's proportions, where the preprocessing would cut out the centre.
+        """
+        return preprocess(picture, self.preprocessing.uncropped(*picture.shape[:2]))
+
+    def segmentations(
+        self, inputs: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], *, threads: int | None = None
+    ) -> list[Segmentation]:
+        """Say what the pixels of photographs of (height, width) show, whose inputs these are; see :meth:`segment`."""
+        self.require_segmenter()
+        found: list[Segmentation] = []
+        for _, same in groupby(zip(inputs, sizes, strict=True), key=lambda each: each[0].shape):
+            batch, shapes = zip(*same, strict=True)
+            scores = self._run(np.stack(batch), None, threads)
+            grids = probabilities(scores) if self._has_logits else scores
+            found += [segmentation(grid, self.classes, size) for grid, size in zip(grids, shapes, strict=True)]
+        return found
+
+    def require_segmenter(self) -> None:
+        """Raise an error unless the network has scores for every pixel."""
+        if not self._segments:
+            raise CheckpointError(
+                f"{printable(self.source)}: {self.architecture} has no scores for every pixel; what has: "
+                f"selfie_segmentation, and checkpoints of LR-ASPP and DeepLab"
             )
 
     def top(self, logits: np.ndarray, k: int = 5) -> list[list[Prediction]]:
@@ -804,7 +870,7 @@ class Model:
         ValueError
             If the largest logit of a row is no finite number.
         """
-        self._require_classifier()
+        self.require_classifier()
         logits = np.asarray(logits, np.float64)
         if logits.ndim != 2:
             raise CheckpointError(
@@ -838,10 +904,10 @@ class Model:
         return count(self.graph, (height or size[0], width or height or size[1]))
 
 
-def _detected_classes(graph: Graph) -> int:
-    """How many classes an SSD has scores for."""
-    scores, boxes = (graph[graph.node_of(f"{what}0")]["channels"] for what in ("scores", "boxes"))
-    return scores * 4 // boxes
+def checked_threshold(threshold: float) -> None:
+    """Refuse what is no threshold of scores."""
+    if not (isinstance(threshold, (int, float, np.number)) and 0 <= threshold <= 1):
+        raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
 
 
 def _checked_threads(threads: int) -> int:

@@ -116,11 +116,12 @@ def safetensors(header, data=b"", length=None):
     return struct.pack("<Q", len(header) if length is None else length) + header + data
 
 
-def safetensors_bytes(tensors):
-    """Return a safetensors file of float32 arrays."""
-    header, data = {}, b""
+def safetensors_bytes(tensors, metadata=None):
+    """Return a safetensors file of arrays of float32, float16 or uint8."""
+    header, data = {"__metadata__": metadata} if metadata else {}, b""
+    types = {"float32": "F32", "float16": "F16", "uint8": "U8"}
     for name, array in tensors.items():
         span = [len(data), len(data) + array.nbytes]
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": span}
+        header[name] = {"dtype": types[array.dtype.name], "shape": list(array.shape), "data_offsets": span}
         data += array.tobytes()
     return safetensors(json.dumps(header), data)

@@ -28,7 +28,10 @@ import numpy as np
 
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.errors import CheckpointError
+from tests import tflite_files
 from tests.checkpoint_files import Call, Name, pickled, safetensors_bytes, storage, tensor, torch_legacy, torch_zip
+from tests.tensorflow_graphs import graph_of
+from tests.tensorflow_js_files import manifest
 
 FILES = Path(__file__).parent / "data" / "checkpoints"
 BASE, FACTOR = 48 << 20, 24  # bytes that reading a file may take: its allowance, the file and its parts
@@ -74,6 +77,18 @@ def samples() -> dict[str, bytes | dict[str, bytes]]:
     config = b'{"id2label": {"0": "cat"}, "image_size": 224}'
     found["folder"] = {"1.safetensors": one, "2.safetensors": two, "model.safetensors.index.json": index}
     found["hub"] = {"model.safetensors": one, "config.json": config, "preprocessor_config.json": config}
+    found["affine.safetensors"] = safetensors_bytes(
+        {"w": np.arange(12, dtype="u1"), "half": array.astype("f2")},
+        {"npmobilenet": json.dumps({"affine": {"w": [0.5, -1.0]}, "padding": "same"})},
+    )
+    found["frozen.pb"] = graph_of(
+        {"a.weight": np.ones((4, 3, 2, 2)), "a.bias": np.ones(4), "a.BatchNorm.bias": array[0]}
+    )
+    found["model.tflite"] = tflite_files.model(*tflite_files.small_model())
+    weights = {"a/filters": (np.zeros((3, 3, 1, 2), "u1"), (0.5, 1.0)), "a/bias": array[0], "step": np.int32([1])}
+    found["tensorflow_js"] = manifest(weights)
+    nodes = [("c", "Conv2D", ["x", "a/filters"]), ("d", "Add", ["c", "a/bias"]), ("e", "Mul", ["d", "six"])]
+    found["tensorflow_js_graph"] = manifest(weights, nodes)
     for name, compress in (("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)):
         found[f"training.pth.{name}"] = compress(found["training.pth"])
     return found

@@ -11,7 +11,9 @@ from npmobilenet.counts import count, materialised_bytes
 V2, V1 = ARCHITECTURES["mobilenet_v2"], ARCHITECTURES["mobilenet_v1"]
 FIXED_SIZE = "expression_mobilenet_v2"  # it has slopes for each pixel
 ANY_SIZE = [
-    name for name in ARCHITECTURES if name not in (FIXED_SIZE, "vgg19")
+    name
+    for name in ARCHITECTURES
+    if name not in (FIXED_SIZE, "vgg19", "tiny_face_detector")  # a stem without padding
 ]  # the latter pools, and not with padding
 
 
@@ -291,11 +293,19 @@ def test_any_input_size(name, size, padding):
     graph = definition.graph(0.25, padding=padding)
     shapes, halved = graph.shapes(size), size
     for block in definition.blocks:
-        if block.stride == 2 and not block.name.startswith("extra"):
+        if block.stride == 2 and not block.name.startswith(("extra", "mask")):
             halved = tuple(-(-s // 2) for s in halved)
     blocks = list(graph.blocks)
-    behind = next(number for number, block in enumerate(blocks) if block in ("pool", "aspp", "segmentation", "extra1"))
-    assert shapes[graph.blocks[blocks[behind - 1]][-1].name][1:] == halved
+    heads = (
+        "pool",
+        "aspp",
+        "segmentation",
+        "extra1",
+        *(block.name for block in definition.blocks if block.row.kind == "join"),
+    )
+    behind = next(number for number, block in enumerate(blocks) if block in heads)
+    last = "head.conv" if "mask" in blocks else graph.blocks[blocks[behind - 1]][-1].name
+    assert shapes[last][1:] == halved
     if graph.main_output == "logits":  # of every pixel, or of the image
         every = "segmentation" in blocks
         named = [node for output, node in graph.output_nodes.items() if not output.startswith("stage")]
@@ -525,5 +535,5 @@ def test_channels_are_those_of_the_graph(name):
     channels, graph = definition.channels(0.5), definition.graph(0.5)
     shapes = graph.shapes((48, 48) if name == FIXED_SIZE else (64, 64))
     assert channels == {block: shapes[nodes[-1].name][0] for block, nodes in graph.blocks.items() if block in channels}
-    ends = {"classifier"}, {"segmentation"}, {"segmentation", "auxiliary"}, {"ssdlite"}, {"ssd"}, set()
-    assert set(graph.blocks) - set(channels) in ends
+    alone = [{block} for block in ("classifier", "segmentation", "ssdlite", "ssd", "yolo", "mask")]
+    assert set(graph.blocks) - set(channels) in (*alone, {"segmentation", "auxiliary"}, set())

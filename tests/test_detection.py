@@ -15,7 +15,8 @@ from npmobilenet.counts import count
 from npmobilenet.errors import CheckpointError, ImageError
 from npmobilenet.image import preprocess, read_image
 from npmobilenet.tasks import boxes
-from npmobilenet.tasks.detection import DETECTORS
+from npmobilenet.tasks.boxes import WHOLE
+from npmobilenet.tasks.detection import DETECTORS, detections
 from tests.conftest import DATA, compiled_only, photo
 from tests.tensorflow_graphs import graph_of
 
@@ -139,7 +140,7 @@ def test_scores_count_each_by_itself():
         outputs[f"boxes{number}"] = np.zeros((1, 4 * anchors, height, width), np.float32)
         outputs[f"scores{number}"] = np.full((1, 3 * anchors, height, width), -1000, np.float32)
     outputs["scores5"][0, 4:6, 0, 0] = 1000, 0  # of the last map's second anchor, after its background
-    (found,) = SSD.detect(outputs, ("background", "cat", "dog"), [(10, 20)], 0.4)
+    (found,) = detections(SSD.find(outputs, 0.4), ("background", "cat", "dog"), [(10, 20)], [WHOLE])
     assert [(one.label, one.score) for one in found] == [("cat", 1.0), ("dog", 0.5)]
     assert (
         found[0].box == found[1].box == pytest.approx((0, (0.5 - 0.475 / 2**0.5) * 10, 20, (0.5 + 0.475 / 2**0.5) * 10))

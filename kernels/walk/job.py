@@ -55,6 +55,7 @@ class Job:
     """
 
     _left: ClassVar[deque[Job]] = deque()  # with a helper inside when nobody else needed them any more
+    _guests: ClassVar[int] = GUESTS  # here, for a job that is let go of when the interpreter ends and has no globals
 
     def __init__(
         self, rows: np.ndarray, scratch: Sequence[np.ndarray], keep: object, slots: Sequence[int] = ()
@@ -105,7 +106,7 @@ class Job:
     @property
     def guests(self) -> int:
         """How many helpers are inside."""
-        return self._words[GUESTS]
+        return self._words[self._guests]
 
     def __del__(self) -> None:
         if hasattr(self, "_words") and self.guests:

@@ -5,6 +5,7 @@ A new network of the family is a new list of rows here, and its names in `checkp
 
 from npmobilenet.architectures.architecture import Architecture, random_weights
 from npmobilenet.architectures.efficientnet import EFFICIENTNET_L2, EFFICIENTNETS, EFFICIENTNETS_LITE
+from npmobilenet.architectures.faces import FACE_EXPRESSION, SSD_MOBILENET_V1_FACE, TINY_FACE_DETECTOR
 from npmobilenet.architectures.mixnet import MIXNET_L, MIXNET_M, MIXNET_S
 from npmobilenet.architectures.mnasnet import MNASNET_B1
 from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1, MOBILENET_V1_DENSE, MOBILENET_V1_SHALLOW
@@ -17,6 +18,7 @@ from npmobilenet.architectures.segmentation import (
     DEEPLABV3_MOBILENET_V3_LARGE,
     LRASPP_MOBILENET_V3_LARGE,
 )
+from npmobilenet.architectures.selfie import SELFIE_SEGMENTATION
 from npmobilenet.architectures.ssdlite import (
     SSD_MOBILENET_V1,
     SSDLITE_MOBILENET_V1,
@@ -54,6 +56,10 @@ ARCHITECTURES = {
         EXPRESSION_MOBILENET_V2,
         MOBILENET_V2_STAGES,
         VGG19,
+        SSD_MOBILENET_V1_FACE,
+        TINY_FACE_DETECTOR,
+        FACE_EXPRESSION,
+        SELFIE_SEGMENTATION,
     )
 }
 

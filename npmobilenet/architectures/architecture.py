@@ -11,8 +11,7 @@ import numpy as np
 
 from npmobilenet.architectures.blocks import (
     DEPTHWISE_KINDS,
-    DETECTOR_KINDS,
-    OUTPUTS,
+    OF_CLASSES,
     POOLINGS,
     Block,
     Builder,
@@ -29,6 +28,7 @@ from npmobilenet.text import shown
 PARTITIONS = ("equal", "exponential")
 OUTPUT_STRIDES = (1, 2, 4, 8, 16, 32)
 STRIDED_KINDS = ("conv", "parallel", *DEPTHWISE_KINDS)  # that make features of the size that is left
+UNDILATED_KINDS = (*POOLINGS, "pooled", "summed", "mask")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Architecture:
                 last = block.row.scaled_channels(width, self.conventions.rounding)
             if block.row.kind == "parallel":
                 last *= len(block.row.kernels)
-            if block.name not in ("classifier", *DETECTOR_KINDS, *OUTPUTS):
+            if block.name not in OF_CLASSES:
                 channels[block.name] = last
         return channels
 
@@ -188,10 +188,10 @@ class Architecture:
         rows, reached, rate = [], 1, 1
         for block in self.blocks:
             row, own = replace(block.row, repeats=None, stride=block.stride), block.stride
-            if row.kind in (*STRIDED_KINDS, *POOLINGS):
+            if row.kind in (*STRIDED_KINDS, *UNDILATED_KINDS):
                 if own > 1 and reached * own > stride:
-                    if row.kind in POOLINGS:
-                        raise ValueError(f"{self.name} reaches {stride} by pooling, which cannot be dilated")
+                    if row.kind in UNDILATED_KINDS:
+                        raise ValueError(f"{self.name} passes stride {stride} in {block.name}, which cannot be dilated")
                     if not rows:
                         raise ValueError(
                             f"output_stride must be {own} or more, which {block.name} alone has, got {stride}"

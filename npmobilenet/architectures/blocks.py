@@ -28,7 +28,16 @@ MixNet: a kind followed by its numbers.
 ``ssdlite_k3_n3.6_from14``         boxes and scores: on the expansion of block14 (the block, if it has none), the
                                    last block before the first ``extra`` and every ``extra``, each a depthwise k×k
                                    and a pointwise one, for so many anchors at each pixel
-``ssd_n3.6_from11``                likewise, with the pointwise ones alone (SSD, 1512.02325 section 2.1)
+``ssd_k1_n3.6_from11``             likewise, each by one dense convolution (SSD, 1512.02325 section 2.1)
+``pooled_k3_s2_c32``               max pooling 2×2, then depthwise k×k and pointwise with one activation
+``yolo_n5``                        boxes and scores of so many anchors at each pixel: max pooling 2×2 with stride 1, a
+                                   pointwise convolution (YOLOv2, 1612.08242)
+``summed_k3_s2_c64``               separable convolutions without activation between: one, where there is a stride,
+                                   and three that each read the rectified sum of all before
+``gated_c128``                     a pointwise convolution, multiplied by the gate that another one makes of the mean
+``join_c24_from3``                 resized to block3's result, plus this under a gate that the mean of their sum makes;
+                                   then a pointwise convolution and a depthwise 3×3 one, added to it
+``mask_k2_s2``                     scores for every pixel of the image: a transposed convolution and a sigmoid
 =================================  ===========================================================================
 
 =================================  ===========================================================================
@@ -40,7 +49,8 @@ MixNet: a kind followed by its numbers.
 ``dilated``                        at stride 1 each k×k kernel is 3×3 with dilation (k - 1) / 2 instead
 ``s2``                             stride
 ``d2``                             dilation
-``from4``                          reads block4, not what stands before
+``from4``                          reads block4, not what stands before; block 0 is the stem
+``dense``                          an ``extra`` has one dense convolution instead
 ``pad1``                           zeros on each side of a dense convolution, where they are not the padding's
 ``e6``, ``e4.5``                   expanded channels per input channel, rounded as all channels are
 ``expands``                        the expansion is there even where e is 1
@@ -218,6 +228,9 @@ DEPTHWISE_KINDS = ("separable", "inverted")  # with a depthwise convolution
 OUTPUTS = {"segmentation": "logits", "auxiliary": "auxiliary"}  # of heads for every pixel, by their blocks
 POOLINGS = {"maxpool": "max_pool2d", "avgpool": "average_pool2d"}
 DETECTOR_KINDS = ("ssd", "ssdlite")  # with boxes and scores
+OWN_NAME = ("pool", "aspp", "yolo", "mask", *DETECTOR_KINDS)  # kinds of which there is one block, called so
+OF_CLASSES = ("classifier", "yolo", "mask", *DETECTOR_KINDS, *OUTPUTS)  # blocks whose channels the classes decide
+LEAK = 0.1  # the slope of leaky ReLU
 
 
 @dataclass(frozen=True)
@@ -281,6 +294,8 @@ class Conventions:
         Whether convolutions have a bias before their batch norm.
     norms : bool
         Whether there are batch norms; without, they are folded into convolutions with a bias.
+    folded : tuple of str
+        Operations whose batch norms are, where others have theirs.
     linear_eps : float, optional
         Of the batch norms that no activation follows, where it is not that of the others.
     head_eps : float, optional
@@ -296,6 +311,7 @@ class Conventions:
     expansion_of: str = "block"
     bias: bool = False
     norms: bool = True
+    folded: tuple[str, ...] = ()
     linear_eps: float | None = None
     head_eps: float | None = None
     pixel_slopes: bool = False
@@ -351,17 +367,15 @@ def name_blocks(rows: Sequence[Row], depth: float = 1.0) -> list[Block]:
 
 def name_outside(row: Row, first: bool) -> str | None:
     """The name of what is not one of the numbered blocks."""
-    if row.kind == "pool":
-        return "pool"
     if row.kind == "linear":
         return "hidden" if row.channels else "classifier"
-    if row.kind in ("aspp", *DETECTOR_KINDS):
+    if row.kind in OWN_NAME:
         return row.kind
     if row.kind in ("segment", "lraspp"):
         return "auxiliary" if row.kind == "segment" and row.source else "segmentation"
     if first:
         return "stem"
-    return "head" if row.kind == "conv" and row.kernels == (1,) else None
+    return "head" if row.kind == "gated" or (row.kind == "conv" and row.kernels == (1,)) else None
 
 
 @dataclass
@@ -433,10 +447,11 @@ class Builder:
 
     def _normalised(self, name: str, operation: str, channels: int, *, active: bool = True, **attributes: Any) -> None:
         """Add a convolution, its batch norm and, unless it is linear, its activation."""
-        biases = self.conventions.bias or not self.conventions.norms
+        normed = self.conventions.norms and operation not in self.conventions.folded
+        biases = self.conventions.bias or not normed
         attributes = {"channels": channels, "stride": (1, 1), "padding": self.padding, **attributes}
         self._parameterised(name, operation, biases, **attributes)
-        if self.conventions.norms:
+        if normed:
             of_heads = self.conventions.head_eps if self.block in (*OUTPUTS, "aspp") else None
             eps = of_heads or (None if active else self.conventions.linear_eps) or self.bn_eps
             self._parameterised(f"{name}.norm", "batch_norm", eps=eps)
@@ -447,6 +462,8 @@ class Builder:
         function = function or self.function
         if function == "prelu":
             self._parameterised(f"{name}.activation", "prelu", slopes=self.shapes.get(self.last))
+        elif function == "leaky_relu":
+            self._add(f"{name}.activation", function, attributes={"slope": LEAK})
         else:
             self._add(f"{name}.activation", "activation", attributes={"function": function})
 
@@ -647,20 +664,97 @@ class Builder:
                 name = f"{self.block}.{what}{number}"
                 if row.kind == "ssdlite":
                     self._depthwise(f"{name}.depthwise", row, 1)
-                self._scores(name, anchors * values)
+                self._scores(name, anchors * values, kernel=1 if row.kind == "ssdlite" else row.kernels[0])
                 self.outputs[f"{what}{number}"] = self.last
 
     @staticmethod
     def _block(nodes: dict[str, tuple[str, int]], number: int) -> tuple[str, int]:
         """The node of a block, and its channels."""
         try:
-            return nodes[f"block{number}"]
+            return nodes[f"block{number}" if number else "stem"]
         except KeyError:
             raise ValueError(f"there is no block{number} before it") from None
 
-    def _scores(self, name: str, channels: int | None = None, bias: bool = True) -> None:
-        """A pointwise convolution without norm, to the classes."""
-        self._parameterised(name, "pointwise_conv2d", bias, channels=channels or self.num_classes)
+    def _scores(self, name: str, channels: int | None = None, bias: bool = True, kernel: int = 1) -> None:
+        """A convolution without norm, to the classes."""
+        channels = channels or self.num_classes
+        if kernel == 1:
+            self._parameterised(name, "pointwise_conv2d", bias, channels=channels)
+        else:
+            self._parameterised(name, "conv2d", bias, channels=channels, kernel=(kernel, kernel), padding=self.padding)
+
+    def _pooled(self, row: Row, channels: int, stride: int) -> None:
+        self._max_pool(stride)
+        self._linear_separable("", row, channels)
+        self._activation(self.last)
+
+    def _yolo(self, row: Row, channels: int, stride: int) -> None:
+        self._max_pool(1)
+        (anchors,) = row.anchors
+        self._scores(f"{self.block}.cells", anchors * 5)  # x, y, width, height, score
+        self.outputs["cells"] = self.last
+
+    def _max_pool(self, stride: int) -> None:
+        window = {"kernel": (2, 2), "stride": (stride, stride), "padding": self.padding}
+        self._add(f"{self.block}.pool", "max_pool2d", attributes=window)
+
+    def _linear_separable(self, number: str, row: Row, channels: int, stride: int = 1) -> None:
+        """Depthwise and pointwise with one bias at the end."""
+        (kernel,) = row.kernels
+        window = {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": self.padding}
+        groups = self.channels
+        self._parameterised(
+            f"{self.block}.depthwise{number}", "depthwise_conv2d", channels=groups, groups=groups, **window
+        )
+        self._scores(f"{self.block}.pointwise{number}", channels)
+
+    def _summed(self, row: Row, channels: int, stride: int) -> None:
+        if stride > 1:
+            self._linear_separable("0", row, channels, stride)
+            self._activation(f"{self.block}.first", "relu")
+        total = self.last
+        for number in range(1, 4):
+            self._linear_separable(str(number), row, channels)
+            self._add(f"{self.block}.sum{number}", "add", (total, self.last))
+            total = self.last
+            self._activation(total, "relu")
+
+    def _gated(self, row: Row, channels: int, stride: int) -> None:
+        image = self.last, self.channels
+        self._pointwise(f"{self.block}.conv", channels)
+        features = self.last
+        self.last, self.channels = image
+        self._gate(features, channels)
+
+    def _gate(self, features: str, channels: int, reduced: int = 0) -> None:
+        """Multiply features by what the mean of the last node makes of itself."""
+        self._mean(f"{self.block}.mean")
+        if reduced:
+            self._scores(f"{self.block}.reduce", reduced)
+            self._activation(f"{self.block}.reduce", "relu")
+        self._scores(f"{self.block}.gate", channels)
+        self._activation(f"{self.block}.gate", "sigmoid")
+        self._add(f"{self.block}.scale", "multiply", (features, self.last))
+
+    def _join(self, row: Row, channels: int, stride: int) -> None:
+        earlier, _ = self._block(self.ends, 1 if row.source is None else row.source)
+        self._resize(f"{self.block}.resize", earlier)
+        self._scores(f"{self.block}.up", channels)
+        larger = self.last
+        self._add(f"{self.block}.both", "add", (larger, earlier))
+        self._gate(earlier, channels, channels)
+        self._add(f"{self.block}.add", "add", (self.last, larger))
+        self._pointwise(f"{self.block}.refine", channels)
+        refined = f"{self.block}.refine.activation"
+        self._depthwise(f"{self.block}.depthwise", replace(row, kernels=(3,)), 1)
+        self._add(f"{self.block}.sum", "add", (self.last, refined))
+
+    def _mask(self, row: Row, channels: int, stride: int) -> None:
+        (kernel,) = row.kernels
+        window = {"kernel": (kernel, kernel), "stride": (stride, stride)}
+        self._parameterised("mask", "conv_transpose2d", True, channels=self.num_classes, **window)
+        self._activation("mask", "sigmoid")
+        self.outputs["scores"] = self.last
 
     def _mean(self, name: str) -> None:
         self._add(name, "global_average_pool", attributes={"keepdims": True})
@@ -697,4 +791,10 @@ _KINDS: dict[str, Callable[[Builder, Row, int, int], None]] = {
     "extra": Builder._extra,
     "ssdlite": Builder._detect,
     "ssd": Builder._detect,
+    "pooled": Builder._pooled,
+    "yolo": Builder._yolo,
+    "summed": Builder._summed,
+    "gated": Builder._gated,
+    "join": Builder._join,
+    "mask": Builder._mask,
 }

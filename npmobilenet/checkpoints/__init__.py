@@ -1,4 +1,4 @@
-"""Reading and writing weights: PyTorch's ``.pth``, ``.safetensors`` and ``.npz``, with NumPy alone.
+"""Reading and writing weights: PyTorch's ``.pth``, ``.safetensors``, ``.npz`` and TensorFlow's, with NumPy alone.
 
 ``read_checkpoint`` turns a file into ``{name: array}`` without running or importing anything it names;
 ``export_weights`` writes such a mapping. The modules, from the outside in:
@@ -15,10 +15,15 @@
 ``foreign``          the placeholders for Python objects that have no meaning here
 ``safetensors_file`` the safetensors format
 ``npz_file``         NumPy's ``.npz`` and ``.npy``
+``tensorflow_graph`` TensorFlow's frozen graphs; ``protobuf``: the format of their bytes
+``tensorflow_js``    manifests of TensorFlow.js
+``tflite``           TFLite; ``flatbuffer``: the format of its bytes
+``tensorflow_names`` what TensorFlow calls parameters, and where it has their axes
+``layer_roles``      weights and biases told by the operations that read them
 ``zip_archive``      checked views of the members of a zip archive
 ``json_text``        JSON of unknown origin
 ``stored_tensor``    a tensor inside a file: checked bounds, data types, conversion to an array
-``quantised``        tensors of integers with scales; ``stored_scales``: those of a whole network
+``quantised``        tensors of integers with scales; ``affine``: with minima; ``stored_scales``: of a whole network
 ``allowance``        how much memory and work a file of some size may cause
 ``state_dicts``      which dict of a nested checkpoint holds the weights, and which prefixes go
 ``modules``          the weights of a whole pickled module

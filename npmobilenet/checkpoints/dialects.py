@@ -7,12 +7,17 @@ Where two publishers name everything alike and differ only in how they round cha
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
+
+import numpy as np
 
 from npmobilenet.architectures import ARCHITECTURES
 from npmobilenet.architectures.blocks import DETECTOR_KINDS, OUTPUTS
 from npmobilenet.architectures.vgg import LAYERS
 from npmobilenet.checkpoints.key_maps import FEATURES, LINEAR_BLOCKS, Dialect
 from npmobilenet.image import IMAGENET, Preprocessing
+
+Colour = tuple[float, float, float]
 
 V2 = ("mobilenet_v2",)
 V1 = ("mobilenet_v1",)
@@ -44,8 +49,18 @@ def photo(crop: int, resize: int, filter: str = "bicubic", like: Preprocessing =
     return replace(like, resize=resize, crop=(crop, crop), filter=filter)
 
 
+def in_square(size: int, mean: Colour, std: Colour, place: str = "corner") -> Preprocessing:
+    """The whole photograph in a square of so many pixels, sampled."""
+    return Preprocessing((size, size), (size, size), None, mean, std, filter="sampled_corner", fit=place)
+
+
+def levels(*values: float) -> Colour:
+    """A colour whose channels go from 0 to 255."""
+    return tuple(value / 255 for value in values)
+
+
 USUAL = {"": IMAGENET}
-EXTRAS, EXTRA = range(1, 5), ("reduce", "depthwise", "pointwise")
+EXTRAS, EXTRA = range(1, 5), ("reduce", "depthwise", "pointwise", "conv")
 SSD = tuple(f"{what}{number}" for what in ("boxes", "scores") for number in range(6))
 BRANCHES = tuple(f"branch{number}.{part}" for number in (1, 2, 3) for part in ("expand", "depthwise", "project"))
 ASPP = ("point", "rate1", "rate2", "rate3", "pooled", "project")
@@ -76,9 +91,14 @@ OWN = {
     **{f"{block}.conv": f"{block}.(conv|conv.norm)" for block in OUTPUTS},
     **{f"{block}.scores": f"{block}.scores" for block in OUTPUTS},
     **{f"segmentation.{part}": f"segmentation.{part}" for part in ("gate", "earlier_scores")},
-    **{f"extra{n}.{part}": f"extra{n}.({part}|{part}.norm)" for n in EXTRAS for part in (*EXTRA, "conv")},
+    **{f"extra{n}.{part}": f"extra{n}.({part}|{part}.norm)" for n in EXTRAS for part in EXTRA},
     **{f"{head}.{part}": f"{head}.{part}" for head in DETECTOR_KINDS for part in SSD},
     **{f"ssdlite.{part}.depthwise": f"ssdlite.{part}.(depthwise|depthwise.norm)" for part in SSD},
+    **{part: f"block{{n}}.{part}" for number in range(4) for part in (f"depthwise{number}", f"pointwise{number}")},
+    **{part: f"block{{n}}.{part}" for part in ("up", "reduce", "gate", "refine")},
+    **{f"head.{part}": f"head.{part}" for part in ("conv", "gate")},
+    "yolo.cells": "yolo.cells",
+    "mask": "mask",
 }
 
 TORCHVISION_V2 = {
@@ -221,6 +241,7 @@ TENSORFLOW_SSDLITE = {
                 f"layer_19_1_Conv2d_{n + 1}_1x1_{channels // 2}",
                 f"layer_19_2_Conv2d_{n + 1}_3x3_s2_{channels}_depthwise",
                 f"layer_19_2_Conv2d_{n + 1}_3x3_s2_{channels}",
+                f"layer_19_2_Conv2d_{n + 1}_3x3_s2_{channels}",
             ),
             strict=True,
         )
@@ -250,6 +271,74 @@ TENSORFLOW_DEEPLAB = {
     "aspp.pooled": _slim("image_pooling"),
     "aspp.project": _slim("concat_projection"),
     "segmentation.scores": "logits.semantic",
+}
+
+# --- TensorFlow.js ------------------------------------------------------------------------------------------
+
+FACE_API_SSD = {
+    "stem": "MobilenetV1.Conv2d_0_pointwise",
+    "depthwise": _slim("MobilenetV1.Conv2d_{n}_depthwise"),
+    "pointwise": "MobilenetV1.Conv2d_{n}_pointwise",
+    **{f"extra{n}.reduce": f"Prediction.Conv2d_{2 * n - 2}_pointwise" for n in EXTRAS},
+    **{f"extra{n}.conv": f"Prediction.Conv2d_{2 * n - 1}_pointwise" for n in EXTRAS},
+    **{f"ssd.{part}": f"Prediction.BoxPredictor_{part[-1]}.{PREDICTORS[part[:-1]]}" for part in SSD},
+}
+
+FACE_API_TINY = {
+    "stem": "conv0",
+    "depthwise": "conv{n}.depthwise",
+    "pointwise": "conv{n}",
+    "yolo.cells": "conv8",
+}
+
+FACE_API_EXPRESSION = {
+    "stem": "dense0.conv0",
+    **{f"depthwise{number}": f"dense{{n-1}}.conv{number}.depthwise" for number in range(4)},
+    **{f"pointwise{number}": f"dense{{n-1}}.conv{number}" for number in range(4)},
+    "classifier": "fc",
+}
+
+
+def _numbered(name: str, number: int, first: int = 1) -> str:
+    """The module of one name with this number, of which the first has none, and the second this one."""
+    return f"{name}_{number - 1 + first}" if number else name
+
+
+def _selfie(window: str, depthwise: str, first: int) -> dict[str, str]:
+    """The selfie segmentation, whose convolutions are numbered in the order of execution."""
+    squeezed = ("expand", "depthwise", "squeeze", "project")
+    parts = [
+        "stem",
+        *(f"block{n}.{part}" for n in range(1, 9) for part in squeezed if part != "squeeze" or n not in (2, 3)),
+        *("head.conv", "head.gate"),
+        *(f"block{n}.{part}" for n in (10, 11, 12) for part in ("up", "reduce", "gate", "refine", "depthwise")),
+    ]
+    windows, depthwises = count(), count()
+    names = {"mask": "segment"}
+    for part in parts:
+        if part.endswith("depthwise"):
+            names[part] = _numbered(depthwise, next(depthwises))
+        elif part.endswith("squeeze"):
+            both = [_numbered(window, next(windows), first) for _ in range(2)]
+            names[part] = f"({'|'.join(both)})"
+        else:
+            names[part] = _numbered(window, next(windows), first)
+    return names
+
+
+MEDIAPIPE_SELFIE = _selfie("conv2d", "depthwise_conv2d", 1)
+# Converted to TensorFlow.js, its hard swishes have a sixth that was rounded to float16. What that makes of their
+# results, the layers behind them take; where the stem's is joined with another one, this is divided by it before.
+SIXTH = float(np.float16(1 / 6)) * 6
+SELFIE_FACTORS = {
+    "block1.expand.weight": SIXTH,
+    **{
+        f"block{number}.{part}.weight": SIXTH
+        for number in range(4, 9)
+        for part in ("depthwise", "squeeze.reduce", "project")
+    },
+    **{f"block12.up.{part}": 1 / SIXTH for part in ("weight", "bias")},
+    **{f"block12.{part}.weight": SIXTH for part in ("reduce", "refine")},
 }
 
 # --- Training repositories ---------------------------------------------------------------------------------
@@ -598,6 +687,33 @@ DIALECTS = (
         padding="same",
         bn_eps=1e-3,
         preprocessing={"": Preprocessing(None, (48, 48), None, (0.0,) * 3, (1.0,) * 3, filter="sampled", grey=True)},
+    ),
+    *(
+        Dialect("face-api.js", (name,), modules, padding="same", bn_eps=1e-3, preprocessing={"": photographs})
+        for name, modules, photographs in (
+            ("ssd_mobilenet_v1_face", FACE_API_SSD, in_square(512, HALF.mean, HALF.std)),
+            ("tiny_face_detector", FACE_API_TINY, in_square(416, levels(117.001, 114.697, 97.404), (1.0,) * 3)),
+            (
+                "face_expression",
+                FACE_API_EXPRESSION,
+                in_square(112, levels(122.782, 117.001, 104.298), (1.0,) * 3, "middle"),
+            ),
+        )
+    ),
+    *(
+        Dialect(
+            name,
+            ("selfie_segmentation",),
+            modules,
+            padding="same",
+            factors=factors,
+            preprocessing={"": Preprocessing(None, size, None, (0.0,) * 3, (1.0,) * 3)},
+        )
+        for name, modules, size, factors in (
+            ("mediapipe", MEDIAPIPE_SELFIE, (256, 256), {}),
+            ("mediapipe, landscape", MEDIAPIPE_SELFIE | {"mask": "conv2d_transpose"}, (144, 256), {}),
+            ("mediapipe, in TensorFlow.js", _selfie("Conv2D", "depthwise", 2), (256, 256), SELFIE_FACTORS),
+        )
     ),
     # --- Ported from TensorFlow ----------------------------------------------------------------------------
     Dialect(

@@ -11,14 +11,16 @@ from npmobilenet.text import quote
 
 HEAD = 4096  # bytes that decide
 
-EXPECTED = "expected weights from torch.save (.pth, .pt), .safetensors, .npz, a pickle or a frozen graph (.pb)"
+EXPECTED = (
+    "expected weights from torch.save (.pth, .pt), .safetensors, .npz, a pickle, a frozen graph (.pb), "
+    "TFLite (.tflite) or TensorFlow.js (.json)"
+)
 
 # (where, magic bytes, what it is and what to do)
 _FOREIGN = [
     (0, b"version https://git-lfs", "a git-lfs pointer, not the file itself; run 'git lfs pull'"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5); convert it to .npz where h5py is installed"),
     (0, b"GGUF", "a GGUF file; convert it to .safetensors"),
-    (4, b"TFL3", "a TFLite model; export its weights to .npz"),
     (257, b"ustar", "a tar archive: PyTorch's oldest format (before 0.1.10) or a packed folder; unpack it, "
                     "or load it in PyTorch and save model.state_dict()"),
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; decompress it first"),
@@ -39,6 +41,12 @@ _KINDS = [
     (b"\xfd7zXZ\0", "xz"),
 ]
 
+# A manifest of TensorFlow.js: a list of groups, or an object that says what it is.
+_MANIFEST = re.compile(
+    rb"\s*(?:\[\s*\{\s*\"(?:weights|paths)\"|\{(?=.*\"(?:weightsManifest|modelTopology|(?:graph|layers)-model)\"))",
+    re.DOTALL,
+)
+
 # A pickle says its protocol from 2 on. Before, it begins with what it holds: a mark and a dict or list, an empty dict
 # and its number in the memo, a class or function.
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\((?:[dl]p\d+\n|[dl]q.)|\}q.|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n", re.DOTALL)
@@ -47,7 +55,7 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]|\((?:[dl]p\d+\n|[dl]q.)|\}q.|c[A-Za-z_][
 def recognise(head: bytes, tail: bytes, name: str) -> str:
     """Return which of the formats that are read a file has, or say what it is instead.
 
-    They are "zip", "pickle", "safetensors", "index", "npy", "graph", "gzip", "bzip2" and "xz".
+    They are "zip", "pickle", "safetensors", "index", "npy", "graph", "manifest", "tflite", "gzip", "bzip2" and "xz".
 
     ``head`` and ``tail`` are the first 4096 and the last 8 bytes; ``name`` only helps to word an error.
     """
@@ -63,6 +71,10 @@ def recognise(head: bytes, tail: bytes, name: str) -> str:
         return "safetensors"
     if head.lstrip()[:1] == b"{" and b'"weight_map"' in head:
         return "index"
+    if _MANIFEST.match(head):
+        return "manifest"
+    if head[4:8] == b"TFL3":
+        return "tflite"
     if looks_like_a_graph(head):
         return "graph"
     raise CheckpointError(f"is {_guess(head, tail, name)}; {EXPECTED}")

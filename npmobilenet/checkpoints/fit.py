@@ -168,7 +168,8 @@ class Found(NamedTuple):
             else np.asarray(tensors[key], np.float32).reshape(shapes[name])
             for name, key in keys.items()
         }
-        return weights
+        factors = self.dialect.factors
+        return weights | {name: weights[name] * np.float32(factor) for name, factor in factors.items()}
 
     def check_values(self, fitted: Fitted) -> None:
         """Refuse what training that went wrong leaves behind: NaN, infinities, variances below 0.
@@ -292,9 +293,9 @@ def _head(
             own = {module.partition(".")[0] for module in naming.backbone}
             beside = [module for module in rest if module.removeprefix(match.prefix).partition(".")[0] not in own]
             return Head(None, None), beside
-        module, times = naming.scores
+        module, axis, times = naming.scores
         scores = tensors.get(f"{match.prefix}{module}.weight")
-        return Head(None, None, 0 if scores is None else scores.shape[0] // times), ()
+        return Head(None, None, 0 if scores is None or scores.ndim <= axis else scores.shape[axis] // times), ()
     channels = naming.architecture.channels(width)
     finder = HeadFinder(tensors, rest, match.prefix, channels["pool"])
     if num_classes == 0:
@@ -514,7 +515,7 @@ def _agreement(match: _Match, file: _File) -> tuple[int, bool, int]:
         for name, key in keys.items()
         if name.partition(".")[0] not in LINEAR_BLOCKS
     )
-    last = naming.linear_module("classifier") if naming.classifies else naming.scores and naming.scores[0]
+    last = naming.linear_module("classifier") if naming.classifies else (naming.scores or (naming.stem,))[0]
     named = f"{match.prefix}{last}.weight" in tensors
     return right, named, -STANDARD_WIDTHS.index(width) if width in STANDARD_WIDTHS else -len(STANDARD_WIDTHS)
 

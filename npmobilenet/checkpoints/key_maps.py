@@ -67,6 +67,9 @@ class Dialect:
         The strides, if the names tell them.
     preprocessing : mapping of str to Preprocessing
         By architecture (``"mobilenet_v1@1.25"``: at that width), or ``""`` for all others.
+    factors : mapping of str to float
+        By our names of parameters: what multiplies the file's, where its network has a factor of its own behind an
+        activation.
     doubts : mapping of str to str
         What nothing in a file tells though its networks differ in it ("padding", "preprocessing", "activation"), and
         a sentence about that.
@@ -83,6 +86,7 @@ class Dialect:
     bn_eps: float = 1e-5
     layout: str | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -154,16 +158,20 @@ class Naming:
         return self._module(block, block)
 
     @property
-    def scores(self) -> tuple[str, int] | None:
-        """Of a network that does not classify: the module of its scores, and how often it has those of all classes.
+    def scores(self) -> tuple[str, int, int] | None:
+        """Of a network that does not classify: the module of its scores, and where its weight has the classes.
 
-        None of one that gives features alone.
+        That is an axis, and how many channels along it each class has. None of one that gives features alone.
         """
-        blocks = {block.name: block.row for block in self.architecture.blocks}
-        last = self.architecture.blocks[-1].name
-        if blocks[last].anchors:
-            return self._module(f"{last}.scores0", last), blocks[last].anchors[0]
-        return (self._module("segmentation.scores", "segmentation"), 1) if "segmentation" in blocks else None
+        last = self.architecture.blocks[-1]
+        if last.name == "mask":
+            return self._module("mask", last.name), 1, 1
+        if last.name == "yolo":
+            return self._module("yolo.cells", last.name), 0, 5 * last.row.anchors[0]
+        if last.row.anchors:
+            return self._module(f"{last.name}.scores0", last.name), 0, last.row.anchors[0]
+        segments = any(block.name == "segmentation" for block in self.architecture.blocks)
+        return (self._module("segmentation.scores", "segmentation"), 0, 1) if segments else None
 
     def _module(self, kind: str, block: str) -> str:
         template = self._template(kind) if block not in LINEAR_BLOCKS else self.dialect.modules[kind]

@@ -4,6 +4,7 @@
     preprocessor_config.json          how a photograph becomes an input
     model.safetensors                 the weights; or pytorch_model.bin, which torch.save wrote
     model.safetensors.index.json      of weights in several files: {"weight_map": {tensor: file}, …}
+    model.json                        TensorFlow.js's manifest
 
 Source: https://huggingface.co/docs/huggingface_hub (serialization), transformers' ``modeling_utils.py``.
 """
@@ -20,8 +21,11 @@ from npmobilenet.text import printable, quote
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
 # In the order in which they are preferred
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt")
+WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    "model.json",
+)
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tflite", ".pb")
 
 MAX_JSON = 16 << 20
 MAX_SHARDS = 1000
@@ -69,8 +73,8 @@ def shards(index: bytes) -> dict[str, set[str]]:
     if not isinstance(places, dict) or not places:
         raise CheckpointError("its index has no weight_map from tensors to files; the file is damaged")
     for tensor, name in places.items():
-        # A name, and no path, on any system: what an index lists must not lie outside of its folder.
-        if not _is_file_name(name):
+        # What an index lists must not lie outside of its folder.
+        if not is_file_name(name):
             raise CheckpointError(f"its index places tensor {quote(tensor)} in {quote(name)}, which is no file's name")
         found.setdefault(name, set()).add(tensor)
     if len(found) > MAX_SHARDS:
@@ -78,7 +82,8 @@ def shards(index: bytes) -> dict[str, set[str]]:
     return found
 
 
-def _is_file_name(name: object) -> bool:
+def is_file_name(name: object) -> bool:
+    """Whether this is the name of a file in a folder, and no path, on any system."""
     if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name:
         return False
     return name == PurePosixPath(name).name == PureWindowsPath(name).name

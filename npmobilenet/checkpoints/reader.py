@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from npmobilenet.checkpoints.affine import AFFINE, with_meanings
 from npmobilenet.checkpoints.allowance import Allowance
 from npmobilenet.checkpoints.file_kinds import EXPECTED, HEAD, recognise, recognise_zip
 from npmobilenet.checkpoints.json_text import parse_object
@@ -24,6 +25,7 @@ from npmobilenet.text import listed, plural, printable, quote
 
 METADATA_NAME = "npmobilenet"  # our key among a file's metadata
 NETWORK = "network"  # in that the key of a whole network (`network_file`)
+IN_JSON = {"index": "an index", "manifest": "a manifest"}  # kinds of files that name others beside them
 # What whole modules, quantised tensors and arrays refer to: no word is lost on it
 FAMILIAR = ("__torch__.", "torch.jit._pickle.", "torch.nn.", "torch.per_", "numpy.ndarray", "builtins.object")
 
@@ -109,11 +111,38 @@ def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Chec
         If the file cannot be read, is of another format, is damaged or holds no weights. The message is one line that
         begins with the path.
     """
-    path = Path(path)
+    return _read_checked(Path(path), ema)[0]
+
+
+Encoded = tuple[dict[str, np.ndarray], dict[str, tuple[float, float]]]
+
+
+def read_encoded(path: str | os.PathLike) -> tuple[Checkpoint, dict[str, np.ndarray], dict[str, tuple[float, float]]]:
+    """Read weights twice: as `read_checkpoint` does, and as the file stores them.
+
+    Returns
+    -------
+    checkpoint : Checkpoint
+    stored : dict of str to array
+        Of the types in which the file has them: float16, integers.
+    meanings : dict of str to (scale, minimum)
+        Of integers: by what they are multiplied, and what is added.
+
+    Raises
+    ------
+    CheckpointError
+        As `read_checkpoint`.
+    """
+    checkpoint, (stored, meanings) = _read_checked(Path(path), None, encoded=True)
+    return checkpoint, stored, meanings
+
+
+def _read_checked(path: Path, ema: bool | None, encoded: bool = False) -> tuple[Checkpoint, Encoded]:
+    """Read a file or a folder; what is wrong is one line that begins with the path."""
     try:
         with file_errors():
             path = weights_in(path) if path.is_dir() else path
-        return _read(path, ema)
+        return _read(path, ema, encoded)
     except CheckpointError as error:
         raise CheckpointError(f"{printable(path)}: {error}") from error.__cause__
     except (MemoryError, RecursionError) as error:
@@ -189,6 +218,17 @@ def _read_bytes(path: Path) -> bytes:
             return file.readall()
 
 
+def _read_part(path: Path, most: int, allowance: Allowance) -> bytes:
+    """The bytes of a file that another one names, of so many at most."""
+    with file_errors():
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise CheckpointError(f"is no regular file of at most {most} bytes")
+        allowance.grow(status.st_size)
+        with path.open("rb", buffering=0) as file:
+            return file.read(status.st_size)
+
+
 @dataclass(frozen=True)
 class _Content:
     """What a file holds before its weights are looked for."""
@@ -199,12 +239,13 @@ class _Content:
     foreign: tuple[str, ...] = ()
 
 
-def _read(path: Path, ema: bool | None) -> Checkpoint:
+def _read(path: Path, ema: bool | None, encoded: bool) -> tuple[Checkpoint, Encoded]:
     data = _read_bytes(path)
     allowance = Allowance(len(data))
     content = _parse(data, path, allowance)
     found = find_state_dict(content.value, allowance, ema, content.foreign)
     arrays = {name: tensor.to_array(name, allowance) for name, tensor in found.tensors.items()}
+    both = {name: tensor.encoded(name, allowance) for name, tensor in found.tensors.items()} if encoded else {}
     quantisation = {
         name: tensor.quantisation(name, allowance)
         for name, tensor in found.tensors.items()
@@ -220,7 +261,7 @@ def _read(path: Path, ema: bool | None) -> Checkpoint:
     strange = [name for name in content.foreign if not name.startswith(FAMILIAR)]
     if strange:
         notes = (f"refers to Python objects, none of them imported or run: {', '.join(listed(strange, 5))}", *notes)
-    return Checkpoint(
+    checkpoint = Checkpoint(
         tensors=arrays,
         metadata=content.metadata,
         path=path,
@@ -232,6 +273,8 @@ def _read(path: Path, ema: bool | None) -> Checkpoint:
         notes=(*notes, *more),
         container=content.container,
     )
+    stored = {name: array for name, (array, _) in both.items()}
+    return checkpoint, (stored, {name: meaning for name, (_, meaning) in both.items() if meaning})
 
 
 def _parse(data: bytes, path: Path, allowance: Allowance, inside: str = "") -> _Content:
@@ -243,18 +286,24 @@ def _parse(data: bytes, path: Path, allowance: Allowance, inside: str = "") -> _
 
         content = _parse(decompress(data, kind, allowance), path, allowance, kind)
         return replace(content, container=f"{content.container}, compressed with {kind}")
-    if kind == "index":
+    if kind in IN_JSON:
         if inside:
-            raise CheckpointError(f"is an index compressed with {inside}; decompress it first")
-        return _parse_shards(data, path, allowance)
+            raise CheckpointError(f"is {IN_JSON[kind]} compressed with {inside}; decompress it first")
+        return (_parse_shards if kind == "index" else _parse_manifest)(data, path, allowance)
     if kind == "safetensors":
         tensors, texts = read_safetensors(data)
-        return _Content("safetensors", tensors, parse_object(texts.get(METADATA_NAME, "{}"), "its metadata"))
+        metadata = parse_object(texts.get(METADATA_NAME, "{}"), "its metadata")
+        return _Content("safetensors", with_meanings(tensors, metadata.pop(AFFINE, {})), metadata)
 
     if kind == "graph":
         from npmobilenet.checkpoints.tensorflow_graph import read_graph
 
         return _Content("TensorFlow's frozen graph", read_graph(data, allowance))
+
+    if kind == "tflite":
+        from npmobilenet.checkpoints.tflite import read_tflite
+
+        return _Content("TFLite", read_tflite(data))
 
     # Not where they cost every start of a program that reads its own weights
     from npmobilenet.checkpoints.npz_file import read_npy, read_npz
@@ -287,6 +336,19 @@ def _parse(data: bytes, path: Path, allowance: Allowance, inside: str = "") -> _
     if not isinstance(metadata, dict):
         raise CheckpointError("its metadata is not a JSON object; the file is damaged")
     return _Content("NumPy's .npz", tensors, metadata, foreign)
+
+
+def _parse_manifest(manifest: bytes, path: Path, allowance: Allowance) -> _Content:
+    """The weights of TensorFlow.js, whose bytes stand in files beside their manifest."""
+    from npmobilenet.checkpoints.tensorflow_js import read_manifest
+
+    def read_file(name: str, most: int) -> bytes:
+        try:
+            return _read_part(path.with_name(name), most, allowance)
+        except CheckpointError as error:
+            raise CheckpointError(f"its file {quote(name)} {error}") from error.__cause__
+
+    return _Content("a manifest of TensorFlow.js", read_manifest(manifest, read_file))
 
 
 def _parse_shards(index: bytes, path: Path, allowance: Allowance) -> _Content:

@@ -38,6 +38,10 @@ class Tensor(ABC):
     def to_array(self, name: str, allowance: Allowance) -> np.ndarray:
         """Return a read-only array; ``name`` is the tensor's name in an error."""
 
+    def encoded(self, name: str, allowance: Allowance) -> tuple[np.ndarray, tuple[float, float] | None]:
+        """Return an array of the type in which the file has it, and what multiplies it and is added, if something."""
+        return self.to_array(name, allowance), None
+
 
 @dataclass(eq=False)
 class StoredTensor(Tensor):
@@ -53,6 +57,20 @@ class StoredTensor(Tensor):
 
     def to_array(self, name: str, allowance: Allowance) -> np.ndarray:
         """Return a read-only array: a view of the file if its bytes allow, otherwise a converted copy."""
+        array = self._view(name)
+        result = np.float32 if self.code == BFLOAT16 or array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+        array = self._convert(array, np.dtype(result), name, allowance)
+        array.flags.writeable = False
+        return array
+
+    def encoded(self, name: str, allowance: Allowance) -> tuple[np.ndarray, None]:
+        """Return an array of the type in which the file has it; of bfloat16, which NumPy does not know, float32."""
+        if self.code == BFLOAT16:
+            return super().encoded(name, allowance)
+        return np.ascontiguousarray(self._view(name)), None
+
+    def _view(self, name: str) -> np.ndarray:
+        """Its elements in the file; bfloat16 as their bits."""
         if self.code is None:
             raise CheckpointError(
                 f"tensor {quote(name)} has dtype {quote(self.dtype)}, which is not supported "
@@ -60,20 +78,15 @@ class StoredTensor(Tensor):
             )
         dtype = np.dtype("u2" if self.code == BFLOAT16 else self.code).newbyteorder(self.byte_order)
         strides = self._checked_strides(name, dtype.itemsize)
-        result = np.float32 if self.code == BFLOAT16 or dtype.kind == "f" else dtype.newbyteorder("=")
         if 0 in self.shape:
-            array = np.empty(self.shape, result)
-        else:
-            array = np.ndarray(
-                self.shape,
-                dtype,
-                buffer=self.storage.data,
-                offset=self.offset * dtype.itemsize,
-                strides=[stride * dtype.itemsize for stride in strides],
-            )
-            array = self._convert(array, np.dtype(result), name, allowance)
-        array.flags.writeable = False
-        return array
+            return np.empty(self.shape, dtype)
+        return np.ndarray(
+            self.shape,
+            dtype,
+            buffer=self.storage.data,
+            offset=self.offset * dtype.itemsize,
+            strides=[stride * dtype.itemsize for stride in strides],
+        )
 
     def _checked_strides(self, name: str, itemsize: int) -> tuple[int, ...]:
         shape, strides = self.shape, self.strides

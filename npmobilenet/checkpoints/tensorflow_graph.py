@@ -1,8 +1,7 @@
 """TensorFlow's frozen graphs (``.pb``): the constants that are weights, under PyTorch's names and axes.
 
 A graph is a message of nodes; a node that is a constant holds a tensor. What a constant is for, the end of its name
-says: ``FeatureExtractor/MobilenetV2/Conv/weights`` becomes ``FeatureExtractor.MobilenetV2.Conv.weight``, with the axes
-of PyTorch. Nothing of the graph is run.
+says (`tensorflow_names`). Nothing of the graph is run.
 
     GraphDef       1 node
     NodeDef        1 name, 2 operation, 3 inputs, 5 attributes
@@ -21,22 +20,12 @@ from npmobilenet.checkpoints.allowance import Allowance
 from npmobilenet.checkpoints.numpy_array import place_array
 from npmobilenet.checkpoints.protobuf import Value, fields, gathered, text
 from npmobilenet.checkpoints.stored_tensor import BFLOAT16, MAX_DIMENSIONS, StoredTensor, Tensor
+from npmobilenet.checkpoints.tensorflow_names import parameter, with_axes
 from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
 
 TYPES = {1: "<f4", 2: "<f8", 19: "<f2", 14: BFLOAT16}  # others are no weights
 MOST_NODES = 1_000_000
-
-# By the last part of a constant's name: PyTorch's name, and where PyTorch has its axes, for each number of axes.
-PARAMETERS: dict[str, tuple[str, dict[int, tuple[int, ...]]]] = {
-    "weights": ("weight", {4: (3, 2, 0, 1), 2: (1, 0)}),
-    "depthwise_weights": ("weight", {4: (2, 3, 0, 1)}),
-    "biases": ("bias", {1: (0,)}),
-    "gamma": ("weight", {1: (0,)}),
-    "beta": ("bias", {1: (0,)}),
-    "moving_mean": ("running_mean", {1: (0,)}),
-    "moving_variance": ("running_var", {1: (0,)}),
-}
 
 # A graph begins with a node, and a node with its name
 BEGINNING = re.compile(rb"\x0a[\x00-\xff]{1,4}?\x0a([\x01-\x7f])[A-Za-z0-9.][A-Za-z0-9_./>-]*", re.DOTALL)
@@ -74,17 +63,16 @@ def read_graph(data: bytes, allowance: Allowance) -> dict[str, Tensor]:
 def _constant(node: Value, allowance: Allowance) -> tuple[str, Tensor] | None:
     """The name and the tensor of a node, if it is a weight."""
     about = gathered(_message(node))
-    path, _, last = text(_only(about, 1, b"")).replace("/", ".").rpartition(".")
-    if bytes(_message(_only(about, 2, b""))) != b"Const" or last not in PARAMETERS:
+    known = parameter(text(_only(about, 1, b"")))
+    if bytes(_message(_only(about, 2, b""))) != b"Const" or known is None:
         return None
+    name, axes = known
     for attribute in about.get(5, ()):
         value = gathered(_message(attribute))
         if bytes(_message(_only(value, 1, b""))) == b"value":
             tensor = _only(gathered(_message(_only(value, 2, b""))), 8, b"")
-            name, axes = PARAMETERS[last]
-            name = f"{path}.{name}" if path else name
             stored = _tensor(name, _message(tensor), allowance)
-            return (name, _with_axes(name, stored, axes)) if stored else None
+            return (name, with_axes(name, stored, axes)) if stored else None
     return None
 
 
@@ -105,18 +93,6 @@ def _tensor(name: str, message: memoryview, allowance: Allowance) -> StoredTenso
     missing = 4 * prod(shape) - len(data)
     allowance.take(max(missing, 0), f"tensor {quote(name)}")
     return place_array(f"tensor {quote(name)}", descr, False, shape, data + data[-4:] * (missing // 4))
-
-
-def _with_axes(name: str, tensor: StoredTensor, axes: dict[int, tuple[int, ...]]) -> StoredTensor:
-    """The same tensor as PyTorch has it."""
-    shape = tensor.shape
-    order = axes.get(len(shape))
-    if order is None:
-        known = " or ".join(map(str, axes))
-        raise CheckpointError(f"tensor {quote(name)} has {len(shape)} axes, expected {known}; the file is damaged")
-    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    tensor.shape, tensor.strides = tuple(shape[axis] for axis in order), tuple(strides[axis] for axis in order)
-    return tensor
 
 
 def _only(about: dict[int, list[Value]], number: int, default: Value) -> Value:

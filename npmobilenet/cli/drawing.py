@@ -1,4 +1,4 @@
-"""Photographs with what was found in them drawn on."""
+"""Photographs with what was found in them drawn on, and masks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from npmobilenet.files import replacing
 from npmobilenet.text import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
     from npmobilenet.tasks.detection import Detection
+    from npmobilenet.tasks.segmentation import Segmentation
 
 # Apart from each other for most eyes, too, that see fewer colours (Okabe and Ito); each is drawn upon black.
 COLOURS = ("#f0e442", "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#ffffff")
 QUALITY = 92
 LINES_PER_IMAGE = 40  # of text, in the height of a photograph
 SMALLEST_TEXT = 11  # pixels
+ROWS = 256  # of a photograph that are tinted at once
+TINT = 0.45  # of a pixel's colour, its label's
+NOTHING = "background"  # a label that is not drawn
 
 
 class Drawings:
@@ -49,22 +55,53 @@ class Drawings:
 
     def boxes(self, photograph: Photograph, found: Sequence[Detection]) -> None:
         """Write a photograph with boxes and names: ``NAME.boxes.jpg``."""
-        from PIL import Image, ImageDraw, ImageFont
+        from PIL import Image, ImageDraw
 
         picture = Image.fromarray(photograph.read())
-        text = max(SMALLEST_TEXT, min(picture.size) // LINES_PER_IMAGE)
-        draw = ImageDraw.Draw(picture)
-        try:
-            font = ImageFont.load_default(text)
-        except (ImportError, TypeError):  # before Pillow 10.1, or without FreeType: small letters
-            font = ImageFont.load_default()
-        labels, line = list(dict.fromkeys(one.label for one in found)), max(2, text // 6)
+        draw, font, line = ImageDraw.Draw(picture), *_letters(picture.size)
+        labels = list(dict.fromkeys(one.label for one in found))
         colours = [COLOURS[labels.index(one.label) % len(COLOURS)] for one in found]
         for one, colour in zip(found[::-1], colours[::-1], strict=True):  # the surest last, above the others
             _draw_frame(draw, one.box, colour, line)
         for one, colour in zip(found[::-1], colours[::-1], strict=True):
             _draw_name(draw, one.box, f"{printable(one.label)} {one.score:.0%}", colour, font, line)
-        with replacing(self._place(photograph, ".boxes.jpg")) as file:
+        self._save(picture, photograph, ".boxes.jpg")
+
+    def mask(self, photograph: Photograph, found: Segmentation) -> Path:
+        """Write a picture whose pixels are the indices of labels, shown in colours: ``NAME.mask.png``."""
+        from PIL import Image
+
+        picture = Image.fromarray(found.mask.astype("uint8"))
+        picture.putpalette(_palette(found.labels).tobytes())
+        place = self._place(photograph, ".mask.png")
+        with replacing(place) as file:
+            picture.save(file, "PNG")
+        return place
+
+    def overlay(self, photograph: Photograph, found: Segmentation) -> None:
+        """Write a photograph in which what has a label is tinted and has an edge: ``NAME.overlay.jpg``."""
+        import numpy as np
+        from PIL import Image, ImageDraw
+
+        pixels, palette = photograph.read(), _palette(found.labels, single=COLOURS[1])
+        labels = ("", *found.labels) if len(found.labels) == 1 else found.labels
+        drawn = np.array([label not in ("", NOTHING) for label in labels])
+        for rows in range(0, len(pixels), ROWS):
+            part, mask = pixels[rows : rows + ROWS], found.mask[rows : rows + ROWS]
+            tinted = part + TINT * (palette[mask] - part.astype(np.float32))
+            part[...] = np.where(drawn[mask][..., None], tinted, part)
+        font, line = _letters(pixels.shape[:2])
+        _draw_edges(pixels, found.mask, max(1, line // 2))
+        picture = Image.fromarray(pixels)
+        draw, top = ImageDraw.Draw(picture), 0.0
+        for label, part in sorted(found.share.items(), key=lambda each: -each[1]):
+            if label != NOTHING and part:
+                colour = "#" + palette[labels.index(label)].tobytes().hex()
+                top = _draw_name(draw, (0, top, 0, 0), f"{printable(label)} {part:.0%}", colour, font, line)
+        self._save(picture, photograph, ".overlay.jpg")
+
+    def _save(self, picture: Image, photograph: Photograph, suffix: str) -> None:
+        with replacing(self._place(photograph, suffix)) as file:
             picture.save(file, "JPEG", quality=QUALITY)
 
     def _place(self, photograph: Photograph, suffix: str) -> Path:
@@ -79,6 +116,54 @@ class Drawings:
         return place
 
 
+def _letters(size: tuple[int, int]) -> tuple[FreeTypeFont, int]:
+    """Letters for a picture of this size, and how thick lines are beside them."""
+    from PIL import ImageFont
+
+    text = max(SMALLEST_TEXT, min(size) // LINES_PER_IMAGE)
+    try:
+        font = ImageFont.load_default(text)
+    except (ImportError, TypeError):  # before Pillow 10.1, or without FreeType: small letters
+        font = ImageFont.load_default()
+    return font, max(2, text // 6)
+
+
+def _palette(labels: Sequence[str], single: str = "#ffffff") -> np.ndarray:
+    """Colours of labels, uint8 (labels, 3): black for the background, and for what has not the only label."""
+    import numpy as np
+
+    colours = [single] if len(labels) == 1 else [COLOURS[at % len(COLOURS)] for at in range(len(labels) - 1)]
+    if len(labels) > 1 and labels[0] != NOTHING:
+        colours.insert(0, COLOURS[-1])
+    else:
+        colours.insert(0, "#000000")
+    return np.array([tuple(bytes.fromhex(colour[1:])) for colour in colours], np.uint8)
+
+
+def _draw_edges(pixels: np.ndarray, mask: np.ndarray, width: int) -> None:
+    """White inside of black lines where the labels of neighbours differ."""
+    import numpy as np
+
+    edges = np.zeros(mask.shape, bool)
+    edges[:-1] |= mask[:-1] != mask[1:]
+    edges[:, :-1] |= mask[:, :-1] != mask[:, 1:]
+    for reach, value in ((2 * width, 0), (width, 255)):
+        pixels[_grown(edges, reach)] = value
+
+
+def _grown(marks: np.ndarray, reach: int) -> np.ndarray:
+    """Marks with all pixels around them, so many up, down and to the sides."""
+    grown = marks
+    for axis in (0, 1):
+        before, grown = grown, grown.copy()
+        for step in range(1, reach):
+            here, there = [slice(None)] * 2, [slice(None)] * 2
+            here[axis], there[axis] = slice(step, None), slice(None, -step)
+            grown[tuple(here)] |= before[tuple(there)]
+            grown[tuple(there)] |= before[tuple(here)]
+    return grown
+
+
 def _draw_frame(draw: ImageDraw, box: tuple[float, float, float, float], colour: str, line: int) -> None:
     """In colour, between two black ones."""
     draw.rectangle(box, outline="black", width=line + 2)
@@ -88,11 +173,12 @@ def _draw_frame(draw: ImageDraw, box: tuple[float, float, float, float], colour:
 
 def _draw_name(
     draw: ImageDraw, box: tuple[float, float, float, float], text: str, colour: str, font: FreeTypeFont, line: int
-) -> None:
-    """Black on colour, above a box, or at its top inside."""
+) -> float:
+    """Black on colour, above a box, or at its top inside; return where that ends."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 2 * line, bottom - top + 2 * line
     x = min(max(box[0], 0), max(draw.im.size[0] - width, 0))
     y = box[1] - height if box[1] >= height else box[1]
     draw.rectangle([x, y, x + width, y + height], fill=colour, outline="black")
     draw.text((x + line - left, y + line - top), text, fill="black", font=font)
+    return y + height

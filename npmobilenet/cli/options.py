@@ -213,7 +213,7 @@ def load_model(options: argparse.Namespace) -> Model:
         source,
         **{option: getattr(options, option) for option in NETWORK},
         multi_label=options.multi_label or None,
-        classes=_read_classes(options.classes),
+        classes=read_classes(options.classes),
         preprocessing=preprocessing,
         threads=options.threads,
         backend=options.backend,
@@ -228,7 +228,8 @@ def load_model(options: argparse.Namespace) -> Model:
     return model
 
 
-def _read_classes(path: Path | None) -> list[str] | None:
+def read_classes(path: Path | None) -> list[str] | None:
+    """The names of classes in a file, one per line."""
     if path is None:
         return None
     try:

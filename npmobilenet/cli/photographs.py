@@ -231,6 +231,8 @@ class Run:
         Turns batches, one for each model, float32 (N, 3, H, W), into N results, of which some may be exceptions.
     prepare : callable, optional
         Makes of a picture, uint8 (H, W, 3), what is put together in these batches, if that is not the models' inputs.
+    in_lists : bool
+        Whether batches are lists of what is prepared, which may then differ in size, and be large: they are short.
 
     Attributes
     ----------
@@ -244,8 +246,9 @@ class Run:
         models: Sequence[Model],
         compute: Callable[..., Iterable[Any]],
         prepare: Callable[[np.ndarray], list[np.ndarray]] | None = None,
+        in_lists: bool = False,
     ) -> None:
-        self.photographs, self.models, self.compute = photographs, models, compute
+        self.photographs, self.models, self.compute, self.in_lists = photographs, models, compute, in_lists
         self.prepare = prepare or (lambda picture: [model.preprocess(picture) for model in models])
         self.failed = 0
 
@@ -294,11 +297,12 @@ class Run:
 
         threads = min(max(model.threads for model in self.models), available_cpus())
         largest = sum(12 * model.preprocessing.crop[0] * model.preprocessing.crop[1] for model in self.models)
-        length = max(1, min(BATCH_PER_THREAD * threads, BATCH_BYTES // largest))
+        per_thread, together = (1, list) if self.in_lists else (BATCH_PER_THREAD, np.stack)
+        length = max(1, min(per_thread * threads, BATCH_BYTES // largest))
         prepared = prepared_ahead(self._inputs, self.photographs, min(threads, length), length)
         while batch := list(islice(prepared, length)):
             good = [inputs for _, inputs in batch if not isinstance(inputs, Exception)]
-            results = iter(self.compute(*map(np.stack, zip(*good, strict=True))) if good else ())
+            results = iter(self.compute(*map(together, zip(*good, strict=True))) if good else ())
             for photograph, inputs in batch:
                 yield photograph, inputs if isinstance(inputs, Exception) else next(results)
 

@@ -1,10 +1,12 @@
-"""``npmobilenet weights``: the weights known by name, and their download."""
+"""``npmobilenet weights``: the weights known by name, their download, and how the shipped ones are made."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from npmobilenet.cli.options import read_classes
 from npmobilenet.cli.terminal import on_a_line
 from npmobilenet.text import to_json
 
@@ -14,20 +16,36 @@ if TYPE_CHECKING:
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
-    parser = commands.add_parser("weights", help="list the weights known by name, or download some")
+    parser = commands.add_parser("weights", help="list the weights known by name, download or make some")
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
-    actions = parser.add_subparsers(dest="action", metavar="download NAME")
+    actions = parser.add_subparsers(dest="action", metavar="download NAME | convert FILE")
     download = actions.add_parser("download", help="download weights and verify them")
     download.add_argument("name", metavar="NAME")
+    convert = actions.add_parser(
+        "convert",
+        help="make a shipped file from its publisher's checkpoint",
+        description="Write a shipped file from the checkpoint of its publisher, as it was made: the numbers as they "
+        "are stored there, with preprocessing, class names, origin and licence.",
+    )
+    convert.add_argument("checkpoint", type=Path, metavar="FILE")
+    convert.add_argument("--as", dest="name", required=True, metavar="NAME", help="which of the shipped weights")
+    convert.add_argument("--out", type=Path, required=True, metavar="FILE", help="such as weights.safetensors")
+    convert.add_argument("--classes", type=Path, metavar="FILE", help="class names, one per line (default: ImageNet's)")
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """List or download."""
+    """List, download or make."""
     from npmobilenet.weights import CATALOGUE, download_weights
 
     if options.action == "download":
         print(on_a_line(download_weights(options.name)))
+        return 0
+    if options.action == "convert":
+        from npmobilenet.weights.convert import convert
+
+        made = convert(options.checkpoint, options.name, options.out, read_classes(options.classes))
+        print(on_a_line(made))
         return 0
     rows = [describe(entry) for entry in CATALOGUE.values()]
     if options.json:

@@ -7,9 +7,9 @@ from numbers import Integral
 import numpy as np
 
 from npmobilenet.image.arrays import rgb_array
-from npmobilenet.image.preprocessing import Preprocessing
+from npmobilenet.image.preprocessing import IN_SQUARE, Preprocessing
 from npmobilenet.image.resizing import resized_window
-from npmobilenet.image.sampling import SAMPLED, sampled_window
+from npmobilenet.image.sampling import SAMPLED, sampled_window, square_around
 
 LUMINANCE = np.array([19595, 38470, 7471], np.uint32)  # of red, green and blue, times 2**16
 
@@ -50,7 +50,8 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     )
     window = (top, start, bottom, stop)
     if preprocessing.filter in SAMPLED:
-        pixels = sampled_window(image, size, window, preprocessing.filter)
+        square = square_around(height, width, preprocessing.fit) if preprocessing.fit in IN_SQUARE else None
+        pixels = sampled_window(image, size, window, preprocessing.filter, square, preprocessing.border)
     else:
         pixels = resized_window(image, size, (0, 0, width, height), window, preprocessing.filter)
     if pixels.shape[:2] != preprocessing.crop:
@@ -62,6 +63,9 @@ def preprocess(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 def place_of(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
     """Return where a whole picture lies in the input: left, top, width and height, as parts of it."""
+    if preprocessing.fit == "corner":
+        high, wide = preprocessing.shown(height, width)
+        return 0, 0, width / wide, height / high
     size = resized_size(height, width, preprocessing)
     (_, _, top), (_, _, left) = (
         _centre(length, crop, preprocessing.crop_rounding)
@@ -79,7 +83,7 @@ def resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple
     if isinstance(resize, Integral):
         long = int(resize * max(height, width) / min(height, width))
         return (long, resize) if width <= height else (resize, long)
-    if preprocessing.fit == "fill":
+    if preprocessing.fit in ("fill", *IN_SQUARE):
         return resize
     ratio = (min if preprocessing.fit == "cover" else max)(height / resize[0], width / resize[1])
     return max(1, round(height / ratio)), max(1, round(width / ratio))

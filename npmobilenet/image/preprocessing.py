@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from math import floor
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,8 +16,10 @@ from npmobilenet.text import shown
 MAX_SIDE = 16384
 MAX_PIXELS_OF_INPUT = 4096 * 4096  # 200 MB of float32, and a network needs three times as much beside it
 SMALLEST_STD, LARGEST_NUMBER = 1e-6, 1e6
-FITS = ("fill", "cover", "contain")
+IN_SQUARE = ("corner", "middle")
+FITS = ("fill", "cover", "contain", *IN_SQUARE)
 ROUNDINGS = ("even", "down")
+LONGEST = 4
 DECODINGS = ("viewer", "torchvision")
 
 
@@ -43,9 +46,11 @@ class Preprocessing:
         small the picture becomes, and not rounded, as tensors are resized (PyTorch's ``interpolate``);
         "sampled_corner": likewise, with the places counted from the first pixel's centre (TensorFlow 1);
         "sampled_ends": with the first and the last pixels on each other (Darknet).
-    fit : {"fill", "cover", "contain"}
+    fit : {"fill", "cover", "contain", "corner", "middle"}
         How two numbers of ``resize`` are meant: exactly that size, whatever the proportions of the picture (timm's
-        "squash"); or in its own proportions, so that it covers the size, or lies within (timm's "border").
+        "squash"); or in its own proportions, so that it covers the size, or lies within (timm's "border"). "corner" and
+        "middle": the picture lies at the top left, or in the middle, of the smallest square of ``border`` that holds
+        it, and this becomes that size (face-api.js); for the sampled filters.
     border : (red, green, blue)
         Colour around a picture that is smaller than ``crop``, 0 to 255; half values with sampled filters alone.
     crop_rounding : {"even", "down"}
@@ -112,6 +117,11 @@ class Preprocessing:
         self._require("crop_rounding", is_one_of(self.crop_rounding, ROUNDINGS), f"one of {', '.join(ROUNDINGS)}")
         self._require("grey", isinstance(self.grey, bool), "true or false")
         self._require("decode", is_one_of(self.decode, DECODINGS), f"one of {', '.join(DECODINGS)}")
+        if self.fit in IN_SQUARE and (self.filter not in SAMPLED or not is_size(resize)):
+            raise ValueError(
+                f"preprocessing: fit {self.fit!r} needs a resize of two numbers and one of the filters "
+                f"{', '.join(SAMPLED)}, got {shown(resize)} and {self.filter!r}"
+            )
         if resize is not None and fraction is not None:
             raise ValueError("preprocessing: resize and crop_fraction exclude each other, one must be None")
 
@@ -128,9 +138,32 @@ class Preprocessing:
     @property
     def whole(self) -> bool:
         """Whether the input holds the whole picture: stretched, or in its proportions with a border."""
-        return self.crop_fraction is None and (
-            self.resize is None or (self.resize == self.crop and self.fit in ("fill", "contain"))
-        )
+        exact = self.resize == self.crop and self.fit in ("fill", "contain", "corner")
+        return self.crop_fraction is None and (self.resize is None or exact)
+
+    def shown(self, height: int, width: int) -> tuple[float, float]:
+        """Return what an input that is `whole` shows of a picture: so many pixels, from the top left.
+
+        As much as the picture has, or beside it or below more, in a square. face-api.js, whose this is, has a whole
+        number of the input's pixels for the picture, and so the square is a little more or less than one.
+        """
+        if self.fit != "corner":
+            return height, width
+        scales = [length / max(height, width) for length in self.crop]
+        inside = [max(1, floor(side * scale + 0.5)) for side, scale in zip((height, width), scales, strict=True)]
+        return height * self.crop[0] / inside[0], width * self.crop[1] / inside[1]
+
+    def uncropped(self, height: int, width: int) -> Preprocessing:
+        """Return the same for all of a picture: in its own proportions, where only the centre was used.
+
+        The longer side is at most `LONGEST` times the shorter one then.
+        """
+        if self.whole and self.fit == "fill":
+            return self
+        shorter = self.resize if isinstance(self.resize, Integral) else min(self.crop)
+        scale = shorter / min(height, width)
+        size = tuple(max(1, min(round(side * scale), LONGEST * shorter)) for side in (height, width))
+        return replace(self, resize=None, crop_fraction=None, crop=size, fit="fill")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them (lists for tuples), those with a default only where they differ."""

@@ -1,5 +1,6 @@
 """From a network's outputs to what a person asked for, in NumPy: one file for each task.
 
-``detection``  boxes around things
-``boxes``      anchors, box codes, overlap, suppression: what detectors are made of
+``detection``     boxes around things, from SSD's outputs; ``yolo``: from YOLO's
+``boxes``         anchors, box codes, overlap, suppression: what detectors are made of
+``segmentation``  the class of every pixel
 """

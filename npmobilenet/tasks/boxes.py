@@ -23,10 +23,32 @@ class Place(NamedTuple):
 WHOLE = Place(0, 0, 1, 1)
 
 
-def in_photograph(boxes: np.ndarray, place: Place, size: tuple[int, int]) -> np.ndarray:
+class Found(NamedTuple):
+    """What there is in an image, the surest first: boxes as parts of it, scores, and which class each is."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    uncertainties: np.ndarray | None = None
+    """Of centre x and y, width and height, 0 to 1: of a network that tells."""
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities of logits."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-logits))
+
+
+def logit(probability: float) -> np.float32:
+    """Return the logit of a probability; it may be infinite."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.float32(probability) / (1 - np.float32(probability)))
+
+
+def in_photograph(boxes: np.ndarray, place: Place, size: tuple[float, float]) -> np.ndarray:
     """Return boxes, parts of a network's input, in pixels of the photograph of (height, width) that lies there."""
-    of_picture = (boxes - np.array(place[:2] * 2, boxes.dtype)) / np.array(place[2:] * 2, boxes.dtype)
-    return clipped(of_picture, 1, 1) * np.array([size[1], size[0]] * 2, boxes.dtype)
+    of_picture = (boxes.astype(np.float64) - (place[:2] * 2)) / (place[2:] * 2)
+    return clipped(of_picture, 1, 1) * np.array([size[1], size[0]] * 2)
 
 
 def clipped(boxes: np.ndarray, width: float, height: float) -> np.ndarray:

@@ -1,16 +1,21 @@
-"""Boxes around things, from the outputs of SSD and SSDLite (1512.02325; 1801.04381, section 6.2)."""
+"""Boxes around things, from the outputs of SSD and SSDLite (1512.02325; 1801.04381, section 6.2) and of YOLO."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from math import inf, sqrt
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from npmobilenet.tasks.boxes import WHOLE, Place, clipped, decoded, grid, in_photograph, suppressed
+from npmobilenet.tasks.boxes import Found, Place, clipped, decoded, grid, in_photograph, logit, sigmoid, suppressed
+from npmobilenet.tasks.yolo import YOLO, YOLOv2
+
+if TYPE_CHECKING:
+    from npmobilenet.graph import Graph
 
 
 class Detection(NamedTuple):
@@ -24,7 +29,8 @@ class Detection(NamedTuple):
     """Of the centre's x and y, of width and height, 0 to 1: of a network that tells (Gaussian YOLO)."""
 
 
-class SSD(NamedTuple):
+@dataclass(frozen=True)
+class SSD:
     """How the outputs of an SSD are read, which has boxes and scores for anchors on several feature maps.
 
     Attributes
@@ -46,6 +52,10 @@ class SSD(NamedTuple):
         So many boxes of a class are looked at, those of the highest scores.
     largest : float
         `boxes.decoded`.
+    things : (first, last)
+        Which of its scores are of things: others are the background's, or of no use. None: all that follow.
+    clipped_first : bool
+        Whether boxes are cut off at the borders of the image before they are compared.
     """
 
     shapes: tuple[tuple[tuple[float, float], ...], ...]
@@ -58,7 +68,17 @@ class SSD(NamedTuple):
     least: float = 0.0
     candidates: int = 10**9
     largest: float = inf
+    things: tuple[int, int | None] = (1, None)
+    clipped_first: bool = True
     outputs: ClassVar = ("boxes", "scores")
+
+    def reads(self, graph: Graph) -> bool:
+        """Whether these are the outputs of a network."""
+        return graph.output_names[0] == "boxes0"
+
+    def count_classes(self, graph: Graph) -> int:
+        """How many scores there are for each box."""
+        return graph.channels_of(graph.node_of("scores0")) * 4 // graph.channels_of(graph.node_of("boxes0"))
 
     def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of all feature maps together, in the order of the anchors.
@@ -87,74 +107,40 @@ class SSD(NamedTuple):
         """Return the anchors for feature maps of (height, width): float32 (anchors, 4), centre x, y, width, height."""
         return _anchors(self, tuple(sizes))
 
-    def detect(
-        self,
-        outputs: Mapping[str, np.ndarray],
-        classes: Sequence[str],
-        sizes: Sequence[tuple[int, int]],
-        threshold: float,
-        places: Sequence[Place] | None = None,
-    ) -> list[list[Detection]]:
-        """Return the things in each of several photographs of (height, width), the surest first.
-
-        Parameters
-        ----------
-        outputs : mapping of str to float32 array
-            Of the network.
-        classes : sequence of str
-            Of which the first is the background.
-        threshold : float
-            Lower scores are left out.
-        places : sequence of Place, optional
-            Where each photograph lies in the input; it is all of it if None.
-        """
+    def find(self, outputs: Mapping[str, np.ndarray], threshold: float) -> list[Found]:
+        """Return what there is in each of several images, of scores above the threshold."""
         maps = [outputs[f"boxes{at}"].shape[2:] for at in range(len(outputs) // 2)]
         anchors, found = self.anchors(maps), self.collect(outputs)
         return [
-            self._of_image(codes, scores, anchors, classes, size, threshold, place)
-            for codes, scores, size, place in zip(
-                found["boxes"], found["scores"], sizes, places or [WHOLE] * len(sizes), strict=True
-            )
+            self._of_image(codes, scores, anchors, threshold)
+            for codes, scores in zip(found["boxes"], found["scores"], strict=True)
         ]
 
-    def _of_image(
-        self,
-        codes: np.ndarray,
-        logits: np.ndarray,
-        anchors: np.ndarray,
-        classes: Sequence[str],
-        size: tuple[int, int],
-        threshold: float,
-        place: Place,
-    ) -> list[Detection]:
+    def _of_image(self, codes: np.ndarray, logits: np.ndarray, anchors: np.ndarray, threshold: float) -> Found:
         at, label, scores = self._candidates(logits, max(threshold, self.least))
         boxes = decoded(codes[at][:, self.code_order], anchors[at], self.code_scales, self.largest)
-        boxes = clipped(boxes, 1, 1)
+        boxes = clipped(boxes, 1, 1) if self.clipped_first else boxes
         kept = suppressed(boxes, scores, label, self.most_overlap, self.most_of_class, self.most)
-        scaled = in_photograph(boxes[kept], place, size)
-        return [
-            Detection(classes[1 + of], score, tuple(box))
-            for of, score, box in zip(label[kept], scores[kept].tolist(), scaled.tolist(), strict=True)
-        ]
+        return Found(clipped(boxes[kept], 1, 1), scores[kept], label[kept])
 
     def _candidates(self, logits: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The anchors, classes and scores above a score: what is not above suppresses nothing that is."""
+        first, last = self.things
+        of_things = slice(first, None if last is None else last + 1)
         if self.exclusive:
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-            every = (powers / powers.sum(axis=1, keepdims=True))[:, 1:]
+            every = (powers / powers.sum(axis=1, keepdims=True))[:, of_things]
             at, label = np.nonzero(every > least)
             scores = every[at, label]
         else:
-            with np.errstate(divide="ignore"):
-                lowest = np.log(np.float32(least) / (1 - np.float32(least)))
-            at, label = np.nonzero(logits[:, 1:] > lowest)
-            scores = 1 / (1 + np.exp(-logits[at, 1 + label]))
+            at, label = np.nonzero(logits[:, of_things] > logit(least))
+            scores = sigmoid(logits[at, first + label])
         if len(at) > self.candidates:
             order = np.lexsort((-scores, label))
-            first = np.searchsorted(label[order], label[order])  # of its class
-            chosen = np.sort(order[np.arange(len(order)) - first < self.candidates])
+            of_class = np.searchsorted(label[order], label[order])  # the first one
+            chosen = np.sort(order[np.arange(len(order)) - of_class < self.candidates])
             at, label, scores = at[chosen], label[chosen], scores[chosen]
-        return at, label, scores
+        return at, first + label, scores
 
 
 @lru_cache(maxsize=16)
@@ -162,6 +148,35 @@ def _anchors(ssd: SSD, sizes: tuple[tuple[int, int], ...]) -> np.ndarray:
     anchors = grid(sizes, [np.array(shapes) for shapes in ssd.shapes])
     anchors.flags.writeable = False
     return anchors
+
+
+def detections(
+    found: Sequence[Found], classes: Sequence[str], sizes: Sequence[tuple[int, int]], places: Sequence[Place]
+) -> list[list[Detection]]:
+    """Return the things in each of several photographs, the surest first.
+
+    Parameters
+    ----------
+    found : sequence of Found
+    classes : sequence of str
+    sizes : sequence of (height, width)
+        Of the photographs.
+    places : sequence of Place
+        Where each lies in the network's input.
+    """
+    return [
+        [
+            Detection(classes[label], score, tuple(box), unsure and tuple(unsure))
+            for label, score, box, unsure in zip(
+                one.labels,
+                one.scores.tolist(),
+                in_photograph(one.boxes, place, size).tolist(),
+                [None] * len(one.labels) if one.uncertainties is None else one.uncertainties.tolist(),
+                strict=True,
+            )
+        ]
+        for one, size, place in zip(found, sizes, places, strict=True)
+    ]
 
 
 SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)  # of the anchors of each feature map; the last one ends the series
@@ -177,13 +192,17 @@ def _between(scale: float, following: float) -> tuple[float, float]:
     return (sqrt(scale * following),) * 2
 
 
-def tensorflow_anchors() -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Those of object_detection/samples/configs/ssd_mobilenet_v1_coco: three on the first feature map, then six."""
+def tensorflow_anchors(square_second: bool = False) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Those of object_detection/samples/configs/ssd_mobilenet_v1_coco: three on the first feature map, then six.
+
+    The square between two feature maps is the last one, or the second (face-api.js).
+    """
     first = ((0.1, 0.1), *(_shape(SCALES[0], ratio) for ratio in (2, 1 / 2)))
-    others = (
-        (*(_shape(scale, ratio) for ratio in (1, 2, 1 / 2, 3, 0.3333)), _between(scale, following))
-        for scale, following in pairwise(SCALES[1:])
-    )
+    others = []
+    for scale, following in pairwise(SCALES[1:]):
+        shapes = [_shape(scale, ratio) for ratio in (1, 2, 1 / 2, 3, 0.3333)]
+        shapes.insert(1 if square_second else len(shapes), _between(scale, following))
+        others.append(tuple(shapes))
     return (first, *others)
 
 
@@ -222,10 +241,23 @@ TORCHVISION = SSD(
     candidates=300,
     largest=1000 / 16,
 )
-DETECTORS = {
+DETECTORS: dict[str, SSD | YOLO | YOLOv2] = {
     "ssdlite_mobilenet_v2": TENSORFLOW,
     "ssdlite_mobilenet_v3_large": TORCHVISION,
     "ssdlite_mobilenet_v1": TENSORFLOW,
     "ssd_mobilenet_v1": TENSORFLOW,
+    "ssd_mobilenet_v1_face": replace(
+        TENSORFLOW, shapes=tensorflow_anchors(square_second=True), most_overlap=0.5, things=(1, 1), clipped_first=False
+    ),
+    "tiny_face_detector": YOLOv2(
+        anchors=(
+            (1.603231, 2.094468),
+            (6.041143, 7.080126),
+            (2.882459, 3.518061),
+            (4.266906, 5.178857),
+            (9.041765, 10.66308),
+        ),
+        most_overlap=0.4,
+    ),
 }
-"""By architecture."""
+"""By architecture. The two of faces are face-api.js's."""

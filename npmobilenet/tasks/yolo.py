@@ -1,23 +1,22 @@
-"""Boxes around things, from the outputs of YOLOv3 (1804.02767) and Gaussian YOLOv3 (1904.04620)."""
+"""Boxes around things, from outputs of YOLOv2 (1612.08242), YOLOv3 (1804.02767) and Gaussian YOLOv3 (1904.04620)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from npmobilenet.architectures.yolo import Head
-from npmobilenet.tasks.boxes import WHOLE, Place, in_photograph, suppressed
-from npmobilenet.tasks.detection import Detection
+from npmobilenet.tasks.boxes import Found, clipped, logit, sigmoid, suppressed
+
+if TYPE_CHECKING:
+    from npmobilenet.architectures.yolo import Head
+    from npmobilenet.graph import Graph
 
 LARGEST = 1000  # times the input: what a box's logarithm may reach before it stops to be a number
 MOST_OF_CLASS = 1000  # boxes that are looked at
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The logistic function, without overflow."""
-    return np.exp(-np.logaddexp(0, -x))
+VALUES = 5  # of each anchor of a YOLOv2 for one class: x, y, width, height, score
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,11 @@ class YOLO:
         """The names of the network's outputs."""
         return tuple(head.output for head in self.heads)
 
-    @property
-    def classes(self) -> int:
+    def reads(self, graph: Graph) -> bool:
+        """Whether these are the outputs of a network."""
+        return graph.output_names == self.outputs
+
+    def count_classes(self, graph: Graph) -> int:
         """How many classes there are; none of them is the background."""
         return self.heads[0].classes
 
@@ -48,49 +50,17 @@ class YOLO:
         """Return the outputs as they are: (N, anchors times values, H, W) of each head."""
         return dict(outputs)
 
-    def detect(
-        self,
-        outputs: Mapping[str, np.ndarray],
-        classes: Sequence[str],
-        sizes: Sequence[tuple[int, int]],
-        threshold: float,
-        places: Sequence[Place] | None = None,
-    ) -> list[list[Detection]]:
-        """Return the things in each of several photographs of (height, width), the surest first.
+    def find(self, outputs: Mapping[str, np.ndarray], threshold: float) -> list[Found]:
+        """Return what there is in each of several images, of scores above the threshold."""
+        number = len(outputs[self.outputs[0]])
+        return [self._of_image({name: y[at] for name, y in outputs.items()}, threshold) for at in range(number)]
 
-        Parameters
-        ----------
-        outputs : mapping of str to float32 array
-            Of the network.
-        classes : sequence of str
-        threshold : float
-            Lower scores are left out.
-        places : sequence of Place, optional
-            Where each photograph lies in the input; it is all of it if None.
-        """
-        return [
-            self._of_image({name: y[at] for name, y in outputs.items()}, classes, size, threshold, place)
-            for at, (size, place) in enumerate(zip(sizes, places or [WHOLE] * len(sizes), strict=True))
-        ]
-
-    def _of_image(
-        self,
-        outputs: Mapping[str, np.ndarray],
-        classes: Sequence[str],
-        size: tuple[int, int],
-        threshold: float,
-        place: Place,
-    ) -> list[Detection]:
+    def _of_image(self, outputs: Mapping[str, np.ndarray], threshold: float) -> Found:
         parts = [self._of_head(head, outputs[head.output], max(threshold, self.least)) for head in self.heads]
-        boxes, scores, labels, uncertainties = (np.concatenate(each) for each in zip(*parts, strict=True))
+        boxes, scores, labels, unsure = (np.concatenate(each) for each in zip(*parts, strict=True))
         kept = suppressed(boxes, scores, labels, self.heads[0].most_overlap, MOST_OF_CLASS, len(scores))
-        found = in_photograph(boxes[kept], place, size)
-        return [
-            Detection(classes[label], score, tuple(box), None if np.isnan(unsure[0]) else tuple(unsure))
-            for label, score, box, unsure in zip(
-                labels[kept], scores[kept].tolist(), found.tolist(), uncertainties[kept].tolist(), strict=True
-            )
-        ]
+        tells = all(head.gaussian for head in self.heads)
+        return Found(boxes[kept], scores[kept], labels[kept], unsure[kept] if tells else None)
 
     def _of_head(self, head: Head, y: np.ndarray, least: float) -> tuple[np.ndarray, ...]:
         """Boxes as parts of the input, scores, classes and uncertainties (NaN of a head without) above a score."""
@@ -99,6 +69,70 @@ class YOLO:
         scores = sure[near, None] * scores[near]
         at, label = np.nonzero(scores > least)
         return boxes[near[at]], scores[at, label], label, unsure[near[at]]
+
+
+@dataclass(frozen=True)
+class YOLOv2:
+    """How the output of a YOLOv2 for one class is read, which has boxes and scores for anchors at every pixel.
+
+    Attributes
+    ----------
+    anchors : tuple of (width, height)
+        In pixels of the feature map.
+    most_overlap : float
+        Of boxes that remain.
+    """
+
+    anchors: tuple[tuple[float, float], ...]
+    most_overlap: float
+    outputs: ClassVar = ("boxes", "scores")
+
+    def reads(self, graph: Graph) -> bool:
+        """Whether this is the output of a network."""
+        return graph.output_names == ("cells",)
+
+    def count_classes(self, graph: Graph) -> int:
+        """How many scores there are for each box."""
+        return 1
+
+    def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return codes and scores in the order of rows, columns and anchors.
+
+        Parameters
+        ----------
+        outputs : mapping of str to float32 array
+            ``cells`` (N, 5 A, H, W).
+
+        Returns
+        -------
+        dict of str to float32 array
+            ``boxes`` (N, anchors, 4), codes as they are, and ``scores`` (N, anchors, 1), logits.
+        """
+        cells = outputs["cells"].transpose(0, 2, 3, 1)
+        values = np.ascontiguousarray(cells).reshape(len(cells), -1, VALUES)
+        return {"boxes": values[..., :4], "scores": values[..., 4:]}
+
+    def find(self, outputs: Mapping[str, np.ndarray], threshold: float) -> list[Found]:
+        """Return what there is in each of several images, of scores above the threshold."""
+        height, width = outputs["cells"].shape[2:]
+        found = self.collect(outputs)
+        return [
+            self._of_image(codes, scores[:, 0], height, width, threshold)
+            for codes, scores in zip(found["boxes"], found["scores"], strict=True)
+        ]
+
+    def _of_image(self, codes: np.ndarray, logits: np.ndarray, height: int, width: int, threshold: float) -> Found:
+        (at,) = np.nonzero(logits > logit(threshold))
+        y, x, anchor = np.unravel_index(at, (height, width, len(self.anchors)))
+        places = np.stack([x, y], axis=1)
+        size = np.float32([width, height])
+        centres = (places + sigmoid(codes[at, :2])) / size
+        with np.errstate(over="ignore"):
+            sides = np.exp(codes[at, 2:]) * np.float32(self.anchors)[anchor] / size
+        boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1).astype(np.float32)
+        scores, labels = sigmoid(logits[at]), np.zeros(len(at), int)
+        kept = suppressed(boxes, scores, labels, self.most_overlap, len(at), len(at))
+        return Found(clipped(boxes[kept], 1, 1), scores[kept], labels[kept])
 
 
 def decoded(head: Head, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The weights that are known by name: two shipped with the package, others that can be downloaded.
+"""The weights that are known by name: shipped with the package, or to be downloaded.
 
 A shipped file is a ``.safetensors`` file whose metadata holds all that belongs to the weights: class names,
 preprocessing, padding, batch norm's eps, origin, licence and published accuracy. ``LICENSES.md`` has the
@@ -134,6 +134,26 @@ CATALOGUE = {
             "ssdlite_mobilenet_v2_person",
             "ssdlite_mobilenet_v2_person.safetensors",
             "48a4d2cf9f25d08cf4098ce1255ebc239f9b50478f39230c9a5c373efc02c253",
+        ),
+        CatalogueEntry(
+            "ssd_mobilenet_v1_face",
+            "ssd_mobilenet_v1_face.safetensors",
+            "cc157f2da239479e574a1fa958601b1c341b7a0fc7fa41ac7743980b283b7d94",
+        ),
+        CatalogueEntry(
+            "face_expression",
+            "face_expression.safetensors",
+            "b4a3ba4e78146a4b18f4e655821fa4ec2a929eb97ce842790df203ecdf4ac157",
+        ),
+        CatalogueEntry(
+            "tiny_face_detector",
+            "tiny_face_detector.safetensors",
+            "357069f2df867d731ee4a02df33f7888471cf06d8494b7e74fb2010d36f73e72",
+        ),
+        CatalogueEntry(
+            "selfie_segmentation",
+            "selfie_segmentation.safetensors",
+            "1e1535db73c6dc0f977a7bd2bd26cbbe3287c108d52c2ac4dc71d189e042a806",
         ),
         CatalogueEntry(
             "mobilenet_v2_imagenet1k_v2",
