@@ -552,6 +552,7 @@ def test_kinds_of_instructions(instruction, kind):
     assert machine_code.kind_of(instruction) == kind
 
 
+@compiled_only
 @pytest.mark.parametrize(("target", "multiply_adds"), [("avx2", 96), ("avx512", 224)])
 def test_the_pointwise_kernel_has_a_multiply_add_for_every_product(target, multiply_adds):
     """Of a tile of pixels x 2 vectors and 8 input channels; 6 pixels with 16 registers, 14 with 32."""
@@ -608,6 +609,7 @@ end:                                     ; preds = %vector.body
     assert machine_code.busiest_loop(lines) == machine_code.Loop(6, 8)
 
 
+@compiled_only
 def test_without_multiply_adds_products_are_counted(capsys):
     assert main(["study", "asm", "pointwise_6x2", "--target", "sse2", "--no-picture"]) == 0
     assert "without multiply-adds: 48 products of vectors" in capsys.readouterr().out
