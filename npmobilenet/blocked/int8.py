@@ -19,7 +19,6 @@ from npmobilenet.passes import kernel_arguments
 # Kernels are imported where they are needed: networks of float32 start without them.
 
 ENTERED = ("quantized", "scales")  # what a layer that quantises its input holds beside it
-HALVES = "halves"  # the image in 16 bits
 VECTORS = ("mean", "reduced", "factor")  # of squeeze-and-excitation
 DEPTHWISE = ("depthwise_conv2d_int8", "mixed_depthwise_conv2d_int8")
 
@@ -101,6 +100,22 @@ def scales_input(nodes: Sequence[Node]) -> bool:
     return enters(nodes[1]) and nodes[1].inputs[0] == nodes[0].name
 
 
+def image(x: Tensor, node: Node) -> Tensor:
+    """The image, planar and of float32, as a node reads it: one of 8 bits reads 16."""
+    if node.operation != "conv2d_int8":
+        return x
+    from npmobilenet.kernels.blocked.int8 import entry
+
+    return entry.halves(x)
+
+
+def copy_in(target: Target, out: Tensor, node: Node) -> Call:
+    """Make the image that a node reads of the array whose address is set as argument `planes.ARRAY_IN`."""
+    from npmobilenet.kernels.blocked.int8 import entry
+
+    return entry.image_call(target, 0, out, node["steps"])
+
+
 def beside(target: Target, group: Sequence[Node], x: Tensor) -> dict[str, Tensor]:
     """The tensors that a group needs while it computes from ``x``, without memory, by name."""
     first, last = group[0], group[-1]
@@ -112,8 +127,6 @@ def beside(target: Target, group: Sequence[Node], x: Tensor) -> dict[str, Tensor
     if first.operation == "squeeze_excite_int8":
         vectors = squeeze_excite.vectors(target, first["channels"], first["reduced"])
         made |= zip(_names(first, *VECTORS), vectors, strict=True)
-    elif first.operation == "conv2d_int8":
-        made[_names(first, HALVES)[0]] = entry.halves(x)
     if enters(last):  # in a block they are in the scratch
         made |= zip(_names(last, *ENTERED), entry.quantized(target, x), strict=True)
     return made
@@ -141,10 +154,6 @@ def calls(
     )
 
     first, last = group[0], group[-1]
-    if first.operation == "conv2d_int8":
-        (name,) = _names(first, HALVES)
-        yield entry.image_call(target, x, tensors[name], first["steps"])
-        x = tensors[name]
     if first.operation == "squeeze_excite_int8":
         vectors = [tensors[name] for name in _names(first, *VECTORS)]
         about = {"activation": first["activation"], "gate": first["gate"]}

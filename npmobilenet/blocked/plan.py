@@ -23,7 +23,7 @@ from npmobilenet.blocked.calls import (
 )
 from npmobilenet.blocked.homes import Homes
 from npmobilenet.blocked.plain_layers import Placed, PlainLayers
-from npmobilenet.graph import Graph, Node, Shape
+from npmobilenet.graph import INPUT, Graph, Node, Shape
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.blocked import conv_transpose, library, linear, planes
 from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
@@ -31,7 +31,7 @@ from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.blocked.mixed import frame_pads
-from npmobilenet.kernels.call import Table
+from npmobilenet.kernels.call import Call, Table
 from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.kernels.memory import address, aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
@@ -54,13 +54,13 @@ class Workspace:
     Attributes
     ----------
     image, arena : float32 array
-        The padded image; all other tensors.
+        The padded image, unless that is of 16 bits; all other tensors.
     parts : list of Table or PlainLayers
         What is run one after the other.
     lengths : list of list of int
         How many calls of a table each group has; of plain layers each is one.
     source : array
-        A view (C, H, W): where an image goes.
+        A view (C, H, W): where an image goes; of zeros, where a table makes 16 bits of it.
     results : list of callable or None
         For each output that no table copies to where it is wanted: returns it, float32 (H, W, C) or (C,).
     """
@@ -168,7 +168,8 @@ class BlockedPlan:
         self.weights = {
             node.name: weights[node.name].fitted(self._part_pads(node)) for node in graph if node.name in weights
         }
-        self.tensors = {"input": Tensor(*self.shapes["input"], self._pads(graph.nodes[0]))}  # planar
+        image, first = Tensor(*self.shapes[INPUT], self._pads(graph.nodes[0])), graph.nodes[0]  # planar
+        self.tensors = {INPUT: image if first.name in plain else int8.image(image, first)}
         for node in reversed(graph.nodes):  # what reads a tensor decides on its frame
             self.tensors[node.name] = self._tensor(node)
         self.groups = self._group()
@@ -314,6 +315,8 @@ class BlockedPlan:
     def _place(self) -> tuple[dict[str, int], int]:
         """Return where each tensor begins in the arena, and how large that is, in values."""
         made = [self._made(group) for group in self.groups]
+        if self._converts_image:
+            made[0].append(INPUT)
         read = [[name for node in group for name in node.inputs] for group in self.groups]
         placed = {name for names in made for name in names}
         homes = self._homes()
@@ -326,6 +329,11 @@ class BlockedPlan:
             lifetimes, {name: -(-self.tensors[name].bytes // FLOAT32.itemsize) for name in lifetimes}
         )
         return {name: offsets[owner] + within for name, (owner, within) in home.items()}, values
+
+    @property
+    def _converts_image(self) -> bool:
+        """Whether the first table makes 16 bits of the image: a tensor like others, no longer needed than they are."""
+        return self.tensors[INPUT].dtype != FLOAT32
 
     def _made(self, group: Group) -> list[str]:
         """The tensors that a group writes; of a plain layer that no other reads, its array is all that is needed."""
@@ -362,8 +370,9 @@ class BlockedPlan:
     # Running -----------------------------------------------------------------------------------------------
 
     def _new_workspace(self) -> Workspace:
-        image, arena = aligned(self.tensors["input"].values), aligned(self._arena_values)
-        tensors = self.tensors | {"input": self.tensors["input"].at(image.ctypes.data)}
+        planar = self.tensors[INPUT]
+        image, arena = aligned(0 if self._converts_image else planar.values), aligned(self._arena_values)
+        tensors = self.tensors | {INPUT: planar.at(image.ctypes.data)}
         for name, offset in self._offsets.items():
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
         make = Calls(self.target, tensors, self.weights, self.groups, self.codes, self.threads, self.split)
@@ -372,7 +381,7 @@ class BlockedPlan:
             name: Placed(tensors[name], arena[offset:].view(tensors[name].dtype))
             for name, offset in self._offsets.items()
         }
-        places["input"] = Placed(tensors["input"], image)
+        places.setdefault(INPUT, Placed(tensors[INPUT], image))
         results = [self._reader(name, arrays, places) for name in self.outputs]
         # What stands between the first layers and the last: plain arrays, copied in and out by all threads.
         runs = [
@@ -392,14 +401,21 @@ class BlockedPlan:
                 continue
             calls = [list(make.of(group, self._is_split(group))) for group in groups]
             if number == 0:
-                calls[0].insert(0, planes.copy_in(self.target, tensors["input"]))
+                calls[0].insert(0, self._copy_in(tensors[INPUT]))
             if number == last:
                 copied = [name for name, read in zip(self.outputs, results, strict=True) if read is None]
                 calls[-1] += [planes.copy_out(self.target, tensors[name]) for name in copied]
             flat = [call for group in calls for call in group]
             parts.append(Table(flat, self.threads, keep=(image, arena, self.weights)))
             lengths.append([len(group) for group in calls])
-        return Workspace(image, arena, parts, lengths, self.tensors["input"].view(image)[..., 0], results)
+        empty = np.broadcast_to(np.float32(0), self.shapes[INPUT])
+        source = empty if self._converts_image else planar.view(image)[..., 0]
+        return Workspace(image, arena, parts, lengths, source, results)
+
+    def _copy_in(self, image: Tensor) -> Call:
+        if self._converts_image:
+            return int8.copy_in(self.target, image, self.graph.nodes[0])
+        return planes.copy_in(self.target, image)
 
     def _new_arrays(self) -> dict[str, np.ndarray]:
         """NHWC arrays of what plain kernels read and compute."""
