@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -173,6 +173,7 @@ class BlockedPlan:
         for node in reversed(graph.nodes):  # what reads a tensor decides on its frame
             self.tensors[node.name] = self._tensor(node)
         self.groups = self._group()
+        self.left = dict(self._left())
         self._offsets, self._arena_values = self._place()
         workspace = self._new_workspace()
         self._idle = Idle(workspace.bytes)
@@ -267,6 +268,15 @@ class BlockedPlan:
         plain = not expand.attributes.get("residual") and {activation_of(expand), activation_of(middle)} <= {*ENDS}
         return chained and alone and square and plain and middle["stride"][0] <= self.weights[middle.name].reach
 
+    def _left(self) -> Iterator[tuple[str, Node]]:
+        """The blocks whose result is quantised at once, by their last node, and what reads it."""
+        for group in self.groups:
+            name = group[-1].name
+            readers = self.readers.get(name, ())
+            alone = len(readers) == 1 and name not in self.outputs and readers[0].name not in self.plain
+            if alone and int8.leaves(group, readers[0]):
+                yield name, readers[0]
+
     # Tensors -----------------------------------------------------------------------------------------------
 
     def _part_pads(self, node: Node) -> tuple[Pads, ...]:
@@ -317,7 +327,7 @@ class BlockedPlan:
         made = [self._made(group) for group in self.groups]
         if self._converts_image:
             made[0].append(INPUT)
-        read = [[name for node in group for name in node.inputs] for group in self.groups]
+        read = [[name for node in group for name in self._read(node)] for group in self.groups]
         placed = {name for names in made for name in names}
         homes = self._homes()
         home = {name: homes.of(name) for name in placed}
@@ -330,6 +340,11 @@ class BlockedPlan:
         )
         return {name: offsets[owner] + within for name, (owner, within) in home.items()}, values
 
+    def _read(self, node: Node) -> Sequence[str]:
+        """The tensors that a node reads."""
+        quantised = node.inputs[0] in self.left
+        return [*int8.entered_names(node), *node.inputs[1:]] if quantised else node.inputs
+
     @property
     def _converts_image(self) -> bool:
         """Whether the first table makes 16 bits of the image: a tensor like others, no longer needed than they are."""
@@ -340,7 +355,12 @@ class BlockedPlan:
         first, last = group[0], group[-1]
         if last.name in self.plain:
             return [last.name] * bool(self._fast_readers(last.name))
-        made = [last.name]
+        if last.name in self.left:
+            reader = self.left[last.name]
+            self.tensors |= (made := int8.entered(self.target, reader, self.tensors[last.name]))
+            made = [*made]
+        else:
+            made = [last.name]
         if last.operation == "squeeze_excite":
             vectors = vector_names(last)
             sizes = last["channels"], last["reduced"], last["channels"]
@@ -350,7 +370,7 @@ class BlockedPlan:
         if _is_framed(first) and self.tensors[source].frame != self._pads(first):
             made.append(copy_name(first))
             self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
-        beside = int8.beside(self.target, group, self.tensors[source])
+        beside = int8.beside(self.target, group, self.tensors[source]) if source not in self.left else {}
         self.tensors |= beside
         return [*made, *beside]
 
@@ -375,7 +395,7 @@ class BlockedPlan:
         tensors = self.tensors | {INPUT: planar.at(image.ctypes.data)}
         for name, offset in self._offsets.items():
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
-        make = Calls(self.target, tensors, self.weights, self.groups, self.codes, self.threads, self.split)
+        make = Calls(self.target, tensors, self.weights, self.groups, self.codes, self.left, self.threads, self.split)
         arrays = self._new_arrays()
         places = {
             name: Placed(tensors[name], arena[offset:].view(tensors[name].dtype))
