@@ -53,6 +53,8 @@ class Calls:
         All of the plan: what is read after a call is asked for while it computes.
     codes : mapping of str to Code
         What the tensors of uint8 stand for, by node.
+    left : mapping of str to Node
+        What reads the results of blocks that quantise them at once, by the last node of each.
     threads, parts : int
         For which blocks are split by channels, and in how many parts if not as is best.
     """
@@ -62,6 +64,7 @@ class Calls:
     weights: Mapping[str, Packed]
     groups: Sequence[Group]
     codes: Mapping[str, Code]
+    left: Mapping[str, Node]
     threads: int = 1
     parts: int | None = None
 
@@ -80,7 +83,7 @@ class Calls:
             x = copy
         weights, functions = [self.weights.get(node.name) for node in group], [activation_of(node) for node in group]
         if int8.is_int8(last):
-            about = self.tensors, self._residual(last), self.threads
+            about = self.tensors, self._residual(last), self.left, self.threads
             yield from int8.calls(self.target, group, x, out, weights, *about)
         elif last.operation == "squeeze_excite":
             vectors = [self.tensors[name] for name in vector_names(last)]

@@ -19,7 +19,6 @@ from npmobilenet.passes import kernel_arguments
 # Kernels are imported where they are needed: networks of float32 start without them.
 
 ENTERED = ("quantized", "scales")  # what a layer that quantises its input holds beside it
-HALVES = "halves"  # the image in 16 bits
 VECTORS = ("mean", "reduced", "factor")  # of squeeze-and-excitation
 DEPTHWISE = ("depthwise_conv2d_int8", "mixed_depthwise_conv2d_int8")
 
@@ -101,22 +100,53 @@ def scales_input(nodes: Sequence[Node]) -> bool:
     return enters(nodes[1]) and nodes[1].inputs[0] == nodes[0].name
 
 
+def image(x: Tensor, node: Node) -> Tensor:
+    """The image, planar and of float32, as a node reads it: one of 8 bits reads 16."""
+    if node.operation != "conv2d_int8":
+        return x
+    from npmobilenet.kernels.blocked.int8 import entry
+
+    return entry.halves(x)
+
+
+def copy_in(target: Target, out: Tensor, node: Node) -> Call:
+    """Make the image that a node reads of the array whose address is set as argument `planes.ARRAY_IN`."""
+    from npmobilenet.kernels.blocked.int8 import entry
+
+    return entry.image_call(target, 0, out, node["steps"])
+
+
+def entered_names(node: Node) -> list[str]:
+    """Of the tensors that a node which quantises its input holds beside it."""
+    return _names(node, *ENTERED)
+
+
+def entered(target: Target, node: Node, x: Tensor) -> dict[str, Tensor]:
+    """The tensors, without memory, of the quantised pixels of ``x`` that a node multiplies, and of their scales."""
+    from npmobilenet.kernels.blocked.int8 import entry
+
+    return dict(zip(entered_names(node), entry.quantized(target, x), strict=True))
+
+
 def beside(target: Target, group: Sequence[Node], x: Tensor) -> dict[str, Tensor]:
     """The tensors that a group needs while it computes from ``x``, without memory, by name."""
     first, last = group[0], group[-1]
     if not is_int8(first):
         return {}
-    from npmobilenet.kernels.blocked.int8 import entry, squeeze_excite
+    from npmobilenet.kernels.blocked.int8 import squeeze_excite
 
     made = {}
     if first.operation == "squeeze_excite_int8":
         vectors = squeeze_excite.vectors(target, first["channels"], first["reduced"])
         made |= zip(_names(first, *VECTORS), vectors, strict=True)
-    elif first.operation == "conv2d_int8":
-        made[_names(first, HALVES)[0]] = entry.halves(x)
-    if enters(last):  # in a block they are in the scratch
-        made |= zip(_names(last, *ENTERED), entry.quantized(target, x), strict=True)
-    return made
+    return made | (entered(target, last, x) if enters(last) else {})  # in a block they are in the scratch
+
+
+def leaves(group: Sequence[Node], reader: Node) -> bool:
+    """Whether a block can quantise what it computes for the one that reads it, and for nothing else."""
+    if len(group) < 3 or not is_int8(group[-1]) or reader.operation != "pointwise_conv2d_int8":
+        return False
+    return enters(reader) and group[-1].name not in reader.inputs[1:]
 
 
 def calls(
@@ -127,9 +157,13 @@ def calls(
     weights: Sequence[Packed],
     tensors: Mapping[str, Tensor],
     residual: Tensor | None,
+    left: Mapping[str, Node],
     threads: int,
 ) -> Iterator[Call]:
-    """The calls that compute a group: a node, a block, or an excitation and the convolution of what it scales."""
+    """The calls that compute a group: a node, a block, or an excitation and the convolution of what it scales.
+
+    ``left`` has the readers of what blocks compute and quantise for them, by the last node of the block.
+    """
     from npmobilenet.kernels.blocked.int8 import (
         depthwise,
         entry,
@@ -141,22 +175,26 @@ def calls(
     )
 
     first, last = group[0], group[-1]
-    if first.operation == "conv2d_int8":
-        (name,) = _names(first, HALVES)
-        yield entry.image_call(target, x, tensors[name], first["steps"])
-        x = tensors[name]
+    zero_point = first["zero_point"] if enters(first) else 0
+    scales = None
+    if first.inputs[0] in left:
+        x, scales = _entered(tensors, first)
     if first.operation == "squeeze_excite_int8":
         vectors = [tensors[name] for name in _names(first, *VECTORS)]
         about = {"activation": first["activation"], "gate": first["gate"]}
         yield from squeeze_excite.factor_calls(x, *vectors, weights[0], **about)
         if first is last:
             yield squeeze_excite.scale_call(x, vectors[-1], out, weights[0])
-            return
+        else:
+            image, scales = _entered(tensors, last)
+            yield squeeze_excite.quantize_call(x, vectors[-1], image, scales, weights[0], last["zero_point"])
+            yield pointwise.call(image, out, weights[-1], pixel_scale=scales, residual=residual)
     elif len(group) > 1:
-        about = {"zero_point": first["zero_point"] if enters(first) else 0, "residual": residual, "threads": threads}
-        yield inverted_residual.call(x, tensors[first.name], out, tuple(weights), **about)
-        return
-    if last.operation == "global_average_pool_int8":
+        reader = left.get(last.name)
+        leaving = inverted_residual.Leaving(*_entered(tensors, reader), reader["zero_point"]) if reader else None
+        about = {"zero_point": zero_point, "scales": scales, "residual": residual, "leaves": leaving}
+        yield inverted_residual.call(x, tensors[first.name], out, tuple(weights), **about, threads=threads)
+    elif last.operation == "global_average_pool_int8":
         yield pooling.call(x, out, *weights)
     elif last.operation in ("quantize", "dequantize"):
         yield entry.channels_call(x, out, *weights)
@@ -165,15 +203,15 @@ def calls(
     elif last.operation in DEPTHWISE:
         yield from depthwise.calls(x, out, *weights)
     else:
-        scales = None
-        if enters(last):
-            quantized, scales = (tensors[name] for name in _names(last, *ENTERED))
-            if len(group) > 1:
-                yield squeeze_excite.quantize_call(x, vectors[-1], quantized, scales, weights[0], last["zero_point"])
-            else:
-                yield entry.quantize_call(target, x, quantized, scales, last["zero_point"])
-            x = quantized
-        yield pointwise.call(x, out, weights[-1], pixel_scale=scales, residual=residual)
+        if enters(last) and not scales:
+            image, scales = _entered(tensors, last)
+            yield entry.quantize_call(target, x, image, scales, zero_point)
+            x = image
+        yield pointwise.call(x, out, *weights, pixel_scale=scales, residual=residual)
+
+
+def _entered(tensors: Mapping[str, Tensor], node: Node) -> list[Tensor]:
+    return [tensors[name] for name in entered_names(node)]
 
 
 def _names(node: Node, *parts: str) -> list[str]:

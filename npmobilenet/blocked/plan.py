@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import add
@@ -33,7 +33,7 @@ from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes, reads_less_by_rows
 from npmobilenet.kernels.blocked.layout import Packed
-from npmobilenet.kernels.call import Table
+from npmobilenet.kernels.call import Call, Table
 from npmobilenet.kernels.geometry import Pads, Pair, frame_pads, resolve_padding
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
@@ -56,7 +56,7 @@ class Workspace:
     Attributes
     ----------
     image, arena : float32 array
-        The padded image; all other tensors.
+        The padded image, unless that is of 16 bits; all other tensors.
     parts : list of Table or PlainLayers
         What is run one after the other.
     given : list of list of int
@@ -64,7 +64,7 @@ class Workspace:
     lengths : list of list of int
         How many calls of a table each group has; of plain layers each is one.
     source : array
-        A view (C, H, W): where an image goes.
+        A view (C, H, W): where an image goes; of zeros, where a table makes 16 bits of it.
     results : list of callable or None
         For each output that no table copies to where it is wanted: returns it, float32 (H, W, C) or (C,).
     """
@@ -170,10 +170,12 @@ class BlockedPlan:
         self.weights = {
             node.name: weights[node.name].fitted(self._part_pads(node)) for node in graph if node.name in weights
         }
-        self.tensors = {"input": Tensor(*self.shapes["input"], self._pads(graph.nodes[0]))}  # planar
+        image, first = Tensor(*self.shapes[INPUT], self._pads(graph.nodes[0])), graph.nodes[0]  # planar
+        self.tensors = {INPUT: image if first.name in plain else int8.image(image, first)}
         for node in reversed(graph.nodes):  # what reads a tensor decides on its frame
             self.tensors[node.name] = self._tensor(node)
         self.groups = self._group()
+        self.left = dict(self._left())
         self._offsets, self._arena_values = self._place()
         workspace = self._new_workspace()
         self._idle = Idle(workspace.bytes)
@@ -294,6 +296,15 @@ class BlockedPlan:
         stride, dilation = middle["stride"], middle.attributes.get("dilation", (1, 1))
         return dilation == (1, 1) and stride[0] == stride[1] and stride[0] <= self.weights[middle.name].reach
 
+    def _left(self) -> Iterator[tuple[str, Node]]:
+        """The blocks whose result is quantised at once, by their last node, and what reads it."""
+        for group in self.groups:
+            name = group[-1].name
+            readers = self.readers.get(name, ())
+            alone = len(readers) == 1 and name not in self.outputs and readers[0].name not in self.plain
+            if alone and int8.leaves(group, readers[0]):
+                yield name, readers[0]
+
     # Tensors -----------------------------------------------------------------------------------------------
 
     def _part_pads(self, node: Node) -> tuple[Pads, ...]:
@@ -342,7 +353,9 @@ class BlockedPlan:
     def _place(self) -> tuple[dict[str, int], int]:
         """Return where each tensor begins in the arena, and how large that is, in values."""
         made = [self._made(group) for group in self.groups]
-        read = [[name for node in group for name in node.inputs] for group in self.groups]
+        if self._converts_image:
+            made[0].append(INPUT)
+        read = [[name for node in group for name in self._read(node)] for group in self.groups]
         placed = {name for names in made for name in names}
         homes = self._homes()
         home = {name: homes.of(name) for name in placed}
@@ -355,12 +368,27 @@ class BlockedPlan:
         )
         return {name: offsets[owner] + within for name, (owner, within) in home.items()}, values
 
+    def _read(self, node: Node) -> Sequence[str]:
+        """The tensors that a node reads."""
+        quantised = node.inputs[0] in self.left
+        return [*int8.entered_names(node), *node.inputs[1:]] if quantised else node.inputs
+
+    @property
+    def _converts_image(self) -> bool:
+        """Whether the first table makes 16 bits of the image: a tensor like others, no longer needed than they are."""
+        return self.tensors[INPUT].dtype != FLOAT32
+
     def _made(self, group: Group) -> list[str]:
         """The tensors that a group writes; of a plain layer that no other reads, its array is all that is needed."""
         first, last = group[0], group[-1]
         if last.name in self.plain:
             return [last.name] * bool(self._fast_readers(last.name))
-        made = [last.name]
+        if last.name in self.left:
+            reader = self.left[last.name]
+            self.tensors |= (made := int8.entered(self.target, reader, self.tensors[last.name]))
+            made = [*made]
+        else:
+            made = [last.name]
         if last.operation == "squeeze_excite":
             vectors = vector_names(last)
             sizes = last["channels"], last["reduced"], last["channels"]
@@ -370,7 +398,7 @@ class BlockedPlan:
         if _is_framed(first) and self.tensors[source].frame != self._pads(first):
             made += [copy_name(first)] * (not is_filtered(group))
             self.tensors[copy_name(first)] = self.tensors[source].inside(self._pads(first))
-        beside = int8.beside(self.target, group, self.tensors[source])
+        beside = int8.beside(self.target, group, self.tensors[source]) if source not in self.left else {}
         self.tensors |= beside
         return [*made, *beside]
 
@@ -390,17 +418,18 @@ class BlockedPlan:
     # Running -----------------------------------------------------------------------------------------------
 
     def _new_workspace(self) -> Workspace:
-        image, arena = aligned(self.tensors["input"].values), aligned(self._arena_values)
-        tensors = self.tensors | {"input": self.tensors["input"].at(image.ctypes.data)}
+        planar = self.tensors[INPUT]
+        image, arena = aligned(0 if self._converts_image else planar.values), aligned(self._arena_values)
+        tensors = self.tensors | {INPUT: planar.at(image.ctypes.data)}
         for name, offset in self._offsets.items():
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
-        make = Calls(self.target, tensors, self.weights, self.groups, self.codes, self.threads, self.split)
+        make = Calls(self.target, tensors, self.weights, self.groups, self.codes, self.left, self.threads, self.split)
         arrays = self._new_arrays()
         places = {
             name: Placed(tensors[name], arena[offset:].view(tensors[name].dtype))
             for name, offset in self._offsets.items()
         }
-        places["input"] = Placed(tensors["input"], image)
+        places.setdefault(INPUT, Placed(tensors[INPUT], image))
         results = [self._reader(name, arrays, places) for name in self.outputs]
         # What stands between the first layers and the last: plain arrays, copied in and out by all threads.
         runs = [
@@ -422,7 +451,7 @@ class BlockedPlan:
             calls = [list(make.of(group, self._is_split(group))) for group in groups]
             numbers, slots = [], []
             if number == 0:
-                calls[0].insert(0, planes.copy_in(self.target, tensors["input"]))
+                calls[0].insert(0, self._copy_in(tensors[INPUT]))
                 numbers, slots = [0], [(0, planes.ARRAY_IN)]
             if number == last:
                 copied = [place for place, read in enumerate(results) if read is None]
@@ -433,7 +462,14 @@ class BlockedPlan:
             parts.append(Table(flat, self.threads, keep=(image, arena, self.weights), slots=slots))
             given.append(numbers)
             lengths.append([len(group) for group in calls])
-        return Workspace(image, arena, parts, given, lengths, self.tensors["input"].view(image)[..., 0], results)
+        empty = np.broadcast_to(np.float32(0), self.shapes[INPUT])
+        source = empty if self._converts_image else planar.view(image)[..., 0]
+        return Workspace(image, arena, parts, given, lengths, source, results)
+
+    def _copy_in(self, image: Tensor) -> Call:
+        if self._converts_image:
+            return int8.copy_in(self.target, image, self.graph.nodes[0])
+        return planes.copy_in(self.target, image)
 
     def _new_arrays(self) -> dict[str, np.ndarray]:
         """NHWC arrays of what plain kernels read and compute."""

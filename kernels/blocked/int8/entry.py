@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 # `levels` of a pixel's largest magnitude around `zero_point`, both float32 at their addresses; `strip` pixels are an
 # item. At `scale` is where each pixel's goes. Bytes stand for `(x + start) * factor`, a vector of both for each block.
 PIXELS = Fields("x x_plane start factor out out_plane scale blocks pixels strip levels")
-# `values` of an image, whose frame of zeros is converted too; an item is `strip` of them. A float32 at `steps`.
-IMAGE = Fields("x out values strip steps")
+# A plain array (C, H, W) becomes planes of 16 bits, `rows` with the frame of zeros, which is written, too; an item is a
+# row of all channels. A float32 at `steps`. The array's address is the argument `planes.ARRAY_IN`, as of `COPY_IN`.
+IMAGE = Fields("x out out_row out_plane channels rows height width top left steps")
 # A vector for each block at `factor` and at `offset`; `rows` of `columns` pixels, as far as frames tell them apart.
 CHANNELS = Fields("x x_row x_plane out out_row out_plane rows columns factor offset clamp")
 STRIP_PIXELS = 196
-STRIP_VALUES = 1 << 14
 HALF = np.dtype(np.int16)
 LEVELS = {128: np.float32([127, 128]), 0: np.float32([255, 0])}  # by zero point: levels, and that
 
@@ -96,17 +96,17 @@ def channels_call(x: Tensor, out: Tensor, weights: Channels, factor: Tensor | No
     )  # fmt: skip
 
 
-def image_call(target: Target, x: Tensor, out: Tensor, steps: float) -> Call:
-    """Make 16 bits of a planar image, at so many steps to a unit."""
-    strip = min(x.values, STRIP_VALUES)
+def image_call(target: Target, x: int, out: Tensor, steps: float) -> Call:
+    """Make 16 bits, in planes inside a frame of zeros, of the array at an address, at so many steps to a unit."""
     return IMAGE.call(
-        library.int8(target).address("int8_quantize_image"), -(-x.values // strip),
-        x=x, out=out, values=x.values, strip=strip, steps=np.array([steps], np.float32),
+        library.int8(target).address("int8_quantize_image"), out.rows, x=x, out=out, channels=out.channels,
+        rows=out.rows, height=out.height, width=out.width, top=out.frame[0][0], left=out.frame[1][0],
+        steps=np.array([steps], np.float32),
     )  # fmt: skip
 
 
 def halves(x: Tensor) -> Tensor:
-    """The tensor, without memory, of an image in 16 bits."""
+    """The tensor, without memory, of a planar image in 16 bits."""
     return replace(x, dtype=HALF, address=0)
 
 

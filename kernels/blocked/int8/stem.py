@@ -18,7 +18,7 @@ from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.checks import Size
 from npmobilenet.kernels.geometry import PaddingSpec, Pair
 from npmobilenet.kernels.prepared import prepared
-from npmobilenet.kernels.tensor import FLOAT32, Tensor
+from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
 
 # As the float kernel's; a work item is one row of the output. `floats` is 1 if the result is float32;
@@ -101,10 +101,10 @@ def conv2d_int8(
     images = Images(g.shape, threads, np.dtype(dtype))
     ending = endings.pack(images.target, activation, out_steps, out_zero_point)
     packed = pack(images.target, weight, scale, bias, g.stride, ending)
-    for image in images.inputs(x, g.pads, lanes=1):
+    for image in images.inputs(x, g.pads if steps is None else NO_FRAME, lanes=1):
         if steps is not None:
-            halves = images.take(entry.halves(image))
-            images.add(entry.image_call(images.target, image, halves, steps))
+            halves = images.take(entry.halves(image.inside(g.pads)))
+            images.add(entry.image_call(images.target, image.address, halves, steps))
             image = halves
         images.add(call(image, images.output(), packed))
     return images

@@ -114,23 +114,38 @@ def _quantize_pixels(of_bytes: bool):
 
 
 def quantize_image(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: strips ``first`` up to ``last`` of an image, to 16 bits (fields `IMAGE`)."""
+    """Kernel: rows ``first`` up to ``last`` of all channels of an image, to 16 bits (fields `IMAGE`)."""
     a = IMAGE.read(arguments)
     lanes, steps = code.target.lanes, a.at("steps").splat()
     low, high = code.splat(-LARGEST_HALF), code.splat(LARGEST_HALF)
+    nothing, width = code.splat_integers(0), a["width"]
 
-    def convert(at: Integer, count: int) -> None:
-        y = ((a.at("x") + at * 4).vector() * steps).at_least(low).at_most(high)
-        (a.at("out") + at * 2).store_halves(y.nearest(), count)
+    def each(count: Integer, put: Callable[[Integer, int], None]) -> None:
+        """``put(first, how many)`` for so many values, a vector of them at a time."""
+        whole = count // lanes * lanes
+        code.loop(whole, lambda at: put(at, lanes), step=lanes)
+        code.loop(count, lambda at: put(at, 1), start=whole)
 
-    def at_strip(item: Integer) -> None:
-        begin = item * a["strip"]
-        end = (begin + a["strip"]).minimum(a["values"])
-        whole = begin + (end - begin) // lanes * lanes
-        code.loop(whole, lambda at: convert(at, lanes), start=begin, step=lanes)
-        code.loop(end, lambda at: convert(at, 1), start=whole)
+    def at_row(item: Integer) -> None:
+        row = item - a["top"]
+        inside = code.builder.and_(row >= 0, row < a["height"])
 
-    code.loop(last, at_strip, start=first)
+        def at_channel(channel: Integer) -> None:
+            place = a.at("out") + a["out_plane"] * channel + a["out_row"] * item
+            each(a["out_row"] // 2, lambda at, count: (place + at * 2).store_halves(nothing, count))
+            with code.when(inside):
+                source, image = a.at("x") + (channel * a["height"] + row) * width * 4, place + a["left"] * 2
+
+                def convert(at: Integer, count: int) -> None:
+                    value = (source + at * 4).vector() if count > 1 else (source + at * 4).splat()
+                    y = (value * steps).at_least(low).at_most(high)
+                    (image + at * 2).store_halves(y.nearest(), count)
+
+                each(width, convert)
+
+        code.loop(a["channels"], at_channel)
+
+    code.loop(last, at_row, start=first)
 
 
 def _each_row(code: Code, a: Arguments, first: Integer, last: Integer, compute: Callable[..., None]) -> None:

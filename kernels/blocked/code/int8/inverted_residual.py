@@ -13,7 +13,7 @@ from npmobilenet.kernels.blocked.layout import Fields
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 
-EACH = ROWS_BYTES // 4
+EACH = ROWS_BYTES // 5
 
 
 def define(library: Library) -> None:
@@ -42,7 +42,7 @@ def _put(
 def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
     """Kernel: strips ``first`` up to ``last`` of a block (fields `BLOCK`)."""
     a = BLOCK.read(arguments)
-    rows = [scratch + EACH * at for at in range(4)]
+    rows = [scratch + EACH * at for at in range(5)]
     expanded, filtered = scratch + a["expanded_at"], scratch + a["filtered_at"]
 
     # Rows that the strip before has expanded, where the same thread computes it: they stand at its end.
@@ -82,7 +82,9 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
         place = expanded + (kept + skipped) * a["row"]
         with code.when(present > 0):
             code.either(
-                a["enter"].equals(0), lambda: of_image(source, present, place), lambda: enter(source, present, place)
+                a["image"].equals(0),
+                lambda: of_pixels(source, present, place),
+                lambda: of_image(source, present, place),
             )
 
         projects = code.builder.not_(a["project"].equals(0))
@@ -101,13 +103,20 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
     def project(begin: Integer, count: Integer) -> None:
         arguments = a.at("project")
         row = POINTWISE.read(arguments)
-        moved = {"x": filtered, "out": begin * row["out_row"]}
+        leaves = code.builder.not_(a["leave"].equals(0))
+        projected = scratch + a["projected_at"]
+        place = code.select(leaves, projected.address(), begin * row["out_row"])
         residual = code.select(
             row["residual"].equals(0), row["residual"], row["residual"] + begin * row["residual_row"]
         )
         whole = {"rows": count, "strip": count, "parts": 1, "panels_each": row["panels"]}
-        _put(rows[3], POINTWISE, arguments, moved, residual=residual, **whole)
+        _put(rows[3], POINTWISE, arguments, {"x": filtered, "out": place}, residual=residual, **whole)
         code.call(a.at("project_kernel"), rows[3], 0, 1, scratch)
+        with code.when(leaves):
+            pixels, first = count * row["columns"], begin * row["columns"]
+            moved = {"x": projected, "out": first * code.target.lanes, "scale": first * 4}
+            _put(rows[4], PIXELS, a.at("leave"), moved, pixels=pixels, strip=pixels)
+            code.call(a.at("leave_kernel"), rows[4], 0, 1, scratch)
 
     def of_image(source: Integer, present: Integer, place: Pointer) -> None:
         row = STEM.read(a.at("expand"))
@@ -115,14 +124,20 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
         _put(rows[1], STEM, a.at("expand"), {"x": source * row["x_row"] * row["stride"], "out": place})
         code.call(a.at("expand_kernel"), rows[1], 0, present, scratch)
 
-    def enter(source: Integer, present: Integer, place: Pointer) -> None:
+    def of_pixels(source: Integer, present: Integer, place: Pointer) -> None:
+        enters, first = code.builder.not_(a["enter"].equals(0)), source * a["width"]
         quantized, scales = scratch + a["quantized_at"], scratch + a["scales_at"]
-        pixels, begin = present * a["width"], source * a["width"] * code.target.bytes
-        moved = {"x": begin, "out": quantized, "scale": scales}
-        _put(rows[0], PIXELS, a.at("enter"), moved, pixels=pixels, strip=pixels)
-        code.call(a.at("enter_kernel"), rows[0], 0, 1, scratch)
+        with code.when(enters):
+            pixels = present * a["width"]
+            moved = {"x": first * code.target.bytes, "out": quantized, "scale": scales}
+            _put(rows[0], PIXELS, a.at("enter"), moved, pixels=pixels, strip=pixels)
+            code.call(a.at("enter_kernel"), rows[0], 0, 1, scratch)
         row = POINTWISE.read(a.at("expand"))
-        moved = {"x": quantized, "out": place, "pixel_scale": scales}
+        moved = {
+            "x": code.select(enters, quantized.address(), first * code.target.lanes),
+            "out": place,
+            "pixel_scale": code.select(enters, scales.address(), first * 4),
+        }
         whole = {"rows": present, "strip": present, "parts": 1, "panels_each": row["panels"]}
         _put(rows[1], POINTWISE, a.at("expand"), moved, **whole)
         code.call(a.at("expand_kernel"), rows[1], 0, 1, scratch)
