@@ -78,7 +78,7 @@ class _Block:
             *(place - a["scratch_plane"] * first, a["scratch_plane"], a.at("offsets")),
             *(count * a["width"], a["expand_k_units"], a.at("expand_inputs"), a.at("expand_clamp")),
             *(a.at("expand_activate"), 0, a["expand_k_units"] * (k_unit(code.target) * size)),
-            *(a["expand_wide"], a["expand_halved"], self.panel_of(first), self.panel_of(last), 0, *self.later),
+            *(a["expand_wide"], a["expand_halved"], self.panel_of(first), self.panel_of(last), 0, 0, *self.later),
         )
 
     def stem_rows(
@@ -171,7 +171,7 @@ class _Block:
                     first.minimum(1),
                     a["project_k_units"] * (unit * size),
                 ),
-                *(a["project_wide"], a["project_halved"], 0, a["project_panels"], units * (unit * size), nothing, 0),
+                *(a["project_wide"], a["project_halved"], 0, a["project_panels"], units * (unit * size), 0, nothing, 0),
             )
 
         with code.when(a["out_offsets"].equals(0)):
