@@ -207,12 +207,12 @@ def _ring(rows_of: Rows, projects: bool = True):
             begin = strip * a["strip"]
             rows = a["strip"].minimum(a["rows"] - begin)
             block.expand(strip * fresh + shared, rows * a["stride"], slot(strip), zero, a["blocks"], rows_of)
-            if not projects:
+            if projects:
+                block.filter_to_scratch(rows, before(strip), length, zero, a["blocks"])
+                block.project(begin, rows, zero, a["blocks"])
+            else:
                 out = a.at("out") + begin * a["columns"] * block.size
                 block.filter(rows, before(strip), length, zero, a["blocks"], out, a["out_plane"])
-                return
-            block.filter_to_scratch(rows, before(strip), length, zero, a["blocks"])
-            block.project(begin, rows, zero, a["blocks"])
 
         code.loop(last, at_strip, start=first)
 
