@@ -12,6 +12,7 @@ import pytest
 
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.architectures.blocks import Builder, Row
+from npmobilenet.blocked import calls
 from npmobilenet.blocked import plan as blocked_plan
 from npmobilenet.blocked.plan import BlockedPlan
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
@@ -22,6 +23,7 @@ from npmobilenet.kernels.blocked.inverted_residual import PAIR
 from npmobilenet.kernels.blocked.layout import Fields, stretch
 from npmobilenet.kernels.blocked.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.squeeze_excite import SqueezeExcite
+from npmobilenet.kernels.blocked.tiles import tiles
 from npmobilenet.kernels.call import Table
 from npmobilenet.kernels.memory import ALIGNMENT, HEADER, aligned
 from npmobilenet.kernels.tensor import Tensor
@@ -104,6 +106,50 @@ def test_every_lowering_gives_the_same_bits(lower, name, width, padding, size):
                 if threads == 1:
                     assert fused_calls(plan).count(f"inverted_residual_{how}") == BLOCKS[name]
                 assert np.array_equal(plan.run(x), expected), (how, scratch_bytes, threads)
+
+
+def kernels_of(plan: BlockedPlan, *names: str) -> list[str]:
+    """Which of these kernels of the common library a plan calls, in order."""
+    known = {kernel_address(plan, name): name for name in names}
+    return [known[call.kernel] for call in plan._idle[0].table.calls if call.kernel in known]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "mixnet_s", "efficientnet_b0"])
+def test_rings_without_expansion_or_without_projection_give_the_same_bits(name, monkeypatch):
+    """The first blocks of networks, with their residual, and what comes before squeeze-and-excitation."""
+    graph, weights = network(name, 1.0)
+    program, x = BlockedProgram(graph, weights), image((75, 58))
+    outputs = ("block1", "block2", *graph.output_names)
+    unfused = program.plan((75, 58), outputs, fused=False)
+    expected = unfused.empty_results()
+    unfused.run_into(x, expected)
+    monkeypatch.setattr(calls, "PAIR_BYTES", 0)
+    for threads, scratch_bytes in ((1, 1), (1, NEVER), (2, 20_000), (3, 256 * 1024)):
+        monkeypatch.setattr(inverted_residual, "SCRATCH_BYTES", scratch_bytes)
+        plan = program.plan((75, 58), outputs, threads)
+        rings = kernels_of(plan, "depthwise_project_ring", "expand_depthwise_ring")
+        assert rings.count("depthwise_project_ring") == (name != "efficientnet_b0")
+        assert rings.count("expand_depthwise_ring") >= (5 if threads == 1 else 1)
+        results = plan.empty_results()
+        plan.run_into(x, results)
+        for result, right in zip(results, expected, strict=True):
+            assert np.array_equal(result, right), (threads, scratch_bytes)
+
+
+@pytest.mark.parametrize("channels", [8, 20, 40, 72, 160])
+@pytest.mark.parametrize("pixels", [1, 9, 49, 196, 3001])
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_threads_have_even_parts_of_a_pointwise_convolution(channels, pixels, threads):
+    target = host()
+    weights = pointwise.pack(target, np.zeros((16, channels), np.float32), np.zeros(channels, np.float32))
+    parts, each = pointwise.parts_of(pixels, weights, threads)
+    assert (parts - 1) * each < pixels <= parts * each
+    tile = tiles(target).wide.pixels
+    assert parts == 1 or (each % tile == 0 and parts >= min(threads, -(-pixels // tile)) // 2)
+    if threads == 1 or (weights.wide == weights.panels and weights.panels % threads == 0):
+        assert parts == 1
+    elif weights.panels == 1 and pixels >= 100 * threads:
+        assert parts >= threads
 
 
 def test_the_lowering_that_is_chosen(lower):

@@ -18,11 +18,15 @@ from npmobilenet.kernels.vector.target import Target
 
 LINEAR = Fields("x weights bias out k clamp activate")
 UNROLL = 4
+PANEL_OUTPUTS = 128
 
 
 def panel_blocks(target: Target) -> int:
-    """Blocks of outputs that one panel computes together: as many sums as hide the multiply-add's latency."""
-    return target.registers // 2
+    """Blocks of outputs that one panel computes together: as many sums as hide the multiply-add's latency.
+
+    But no more than `PANEL_OUTPUTS`, so that small matrices have a panel for each thread.
+    """
+    return min(target.registers // 2, PANEL_OUTPUTS // target.lanes)
 
 
 @dataclass(frozen=True)

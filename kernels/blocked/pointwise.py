@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from npmobilenet.kernels.blocked.layout import (
     wide_panels,
 )
 from npmobilenet.kernels.blocked.tiles import Tile, tiles
-from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.call import SHARES, Call
 from npmobilenet.kernels.memory import ALIGNMENT
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
@@ -35,13 +36,16 @@ from npmobilenet.kernels.vector.target import Target
 # padded. `wide` counts the panels of the wide tile; `halved` is the panel that may end with half a
 # vector. `inputs`, where it is not 0, tells for each panel of a grouped convolution which inputs it reads (`INPUTS`).
 # From `later` on is what will be read after the call, to be asked for meanwhile: `later_part` bytes by each panel.
+# A work item is a panel, or one of `parts` of its pixels, of `part_pixels` each.
 POINTWISE = Fields(
-    "x x_plane weights bias residual residual_plane out out_plane offsets pixels k_units inputs wide halved "
-    "clamp activate later later_part"
+    "x x_plane weights bias residual residual_plane out out_plane offsets pixels parts part_pixels k_units inputs "
+    "wide halved clamp activate later later_part"
 )
 # The first channel block that a panel reads, how many times `k_unit` channels, and where its weights begin, in bytes.
 INPUTS = Fields("first_block units weights_at")
 
+UNEVEN = 1 / 16  # of a thread's work: so much more is no reason for items of a part of the pixels
+PART_TILES = 8  # of an item, where there are enough for several of each thread
 LATER = 8  # cache lines of what is read later that a trip over `k_unit` channels asks for: half of what memory can give
 NOTHING = Stretch()
 
@@ -124,6 +128,22 @@ def room(pixels: int, weights: Pointwise) -> int:
     return weights.panels * max(1, pixels // tile.pixels) * weights.k_units * LATER * ALIGNMENT
 
 
+def parts_of(pixels: int, weights: Pointwise, threads: int) -> tuple[int, int]:
+    """In how many parts the pixels are shared out, and the pixels of each: whole tiles.
+
+    One, unless the panels alone would leave a thread with more than its share.
+    """
+    tile = weights.tile or tiles(weights.target).wide
+    widths = [tile.blocks] * weights.wide + [1] * (weights.panels - weights.wide)
+    bounds = [-(-len(widths) * number // threads) for number in range(threads + 1)]
+    most = max(sum(widths[start:stop]) for start, stop in pairwise(bounds))
+    every = -(-pixels // tile.pixels)
+    if most * threads <= sum(widths) * (1 + UNEVEN) or every < threads:
+        return 1, pixels
+    part = -(-every // (threads * min(SHARES, max(1, every // (threads * PART_TILES)))))
+    return -(-every // part), part * tile.pixels
+
+
 def call(
     x: Tensor,
     out: Tensor,
@@ -131,16 +151,19 @@ def call(
     *,
     activation: str = "none",
     residual: Tensor | None = None,
+    threads: int = 1,
     later: Stretch = NOTHING,
 ) -> Call:
     """Compute ``out``, which may have a frame; a residual is added after a clamp, before any other activation.
 
-    ``later`` is what is read after this call, to be asked for meanwhile.
+    It is cut for so many ``threads``; ``later`` is what is read after this call, to be asked for meanwhile.
     """
+    parts, part_pixels = parts_of(out.pixels, weights, threads)
     return POINTWISE.call(
-        library.matrix(weights.target, weights.tile).address("pointwise"), weights.panels,
-        x=x, residual=residual, out=out, offsets=out.scattered(), pixels=out.pixels, **weights.arguments(),
-        **activations.ends(weights.target, activation), **later.shared(weights.panels),
+        library.matrix(weights.target, weights.tile).address("pointwise"), weights.panels * parts,
+        x=x, residual=residual, out=out, offsets=out.scattered(), pixels=out.pixels, parts=parts,
+        part_pixels=part_pixels, **weights.arguments(), **activations.ends(weights.target, activation),
+        **later.shared(weights.panels),
     )  # fmt: skip
 
 
@@ -168,7 +191,8 @@ def pointwise_conv2d(
     late = residual is not None and activation not in activations.CLAMPS
     for image, other in zip(images.inputs(x), others, strict=True):
         out = images.output()
-        images.add(call(image, out, packed, activation=activation, residual=None if late else other))
+        early = None if late else other
+        images.add(call(image, out, packed, activation=activation, residual=early, threads=threads))
         if late:
             images.add(elementwise.call(elementwise.pack(images.target, "add"), out, out, other))
     return images

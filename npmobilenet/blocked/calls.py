@@ -144,7 +144,8 @@ class Calls:
         inside, late = function if function in ENDS else "none", residual is not None and function not in CLAMPS
         if node.operation == "pointwise_conv2d":
             early, later = None if late else residual, self._later.get(node.name, pointwise.NOTHING)
-            yield pointwise.call(x, out, weights, activation=inside, residual=early, later=later)
+            about = {"residual": early, "threads": self.threads, "later": later}
+            yield pointwise.call(x, out, weights, activation=inside, **about)
         else:
             if node.operation == "conv2d":
                 operation = stem if is_stem(node) else blocked.convolution

@@ -30,6 +30,7 @@ from npmobilenet.kernels.blocked.code import (
     stem,
 )
 from npmobilenet.kernels.blocked.layout import k_unit
+from npmobilenet.kernels.blocked.linear import panel_blocks
 from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.ladder.depthwise import ROW
 from npmobilenet.kernels.vector.library import Library
@@ -202,7 +203,7 @@ def inner_products(assembly, target: Target, multiply_add: str) -> tuple[int, in
 def test_avx2_computes_in_registers(assembly):
     target = TARGETS["AVX2"]
     assert inner_products(assembly, target, r"vfmadd\w+ps\s.*%ymm") == (0, 0)
-    assert busiest_loop(assembly(target)["linear"], r"vfmadd\w+ps\s.*%ymm") == (4 * 8, 0)
+    assert busiest_loop(assembly(target)["linear"], r"vfmadd\w+ps\s.*%ymm") == (4 * panel_blocks(target), 0)
 
 
 @pytest.mark.parametrize(("cpu", "spills"), [("skylake-avx512", 16), ("sapphirerapids", 0), ("znver4", 2)])
@@ -214,7 +215,7 @@ def test_avx512_computes_in_registers(assembly, cpu, spills):
     assert superfluous == 0
     assert stack <= spills
     assert busiest_loop(assembly(target)["depthwise_3x3_s1x1_row_14"], multiply_add) == (9 * 14, 0)
-    assert busiest_loop(assembly(target)["linear"], multiply_add) == (4 * 16, 0)
+    assert busiest_loop(assembly(target)["linear"], multiply_add) == (4 * panel_blocks(target), 0)
 
 
 def test_half_a_vector_is_computed_in_registers_with_its_values_from_memory(assembly):

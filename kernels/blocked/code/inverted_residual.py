@@ -78,7 +78,7 @@ class _Block:
             *(place - a["scratch_plane"] * first, a["scratch_plane"], a.at("offsets")),
             *(count * a["width"], a["expand_k_units"], a.at("expand_inputs"), a.at("expand_clamp")),
             *(a.at("expand_activate"), 0, a["expand_k_units"] * (k_unit(code.target) * size)),
-            *(a["expand_wide"], a["expand_halved"], self.panel_of(first), self.panel_of(last), 0, *self.later),
+            *(a["expand_wide"], a["expand_halved"], self.panel_of(first), self.panel_of(last), 0, 0, *self.later),
         )
 
     def stem_rows(
@@ -171,7 +171,7 @@ class _Block:
                     first.minimum(1),
                     a["project_k_units"] * (unit * size),
                 ),
-                *(a["project_wide"], a["project_halved"], 0, a["project_panels"], units * (unit * size), nothing, 0),
+                *(a["project_wide"], a["project_halved"], 0, a["project_panels"], units * (unit * size), 0, nothing, 0),
             )
 
         with code.when(a["out_offsets"].equals(0)):
@@ -207,12 +207,12 @@ def _ring(rows_of: Rows, projects: bool = True):
             begin = strip * a["strip"]
             rows = a["strip"].minimum(a["rows"] - begin)
             block.expand(strip * fresh + shared, rows * a["stride"], slot(strip), zero, a["blocks"], rows_of)
-            if not projects:
+            if projects:
+                block.filter_to_scratch(rows, before(strip), length, zero, a["blocks"])
+                block.project(begin, rows, zero, a["blocks"])
+            else:
                 out = a.at("out") + begin * a["columns"] * block.size
                 block.filter(rows, before(strip), length, zero, a["blocks"], out, a["out_plane"])
-                return
-            block.filter_to_scratch(rows, before(strip), length, zero, a["blocks"])
-            block.project(begin, rows, zero, a["blocks"])
 
         code.loop(last, at_strip, start=first)
 

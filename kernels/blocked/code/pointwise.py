@@ -28,8 +28,8 @@ from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 
 # Beyond the arguments of a layer, the functions below know `more`, 1 if the output holds sums over earlier input
-# channels already, `block_weights`, from the weights of a block to the next one's, and `skip`, the bytes of each
-# block's weights that belong to those earlier channels.
+# channels already, `block_weights`, from the weights of a block to the next one's, `skip`, the bytes of each
+# block's weights that belong to those earlier channels, and `before`, the pixels, or tiles, of the parts before.
 HIDDEN = 8  # sums that must be under way for the multiply-adds not to wait for one another
 PLANE = 49  # pixels of the smallest image in a MobileNet: there the weights are most, and the tiles fewest
 
@@ -89,6 +89,7 @@ def _tile(library: Library, tile: Tile, scattered: bool, half: bool):
         k_units: Integer,
         clamp: Pointer,
         more: Integer,
+        before: Integer,
         later: Pointer,
         later_end: Integer,
     ) -> None:
@@ -128,10 +129,10 @@ def _tile(library: Library, tile: Tile, scattered: bool, half: bool):
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
             sums = [bias.vector(v * size, lanes[v]) for _ in range(tile.pixels) for v in range(tile.blocks)]
             sums = code.branch(more > 0, lambda: unfinished(pixel), sums)
-            asked = index * lines  # for so many lines of each trip, by the tiles before
+            asked = (index + before) * lines  # for so many lines of each trip, by the tiles before
             mine = ahead + asked.minimum(unit_lines - lines) * (k_units * LINE)
             next_weights = code.select(asked < unit_lines, mine, weights)  # these are near: nothing has to be fetched
-            far = later + index * (k_units * (LATER * LINE))
+            far = later + (index + before) * (k_units * (LATER * LINE))
             sums = code.loop(k_units, lambda k, *sums: step(k, pixel, next_weights, far, list(sums)), sums)
             sums = [y.clamp(low, high) for y, (low, high) in zip(sums, limits, strict=True)]
             sums = code.branch(has_residual, lambda: add_residual(pixel, sums), sums)
@@ -181,6 +182,7 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
         first: Integer,
         last: Integer,
         skip: Integer,
+        before: Integer,
         later: Pointer,
         later_part: Integer,
     ) -> None:
@@ -227,6 +229,7 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
                 units,
                 clamp,
                 more,
+                before // tile.pixels,
                 own_later,
                 (own_later + later_part).address(),
             )
@@ -250,15 +253,32 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, scattered: boo
 
 
 def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: panels ``first`` up to ``last`` of a layer (fields `POINTWISE`)."""
-    a = POINTWISE.read(arguments)
-    run = (
-        *(a.at("x"), a["x_plane"], a.at("weights"), a.at("bias"), a.at("residual"), a["residual_plane"]),
-        *(a.at("out"), a["out_plane"], a.at("offsets"), a["pixels"], a["k_units"], a.at("inputs"), a.at("clamp")),
-        *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * code.target.bytes), a["wide"], a["halved"]),
-        *(first, last, 0, a.at("later"), a["later_part"]),
-    )
-    with code.when(a["offsets"].equals(0)):
-        code.call("pointwise_panels", *run)
-    with code.when(a["offsets"] > 0):
-        code.call("pointwise_panels_scattered", *run)
+    """Kernel: items ``first`` up to ``last`` of a layer (fields `POINTWISE`)."""
+    a, size = POINTWISE.read(arguments), code.target.bytes
+
+    def run(panel: Integer, end: Integer, begin: Integer, pixels: Integer) -> None:
+        at = begin * size
+        residual = code.select(a["residual"].equals(0), a.at("residual"), a.at("residual") + at)
+
+        def over(name: str, out: Pointer, offsets: Pointer) -> None:
+            code.call(
+                name,
+                *(a.at("x") + at, a["x_plane"], a.at("weights"), a.at("bias"), residual, a["residual_plane"]),
+                *(out, a["out_plane"], offsets, pixels, a["k_units"], a.at("inputs"), a.at("clamp")),
+                *(a.at("activate"), 0, a["k_units"] * (k_unit(code.target) * size), a["wide"], a["halved"]),
+                *(panel, end, 0, begin, a.at("later"), a["later_part"]),
+            )
+
+        with code.when(a["offsets"].equals(0)):
+            over("pointwise_panels", a.at("out") + at, a.at("offsets"))
+        with code.when(a["offsets"] > 0):
+            over("pointwise_panels_scattered", a.at("out"), a.at("offsets") + begin * 8)
+
+    def at_item(item: Integer) -> None:
+        panel, begin = item // a["parts"], item % a["parts"] * a["part_pixels"]
+        run(panel, panel + 1, begin, a["part_pixels"].minimum(a["pixels"] - begin))
+
+    with code.when(a["parts"].equals(1)):
+        run(first, last, code.integer(0), a["pixels"])
+    with code.when(a["parts"] > 1):
+        code.loop(last, at_item, start=first)
