@@ -3,19 +3,21 @@
 So `export_weights` stores a model. The metadata has, under ``"network"``, ``{"version": 1, "architecture": ...,
 "width": ..., "in_channels": 3, "nodes": [...], "outputs": {...}, "merged": {...}}``. A node is ``[name, operation,
 inputs, block, attributes]``; the parameters of the node ``"block2.expand"`` are the tensors ``"block2.expand.weight"``,
-``"block2.expand.scale"``, ... What they are: `npmobilenet.operations` and `npmobilenet.operations_int8`.
+``"block2.expand.scale"``, ... What they are: `npmobilenet.operations` and `npmobilenet.operations_int8`. A YOLO has
+``"heads"`` too: a list with an object for each, whose fields are those of `architectures.yolo.Head`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from npmobilenet import operations
+from npmobilenet.architectures.yolo import Head
 from npmobilenet.checkpoints.reader import NETWORK, Checkpoint
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import INPUT, Graph, Node, Shape
@@ -44,12 +46,14 @@ class StoredNetwork:
     weights: dict[str, np.ndarray]
     architecture: str
     width: float
+    heads: tuple[Head, ...] = ()
 
 
-def described(graph: Graph, architecture: str, width: float) -> dict[str, Any]:
+def described(graph: Graph, architecture: str, width: float, heads: tuple[Head, ...] = ()) -> dict[str, Any]:
     """Return what stands in the metadata."""
     nodes = [[node.name, node.operation, node.inputs, node.block, _given(node)] for node in graph]
     about = {"version": VERSION, "architecture": architecture, "width": width, "in_channels": graph.in_channels}
+    about |= {"heads": [asdict(head) for head in heads]} if heads else {}
     return {NETWORK: {**about, "nodes": nodes, "outputs": dict(graph.outputs), "merged": dict(graph.merged)}}
 
 
@@ -96,7 +100,25 @@ def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
         arguments = {**node.kind.operands(inputs), **kernel_arguments(node, tensors), **node.kind.keywords(node)}
         getattr(checks, node.kind.kernel(node))(**arguments)
         dtypes[node.name] = node.kind.result_dtype(node)
-    return StoredNetwork(graph, dict(tensors), _text(about.get("architecture"), "architecture"), float(width))
+    heads = tuple(_head(each, graph) for each in about.get("heads", ()))
+    return StoredNetwork(graph, dict(tensors), _text(about.get("architecture"), "architecture"), float(width), heads)
+
+
+def _head(entry: Any, graph: Graph) -> Head:
+    """A detecting layer, of which nothing is believed either."""
+    known = {field.name for field in fields(Head)}
+    if not isinstance(entry, dict) or entry.keys() != known:
+        raise CheckpointError(f"a head must have the fields {', '.join(sorted(known))}")
+    try:
+        head = Head(**{name: _value(value, name) for name, value in entry.items()})
+        numbers = [*(side for anchor in head.anchors for side in anchor), *head.stride, head.spread, head.most_overlap]
+        right = all(len(pair) == 2 for pair in (*head.anchors, head.stride)) and all(0 < each < 1e6 for each in numbers)
+        right &= graph.channels_of(graph.outputs[head.output]) == len(head.anchors) * head.values
+    except (TypeError, KeyError):
+        right = False
+    if not right:
+        raise CheckpointError("a head is not what one can be, or does not fit its output")
+    return head
 
 
 def _shapes(graph: Graph) -> dict[str, Shape]:
