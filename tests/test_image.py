@@ -368,7 +368,7 @@ def test_fields_that_are_not_usual_are_written():
         ({"std": [10**400, 1, 1]}, "std must be"),
         ({"std": [1e300, 1, 1]}, "std must be"),
         ({"mean": ["0"] * 100_000}, "mean must be"),
-        ({"filter": "cubic"}, "filter must be one of bilinear, .*, sampled_corner, got 'cubic'"),
+        ({"filter": "cubic"}, "filter must be one of bilinear, .*, sampled_ends, got 'cubic'"),
         ({"filter": ["bilinear"]}, "filter must be one of"),
         ({"fit": None}, "fit must be one of fill, cover, contain"),
         ({"border": [0, 0, 256]}, "border must be three integers from 0 to 255"),
