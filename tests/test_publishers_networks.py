@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import npmobilenet
-from npmobilenet.architectures import ARCHITECTURES, get_architecture
+from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
 from npmobilenet.architectures.vgg import CONTENT, STYLE
 from npmobilenet.checkpoints.fit import naming
 from npmobilenet.checkpoints.key_maps import with_layout
@@ -232,7 +232,10 @@ def test_faces_are_grey(tmp_path):
 
 def test_vgg19_has_no_linear_layers_here(tmp_path):
     """torchvision's file has; a sequence of its features alone does without their name."""
-    weights = CASES["vgg19"].weights()
+    names = naming("vgg19", "torchvision")
+    graph = names.architecture.graph(0.25)
+    keys = names.keys(graph)
+    weights = {keys[name]: values for name, values in random_weights(graph).items()}
     whole = weights | {"classifier.0.weight": np.zeros((4, 25088), np.float32), "classifier.0.bias": np.zeros(4)}
     np.savez(tmp_path / "whole.npz", **whole)
     model = npmobilenet.load(tmp_path / "whole.npz")
@@ -242,7 +245,7 @@ def test_vgg19_has_no_linear_layers_here(tmp_path):
         model.classify(photo(PHOTOGRAPH))
     np.savez(tmp_path / "bare.npz", **{name.removeprefix("features."): values for name, values in weights.items()})
     assert npmobilenet.load(tmp_path / "bare.npz").architecture == "vgg19"
-    np.savez(tmp_path / "more.npz", **weights, **{"features.37.weight": np.zeros((1, 512, 1, 1), np.float32)})
+    np.savez(tmp_path / "more.npz", **weights, **{"features.37.weight": np.zeros((1, 128, 1, 1), np.float32)})
     with pytest.raises(CheckpointError, match=r"(?s)not part of the network.*features\.37\.weight"):
         npmobilenet.load(tmp_path / "more.npz")
 
