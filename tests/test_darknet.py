@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet.architectures.yolo import Head
+from npmobilenet.architectures.yolo import Head, Yolo
+from npmobilenet.checkpoints.darknet import parse
 from npmobilenet.cli import main
 from npmobilenet.counts import count
 from npmobilenet.errors import CheckpointError
@@ -63,6 +64,36 @@ def test_counted(tmp_path):
     assert count(model.graph, SIZE).parameters == numbers - 2 * norms
     assert model.graph.shapes(SIZE)["layer13"] == (8, 16, 24) and model.graph["layer16"].operation == "depthwise_conv2d"
     assert model.preprocessing == letterboxed(SIZE)
+
+
+def test_yolov3():
+    """As many numbers as its published weights have: 248,007,048 bytes."""
+
+    def residuals(filters, number):
+        block = convolution(filters // 2, size=1), convolution(filters), section("shortcut", **{"from": -3})
+        return [convolution(filters, stride=2), *block * number]
+
+    def head(filters, mask, classes, kind):
+        pair = convolution(filters, size=1), convolution(2 * filters)
+        last = (5 if kind == "yolo" else 9) + classes
+        anchors = "anchors=10,13, 16,30, 33,23, 30,61, 62,45, 59,119, 116,90, 156,198, 373,326"
+        layer = section(kind, anchors, mask=mask, classes=classes)
+        return [*pair * 3, convolution(3 * last, size=1, norm=False), layer]
+
+    def lower(filters, layer):
+        route = section("route", layers=-4), convolution(filters, size=1), section("upsample", stride=2)
+        return [*route, section("route", layers=f"-1, {layer}")]
+
+    for kind, classes, size, expected in (("yolo", 80, 416, 62_001_757), ("gaussian_yolo", 10, 512, None)):
+        stages = [(64, 1), (128, 2), (256, 8), (512, 8), (1024, 4)]
+        layers = [convolution(32), *(layer for stage in stages for layer in residuals(*stage))]
+        layers += head(512, "6,7,8", classes, kind) + lower(256, 61) + head(256, "3,4,5", classes, kind)
+        layers += lower(128, 36) + head(128, "0,1,2", classes, kind)
+        cfg = "\n".join([section("net", height=size, width=size), *layers])
+        network = Yolo(parse(cfg.encode()))
+        numbers = sum(math.prod(shape) for shape in network.graph.tensors.values())
+        assert [head.stride for head in network.heads] == [(32, 32), (16, 16), (8, 8)]
+        assert expected in (numbers, None) and all(head.gaussian != (kind == "yolo") for head in network.heads)
 
 
 # --- Boxes -------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from npmobilenet.tasks.boxes import overlaps
 from npmobilenet.tasks.detection import DETECTORS
 from tests.conftest import DATA, compiled_only, photo
 from tests.data.make_architectures import CASES, CLASSES, FOUND, PHOTOGRAPH, Case, chosen
+from tests.tensorflow_graphs import graph_of
 
 TOLERANCE = 1e-4  # of the largest value of an output
 STORED = DATA / "reference"
@@ -225,7 +226,9 @@ def test_faces_are_grey(tmp_path):
     assert np.array_equal(
         preprocess(grey.repeat(3).reshape(picture.shape), model.preprocessing), model.preprocess(picture)
     )
-    assert model.preprocess(picture).shape == (1, 48, 48) and len(model.classify(picture)) == 5
+    assert model.preprocess(picture).shape == (1, 48, 48) and model.classes[::6] == ("angry", "neutral")
+    stored = npmobilenet.load(npmobilenet.export_weights(model, tmp_path / "stored.safetensors"))
+    assert stored.classify(picture) == model.classify(picture)
     with pytest.raises(ValueError, match="slopes must have the shape"):
         model(np.zeros((1, 1, 64, 64), np.float32))
 
@@ -248,6 +251,17 @@ def test_vgg19_has_no_linear_layers_here(tmp_path):
     np.savez(tmp_path / "more.npz", **weights, **{"features.37.weight": np.zeros((1, 128, 1, 1), np.float32)})
     with pytest.raises(CheckpointError, match=r"(?s)not part of the network.*features\.37\.weight"):
         npmobilenet.load(tmp_path / "more.npz")
+
+
+def test_a_frozen_graph_of_a_publisher(tmp_path):
+    """TensorFlow's own names and axes."""
+    for name in ("ssd_v1", "deeplab_v2_aspp"):
+        weights = CASES[name].weights()
+        (tmp_path / "frozen.pb").write_bytes(graph_of(weights))
+        model = npmobilenet.load(tmp_path / "frozen.pb", backend="reference")
+        assert model.architecture == CASES[name].architecture and model.graph["stem"]["padding"] == "same"
+        keys = model.names.keys(model.graph)
+        assert all(np.array_equal(values, weights[keys[key]]) for key, values in model.stored()[0].items())
 
 
 @pytest.mark.parametrize("name", ["ssd_v1", "deeplab_v2_aspp", "expression", "stages", "ssdlite_v3"])

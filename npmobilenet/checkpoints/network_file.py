@@ -9,7 +9,7 @@ inputs, block, attributes]``; the parameters of the node ``"block2.expand"`` are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from typing import Any
@@ -21,6 +21,7 @@ from npmobilenet.architectures.yolo import Head
 from npmobilenet.checkpoints.reader import NETWORK, Checkpoint
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import INPUT, Graph, Node, Shape
+from npmobilenet.image.preprocessing import is_size
 from npmobilenet.kernels import checks
 from npmobilenet.operations import INT8_OPERATIONS
 from npmobilenet.operations_int8 import input_dtype
@@ -35,7 +36,7 @@ LARGEST_WIDE = 16383  # of 15 bits
 MOST_OF_IMAGE = 65536  # magnitudes that meet 16 bits, added up: times 32767 less than 2**31
 MOST_OF_BYTES = (2**31 - 1) // 255
 MOST_VALUES = 1 << 26  # of a tensor
-SMALL_IMAGE, LARGE_IMAGE = (32, 32), (224, 224)  # of which one at least must fit
+SMALL_IMAGE, LARGE_IMAGE = (32, 32), (224, 224)
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,21 @@ def read_network(checkpoint: Checkpoint, where: str) -> StoredNetwork:
         If the description or a tensor is not as it must be.
     """
     try:
-        return _read(checkpoint.metadata[NETWORK], checkpoint.tensors)
+        return _read(checkpoint.metadata[NETWORK], checkpoint.tensors, _sizes(checkpoint.metadata))
     except (CheckpointError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         text = f"{error}" if isinstance(error, (CheckpointError, ValueError)) else f"damaged ({error!r:.80})"
         raise CheckpointError(f"{where}: its network: {printable(text, 300)}") from None
 
 
-def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
+def _sizes(metadata: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Images of which one at least must fit: any, or those that the weights were made for."""
+    photo = metadata.get("preprocessing")
+    crop = photo.get("crop") if isinstance(photo, dict) else None
+    own = tuple(crop) if isinstance(crop, list) else None
+    return [SMALL_IMAGE, LARGE_IMAGE, *([own] if is_size(own) else [])]
+
+
+def _read(about: Any, tensors: Mapping[str, np.ndarray], sizes: Sequence[tuple[int, int]]) -> StoredNetwork:
     if not isinstance(about, dict) or about.get("version") != VERSION:
         version = about.get("version") if isinstance(about, dict) else None
         raise CheckpointError(f"is of version {version!r:.20}, and {VERSION} is known: export it anew")
@@ -92,7 +101,7 @@ def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
     nodes = tuple(_node(entry, parameters) for entry in entries)
     outputs, merged = (_names(about.get(part), part) for part in ("outputs", "merged"))
     graph = Graph(nodes, channels, outputs, merged)
-    shapes, dtypes = _shapes(graph), {INPUT: "float32"}
+    shapes, dtypes = _shapes(graph, sizes), {INPUT: "float32"}
     for node in graph:
         _check_inputs(node, dtypes)
         _check_arrays(node, {name: tensors[f"{node.name}.{name}"] for name in node.parameters})
@@ -121,12 +130,15 @@ def _head(entry: Any, graph: Graph) -> Head:
     return head
 
 
-def _shapes(graph: Graph) -> dict[str, Shape]:
+def _shapes(graph: Graph, sizes: Sequence[tuple[int, int]]) -> dict[str, Shape]:
     """Shapes for an image of some size: padding and strides may be too much for a small one."""
-    try:
-        shapes = graph.shapes(SMALL_IMAGE)
-    except ValueError:
-        shapes = graph.shapes(LARGE_IMAGE)
+    for size in sizes:
+        try:
+            shapes = graph.shapes(size)
+            break
+        except ValueError:
+            if size == sizes[-1]:
+                raise
     for name, shape in shapes.items():
         if prod(shape) > MOST_VALUES:
             raise CheckpointError(f"the node {quote(name)} makes {prod(shape):,} values of a small image")
