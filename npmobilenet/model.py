@@ -26,7 +26,7 @@ from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
 from npmobilenet.tasks.boxes import Place
-from npmobilenet.tasks.detection import DETECTORS, SSD, Detection
+from npmobilenet.tasks.detection import DETECTORS, Detection, Detector
 from npmobilenet.text import listed, plural, printable, quote
 from npmobilenet.weights import CATALOGUE
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from npmobilenet.checkpoints.file_names import FileNames
     from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
-    from npmobilenet.tasks.yolo import YOLO
 
 DARKNET_FILES = (".cfg", ".weights")
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
@@ -346,7 +345,7 @@ def _of_network(
     )
 
 
-def _yolo(heads: tuple[Head, ...]) -> YOLO | None:
+def _yolo(heads: tuple[Head, ...]) -> Detector | None:
     """What reads the outputs of these detecting layers, if there are any."""
     if not heads:
         return None
@@ -454,7 +453,7 @@ class Model:
         names: FileNames | None = None,
         provenance: Provenance | None = None,
         read_from: str = "",
-        detector: SSD | YOLO | None = None,
+        detector: Detector | None = None,
     ) -> None:
         self.graph = graph
         self.architecture = architecture

@@ -25,8 +25,65 @@ class Detection(NamedTuple):
     """Of the centre's x and y, of width and height, 0 to 1: of a network that tells (Gaussian YOLO)."""
 
 
+class Detector:
+    """How the outputs of a network are read as boxes.
+
+    Attributes
+    ----------
+    outputs : tuple of str
+        What `collect` gives.
+    """
+
+    outputs: tuple[str, ...]
+
+    def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the network's outputs in the form in which people read them; as they are unless it says otherwise."""
+        return dict(outputs)
+
+    def detect(
+        self,
+        outputs: Mapping[str, np.ndarray],
+        classes: Sequence[str],
+        sizes: Sequence[tuple[int, int]],
+        threshold: float,
+        places: Sequence[Place] | None = None,
+    ) -> list[list[Detection]]:
+        """Return the things in each of several photographs of (height, width), the surest first.
+
+        Parameters
+        ----------
+        outputs : mapping of str to float32 array
+            Of the network.
+        classes : sequence of str
+            Of an SSD the first is the background.
+        threshold : float
+            Lower scores are left out.
+        places : sequence of Place, optional
+            Where each photograph lies in the input; it is all of it if None.
+        """
+        read = self._read(outputs)
+        return [
+            self._of_image({name: y[at] for name, y in read.items()}, classes, size, threshold, place)
+            for at, (size, place) in enumerate(zip(sizes, places or [WHOLE] * len(sizes), strict=True))
+        ]
+
+    def _read(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What `_of_image` takes, of all images."""
+        return self.collect(outputs)
+
+    def _of_image(
+        self,
+        read: Mapping[str, np.ndarray],
+        classes: Sequence[str],
+        size: tuple[int, int],
+        threshold: float,
+        place: Place,
+    ) -> list[Detection]:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class SSD:
+class SSD(Detector):
     """How the outputs of an SSD are read, which has boxes and scores for anchors on several feature maps.
 
     Attributes
@@ -89,46 +146,19 @@ class SSD:
         """Return the anchors for feature maps of (height, width): float32 (anchors, 4), centre x, y, width, height."""
         return _anchors(self, tuple(sizes))
 
-    def detect(
-        self,
-        outputs: Mapping[str, np.ndarray],
-        classes: Sequence[str],
-        sizes: Sequence[tuple[int, int]],
-        threshold: float,
-        places: Sequence[Place] | None = None,
-    ) -> list[list[Detection]]:
-        """Return the things in each of several photographs of (height, width), the surest first.
-
-        Parameters
-        ----------
-        outputs : mapping of str to float32 array
-            Of the network.
-        classes : sequence of str
-            Of which the first is the background.
-        threshold : float
-            Lower scores are left out.
-        places : sequence of Place, optional
-            Where each photograph lies in the input; it is all of it if None.
-        """
-        maps = [outputs[f"boxes{at}"].shape[2:] for at in range(len(outputs) // 2)]
-        anchors, found = self.anchors(maps), self.collect(outputs)
-        return [
-            self._of_image(codes, scores, anchors, classes, size, threshold, place)
-            for codes, scores, size, place in zip(
-                found["boxes"], found["scores"], sizes, places or [WHOLE] * len(sizes), strict=True
-            )
-        ]
+    def _read(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        anchors = self.anchors([outputs[f"boxes{at}"].shape[2:] for at in range(len(outputs) // 2)])
+        return self.collect(outputs) | {"anchors": np.broadcast_to(anchors, (len(outputs["boxes0"]), *anchors.shape))}
 
     def _of_image(
         self,
-        codes: np.ndarray,
-        logits: np.ndarray,
-        anchors: np.ndarray,
+        read: Mapping[str, np.ndarray],
         classes: Sequence[str],
         size: tuple[int, int],
         threshold: float,
         place: Place,
     ) -> list[Detection]:
+        codes, logits, anchors = (read[name] for name in ("boxes", "scores", "anchors"))
         at, label, scores = self._candidates(logits, max(threshold, self.least))
         boxes = decoded(codes[at][:, self.code_order], anchors[at], self.code_scales, self.largest)
         boxes = clipped(boxes, 1, 1)

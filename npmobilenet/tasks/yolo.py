@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from npmobilenet.architectures.yolo import Head
-from npmobilenet.tasks.boxes import WHOLE, Place, in_photograph, suppressed
-from npmobilenet.tasks.detection import Detection
+from npmobilenet.tasks.boxes import Place, in_photograph, suppressed
+from npmobilenet.tasks.detection import Detection, Detector
 
 LARGEST = 1000  # times the input: what a box's logarithm may reach before it stops to be a number
 MOST_OF_CLASS = 1000  # boxes that are looked at
@@ -21,7 +21,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class YOLO:
+class YOLO(Detector):
     """How the outputs of detecting layers are read.
 
     Attributes
@@ -44,44 +44,15 @@ class YOLO:
         """How many classes there are; none of them is the background."""
         return self.heads[0].classes
 
-    def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs as they are: (N, anchors times values, H, W) of each head."""
-        return dict(outputs)
-
-    def detect(
-        self,
-        outputs: Mapping[str, np.ndarray],
-        classes: Sequence[str],
-        sizes: Sequence[tuple[int, int]],
-        threshold: float,
-        places: Sequence[Place] | None = None,
-    ) -> list[list[Detection]]:
-        """Return the things in each of several photographs of (height, width), the surest first.
-
-        Parameters
-        ----------
-        outputs : mapping of str to float32 array
-            Of the network.
-        classes : sequence of str
-        threshold : float
-            Lower scores are left out.
-        places : sequence of Place, optional
-            Where each photograph lies in the input; it is all of it if None.
-        """
-        return [
-            self._of_image({name: y[at] for name, y in outputs.items()}, classes, size, threshold, place)
-            for at, (size, place) in enumerate(zip(sizes, places or [WHOLE] * len(sizes), strict=True))
-        ]
-
     def _of_image(
         self,
-        outputs: Mapping[str, np.ndarray],
+        read: Mapping[str, np.ndarray],
         classes: Sequence[str],
         size: tuple[int, int],
         threshold: float,
         place: Place,
     ) -> list[Detection]:
-        parts = [self._of_head(head, outputs[head.output], max(threshold, self.least)) for head in self.heads]
+        parts = [self._of_head(head, read[head.output], max(threshold, self.least)) for head in self.heads]
         boxes, scores, labels, uncertainties = (np.concatenate(each) for each in zip(*parts, strict=True))
         kept = suppressed(boxes, scores, labels, self.heads[0].most_overlap, MOST_OF_CLASS, len(scores))
         found = in_photograph(boxes[kept], place, size)
