@@ -27,16 +27,17 @@ from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
 from npmobilenet.tasks.boxes import Place
-from npmobilenet.tasks.detection import DETECTORS, SSD, Detection, detections
+from npmobilenet.tasks.boxes import Detector, Place
+from npmobilenet.tasks.detection import DETECTORS, Detection, detections
 from npmobilenet.tasks.segmentation import Segmentation, probabilities, segmentation
-from npmobilenet.text import listed, printable, quote
+from npmobilenet.text import listed, plural, printable, quote
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
+    from npmobilenet.architectures.yolo import Head
     from npmobilenet.checkpoints.file_names import FileNames
     from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
-    from npmobilenet.tasks.yolo import YOLO
 
 DARKNET_FILES = (".cfg", ".weights")
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
@@ -361,8 +362,18 @@ def _of_network(
         preprocessing=preprocessing,
         dtype=dtype or "float32",
         provenance=provenance,
+        detector=_yolo(stored.heads),
         **run,
     )
+
+
+def _yolo(heads: tuple[Head, ...]) -> Detector | None:
+    """What reads the outputs of these detecting layers, if there are any."""
+    if not heads:
+        return None
+    from npmobilenet.tasks.yolo import YOLO  # few networks have some
+
+    return YOLO(heads)
 
 
 def _of_darknet(
@@ -377,13 +388,16 @@ def _of_darknet(
     """The network of Darknet's two files."""
     from npmobilenet.architectures.yolo import BN_EPS
     from npmobilenet.checkpoints.darknet import read_darknet
-    from npmobilenet.tasks.yolo import YOLO
 
     read = read_darknet(path, None if pair is None else Path(pair), bn_eps)
     graph, weights, provenance = read.graph, read.weights, Provenance()
     provenance["configuration"], provenance["weights"] = ((printable(file), "file") for file in read.files)
     provenance.choose("bn_eps", option=bn_eps, source=BN_EPS)
-    given = provenance.choose("classes", option=classes, file=read.classes)
+    classes, by = (read.classes, "file") if classes is None and read.classes else (classes, "option")
+    provenance["classes"] = (
+        plural(read.heads[0].classes, "class", "classes"),
+        "assumed" if classes is None else by,
+    )
     preprocessing = preprocessing or letterboxed(read.size, graph.in_channels == 1)
     if dtype == "int8":
         _refuse_cuda(run["backend"])
@@ -392,11 +406,11 @@ def _of_darknet(
         graph,
         weights,
         architecture=read.name,
-        classes=given,
+        classes=classes,
         preprocessing=preprocessing,
         dtype=dtype or "float32",
         provenance=provenance,
-        detector=YOLO(read.heads),
+        detector=_yolo(read.heads),
         **run,
     )
 
@@ -461,7 +475,7 @@ class Model:
         names: FileNames | None = None,
         provenance: Provenance | None = None,
         read_from: str = "",
-        detector: SSD | YOLO | None = None,
+        detector: Detector | None = None,
     ) -> None:
         self.graph = graph
         self.architecture = architecture
@@ -686,7 +700,8 @@ class Model:
         )
         from npmobilenet.checkpoints.network_file import described
 
-        return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width)
+        heads = getattr(self._detector, "heads", ())
+        return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width, heads)
 
     def preprocess(self, image: ImageSource) -> np.ndarray:
         """Turn a photograph into an input.

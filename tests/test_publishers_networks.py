@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import npmobilenet
-from npmobilenet.architectures import ARCHITECTURES, get_architecture
+from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
 from npmobilenet.architectures.vgg import CONTENT, STYLE
 from npmobilenet.checkpoints.fit import naming
 from npmobilenet.checkpoints.key_maps import with_layout
@@ -24,6 +24,7 @@ from npmobilenet.tasks.boxes import overlaps
 from npmobilenet.tasks.detection import DETECTORS
 from tests.conftest import DATA, compiled_only, photo
 from tests.data.make_architectures import CASES, CLASSES, FOUND, PHOTOGRAPH, Case, chosen
+from tests.tensorflow_graphs import graph_of
 
 TOLERANCE = 1e-4  # of the largest value of an output
 STORED = DATA / "reference"
@@ -225,14 +226,19 @@ def test_faces_are_grey(tmp_path):
     assert np.array_equal(
         preprocess(grey.repeat(3).reshape(picture.shape), model.preprocessing), model.preprocess(picture)
     )
-    assert model.preprocess(picture).shape == (1, 48, 48) and len(model.classify(picture)) == 5
+    assert model.preprocess(picture).shape == (1, 48, 48) and model.classes[::6] == ("angry", "neutral")
+    stored = npmobilenet.load(npmobilenet.export_weights(model, tmp_path / "stored.safetensors"))
+    assert stored.classify(picture) == model.classify(picture)
     with pytest.raises(ValueError, match="slopes must have the shape"):
         model(np.zeros((1, 1, 64, 64), np.float32))
 
 
 def test_vgg19_has_no_linear_layers_here(tmp_path):
     """torchvision's file has; a sequence of its features alone does without their name."""
-    weights = CASES["vgg19"].weights()
+    names = naming("vgg19", "torchvision")
+    graph = names.architecture.graph(0.25)
+    keys = names.keys(graph)
+    weights = {keys[name]: values for name, values in random_weights(graph).items()}
     whole = weights | {"classifier.0.weight": np.zeros((4, 25088), np.float32), "classifier.0.bias": np.zeros(4)}
     np.savez(tmp_path / "whole.npz", **whole)
     model = npmobilenet.load(tmp_path / "whole.npz")
@@ -242,9 +248,20 @@ def test_vgg19_has_no_linear_layers_here(tmp_path):
         model.classify(photo(PHOTOGRAPH))
     np.savez(tmp_path / "bare.npz", **{name.removeprefix("features."): values for name, values in weights.items()})
     assert npmobilenet.load(tmp_path / "bare.npz").architecture == "vgg19"
-    np.savez(tmp_path / "more.npz", **weights, **{"features.37.weight": np.zeros((1, 512, 1, 1), np.float32)})
+    np.savez(tmp_path / "more.npz", **weights, **{"features.37.weight": np.zeros((1, 128, 1, 1), np.float32)})
     with pytest.raises(CheckpointError, match=r"(?s)not part of the network.*features\.37\.weight"):
         npmobilenet.load(tmp_path / "more.npz")
+
+
+def test_a_frozen_graph_of_a_publisher(tmp_path):
+    """TensorFlow's own names and axes."""
+    for name in ("ssd_v1", "deeplab_v2_aspp"):
+        weights = CASES[name].weights()
+        (tmp_path / "frozen.pb").write_bytes(graph_of(weights))
+        model = npmobilenet.load(tmp_path / "frozen.pb", backend="reference")
+        assert model.architecture == CASES[name].architecture and model.graph["stem"]["padding"] == "same"
+        keys = model.names.keys(model.graph)
+        assert all(np.array_equal(values, weights[keys[key]]) for key, values in model.stored()[0].items())
 
 
 @pytest.mark.parametrize("name", ["ssd_v1", "deeplab_v2_aspp", "expression", "stages", "ssdlite_v3"])

@@ -28,10 +28,12 @@ from npmobilenet.bench.study import (
     multipliers,
     peak,
     relu_manifold,
+    style,
     tiles,
 )
 from npmobilenet.bench.study.features import visible
 from npmobilenet.bench.study.layer_tiles import KINDS
+from npmobilenet.checkpoints.fit import naming
 from npmobilenet.cli import main
 from npmobilenet.cli import study as study_command
 from npmobilenet.cli.study import TOPICS, Topic
@@ -68,6 +70,7 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
         "mixed": ["--width", "0.25", "--resolution", "48", "--kernels", "3,5", "--rounds", "2"],
         "features": [picture, "--model", tiny, "--block", "block2", "--channels", "5"],
         "occlusion": [picture, "--model", tiny, "--patch", "16", "--step", "16"],
+        "style": [picture, str(photo("chelsea.png")), "--model", tiny],
         "tiles": ["--rounds", "2", "--resolution", "32", "--candidates", "4x2"],
         "asm": ["depthwise_3x3_s1x1_row_3"],
     }[topic]
@@ -175,6 +178,8 @@ def test_without_matplotlib_the_numbers_remain(monkeypatch, tmp_path, capsys):
         (["occlusion", "nowhere.png", "--model", "TINY"], "nowhere.png"),
         (["occlusion", "PHOTO", "--model", "TINY", "--patch", "49"], "must fit the network's input, 48x48"),
         (["occlusion", "PHOTO", "--model", "TINY", "--label", "dog"], "no class 'dog'; give a name"),
+        (["style", "PHOTO", "nowhere.png", "--model", "TINY"], "nowhere.png"),
+        (["style", "PHOTO", "PHOTO", "--model", "TINY", "--pooling", "average"], "mobilenet_v2 does not pool maxima"),
         (["linear-bottleneck", "--images", "nowhere.png"], "nowhere.png"),
         (["linear-bottleneck", "--images", "PHOTO", "--views", "3"], "there are 1 or 10 views"),
         (["linear-bottleneck", "--images", "FOLDER"], "no image files in this folder"),
@@ -225,6 +230,54 @@ def test_options_are_the_parameters_of_the_study(tiny):
         topic.add_options(parser)
         options = set(vars(parser.parse_args(topic_arguments(name, tiny))))
         assert options == set(signature(import_module(Topic.module(name)).study).parameters)
+
+
+# style: Gatys, Ecker and Bethge, CVPR 2016, section 2 ------------------------------------------------------------
+
+
+def test_gram_matrices_and_losses():
+    """Sum by sum, as equations 1 to 4 have them."""
+    random = np.random.default_rng(0)
+    one, two = random.standard_normal((2, 3, 2, 4)).astype(np.float32)
+    matrices = [[[float((maps[i] * maps[j]).sum()) for j in range(3)] for i in range(3)] for maps in (one, two)]
+    assert np.allclose(style.gram(one), matrices[0], rtol=1e-5)
+    squares = sum((matrices[0][i][j] - matrices[1][i][j]) ** 2 for i in range(3) for j in range(3))
+    assert style.style_loss(one, two) == pytest.approx(squares / (4 * 3**2 * 8**2), rel=1e-5)
+    assert style.content_loss(one, two) == pytest.approx(float(((one - two) ** 2).sum()) / 2, rel=1e-5)
+    assert style.style_loss(one, one[:, :, ::-1]) == pytest.approx(0, abs=1e-10)  # wherever it stands
+    assert style.distance(one, one) == style.distance(one[:0], one[:0]) == 0
+    assert style.distance(one, -one) == pytest.approx(1)
+
+
+def test_style_of_stages(tiny):
+    picture, other = str(photo("rocket.jpg")), str(photo("chelsea.png"))
+    found = style.study(picture, other, "max", tiny)
+    assert [layer.name for layer in found.layers] == [f"stage {number}" for number in range(1, 8)]
+    assert found.total == {} and found.layers[3].shape == (16, 3, 3)
+    same = style.study(picture, picture, "max", tiny)
+    assert all(layer.style_loss == layer.content_loss == layer.style == layer.content == 0 for layer in same.layers)
+    assert all(0 < layer.mirrored_style < layer.mirrored_content < 1 for layer in found.layers[:4])
+    back = style.study(other, picture, "max", tiny)
+    assert [layer.style_loss for layer in back.layers] == pytest.approx([layer.style_loss for layer in found.layers])
+
+
+@compiled_only
+def test_style_as_vgg19_sees_it(tmp_path):
+    """The paper's layers and losses; means in place of maxima."""
+    names = naming("vgg19", "torchvision")
+    graph = names.architecture.graph(0.25, 1)
+    keys, about = names.keys(graph), {"preprocessing": replace(IMAGENET, resize=36, crop=(32, 32)).to_dict()}
+    weights = {keys[name]: values for name, values in random_weights(graph).items()}
+    path = npmobilenet.export_weights(weights, tmp_path / "vgg.npz", metadata=about)
+    pictures = str(photo("rocket.jpg")), str(photo("chelsea.png"))
+    found, means = (style.study(*pictures, pooling, str(path)) for pooling in ("max", "average"))
+    assert [layer.name for layer in found.layers] == [
+        *("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1"),
+    ]
+    losses = [layer.style_loss for layer in found.layers if layer.name != "relu4_2"]
+    assert found.total == pytest.approx({"style loss": sum(losses) / 5, "content loss": found.layers[4].content_loss})
+    assert means.layers[0] == found.layers[0] and means.layers[1].style_loss != found.layers[1].style_loss
+    assert means.network == "vgg19, average pooling"
 
 
 # Measuring -------------------------------------------------------------------------------------------------------

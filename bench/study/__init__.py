@@ -11,5 +11,6 @@ Every module has a function ``study``, whose parameters are the topic's options,
 ``mixed``              kernel sizes and their mixtures (1907.09595, section 3)
 ``features``           the feature maps of a photograph
 ``occlusion``          which part of a photograph its label rests on (1311.2901, section 4.2)
+``style``              style and content of two photographs, layer by layer (Gatys, 2016)
 ``asm``                machine code of the kernels, parsed by ``machine_code``
 """

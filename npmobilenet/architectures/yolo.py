@@ -95,6 +95,11 @@ class Head:
     spread: float = 1.0
     most_overlap: float = 0.45
 
+    @property
+    def values(self) -> int:
+        """Channels of an anchor: of its box, whether there is a thing, and of the classes."""
+        return BOX_VALUES["gaussian_yolo" if self.gaussian else "yolo"] + self.classes
+
 
 @dataclass
 class Yolo:
@@ -233,7 +238,7 @@ class Yolo:
         found = []
         for value in section.numbers(option, most=64):
             at = int(value) if value >= 0 else len(self._ends) + int(value)
-            if (at != value and value >= 0) or not 0 <= at < len(self._ends):
+            if value != int(value) or not 0 <= at < len(self._ends):
                 raise section.wrong(option, f"numbers of layers before it, 0 to {len(self._ends) - 1}")
             found.append(self._ends[at])
         return found
@@ -253,7 +258,7 @@ class Yolo:
             raise ValueError(
                 f"it reads {channels} channels, and {len(mask)} anchors of {classes} classes take {len(mask) * values}"
             )
-        (spread,), (overlap,) = section.numbers("scale_x_y", "1"), section.numbers("beta_nms", "0.45")
+        (spread, *_) = section.numbers("scale_x_y", "1")
         self.heads.append(
             Head(
                 self._layer,
@@ -262,7 +267,6 @@ class Yolo:
                 (self.size[0] / height, self.size[1] / width),
                 section.kind == "gaussian_yolo",
                 spread,
-                overlap if "beta_nms" in section.options else 0.45,
             )
         )
 

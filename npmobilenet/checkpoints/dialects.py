@@ -687,6 +687,7 @@ DIALECTS = (
         padding="same",
         bn_eps=1e-3,
         preprocessing={"": Preprocessing(None, (48, 48), None, (0.0,) * 3, (1.0,) * 3, filter="sampled", grey=True)},
+        classes=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
     ),
     *(
         Dialect("face-api.js", (name,), modules, padding="same", bn_eps=1e-3, preprocessing={"": photographs})

@@ -70,6 +70,8 @@ class Dialect:
     factors : mapping of str to float
         By our names of parameters: what multiplies the file's, where its network has a factor of its own behind an
         activation.
+    classes : tuple of str, optional
+        Names of the outputs, of networks that have so many.
     doubts : mapping of str to str
         What nothing in a file tells though its networks differ in it ("padding", "preprocessing", "activation"), and
         a sentence about that.
@@ -87,6 +89,7 @@ class Dialect:
     layout: str | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
     doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property

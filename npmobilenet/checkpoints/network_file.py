@@ -3,22 +3,25 @@
 So `export_weights` stores a model. The metadata has, under ``"network"``, ``{"version": 1, "architecture": ...,
 "width": ..., "in_channels": 3, "nodes": [...], "outputs": {...}, "merged": {...}}``. A node is ``[name, operation,
 inputs, block, attributes]``; the parameters of the node ``"block2.expand"`` are the tensors ``"block2.expand.weight"``,
-``"block2.expand.scale"``, ... What they are: `npmobilenet.operations` and `npmobilenet.operations_int8`.
+``"block2.expand.scale"``, ... What they are: `npmobilenet.operations` and `npmobilenet.operations_int8`. A YOLO has
+``"heads"`` too: a list with an object for each, whose fields are those of `architectures.yolo.Head`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from npmobilenet import operations
+from npmobilenet.architectures.yolo import Head
 from npmobilenet.checkpoints.reader import NETWORK, Checkpoint
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import INPUT, Graph, Node, Shape
+from npmobilenet.image.preprocessing import is_size
 from npmobilenet.kernels import checks
 from npmobilenet.operations import INT8_OPERATIONS
 from npmobilenet.operations_int8 import input_dtype
@@ -33,7 +36,7 @@ LARGEST_WIDE = 16383  # of 15 bits
 MOST_OF_IMAGE = 65536  # magnitudes that meet 16 bits, added up: times 32767 less than 2**31
 MOST_OF_BYTES = (2**31 - 1) // 255
 MOST_VALUES = 1 << 26  # of a tensor
-SMALL_IMAGE, LARGE_IMAGE = (32, 32), (224, 224)  # of which one at least must fit
+SMALL_IMAGE, LARGE_IMAGE = (32, 32), (224, 224)
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ class StoredNetwork:
     weights: dict[str, np.ndarray]
     architecture: str
     width: float
+    heads: tuple[Head, ...] = ()
 
 
-def described(graph: Graph, architecture: str, width: float) -> dict[str, Any]:
+def described(graph: Graph, architecture: str, width: float, heads: tuple[Head, ...] = ()) -> dict[str, Any]:
     """Return what stands in the metadata."""
     nodes = [[node.name, node.operation, node.inputs, node.block, _given(node)] for node in graph]
     about = {"version": VERSION, "architecture": architecture, "width": width, "in_channels": graph.in_channels}
+    about |= {"heads": [asdict(head) for head in heads]} if heads else {}
     return {NETWORK: {**about, "nodes": nodes, "outputs": dict(graph.outputs), "merged": dict(graph.merged)}}
 
 
@@ -67,13 +72,21 @@ def read_network(checkpoint: Checkpoint, where: str) -> StoredNetwork:
         If the description or a tensor is not as it must be.
     """
     try:
-        return _read(checkpoint.metadata[NETWORK], checkpoint.tensors)
+        return _read(checkpoint.metadata[NETWORK], checkpoint.tensors, _sizes(checkpoint.metadata))
     except (CheckpointError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         text = f"{error}" if isinstance(error, (CheckpointError, ValueError)) else f"damaged ({error!r:.80})"
         raise CheckpointError(f"{where}: its network: {printable(text, 300)}") from None
 
 
-def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
+def _sizes(metadata: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Images of which one at least must fit: any, or those that the weights were made for."""
+    photo = metadata.get("preprocessing")
+    crop = photo.get("crop") if isinstance(photo, dict) else None
+    own = tuple(crop) if isinstance(crop, list) else None
+    return [SMALL_IMAGE, LARGE_IMAGE, *([own] if is_size(own) else [])]
+
+
+def _read(about: Any, tensors: Mapping[str, np.ndarray], sizes: Sequence[tuple[int, int]]) -> StoredNetwork:
     if not isinstance(about, dict) or about.get("version") != VERSION:
         version = about.get("version") if isinstance(about, dict) else None
         raise CheckpointError(f"is of version {version!r:.20}, and {VERSION} is known: export it anew")
@@ -88,7 +101,7 @@ def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
     nodes = tuple(_node(entry, parameters) for entry in entries)
     outputs, merged = (_names(about.get(part), part) for part in ("outputs", "merged"))
     graph = Graph(nodes, channels, outputs, merged)
-    shapes, dtypes = _shapes(graph), {INPUT: "float32"}
+    shapes, dtypes = _shapes(graph, sizes), {INPUT: "float32"}
     for node in graph:
         _check_inputs(node, dtypes)
         _check_arrays(node, {name: tensors[f"{node.name}.{name}"] for name in node.parameters})
@@ -96,15 +109,36 @@ def _read(about: Any, tensors: Mapping[str, np.ndarray]) -> StoredNetwork:
         arguments = {**node.kind.operands(inputs), **kernel_arguments(node, tensors), **node.kind.keywords(node)}
         getattr(checks, node.kind.kernel(node))(**arguments)
         dtypes[node.name] = node.kind.result_dtype(node)
-    return StoredNetwork(graph, dict(tensors), _text(about.get("architecture"), "architecture"), float(width))
+    heads = tuple(_head(each, graph) for each in about.get("heads", ()))
+    return StoredNetwork(graph, dict(tensors), _text(about.get("architecture"), "architecture"), float(width), heads)
 
 
-def _shapes(graph: Graph) -> dict[str, Shape]:
-    """Shapes for an image of some size: padding and strides may be too much for a small one."""
+def _head(entry: Any, graph: Graph) -> Head:
+    """A detecting layer, of which nothing is believed either."""
+    known = {field.name for field in fields(Head)}
+    if not isinstance(entry, dict) or entry.keys() != known:
+        raise CheckpointError(f"a head must have the fields {', '.join(sorted(known))}")
     try:
-        shapes = graph.shapes(SMALL_IMAGE)
-    except ValueError:
-        shapes = graph.shapes(LARGE_IMAGE)
+        head = Head(**{name: _value(value, name) for name, value in entry.items()})
+        numbers = [*(side for anchor in head.anchors for side in anchor), *head.stride, head.spread, head.most_overlap]
+        right = all(len(pair) == 2 for pair in (*head.anchors, head.stride)) and all(0 < each < 1e6 for each in numbers)
+        right &= graph.channels_of(graph.outputs[head.output]) == len(head.anchors) * head.values
+    except (TypeError, KeyError):
+        right = False
+    if not right:
+        raise CheckpointError("a head is not what one can be, or does not fit its output")
+    return head
+
+
+def _shapes(graph: Graph, sizes: Sequence[tuple[int, int]]) -> dict[str, Shape]:
+    """Shapes for an image of some size: padding and strides may be too much for a small one."""
+    for size in sizes:
+        try:
+            shapes = graph.shapes(size)
+            break
+        except ValueError:
+            if size == sizes[-1]:
+                raise
     for name, shape in shapes.items():
         if prod(shape) > MOST_VALUES:
             raise CheckpointError(f"the node {quote(name)} makes {prod(shape):,} values of a small image")

@@ -125,7 +125,7 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         source=usual,
         assumed=proportional(fitted.architecture) if settled["layout"][0] == "imagenet" else _of_cifar(outputs),
     )
-    classes = _classes(options["classes"], info.classes, config.classes, outputs, settled, notes)
+    classes = _classes(options["classes"], info.classes, config.classes, dialect.classes, outputs, settled, notes)
     multi_label = settled.choose(
         "multi_label", option=options["multi_label"], file=_first(info.multi_label, config.multi_label), assumed=False
     )
@@ -182,6 +182,7 @@ def _classes(
     option: Sequence[str] | None,
     metadata: Sequence[str] | None,
     beside: Sequence[str] | None,
+    usual: Sequence[str] | None,
     outputs: int,
     settled: Provenance,
     notes: list[str],
@@ -193,12 +194,11 @@ def _classes(
                 f"config.json names {plural(len(beside), 'class', 'classes')} and there are {outputs}: not used"
             )
         beside = None
-    classes = _first(option, metadata, beside)
-    settled["classes"] = (
-        plural(outputs, "class", "classes"),
-        "option" if option is not None else "file" if classes is not None else "assumed",
-    )
-    return classes
+    known = {"option": option, "file": _first(metadata, beside)}
+    known["source"] = usual if usual and len(usual) == outputs else None
+    reason = next((reason for reason, names in known.items() if names is not None), "assumed")
+    settled["classes"] = (plural(outputs, "class", "classes"), reason)
+    return known.get(reason)
 
 
 def _left_out(keys: tuple[str, ...]) -> str:

@@ -22,23 +22,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture and its options, from the command line or a checkpoint."""
+    """An architecture and its options, from the command line or a checkpoint; or the graph of a file that has one."""
 
-    architecture: Architecture
+    architecture: Architecture | None
     width: float
     num_classes: int
     padding: str
     title: str
     resolution: Pair
     provenance: Provenance | None = None
+    whole: tuple[str, Graph] | None = None
+    """The name and the graph of what has no architecture."""
 
     def name(self, size: Pair) -> str:
         """A name for images of ``(H, W)``, such as ``mobilenet_v2-1.0-224``."""
         image = size[0] if size[0] == size[1] else dimensions(size)
-        return f"{self.architecture.name}-{float(self.width)}-{image}"
+        return f"{self.whole[0] if self.whole else self.architecture.name}-{float(self.width)}-{image}"
 
     def graph(self, architecture: Architecture | None = None) -> Graph:
         """The graph, or that of a variant of the architecture."""
+        if self.whole:
+            return self.whole[1]
         return (architecture or self.architecture).graph(self.width, self.num_classes, self.padding)
 
 
@@ -51,6 +55,8 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
     architecture = ARCHITECTURES.get(name)
     if architecture:
         architecture = with_layout(architecture, options.layout)
+        if options.output_stride is not None:
+            architecture = architecture.with_output_stride(options.output_stride)
         width = options.width if options.width is not None else 1.0
         return Network(
             architecture,
@@ -61,16 +67,17 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
             (architecture.resolution, architecture.resolution),
         )
     model = find_weights(name, options)
-    if model.definition is None:
-        raise ValueError(f"{quote(name)}: holds a whole network, and no table of an architecture to print")
+    if model.definition is None and model.graph.is_quantised:
+        raise ValueError(f"{quote(name)}: holds a whole network of 8 bits, and no table of an architecture to print")
     return Network(
         model.definition,
         model.width,
         max(len(model.classes), 1),
-        model.provenance["padding"][0],
+        model.provenance["padding"][0] if model.definition else "",
         f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}",
         model.preprocessing.crop,
         model.provenance,
+        None if model.definition else (model.architecture, model.graph),
     )
 
 
@@ -87,7 +94,7 @@ def find_model(name: str, options: argparse.Namespace) -> Model:
 
     _check_name(name)
     where = {"threads": options.threads, "backend": options.backend}
-    other = any(getattr(options, option) is not None for option in ("width", "num_classes", "layout"))
+    other = any(getattr(options, option) is not None for option in ("width", "num_classes", "layout", "output_stride"))
     if name not in ARCHITECTURES or (name in CATALOGUE and not other):
         told = {option: getattr(options, option) for option in NETWORK}
         return load(name, **told, num_classes=options.num_classes, **where)

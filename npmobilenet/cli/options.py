@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
 
 # Options of `add_network_options`.
-NETWORK = ("architecture", "width", "padding", "bn_eps", "activation", "layout", "prefix")
+NETWORK = ("architecture", "width", "padding", "bn_eps", "activation", "layout", "output_stride", "prefix", "pair")
 PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Preprocessing` that have an option
 LARGEST_CLASSES = 1 << 24  # bytes of a file of class names
 
@@ -250,6 +250,11 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--activation", metavar="NAME", help="such as relu, where the checkpoint does not tell")
     group.add_argument("--layout", choices=("imagenet", "cifar"), help="strides, which no tensor tells")
+    group.add_argument(
+        "--output-stride", type=positive, metavar="S",
+        help="of the features, such as 16: dilations in place of strides that would make them smaller",
+    )  # fmt: skip
+    group.add_argument("--pair", metavar="FILE", help="of Darknet's .cfg and .weights the other one")
     group.add_argument(
         "--padding",
         choices=("symmetric", "same"),

@@ -152,6 +152,15 @@ def _occlusion(parser: Parser) -> None:
     _model(parser)
 
 
+def _style(parser: Parser) -> None:
+    parser.add_argument("photo", metavar="PHOTO")
+    parser.add_argument("other", metavar="PHOTO")
+    parser.add_argument(
+        "--pooling", choices=("max", "average"), default="max", help="of VGG19 (default %(default)s, its own)"
+    )
+    _model(parser)
+
+
 def _tiles(parser: Parser) -> None:
     _rounds(parser, 15)
     _resolution(parser)
@@ -209,6 +218,11 @@ TOPICS = {
     "occlusion": Topic(
         "which part of a photograph its label rests on", "Zeiler and Fergus, 1311.2901, section 4.2", _occlusion
     ),
+    "style": Topic(
+        "how far apart two photographs are in style and in content, layer by layer",
+        "Gatys, Ecker and Bethge, CVPR 2016, section 2",
+        _style,
+    ),
     "tiles": Topic(
         "why a kernel keeps a tile of sums in registers, and how large: every size measured",
         "docs/kernels/README.md",
@@ -247,8 +261,9 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.bench.study import pictures
 
     out = pictures.checked_path(options.out or Path(f"study-{options.topic}.png")) if options.picture else None
-    if "photo" in options and (problem := not_a_path(options.photo)):
-        raise ValueError(f"{quote(options.photo)}: {problem}")
+    for photo in (getattr(options, name) for name in ("photo", "other") if name in options):
+        if problem := not_a_path(photo):
+            raise ValueError(f"{quote(photo)}: {problem}")
     if "images" in options:
         options.images = _photographs(options.images)
     make = import_module(Topic.module(options.topic)).study

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from npmobilenet.graph import Graph
 
 COMPARED = 256  # boxes at once with all others
 
@@ -31,6 +34,43 @@ class Found(NamedTuple):
     labels: np.ndarray
     uncertainties: np.ndarray | None = None
     """Of centre x and y, width and height, 0 to 1: of a network that tells."""
+
+
+class Detector:
+    """How the outputs of a network are read as boxes.
+
+    Attributes
+    ----------
+    outputs : tuple of str
+        What `collect` gives.
+    """
+
+    outputs: tuple[str, ...]
+
+    def reads(self, graph: Graph) -> bool:
+        """Whether these are the outputs of a network."""
+        raise NotImplementedError
+
+    def count_classes(self, graph: Graph) -> int:
+        """How many classes its scores are for; with the background, if they have one for that."""
+        raise NotImplementedError
+
+    def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the network's outputs in the form in which people read them; as they are unless it says otherwise."""
+        return dict(outputs)
+
+    def find(self, outputs: Mapping[str, np.ndarray], threshold: float) -> list[Found]:
+        """Return what there is in each of several images, of scores above the threshold."""
+        read = self._read(outputs)
+        number = len(next(iter(outputs.values())))
+        return [self._of_image({name: y[at] for name, y in read.items()}, threshold) for at in range(number)]
+
+    def _read(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What `_of_image` takes, of all images."""
+        return self.collect(outputs)
+
+    def _of_image(self, read: Mapping[str, np.ndarray], threshold: float) -> Found:
+        raise NotImplementedError
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

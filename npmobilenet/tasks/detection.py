@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
-from npmobilenet.tasks.boxes import Found, Place, clipped, decoded, grid, in_photograph, logit, sigmoid, suppressed
-from npmobilenet.tasks.yolo import YOLO, YOLOv2
+from npmobilenet.tasks.boxes import (
+    Detector,
+    Found,
+    Place,
+    clipped,
+    decoded,
+    grid,
+    in_photograph,
+    logit,
+    sigmoid,
+    suppressed,
+)
+from npmobilenet.tasks.yolo import YOLOv2
 
 if TYPE_CHECKING:
     from npmobilenet.graph import Graph
@@ -30,7 +41,7 @@ class Detection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SSD:
+class SSD(Detector):
     """How the outputs of an SSD are read, which has boxes and scores for anchors on several feature maps.
 
     Attributes
@@ -107,16 +118,12 @@ class SSD:
         """Return the anchors for feature maps of (height, width): float32 (anchors, 4), centre x, y, width, height."""
         return _anchors(self, tuple(sizes))
 
-    def find(self, outputs: Mapping[str, np.ndarray], threshold: float) -> list[Found]:
-        """Return what there is in each of several images, of scores above the threshold."""
-        maps = [outputs[f"boxes{at}"].shape[2:] for at in range(len(outputs) // 2)]
-        anchors, found = self.anchors(maps), self.collect(outputs)
-        return [
-            self._of_image(codes, scores, anchors, threshold)
-            for codes, scores in zip(found["boxes"], found["scores"], strict=True)
-        ]
+    def _read(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        anchors = self.anchors([outputs[f"boxes{at}"].shape[2:] for at in range(len(outputs) // 2)])
+        return self.collect(outputs) | {"anchors": np.broadcast_to(anchors, (len(outputs["boxes0"]), *anchors.shape))}
 
-    def _of_image(self, codes: np.ndarray, logits: np.ndarray, anchors: np.ndarray, threshold: float) -> Found:
+    def _of_image(self, read: Mapping[str, np.ndarray], threshold: float) -> Found:
+        codes, logits, anchors = (read[name] for name in ("boxes", "scores", "anchors"))
         at, label, scores = self._candidates(logits, max(threshold, self.least))
         boxes = decoded(codes[at][:, self.code_order], anchors[at], self.code_scales, self.largest)
         boxes = clipped(boxes, 1, 1) if self.clipped_first else boxes
@@ -241,7 +248,7 @@ TORCHVISION = SSD(
     candidates=300,
     largest=1000 / 16,
 )
-DETECTORS: dict[str, SSD | YOLO | YOLOv2] = {
+DETECTORS: dict[str, Detector] = {
     "ssdlite_mobilenet_v2": TENSORFLOW,
     "ssdlite_mobilenet_v3_large": TORCHVISION,
     "ssdlite_mobilenet_v1": TENSORFLOW,

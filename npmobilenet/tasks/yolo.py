@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from npmobilenet.tasks.boxes import Found, clipped, logit, sigmoid, suppressed
+from npmobilenet.tasks.boxes import Detector, Found, clipped, logit, sigmoid, suppressed
 
 if TYPE_CHECKING:
     from npmobilenet.architectures.yolo import Head
@@ -20,7 +20,7 @@ VALUES = 5  # of each anchor of a YOLOv2 for one class: x, y, width, height, sco
 
 
 @dataclass(frozen=True)
-class YOLO:
+class YOLO(Detector):
     """How the outputs of detecting layers are read.
 
     Attributes
@@ -46,17 +46,8 @@ class YOLO:
         """How many classes there are; none of them is the background."""
         return self.heads[0].classes
 
-    def collect(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs as they are: (N, anchors times values, H, W) of each head."""
-        return dict(outputs)
-
-    def find(self, outputs: Mapping[str, np.ndarray], threshold: float) -> list[Found]:
-        """Return what there is in each of several images, of scores above the threshold."""
-        number = len(outputs[self.outputs[0]])
-        return [self._of_image({name: y[at] for name, y in outputs.items()}, threshold) for at in range(number)]
-
-    def _of_image(self, outputs: Mapping[str, np.ndarray], threshold: float) -> Found:
-        parts = [self._of_head(head, outputs[head.output], max(threshold, self.least)) for head in self.heads]
+    def _of_image(self, read: Mapping[str, np.ndarray], threshold: float) -> Found:
+        parts = [self._of_head(head, read[head.output], max(threshold, self.least)) for head in self.heads]
         boxes, scores, labels, unsure = (np.concatenate(each) for each in zip(*parts, strict=True))
         kept = suppressed(boxes, scores, labels, self.heads[0].most_overlap, MOST_OF_CLASS, len(scores))
         tells = all(head.gaussian for head in self.heads)
@@ -72,7 +63,7 @@ class YOLO:
 
 
 @dataclass(frozen=True)
-class YOLOv2:
+class YOLOv2(Detector):
     """How the output of a YOLOv2 for one class is read, which has boxes and scores for anchors at every pixel.
 
     Attributes
@@ -112,16 +103,12 @@ class YOLOv2:
         values = np.ascontiguousarray(cells).reshape(len(cells), -1, VALUES)
         return {"boxes": values[..., :4], "scores": values[..., 4:]}
 
-    def find(self, outputs: Mapping[str, np.ndarray], threshold: float) -> list[Found]:
-        """Return what there is in each of several images, of scores above the threshold."""
-        height, width = outputs["cells"].shape[2:]
-        found = self.collect(outputs)
-        return [
-            self._of_image(codes, scores[:, 0], height, width, threshold)
-            for codes, scores in zip(found["boxes"], found["scores"], strict=True)
-        ]
+    def _read(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self.collect(outputs) | outputs
 
-    def _of_image(self, codes: np.ndarray, logits: np.ndarray, height: int, width: int, threshold: float) -> Found:
+    def _of_image(self, read: Mapping[str, np.ndarray], threshold: float) -> Found:
+        codes, logits = read["boxes"], read["scores"][:, 0]
+        height, width = read["cells"].shape[1:]
         (at,) = np.nonzero(logits > logit(threshold))
         y, x, anchor = np.unravel_index(at, (height, width, len(self.anchors)))
         places = np.stack([x, y], axis=1)
