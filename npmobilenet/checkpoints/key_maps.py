@@ -161,8 +161,10 @@ class Naming:
         That is an axis, and how often all of them stand along it. None if there is one class only.
         """
         last = self.architecture.blocks[-1]
-        if last.name == "yolo":
+        if last.name in ("yolo", "attributes"):
             return None
+        if last.name == "centers":
+            return self._module("centers.scores", last.name), 0, 1
         if last.name == "mask":
             return self._module("mask", last.name), 1, 1
         if last.row.anchors:

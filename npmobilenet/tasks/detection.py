@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from npmobilenet.tasks.boxes import Found, clipped, decoded, grid, logit, sigmoid, suppressed
+from npmobilenet.tasks.centers import CenterNet
 from npmobilenet.tasks.yolo import Yolo
 
 if TYPE_CHECKING:
@@ -169,8 +170,9 @@ TENSORFLOW = SSD(
 )
 """TensorFlow's SSDLite on MobileNetV2: object_detection/samples/configs/ssdlite_mobilenet_v2_coco."""
 
-DETECTORS: dict[str, SSD | Yolo] = {
+DETECTORS: dict[str, SSD | Yolo | CenterNet] = {
     "ssdlite_mobilenet_v2": TENSORFLOW,
+    "ssd_mobilenet_v2": TENSORFLOW,
     "ssd_mobilenet_v1_face": replace(
         TENSORFLOW, ratios=(1, None, *RATIOS[1:]), most_overlap=0.5, things=(1, 1), clipped_first=False
     ),
@@ -184,5 +186,6 @@ DETECTORS: dict[str, SSD | Yolo] = {
         ),
         most_overlap=0.4,
     ),
+    "centernet_mobilenet_v3_large": CenterNet(stride=4, most=100),
 }
 """By architecture. The two of faces are face-api.js's."""
