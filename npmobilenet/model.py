@@ -26,7 +26,6 @@ from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.tasks.boxes import Place
 from npmobilenet.tasks.boxes import Detector, Place
 from npmobilenet.tasks.detection import DETECTORS, Detection, detections
 from npmobilenet.tasks.segmentation import Segmentation, probabilities, segmentation

@@ -167,7 +167,9 @@ def test_every_network_has_output_strides(name):
     plain, dilated = definition.graph(0.25).shapes(size), definition.with_output_stride(8)
     if not definition.conventions.pixel_slopes:  # slopes of pixels are of other shapes
         shapes = dilated.graph(0.25).shapes(size)
-        end = next(node for node in shapes if node in ("pool", "aspp.mean") or node.startswith(("extra1", "segment")))
+        upward = [f"{block.name}." for block in definition.blocks if block.row.kind == "upward"]
+        ends = "pool", "aspp.mean", "extra1", "segment", *upward
+        end = next(node for node in shapes if node.startswith(ends))
         before = list(shapes)[list(shapes).index(end) - 1]
         assert shapes[before][1] == 9 or plain[before][1] == 17  # but for a network for CIFAR
 

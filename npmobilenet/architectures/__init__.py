@@ -4,8 +4,9 @@ A new network of the family is a new list of rows here, and its names in `checkp
 """
 
 from npmobilenet.architectures.architecture import Architecture, random_weights
+from npmobilenet.architectures.centernet import CENTERNET_MOBILENET_V3_LARGE
 from npmobilenet.architectures.efficientnet import EFFICIENTNET_L2, EFFICIENTNETS, EFFICIENTNETS_LITE
-from npmobilenet.architectures.faces import FACE_EXPRESSION, SSD_MOBILENET_V1_FACE, TINY_FACE_DETECTOR
+from npmobilenet.architectures.faces import FACE_EXPRESSION, FACERES, SSD_MOBILENET_V1_FACE, TINY_FACE_DETECTOR
 from npmobilenet.architectures.mixnet import MIXNET_L, MIXNET_M, MIXNET_S
 from npmobilenet.architectures.mnasnet import MNASNET_B1
 from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1, MOBILENET_V1_DENSE, MOBILENET_V1_SHALLOW
@@ -19,6 +20,7 @@ from npmobilenet.architectures.segmentation import (
     LRASPP_MOBILENET_V3_LARGE,
 )
 from npmobilenet.architectures.selfie import SELFIE_SEGMENTATION
+from npmobilenet.architectures.ssd import SSD_MOBILENET_V2
 from npmobilenet.architectures.ssdlite import (
     SSD_MOBILENET_V1,
     SSDLITE_MOBILENET_V1,
@@ -60,6 +62,9 @@ ARCHITECTURES = {
         TINY_FACE_DETECTOR,
         FACE_EXPRESSION,
         SELFIE_SEGMENTATION,
+        FACERES,
+        SSD_MOBILENET_V2,
+        CENTERNET_MOBILENET_V3_LARGE,
     )
 }
 

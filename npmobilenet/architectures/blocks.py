@@ -37,6 +37,11 @@ MixNet: a kind followed by its numbers.
 ``gated_c128``                     a pointwise convolution, multiplied by the gate that another one makes of the mean
 ``join_c24_from3``                 resized to block3's result, plus this under a gate that the mean of their sum makes;
                                    then a pointwise convolution and a depthwise 3×3 one, added to it
+``upward_c64_within4``             two separable convolutions, 3×3 and 5×5, added and resized to the expansion of
+                                   block4; as many channels again that a pointwise and a separable one make of that
+``centers``                        boxes and scores for every pixel, of features under a gate: a separable convolution
+                                   each (CenterNet, 1904.07850)
+``attributes_c256``                of a face: a linear layer with activation, then gender and age (two named outputs)
 ``mask_k2_s2``                     scores for every pixel of the image: a transposed convolution and a sigmoid
 =================================  ===========================================================================
 
@@ -50,6 +55,7 @@ MixNet: a kind followed by its numbers.
 ``s2``                             stride
 ``d2``                             dilation
 ``from4``                          reads block4, not what stands before; block 0 is the stem
+``within4``                        reads the expansion of block4
 ``dense``                          an ``extra`` has one dense convolution instead
 ``pad1``                           zeros on each side of a dense convolution, where they are not the padding's
 ``e6``, ``e4.5``                   expanded channels per input channel, rounded as all channels are
@@ -109,6 +115,7 @@ _NUMBERS: dict[str, tuple[str, Callable[[str], Any], Callable[[Any], str]]] = {
     "s": ("stride", int, str),
     "d": ("dilations", _integers, _dotted),
     "from": ("source", int, str),
+    "within": ("inside", int, str),
     "n": ("anchors", _integers, _dotted),
     "pad": ("pad", int, str),
     "e": ("expansion", float, "{:g}".format),
@@ -151,6 +158,7 @@ class Row:
     stride: int = 1
     dilations: tuple[int, ...] = (1,)
     source: int | None = None
+    inside: int | None = None
     anchors: tuple[int, ...] = ()
     pad: int | None = None
     expansion: float = 1.0
@@ -228,8 +236,9 @@ DEPTHWISE_KINDS = ("separable", "inverted")  # with a depthwise convolution
 OUTPUTS = {"segmentation": "logits", "auxiliary": "auxiliary"}  # of heads for every pixel, by their blocks
 POOLINGS = {"maxpool": "max_pool2d", "avgpool": "average_pool2d"}
 DETECTOR_KINDS = ("ssd", "ssdlite")  # with boxes and scores
-OWN_NAME = ("pool", "aspp", "yolo", "mask", *DETECTOR_KINDS)  # kinds of which there is one block, called so
-OF_CLASSES = ("classifier", "yolo", "mask", *DETECTOR_KINDS, *OUTPUTS)  # blocks whose channels the classes decide
+ENDS = ("yolo", "centers", "attributes", "mask", *DETECTOR_KINDS)  # kinds that make outputs of classes
+OWN_NAME = ("pool", "aspp", *ENDS)  # kinds of which there is one block, called so
+OF_CLASSES = ("classifier", *ENDS, *OUTPUTS)  # blocks whose channels the classes decide
 LEAK = 0.1  # the slope of leaky ReLU
 
 
@@ -685,7 +694,7 @@ class Builder:
 
     def _pooled(self, row: Row, channels: int, stride: int) -> None:
         self._max_pool(stride)
-        self._linear_separable("", row, channels)
+        self._linear_separable("", row.kernels[0], channels)
         self._activation(self.last)
 
     def _yolo(self, row: Row, channels: int, stride: int) -> None:
@@ -698,9 +707,8 @@ class Builder:
         window = {"kernel": (2, 2), "stride": (stride, stride), "padding": self.padding}
         self._add(f"{self.block}.pool", "max_pool2d", attributes=window)
 
-    def _linear_separable(self, number: str, row: Row, channels: int, stride: int = 1) -> None:
+    def _linear_separable(self, number: str, kernel: int, channels: int, stride: int = 1) -> None:
         """Depthwise and pointwise with one bias at the end."""
-        (kernel,) = row.kernels
         window = {"kernel": (kernel, kernel), "stride": (stride, stride), "padding": self.padding}
         groups = self.channels
         self._parameterised(
@@ -710,11 +718,11 @@ class Builder:
 
     def _summed(self, row: Row, channels: int, stride: int) -> None:
         if stride > 1:
-            self._linear_separable("0", row, channels, stride)
+            self._linear_separable("0", row.kernels[0], channels, stride)
             self._activation(f"{self.block}.first", "relu")
         total = self.last
         for number in range(1, 4):
-            self._linear_separable(str(number), row, channels)
+            self._linear_separable(str(number), row.kernels[0], channels)
             self._add(f"{self.block}.sum{number}", "add", (total, self.last))
             total = self.last
             self._activation(total, "relu")
@@ -726,13 +734,13 @@ class Builder:
         self.last, self.channels = image
         self._gate(features, channels)
 
-    def _gate(self, features: str, channels: int, reduced: int = 0) -> None:
+    def _gate(self, features: str, channels: int, reduced: int = 0, bias: bool = True) -> None:
         """Multiply features by what the mean of the last node makes of itself."""
         self._mean(f"{self.block}.mean")
         if reduced:
             self._scores(f"{self.block}.reduce", reduced)
             self._activation(f"{self.block}.reduce", "relu")
-        self._scores(f"{self.block}.gate", channels)
+        self._scores(f"{self.block}.gate", channels, bias)
         self._activation(f"{self.block}.gate", "sigmoid")
         self._add(f"{self.block}.scale", "multiply", (features, self.last))
 
@@ -748,6 +756,51 @@ class Builder:
         refined = f"{self.block}.refine.activation"
         self._depthwise(f"{self.block}.depthwise", replace(row, kernels=(3,)), 1)
         self._add(f"{self.block}.sum", "add", (self.last, refined))
+
+    def _upward(self, row: Row, channels: int, stride: int) -> None:
+        block, before, channels = self.block, (self.last, self.channels), channels // 2
+        earlier = self._block(self.ends if row.inside is None else self.expansions, row.inside or row.source or 1)
+        self._linear_separable("3", 3, channels)
+        first = self.last
+        self.last, self.channels = before
+        self._linear_separable("5", 5, channels)
+        self._add(f"{block}.both", "add", (first, self.last))
+        self._add(f"{block}.resize", "resize2d", (self.last, earlier[0]), attributes={"coordinates": "asymmetric"})
+        larger = self.last
+        self.last, self.channels = earlier
+        self._scores(f"{block}.reduce", self.channels // 4)
+        self._activation(f"{block}.reduce", "relu")
+        self._linear_separable("", 5, channels)
+        self._add(f"{block}.concat", "concat", (self.last, larger))
+        self.channels = 2 * channels
+        self._activation(f"{block}.concat", "relu")
+
+    def _centers(self, row: Row, channels: int, stride: int) -> None:
+        features = self.channels
+        self._gate(self.last, features, features // 4, bias=False)
+        gated = self.last, features
+        for what, values in (("boxes", 4), ("scores", self.num_classes)):
+            self.last, self.channels = gated
+            name = f"{self.block}.{what}"
+            window = {"kernel": (3, 3), "stride": (1, 1), "padding": self.padding}
+            self._parameterised(f"{name}.depthwise", "depthwise_conv2d", channels=features, groups=features, **window)
+            self._scores(name, values)
+            if what == "scores":
+                self._activation(name, "sigmoid")
+            self.outputs[f"center_{what}"] = self.last
+
+    def _attributes(self, row: Row, channels: int, stride: int) -> None:
+        pooled = self.last
+        self._parameterised("attributes.hidden", "linear", biases=True, channels=channels)
+        self._activation("attributes.hidden", "relu")
+        hidden = self.last, channels
+        self._parameterised("attributes.gender", "linear", biases=True, channels=1)
+        self._activation("attributes.gender", "sigmoid")
+        gender = self.last
+        self.last, self.channels = hidden
+        self._parameterised("attributes.age", "linear", biases=True, channels=100)
+        self._add("attributes.age.probabilities", "softmax")
+        self.outputs |= {"gender_pred": gender, "global_pooling": pooled, "age_pred": self.last}
 
     def _mask(self, row: Row, channels: int, stride: int) -> None:
         (kernel,) = row.kernels
@@ -796,5 +849,8 @@ _KINDS: dict[str, Callable[[Builder, Row, int, int], None]] = {
     "summed": Builder._summed,
     "gated": Builder._gated,
     "join": Builder._join,
+    "upward": Builder._upward,
+    "centers": Builder._centers,
+    "attributes": Builder._attributes,
     "mask": Builder._mask,
 }

@@ -1,4 +1,4 @@
-"""Faces: two detectors and a network that reads expressions, as face-api.js builds them.
+"""Faces: two detectors and a network that reads expressions, as face-api.js builds them, and one for age and gender.
 
 The larger detector is SSD (1512.02325) on MobileNetV1, with boxes and scores by pointwise convolutions; its scores
 count the background as their first class, and a third one that nothing was trained for. Depthwise convolutions have
@@ -14,7 +14,6 @@ from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1
 
 FOLDED = Conventions(norms=False)
 EXTRAS = tuple(f"extra_k3_s2_c{channels}_dense_fixed" for channels in (512, 256, 256, 128))
-
 BACKBONE = MOBILENET_V1.varied({"pool": (), "classifier": ()}, {}, {"folded": ("conv2d", "pointwise_conv2d")})
 
 SSD_MOBILENET_V1_FACE = replace(
@@ -57,4 +56,10 @@ FACE_EXPRESSION = Architecture(
         "linear",
     ),
     resolution=112,
+)
+
+FACERES = replace(
+    MOBILENET_V1.varied({"classifier": ("attributes_c256_fixed",)}, {}, {"norms": False}),
+    name="faceres",
+    paper="MobileNetV1 with an embedding of faces, gender and age",
 )

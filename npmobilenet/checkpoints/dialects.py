@@ -54,6 +54,11 @@ def in_square(size: int, mean: Colour, std: Colour, place: str = "corner") -> Pr
     return Preprocessing((size, size), (size, size), None, mean, std, filter="sampled_corner", fit=place)
 
 
+def levels_of(size: int) -> Preprocessing:
+    """The whole photograph at this size, as numbers from 0 to 255."""
+    return Preprocessing(None, (size, size), None, (0.0,) * 3, (1 / 255,) * 3)
+
+
 def levels(*values: float) -> Colour:
     """A colour whose channels go from 0 to 255."""
     return tuple(value / 255 for value in values)
@@ -63,6 +68,8 @@ USUAL = {"": IMAGENET}
 EXTRAS, EXTRA = range(1, 5), ("reduce", "depthwise", "pointwise", "conv")
 SSD = tuple(f"{what}{number}" for what in ("boxes", "scores") for number in range(6))
 BRANCHES = tuple(f"branch{number}.{part}" for number in (1, 2, 3) for part in ("expand", "depthwise", "project"))
+CENTERS = ("reduce", "gate", *(f"{what}{inner}" for what in ("boxes", "scores") for inner in ("", ".depthwise")))
+ATTRIBUTES = ("hidden", "gender", "age")
 ASPP = ("point", "rate1", "rate2", "rate3", "pooled", "project")
 CIFAR_PHOTOS = {  # by the number of classes
     10: Preprocessing(None, (32, 32), None, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -94,10 +101,12 @@ OWN = {
     **{f"extra{n}.{part}": f"extra{n}.({part}|{part}.norm)" for n in EXTRAS for part in EXTRA},
     **{f"{head}.{part}": f"{head}.{part}" for head in DETECTOR_KINDS for part in SSD},
     **{f"ssdlite.{part}.depthwise": f"ssdlite.{part}.(depthwise|depthwise.norm)" for part in SSD},
-    **{part: f"block{{n}}.{part}" for number in range(4) for part in (f"depthwise{number}", f"pointwise{number}")},
+    **{part: f"block{{n}}.{part}" for number in range(6) for part in (f"depthwise{number}", f"pointwise{number}")},
     **{part: f"block{{n}}.{part}" for part in ("up", "reduce", "gate", "refine")},
     **{f"head.{part}": f"head.{part}" for part in ("conv", "gate")},
     "yolo.cells": "yolo.cells",
+    **{f"centers.{part}": f"centers.{part}" for part in CENTERS},
+    **{f"attributes.{part}": f"attributes.{part}" for part in ATTRIBUTES},
     "mask": "mask",
 }
 
@@ -236,11 +245,10 @@ TENSORFLOW_SSDLITE = {
         f"extra{n}.{part}": f"{SLIM}.{_slim(name)}"
         for n, channels in zip(EXTRAS, (512, 256, 256, 128), strict=True)
         for part, name in zip(
-            EXTRA,
+            EXTRA[:3],
             (
                 f"layer_19_1_Conv2d_{n + 1}_1x1_{channels // 2}",
                 f"layer_19_2_Conv2d_{n + 1}_3x3_s2_{channels}_depthwise",
-                f"layer_19_2_Conv2d_{n + 1}_3x3_s2_{channels}",
                 f"layer_19_2_Conv2d_{n + 1}_3x3_s2_{channels}",
             ),
             strict=True,
@@ -273,6 +281,8 @@ TENSORFLOW_DEEPLAB = {
     "segmentation.scores": "logits.semantic",
 }
 
+TENSORFLOW_SSD_V2 = TENSORFLOW_SSDLITE | {f"ssd.{part}": module for part, module in BOX_PREDICTORS.items()}
+
 # --- TensorFlow.js ------------------------------------------------------------------------------------------
 
 FACE_API_SSD = {
@@ -296,6 +306,41 @@ FACE_API_EXPRESSION = {
     **{f"depthwise{number}": f"dense{{n-1}}.conv{number}.depthwise" for number in range(4)},
     **{f"pointwise{number}": f"dense{{n-1}}.conv{number}" for number in range(4)},
     "classifier": "fc",
+}
+
+
+FACERES = {
+    "stem": "conv1.convolution",
+    "depthwise": "conv_dw_{n}",
+    "pointwise": "conv_pw_{n}.convolution",
+    "attributes.hidden": "feats",
+    **{f"attributes.{part}": f"{part}_pred" for part in ("gender", "age")},
+}
+
+TOWER, HEAD = "tower_0.MobilenetV3", "CenternetHead"
+UPWARD = {"block17": ("c5", "c4"), "block18": ("c4", "c3"), "block19": ("c3", "c2")}
+CENTERNET = {
+    "stem": f"{TOWER}.Conv",
+    **{f"block1.{part}": f"{TOWER}.expanded_conv.{part}" for part in ("depthwise", "project")},
+    **{part: f"{TOWER}.expanded_conv_{{n-1}}.{part}" for part in ("expand", "depthwise", "project")},
+    "squeeze": "MobilenetV3.expanded_conv_{n-1}.squeeze_excite.(Conv|Conv_1)",
+    "head": "tower_0.extern1",
+    **{
+        f"{block}.{part}{size}": f"{of}{HEAD}.{here}_upsample.branch_{branch}_upsample_resize"
+        for block, (here, _) in UPWARD.items()
+        for part, of in (("depthwise", ""), ("pointwise", "tower_0."))
+        for size, branch in ((3, "x"), (5, "y"))
+    },
+    **{f"{block}.reduce": f"tower_0.{HEAD}.{there}_reverse.1x1" for block, (_, there) in UPWARD.items()},
+    **{f"{block}.depthwise": f"{HEAD}.{there}_reverse.3x3" for block, (_, there) in UPWARD.items()},
+    **{f"{block}.pointwise": f"tower_0.{HEAD}.{there}_reverse.3x3" for block, (_, there) in UPWARD.items()},
+    "centers.reduce": f"tower_0.{HEAD}.conv1x1_se_a",
+    "centers.gate": f"{HEAD}.conv1x1_se_b",
+    **{
+        f"centers.{what}{inner}": f"{HEAD}.centernet_{name}_output{module}"
+        for what, name in (("boxes", "wh"), ("scores", "cls"))
+        for inner, module in ((".depthwise", ""), ("", ".pointwise_weights"))
+    },
 }
 
 
@@ -327,8 +372,8 @@ def _selfie(window: str, depthwise: str, first: int) -> dict[str, str]:
 
 
 MEDIAPIPE_SELFIE = _selfie("conv2d", "depthwise_conv2d", 1)
-# Converted to TensorFlow.js, its hard swishes have a sixth that was rounded to float16. What that makes of their
-# results, the layers behind them take; where the stem's is joined with another one, this is divided by it before.
+# Converted to TensorFlow.js, hard swishes and hard sigmoids have a sixth that was rounded to float16. What that makes
+# of their results, the layers behind them take; where the stem's is added to another one, this is divided by it before.
 SIXTH = float(np.float16(1 / 6)) * 6
 SELFIE_FACTORS = {
     "block1.expand.weight": SIXTH,
@@ -339,6 +384,17 @@ SELFIE_FACTORS = {
     },
     **{f"block12.up.{part}": 1 / SIXTH for part in ("weight", "bias")},
     **{f"block12.{part}.weight": SIXTH for part in ("reduce", "refine")},
+}
+CENTERNET_FACTORS = {
+    "block1.depthwise.weight": SIXTH,
+    **{f"block1.project.{part}": 1 / SIXTH for part in ("weight", "bias")},
+    "block2.expand.weight": SIXTH,
+    **{f"block{number}.project.weight": SIXTH for number in range(4, 11)},
+    **{f"block{number}.depthwise.weight": SIXTH for number in range(7, 16)},
+    **{f"block{number}.squeeze.reduce.weight": SIXTH for number in range(11, 16)},
+    **{f"block{number}.project.weight": SIXTH**2 for number in range(11, 16)},
+    **{f"block17.depthwise{size}.weight": SIXTH for size in (3, 5)},
+    **{f"centers.boxes.{part}": 16 for part in ("weight", "bias")},  # its last operation
 }
 
 # --- Training repositories ---------------------------------------------------------------------------------
@@ -673,6 +729,14 @@ DIALECTS = (
     ),
     Dialect(
         "tensorflow",
+        ("ssd_mobilenet_v2",),
+        TENSORFLOW_SSD_V2,
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
+    ),
+    Dialect(
+        "tensorflow",
         ("deeplabv3_mobilenet_v2", "deeplabv3_mobilenet_v2_aspp"),
         TENSORFLOW_DEEPLAB,
         padding="same",
@@ -715,6 +779,15 @@ DIALECTS = (
             ("mediapipe, landscape", MEDIAPIPE_SELFIE | {"mask": "conv2d_transpose"}, (144, 256), {}),
             ("mediapipe, in TensorFlow.js", _selfie("Conv2D", "depthwise", 2), (256, 256), SELFIE_FACTORS),
         )
+    ),
+    Dialect("human-models", ("faceres",), FACERES, padding="same", preprocessing={"": levels_of(224)}),
+    Dialect(
+        "human-models",
+        ("centernet_mobilenet_v3_large",),
+        CENTERNET,
+        padding="same",
+        factors=CENTERNET_FACTORS,
+        preprocessing={"": levels_of(512)},
     ),
     # --- Ported from TensorFlow ----------------------------------------------------------------------------
     Dialect(

@@ -167,6 +167,10 @@ class Naming:
         That is an axis, and how many channels along it each class has. None of one that gives features alone.
         """
         last = self.architecture.blocks[-1]
+        if last.name == "attributes":
+            return None
+        if last.name == "centers":
+            return self._module("centers.scores", last.name), 0, 1
         if last.name == "mask":
             return self._module("mask", last.name), 1, 1
         if last.name == "yolo":

@@ -165,7 +165,8 @@ def _activation(
         known = ", ".join(sorted(set(ACTIVATIONS.values())))
         raise ValueError(f"activation must be one of {known}, got {option!r}")
     usual = found.naming.architecture.activation
-    quantisable = found.folded and usual == "relu6"  # torchvision's networks to be quantised have ReLU for ReLU6
+    # torchvision's networks to be quantised have ReLU for ReLU6
+    quantisable = found.folded and bool(found.naming.norms) and usual == "relu6"
     in_file = _first(in_file, "relu" if quantised and quantisable else None)
     chosen = settled.choose(
         "activation", option=option, file=in_file, source=None if quantisable else usual, assumed=usual

@@ -23,6 +23,7 @@ from npmobilenet.tasks.boxes import (
     sigmoid,
     suppressed,
 )
+from npmobilenet.tasks.centers import CenterNet
 from npmobilenet.tasks.yolo import YOLOv2
 
 if TYPE_CHECKING:
@@ -253,6 +254,7 @@ DETECTORS: dict[str, Detector] = {
     "ssdlite_mobilenet_v3_large": TORCHVISION,
     "ssdlite_mobilenet_v1": TENSORFLOW,
     "ssd_mobilenet_v1": TENSORFLOW,
+    "ssd_mobilenet_v2": TENSORFLOW,
     "ssd_mobilenet_v1_face": replace(
         TENSORFLOW, shapes=tensorflow_anchors(square_second=True), most_overlap=0.5, things=(1, 1), clipped_first=False
     ),
@@ -266,5 +268,6 @@ DETECTORS: dict[str, Detector] = {
         ),
         most_overlap=0.4,
     ),
+    "centernet_mobilenet_v3_large": CenterNet(stride=4, most=100),
 }
 """By architecture. The two of faces are face-api.js's."""
