@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from npmobilenet.onnx.narrow import NARROW, PowerOfTwo
 from npmobilenet.onnx.operator import operator
 from npmobilenet.onnx.tensors import TYPES, type_name
 
@@ -207,17 +208,22 @@ def clip(
 
 
 @operator("Cast", "elementwise")
-def cast(x: np.ndarray, *, to: int | str, saturate: int = 1, round_mode: str = "up") -> np.ndarray:
+def cast(
+    x: np.ndarray, *, to: int | str, saturate: int = 1, round_mode: Literal["up", "down", "nearest"] = "up"
+) -> np.ndarray:
     """Another type; 16 bits with a fraction are rounded to, and held in 32."""
     codes = {name.upper(): code for code, name in TYPES.items()} | {"FLOAT": 1, "DOUBLE": 11}
     name = TYPES.get(codes.get(to, 0) if isinstance(to, str) else to)
     if name is None:
         raise ValueError(f"attribute 'to' is {to if isinstance(to, str) else type_name(to)}, which is not supported")
-    return converted(x, name)
+    return converted(x, name, bool(saturate), round_mode)
 
 
-def converted(x: np.ndarray, dtype: str) -> np.ndarray:
+def converted(x: np.ndarray, dtype: str, saturate: bool = True, mode: str = "up") -> np.ndarray:
     """Return values as ONNX's type of this name has them."""
+    if dtype in NARROW:
+        narrow = NARROW[dtype]
+        return narrow.rounded(x, saturate, *[mode] * isinstance(narrow, PowerOfTwo))
     if dtype == "float16":
         return x.astype(np.float16).astype(np.float32)
     if dtype == "bfloat16":  # to nearest, ties to even
@@ -227,7 +233,7 @@ def converted(x: np.ndarray, dtype: str) -> np.ndarray:
     return x.astype(dtype)
 
 
-@operator("CastLike", "elementwise")
+@operator("CastLike")
 def cast_like(x: np.ndarray, y: np.ndarray, *, saturate: int = 1, round_mode: str = "up") -> np.ndarray:
     """The type of another tensor."""
     return x.astype(y.dtype)

@@ -13,8 +13,8 @@ Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from npmobilenet.checkpoints.protobuf import Value, fields, gathered, integer, i
 from npmobilenet.checkpoints.reader import read_bytes
 from npmobilenet.checkpoints.stored_tensor import MAX_DIMENSIONS
 from npmobilenet.errors import CheckpointError
-from npmobilenet.onnx.tensors import Beside, read_tensor, type_name
+from npmobilenet.onnx.narrow import NARROW
+from npmobilenet.onnx.tensors import CODES, COMPUTED_IN, Beside, read_tensor, type_name
 from npmobilenet.text import printable, quote
 
 MOST_NODES = 100_000
@@ -175,16 +176,19 @@ def _graph(data: memoryview, opset: int, metadata: Mapping[str, str], beside: Be
     if len(about.get(1, ())) > MOST_NODES:
         raise CheckpointError(f"has more than {MOST_NODES} nodes")
     constants: dict[str, np.ndarray] = {}
+    types: dict[str, str] = {}
     for tensor in about.get(5, ()):
-        name, array = read_tensor(message(tensor), beside, "a tensor without a name")
+        name, dtype, array = read_tensor(message(tensor), beside, "a tensor without a name")
         if not name or name in constants:
             raise CheckpointError(f"has {'two tensors ' + quote(name) if name else 'a tensor without a name'}")
-        constants[name] = array
+        constants[name], types[name] = array, dtype
     inputs, outputs = ([_port(message(one)) for one in about.get(number, ())] for number in (11, 12))
     graph = OnnxGraph(
         text(only(about, 2, b"")),
         opset,
-        tuple(_node(message(node), beside) for node in about.get(1, ())),
+        _typed(
+            (_node(message(node), beside) for node in about.get(1, ())), types | {one.name: one.dtype for one in inputs}
+        ),
         constants,
         tuple(port for port in inputs if port.name not in constants),
         tuple(outputs),
@@ -192,6 +196,26 @@ def _graph(data: memoryview, opset: int, metadata: Mapping[str, str], beside: Be
     )
     _check_order(graph)
     return graph
+
+
+def _typed(nodes: Iterable[Node], types: dict[str, str]) -> tuple[Node, ...]:
+    """Nodes whose result has the type of an input, with that type as an attribute: arrays do not tell all types."""
+    found = []
+    for node in nodes:
+        like = types.get(node.inputs[-1]) if node.operator in _TYPED_BY_INPUT and len(node.inputs) > 1 else None
+        if like in COMPUTED_IN:
+            operator, attribute = _TYPED_BY_INPUT[node.operator]
+            inputs = node.inputs[: 1 if operator == "Cast" else None]
+            node = replace(
+                node, operator=operator, inputs=inputs, attributes={**node.attributes, attribute: CODES[like]}
+            )
+        code = node.attributes.get("to", node.attributes.get("output_dtype"))
+        types.update(dict.fromkeys(node.outputs, type_name(code) if isinstance(code, int) else ""))
+        found.append(node)
+    return tuple(found)
+
+
+_TYPED_BY_INPUT = {"CastLike": ("Cast", "to"), "QuantizeLinear": ("QuantizeLinear", "output_dtype")}
 
 
 def _check_order(graph: OnnxGraph) -> None:
@@ -245,7 +269,10 @@ def _attribute(data: memoryview, beside: Beside, node: Node) -> tuple[str, Any]:
         if kind == 3:
             return name, text(only(about, 4, b""))
         if kind == 4:
-            return name, read_tensor(message(only(about, 5, b"")), beside, what)[1]
+            _, dtype, array = read_tensor(message(only(about, 5, b"")), beside, what)
+            if dtype in NARROW:
+                raise ValueError(f"is a tensor of {dtype}, which is not supported here: an initializer may be one")
+            return name, array
         if kind == 6:
             return name, tuple(_decimals(about.get(7, ())))
         if kind == 7:

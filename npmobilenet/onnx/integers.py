@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from npmobilenet.onnx.elementwise import converted
+from npmobilenet.onnx.narrow import NARROW
 from npmobilenet.onnx.operator import axis_of, operator
-from npmobilenet.onnx.tensors import TYPES
+from npmobilenet.onnx.tensors import COMPUTED_IN, TYPES
 from npmobilenet.onnx.windows import requantised
 
 
@@ -32,13 +34,19 @@ def quantize_linear(
     saturate: int = 1,
 ) -> np.ndarray:
     """``x / scale + zero``, rounded to the nearest entry, ties to even."""
+    name = TYPES.get(output_dtype, "") if output_dtype else ""
     if zero is None:
-        zero = np.zeros(scale.shape, TYPES[output_dtype] if output_dtype else np.uint8)
-    if zero.dtype.kind not in "iu":
-        raise ValueError(f"quantises to {zero.dtype}, which is not supported")
+        zero = np.zeros(scale.shape, COMPUTED_IN.get(name, name) or np.uint8)
     length = x.shape[axis] if x.ndim and scale.size > 1 else 1
     steps, zeros = (_per_axis(each, x.ndim, axis, length, block_size) for each in (scale, zero))
-    return requantised((x / steps).astype(np.float32), zeros)
+    real = (x / steps).astype(np.float32)
+    if name in NARROW:
+        if zero.dtype.kind in "iu":
+            return np.clip(np.rint(real) + zeros, *NARROW[name].limits).astype(zero.dtype)
+        return converted(real + zeros, name, bool(saturate))
+    if zero.dtype.kind not in "iu":
+        raise ValueError(f"quantises to {zero.dtype}, which is not supported")
+    return requantised(real, zeros)
 
 
 @operator("DequantizeLinear")
@@ -54,9 +62,9 @@ def dequantize_linear(
     """``(x - zero) * scale``."""
     length = x.shape[axis] if x.ndim and scale.size > 1 else 1
     steps = _per_axis(scale, x.ndim, axis, length, block_size)
-    whole = x.astype(np.int64)
+    whole = x.astype(np.int64) if x.dtype.kind in "iu" else x
     if zero is not None:
-        whole = whole - _per_axis(zero.astype(np.int64), x.ndim, axis, length, block_size)
+        whole = whole - _per_axis(zero.astype(whole.dtype), x.ndim, axis, length, block_size)
     return (whole * steps).astype(np.float32)
 
 

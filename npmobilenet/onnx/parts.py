@@ -17,6 +17,7 @@ from npmobilenet.kernels.sharing import give_lock
 from npmobilenet.onnx import arrangement, elementwise, integers, reductions, resizing, windows  # noqa: F401 - enter
 from npmobilenet.onnx.blocks import with_blocks
 from npmobilenet.onnx.conversion import Region
+from npmobilenet.onnx.elementwise import converted
 from npmobilenet.onnx.file import Node, OnnxGraph, Port
 from npmobilenet.onnx.names import Names
 from npmobilenet.onnx.operator import OLDEST_OPSET, OPERATORS, check_node
@@ -273,15 +274,16 @@ class _Sized:
 
 def _as_declared(array: np.ndarray, port: Port) -> np.ndarray:
     """An output in the type that the file says, as an array of its own."""
-    dtype = "float32" if port.dtype == "bfloat16" else port.dtype
-    return np.array(array, dtype if dtype in TYPES.values() else None)
+    if port.dtype == "bfloat16":
+        return converted(array, port.dtype)
+    return np.array(array, "float16" if port.dtype == "float16" else _dtype(port))
 
 
 def _checked_input(port: Port, value: object, named: dict[str, int]) -> np.ndarray:
     """An input as it is computed with: of its type, and of a shape that the file allows."""
     array = np.asarray(value)
-    floats = port.dtype in ("float32", "float16", "bfloat16", "float64")
-    if array.dtype.name != port.dtype and not (floats and array.dtype.kind == "f"):
+    held = _dtype(port)
+    if array.dtype != held and not (held.kind == "f" and array.dtype.kind == "f"):
         raise ValueError(f"the input {port} is needed, got {array.dtype} {array.shape}")
     fits = port.shape is None or len(port.shape) == array.ndim
     for wanted, length in zip(port.shape or (), array.shape, strict=False) if fits else ():

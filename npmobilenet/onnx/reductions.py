@@ -37,7 +37,7 @@ def _sum(x: np.ndarray, **how: object) -> np.ndarray:
 
 
 def _log_sum_exp(x: np.ndarray, **how: object) -> np.ndarray:
-    highest = x.max(axis=how["axis"], keepdims=True)
+    highest = x.max(axis=how["axis"], keepdims=True, initial=_least(x))
     highest = np.where(np.isfinite(highest), highest, 0)
     sums = np.log(_sum(np.exp(x - highest), **how))
     return sums + (highest if how["keepdims"] else highest.squeeze(how["axis"]))

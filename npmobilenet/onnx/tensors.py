@@ -23,20 +23,21 @@ from npmobilenet.checkpoints.allowance import Allowance
 from npmobilenet.checkpoints.protobuf import Value, gathered, integer, integers, message, only, text
 from npmobilenet.checkpoints.stored_tensor import MAX_DIMENSIONS, MAX_ELEMENTS
 from npmobilenet.errors import CheckpointError
+from npmobilenet.onnx.narrow import NARROW, bytes_of, held_in, unpacked
 from npmobilenet.text import printable, quote
 
 FLOAT, STRING, FLOAT16, BFLOAT16 = 1, 8, 10, 16
 TYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
-    11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
+    11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16", 17: "float8e4m3fn", 18: "float8e4m3fnuz",
+    19: "float8e5m2", 20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2",
+    26: "int2",
 }  # fmt: skip
-OTHER_TYPES = {
-    8: "string", 14: "complex64", 15: "complex128", 17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2",
-    20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
-}  # fmt: skip
+OTHER_TYPES = {8: "string", 14: "complex64", 15: "complex128"}
 CODES = {name: code for code, name in TYPES.items()}
-COMPUTED_IN = {"float16": "float32", "bfloat16": "float32"}  # of types that are stored alone
-_INT32_DATA = ("int32", "uint8", "int8", "uint16", "int16", "bool", "float16", "bfloat16")
+# Of types that are stored alone
+COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", **{name: held_in(name) for name in NARROW}}
+_INT32_DATA = ("int32", "uint8", "int8", "uint16", "int16", "bool", "float16", "bfloat16", *NARROW)
 _LOCATION, _OFFSET, _LENGTH = "location", "offset", "length"
 
 
@@ -100,8 +101,8 @@ class Beside:
             ) from None
 
 
-def read_tensor(data: memoryview, beside: Beside, what: str = "") -> tuple[str, np.ndarray]:
-    """Return the name and the read-only array of a TensorProto; ``what`` names it in an error, if it has no name.
+def read_tensor(data: memoryview, beside: Beside, what: str = "") -> tuple[str, str, np.ndarray]:
+    """Return the name, the type and the read-only array of a TensorProto; ``what`` it is in errors, if it has no name.
 
     Raises
     ------
@@ -124,26 +125,27 @@ def read_tensor(data: memoryview, beside: Beside, what: str = "") -> tuple[str, 
     array = _stored(about, TYPES[code], prod(shape), beside, what)
     array = _computed(array, TYPES[code], beside.allowance, what).reshape(shape)
     array.flags.writeable = False
-    return name, array
+    return name, TYPES[code], array
 
 
 def _stored(about: Mapping[int, list[Value]], dtype: str, size: int, beside: Beside, what: str) -> np.ndarray:
     """The elements as they are stored, one after the other; bfloat16 as its bits."""
-    element = np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
+    narrow = dtype in NARROW
+    element = np.dtype("uint8" if narrow else "uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
+    nbytes = bytes_of(dtype, size) if narrow else size * element.itemsize
     if integer(only(about, 14, 0)) == 1:
-        raw = _external(about, size * element.itemsize, beside, what)
+        raw = _external(about, nbytes, beside, what)
     elif 9 in about:
         raw = message(only(about, 9, b""))
     else:
         array = _typed(about, dtype, beside.allowance, what)
-        if len(array) != size:
+        if len(array) != (nbytes if narrow else size):
             raise CheckpointError(f"{what} should have {size} values but has {len(array)}; the file is damaged")
-        return array
-    if len(raw) != size * element.itemsize:
-        raise CheckpointError(
-            f"{what} should have {size * element.itemsize} bytes but has {len(raw)}; the file is damaged"
-        )
-    return np.frombuffer(raw, np.uint8 if dtype == "bool" else element)
+        return unpacked(dtype, array, size) if narrow else array
+    if len(raw) != nbytes:
+        raise CheckpointError(f"{what} should have {nbytes} bytes but has {len(raw)}; the file is damaged")
+    array = np.frombuffer(raw, np.uint8 if dtype == "bool" else element)
+    return unpacked(dtype, array, size) if narrow else array
 
 
 def _external(about: Mapping[int, list[Value]], nbytes: int, beside: Beside, what: str) -> memoryview:
@@ -184,7 +186,7 @@ def _typed(about: Mapping[int, list[Value]], dtype: str, allowance: Allowance, w
     values = integers(about.get(number, ()))
     if dtype in ("float16", "bfloat16"):
         return values.astype(np.uint16).view(np.float16 if dtype == "float16" else np.uint16)
-    return values.astype(np.uint8 if dtype == "bool" else dtype)
+    return values.astype(np.uint8 if dtype == "bool" or dtype in NARROW else dtype)
 
 
 def _computed(array: np.ndarray, dtype: str, allowance: Allowance, what: str) -> np.ndarray:
@@ -194,6 +196,9 @@ def _computed(array: np.ndarray, dtype: str, allowance: Allowance, what: str) ->
     if dtype == "bfloat16":  # the upper half of a float32
         allowance.take(4 * array.size, what)
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype in NARROW:
+        allowance.take(8 * array.size, what)
+        return NARROW[dtype].decoded(array)
     wanted = np.dtype(COMPUTED_IN.get(dtype, dtype))
     if array.dtype == wanted and array.flags.aligned:
         return array.view()
