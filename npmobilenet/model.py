@@ -15,7 +15,7 @@ from npmobilenet.architectures import Architecture, get_architecture
 from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.reader import Checkpoint
+from npmobilenet.checkpoints.reader import Checkpoint, is_onnx
 from npmobilenet.checkpoints.settle import Settled, settle
 from npmobilenet.dlpack import host_array
 from npmobilenet.engine import NO_INT8_ON_CUDA, Engine
@@ -29,7 +29,7 @@ from npmobilenet.provenance import Provenance
 from npmobilenet.tasks.boxes import Detector, Place
 from npmobilenet.tasks.detection import DETECTORS, Detection, detections
 from npmobilenet.tasks.segmentation import Segmentation, probabilities, segmentation
-from npmobilenet.text import listed, plural, printable, quote
+from npmobilenet.text import dimensions, listed, plural, printable, quote
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from npmobilenet.checkpoints.file_names import FileNames
     from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
+    from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.onnx.file import Node as OnnxNode
+    from npmobilenet.onnx.loading import OnnxNetwork
+    from npmobilenet.onnx.parts import Part
 
 DARKNET_FILES = (".cfg", ".weights")
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
@@ -78,7 +82,8 @@ def load(
     ----------
     source : str or path
         The name of shipped or downloaded weights (``npmobilenet weights`` lists them), or a checkpoint file:
-        ``.pth``/``.pt`` of PyTorch, ``.safetensors``, ``.npz``, or ``.cfg`` or ``.weights`` of Darknet.
+        ``.pth``/``.pt`` of PyTorch, ``.safetensors``, ``.npz``, or ``.cfg`` or ``.weights`` of Darknet; or a network in
+        an ``.onnx`` file, run as it is.
     architecture : str, optional
         One of `npmobilenet.ARCHITECTURES`; read off the tensors' names and shapes if None.
     width : float, optional
@@ -155,7 +160,7 @@ def load(
     if architecture is not None:
         get_architecture(architecture)
     entry = CATALOGUE.get(source) if isinstance(source, str) else None
-    given = {
+    about_network = {
         "architecture": architecture,
         "width": width,
         "num_classes": num_classes,
@@ -165,16 +170,20 @@ def load(
         "output_stride": output_stride,
         "prefix": prefix,
     }
+    told = {"classes": classes, "multi_label": multi_label, "preprocessing": preprocessing}
     run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
     if not entry and Path(source).suffix.lower() in DARKNET_FILES:
         from npmobilenet.checkpoints.darknet import is_darknet  # few files are
 
         if is_darknet(Path(source)):
-            _refuse_options(printable(source), **given, multi_label=multi_label, ema=ema)
-            told = {"pair": pair, "bn_eps": bn_eps, "classes": classes, "preprocessing": preprocessing, "dtype": dtype}
-            return _of_darknet(Path(source), **told, run=run)
+            _refuse_options(printable(source), **about_network, multi_label=multi_label, ema=ema)
+            return _of_darknet(Path(source), pair, bn_eps, classes, preprocessing, dtype, run)
     if pair is not None:
         raise ValueError(f"{printable(source)}: pair is of Darknet's two files, .cfg and .weights, and this is neither")
+    about_network["bn_eps"] = bn_eps
+    if not entry and is_onnx(source):
+        _refuse_options(printable(source), **about_network, ema=ema)
+        return _of_onnx(source, told, dtype, run)
     try:
         checkpoint = entry.read(ema=ema) if entry else read_checkpoint(source, ema=ema)
     except CheckpointError as error:
@@ -183,25 +192,14 @@ def load(
         raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
     info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
     if checkpoint.holds_network:
-        _refuse_options(printable(source), **given, bn_eps=bn_eps)
-        told = {"classes": classes, "multi_label": multi_label, "preprocessing": preprocessing}
+        _refuse_options(printable(source), **about_network)
         return _of_network(checkpoint, info, told, dtype, run)
     settled = settle(
         checkpoint,
         info,
         printable(source),
-        architecture=architecture,
-        width=width,
-        num_classes=num_classes,
-        padding=padding,
-        bn_eps=bn_eps,
-        activation=activation,
-        layout=layout,
-        output_stride=output_stride,
-        prefix=prefix,
-        classes=classes,
-        multi_label=multi_label,
-        preprocessing=preprocessing,
+        **about_network,
+        **told,
     )
     for note in settled.notes:
         warnings.warn(f"{printable(source)}: {note}", AssumptionWarning, stacklevel=2)
@@ -414,6 +412,39 @@ def _of_darknet(
     )
 
 
+def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None, run: dict[str, Any]) -> Model:
+    """The network of an ONNX file: one graph, or in parts."""
+    from npmobilenet.onnx.loading import read_network  # few files need it
+
+    where = printable(source)
+    if not isinstance(told["preprocessing"], (Preprocessing, type(None))):
+        raise ValueError(f"preprocessing must be a Preprocessing, got {told['preprocessing']!r}")
+    found = read_network(source, **told)
+    for note in found.notes:
+        warnings.warn(f"{where}: {note}", AssumptionWarning, stacklevel=3)
+    if found.whole is None:
+        if dtype not in (None, "float32") or run["backend"] == "cuda":
+            raise ValueError(f"{where}: is computed in parts, which only a CPU does, in float32")
+        return OnnxModel(found, **run)
+    graph, weights = found.whole.part.graph, found.whole.part.weights
+    if dtype == "int8":
+        _refuse_cuda(run["backend"])
+        graph, weights = _quantised(graph, weights, found.preprocessing, found.provenance, where)
+    return Model(
+        graph,
+        weights,
+        architecture=printable(Path(source).stem),
+        classes=found.classes,
+        multi_label=found.multi_label,
+        preprocessing=found.preprocessing,
+        dtype=dtype or "float32",
+        provenance=found.provenance,
+        input_name=found.whole.part.source,
+        size=found.whole.size,
+        **run,
+    )
+
+
 def _refuse_options(source: str, **options: Any) -> None:
     """What cannot be said of a file in which the whole network stands."""
     given = [name for name, value in options.items() if value is not None]
@@ -453,6 +484,10 @@ class Model:
         Where the weights came from.
     read_from : str
         Which of several state dicts in that file they are, such as "state_dict_ema"; empty if there was only one.
+    input_name : str
+        What :meth:`run` calls the image.
+    size : (int, int) or None
+        The only height and width that the network takes, if its file fixes them.
     """
 
     def __init__(
@@ -475,8 +510,11 @@ class Model:
         provenance: Provenance | None = None,
         read_from: str = "",
         detector: Detector | None = None,
+        input_name: str = INPUT,
+        size: Pair | None = None,
     ) -> None:
         self.graph = graph
+        self.input_name, self.size = input_name, size
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
@@ -561,7 +599,7 @@ class Model:
             If the array is not of that kind, or the weights have no classifier.
         """
         if self._detector:
-            return self.run({INPUT: x}, threads=threads)
+            return self.run({self.input_name: x}, threads=threads)
         if not self._has_logits and not self._segments:
             self.require_classifier()
         return self._run(x, None, threads)
@@ -579,7 +617,7 @@ class Model:
         Parameters
         ----------
         inputs : mapping
-            ``{"input": x}``, as for a call.
+            ``{"input": x}``, as for a call; of an ONNX file the name that it gives, :attr:`input_name`.
         threads : int, optional
 
         Returns
@@ -592,10 +630,10 @@ class Model:
         ValueError
             If there is another input, or the array is not of that kind.
         """
-        if set(inputs) != {INPUT}:
+        if set(inputs) != {self.input_name}:
             given = ", ".join(map(quote, inputs)) or "none"
-            raise ValueError(f"the network has one input, {INPUT!r}, got {given}")
-        outputs = self._run(inputs[INPUT], self.graph.output_names, threads)
+            raise ValueError(f"the network has one input, {quote(self.input_name)}, got {given}")
+        outputs = self._run(inputs[self.input_name], self.graph.output_names, threads)
         return self._detector.collect(outputs) if self._detector else outputs
 
     def outputs(
@@ -662,6 +700,8 @@ class Model:
 
     def _run(self, x: np.ndarray | Any, output: str | tuple[str, ...] | None, threads: int | None) -> Any:
         x = checked_input(x, self.graph.in_channels, self._asked)
+        if self.size is not None and tuple(x.shape[2:]) != self.size:
+            raise ValueError(f"the file fixes images to {dimensions(self.size)}, got {dimensions(x.shape[2:])}")
         threads = self.threads if threads is None else threads
         if type(threads) is not int or not 0 < threads <= self._cpus:
             threads = self._thread_count(threads)
@@ -922,6 +962,138 @@ def checked_threshold(threshold: float) -> None:
     """Refuse what is no threshold of scores."""
     if not (isinstance(threshold, (int, float, np.number)) and 0 <= threshold <= 1):
         raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
+
+
+class OnnxModel(Model):
+    """A network of an ONNX file that is no single graph of this package's.
+
+    The fast kernels compute the parts that are, and NumPy the nodes between them. Made by :func:`load`;
+    ``isinstance(model, Model)`` holds, and :meth:`run`, :meth:`classify`, :meth:`preprocess` and :meth:`top` are a
+    model's. What needs a single graph (:meth:`features`, :meth:`count`, :func:`quantize`, ``export_weights``) raises
+    ``ValueError``.
+    """
+
+    def __init__(
+        self,
+        network: OnnxNetwork,
+        *,
+        threads: int | None = None,
+        backend: str = DEFAULT,
+        keep_bytes: int | None = None,
+        source: str = "",
+    ) -> None:
+        from npmobilenet.onnx.parts import Session
+
+        self.architecture, self.width, self.dtype = printable(Path(source).stem), 1.0, "float32"
+        self._has_logits, self._detector, self._segments = network.outputs > 0, None, False
+        self.classes = class_names(network.outputs, network.classes) if network.outputs else ()
+        self.multi_label, self.preprocessing = network.multi_label, network.preprocessing
+        self._cpus = available_cpus()
+        self.threads = self._cpus if threads is None else self._thread_count(threads)
+        self._asked, self.keep_bytes = backend, keep_bytes
+        self.source, self.read_from, self.definition, self.names = source, "", None, None
+        self.provenance = network.provenance
+        self.input_names = tuple(port.name for port in network.graph.inputs)
+        self.input_name, self.size = next(iter(self.input_names), ""), None
+        self._engine = Session(network.graph, backend, keep_bytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._cpus = 1
+
+    @property
+    def graph(self) -> Graph:
+        raise ValueError(
+            f"{printable(self.source)}: is computed in parts, of which `npmobilenet inspect` shows each; this needs a "
+            "network that is one graph"
+        )
+
+    @property
+    def backend(self) -> str:
+        return self._asked
+
+    @property
+    def plain_layers(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(port.name for port in self._engine.graph.outputs)
+
+    def __repr__(self) -> str:
+        inputs = "; ".join(map(str, self._engine.graph.inputs))
+        return (
+            f"<npmobilenet.OnnxModel {self.architecture} of {plural(len(self._engine.graph.nodes), 'node')}, inputs: "
+            f"{inputs or 'none'}; backend={self._asked!r} threads={self.threads} from {quote(self.source, 500)}>"
+        )
+
+    def __call__(self, x: np.ndarray | Any, *, threads: int | None = None) -> np.ndarray:
+        """Compute the first output of a network with one input.
+
+        Parameters
+        ----------
+        x : array
+            As the file says. Where it fixes a batch to one, several are computed one after the other.
+        threads : int, optional
+
+        Raises
+        ------
+        ValueError
+            If the array is not of that kind, or there are several inputs.
+        """
+        if len(self.input_names) != 1:
+            raise ValueError(f"the network has {len(self.input_names)} inputs: give them by name to run()")
+        x = host_array(x)
+        (port,), first = self._engine.graph.inputs, self.output_names[0]
+        if port.shape and port.shape[0] == 1 and x.ndim == len(port.shape) and len(x) > 1:
+            return np.concatenate([self.run({port.name: one[None]}, threads=threads)[first] for one in x])
+        return self.run({port.name: x}, threads=threads)[first]
+
+    def run(self, inputs: Mapping[str, np.ndarray | Any], *, threads: int | None = None) -> dict[str, np.ndarray]:
+        """Compute all outputs.
+
+        Parameters
+        ----------
+        inputs : mapping of str to array
+            By the names in the file; of the types and shapes that it says.
+        threads : int, optional
+
+        Returns
+        -------
+        dict of str to array
+            By :attr:`output_names`, in that order.
+
+        Raises
+        ------
+        ValueError
+            If an input is missing, unknown, or does not fit.
+        """
+        threads = self._thread_count(self.threads if threads is None else threads)
+        known = len(self._engine.fallback)
+        outputs = self._engine.run({name: host_array(array) for name, array in inputs.items()}, threads)
+        for text in self._engine.fallback[known:]:
+            warnings.warn(f"{printable(self.source)}: {text}", FallbackWarning, stacklevel=2)
+        return outputs
+
+    def parts(self, size: Pair) -> tuple[list[Part | OnnxNode], dict[str, tuple[int, ...]]]:
+        """Return what is computed one after the other for one image of ``(H, W)``, and the shape of every tensor.
+
+        Other lengths of inputs that the file leaves open are 1.
+        """
+        from npmobilenet.onnx.parts import divided
+
+        shapes = {}
+        for port in self._engine.graph.inputs:
+            known = port.shape or ()
+            usual = [1] * len(known) if len(known) != 4 else [1, 1, *size]
+            shapes[port.name] = tuple(
+                length if isinstance(length, int) else other for length, other in zip(known, usual, strict=True)
+            )
+        bound, parts = divided(self._engine.graph, shapes)
+        return parts, {name: value.shape for name, value in bound.values.items() if value is not None}
 
 
 def _checked_threads(threads: int) -> int:

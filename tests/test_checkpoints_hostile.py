@@ -146,7 +146,7 @@ def test_any_pickle_is_refused(tmp_path, body):
         (b"\x89HDF\r\n\x1a\n" + bytes(50), "is an HDF5 file (Keras .h5)"),
         (b"GGUF\x03\0\0\0" + bytes(20), "is a GGUF file"),
         (b"\x1c\0\0\0TFL3" + bytes(20), "is cut short or damaged: an offset in it leads outside"),
-        (b"\x08\x08\x12\x07pytorch\x1a\x052.0.0", "is probably an ONNX model"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.0.0", "is an ONNX model, more than weights"),
         (
             b"\x0a\x1d\x0a\x05input\x12\x0bPlaceholder",
             "is cut short or damaged: a field should have 29 bytes, 20 follow",

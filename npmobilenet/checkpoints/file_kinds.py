@@ -13,7 +13,7 @@ HEAD = 4096  # bytes that decide
 
 EXPECTED = (
     "expected weights from torch.save (.pth, .pt), .safetensors, .npz, a pickle, a frozen graph (.pb), "
-    "TFLite (.tflite) or TensorFlow.js (.json)"
+    "TFLite (.tflite), TensorFlow.js (.json) or .onnx"
 )
 
 # (where, magic bytes, what it is and what to do)
@@ -52,10 +52,15 @@ _MANIFEST = re.compile(
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\((?:[dl]p\d+\n|[dl]q.)|\}q.|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n", re.DOTALL)
 
 
+# An ONNX model begins with the version of its format, then says who made it, or has its graph
+_ONNX = re.compile(rb"\x08[\x03-\x20][\x12\x1a\x22\x28\x32\x3a\x42\x72]")
+
+
 def recognise(head: bytes, tail: bytes, name: str) -> str:
     """Return which of the formats that are read a file has, or say what it is instead.
 
-    They are "zip", "pickle", "safetensors", "index", "npy", "graph", "manifest", "tflite", "gzip", "bzip2" and "xz".
+    They are "zip", "pickle", "safetensors", "index", "npy", "graph", "manifest", "tflite", "onnx", "gzip", "bzip2" and
+    "xz".
 
     ``head`` and ``tail`` are the first 4096 and the last 8 bytes; ``name`` only helps to word an error.
     """
@@ -77,6 +82,8 @@ def recognise(head: bytes, tail: bytes, name: str) -> str:
         return "tflite"
     if looks_like_a_graph(head):
         return "graph"
+    if _ONNX.match(head):
+        return "onnx"
     raise CheckpointError(f"is {_guess(head, tail, name)}; {EXPECTED}")
 
 
@@ -88,8 +95,6 @@ def _guess(head: bytes, tail: bytes, name: str) -> str:
         return "an HTML page: a failed download saved a web page instead; download the file itself"
     if tail == _TABLE_MAGIC or re.search(r"\.data-\d+-of-\d+$", name):
         return "a TensorFlow checkpoint; export its variables to .npz where TensorFlow is installed"
-    if re.match(rb"\x08[\x03-\x20](?:[\x12\x3a]|\x1a)", head):
-        return "probably an ONNX model; export its initializers to .npz where onnx is installed"
     if re.match(rb"\x0a.{1,3}\x0a", head, re.DOTALL) or re.match(rb"\x08\x01\x12", head):
         return "probably a TensorFlow graph (.pb); export its variables to .npz where TensorFlow is installed"
     if head.isascii() and not re.search(rb"[\x00-\x08\x0e-\x1f]", head):

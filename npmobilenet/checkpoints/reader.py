@@ -151,6 +151,18 @@ def _read_checked(path: Path, ema: bool | None, encoded: bool = False) -> tuple[
         ) from error
 
 
+def is_onnx(path: str | os.PathLike) -> bool:
+    """Whether a file is an ONNX model, by its first bytes; what cannot be read is none."""
+    try:
+        path = Path(path)
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return recognise(file.read(HEAD), b"", "") == "onnx"
+    except (OSError, ValueError):  # CheckpointError too
+        return False
+
+
 def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read what `numpy.savez` wrote, under the names that the file has; as careful as `read_checkpoint`.
 
@@ -171,7 +183,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
 
     path = Path(path)
     try:
-        data = _read_bytes(path)
+        data = read_bytes(path)
         allowance = Allowance(len(data))
         kind = recognise(data[:HEAD], data[-8:], path.name)
         archive = ZipArchive(data, allowance) if kind == "zip" else None
@@ -201,7 +213,14 @@ def file_errors() -> Iterator[None]:
         raise CheckpointError(f"cannot be read ({reason})") from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file of one of the kinds that are read.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, or is of none of them.
+    """
     # One read into memory rather than a memory map: should somebody truncate a mapped file, the next look
     # at a weight would kill the process (SIGBUS), and reading 14 MB takes only a few milliseconds.
     with file_errors():
@@ -240,7 +259,7 @@ class _Content:
 
 
 def _read(path: Path, ema: bool | None, encoded: bool) -> tuple[Checkpoint, Encoded]:
-    data = _read_bytes(path)
+    data = read_bytes(path)
     allowance = Allowance(len(data))
     content = _parse(data, path, allowance)
     found = find_state_dict(content.value, allowance, ema, content.foreign)
@@ -294,7 +313,8 @@ def _parse(data: bytes, path: Path, allowance: Allowance, inside: str = "") -> _
         tensors, texts = read_safetensors(data)
         metadata = parse_object(texts.get(METADATA_NAME, "{}"), "its metadata")
         return _Content("safetensors", with_meanings(tensors, metadata.pop(AFFINE, {})), metadata)
-
+    if kind == "onnx":
+        raise CheckpointError("is an ONNX model, more than weights: npmobilenet.load runs it as it is")
     if kind == "graph":
         from npmobilenet.checkpoints.tensorflow_graph import read_graph
 
@@ -358,7 +378,7 @@ def _parse_shards(index: bytes, path: Path, allowance: Allowance) -> _Content:
     files = shards(index)
     for name, wanted in files.items():
         try:
-            data = _read_bytes(path.with_name(name))
+            data = read_bytes(path.with_name(name))
             if recognise(data[:HEAD], data[-8:], "") == "index":
                 raise CheckpointError("is an index itself")
             allowance.grow(len(data))

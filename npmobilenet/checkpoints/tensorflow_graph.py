@@ -18,7 +18,7 @@ from math import prod
 
 from npmobilenet.checkpoints.allowance import Allowance
 from npmobilenet.checkpoints.numpy_array import place_array
-from npmobilenet.checkpoints.protobuf import Value, fields, gathered, text
+from npmobilenet.checkpoints.protobuf import Value, fields, gathered, message, only, text
 from npmobilenet.checkpoints.stored_tensor import BFLOAT16, MAX_DIMENSIONS, StoredTensor, Tensor
 from npmobilenet.checkpoints.tensorflow_names import parameter, with_axes
 from npmobilenet.errors import CheckpointError
@@ -62,45 +62,34 @@ def read_graph(data: bytes, allowance: Allowance) -> dict[str, Tensor]:
 
 def _constant(node: Value, allowance: Allowance) -> tuple[str, Tensor] | None:
     """The name and the tensor of a node, if it is a weight."""
-    about = gathered(_message(node))
-    known = parameter(text(_only(about, 1, b"")))
-    if bytes(_message(_only(about, 2, b""))) != b"Const" or known is None:
+    about = gathered(message(node))
+    known = parameter(text(only(about, 1, b"")))
+    if bytes(message(only(about, 2, b""))) != b"Const" or known is None:
         return None
     name, axes = known
     for attribute in about.get(5, ()):
-        value = gathered(_message(attribute))
-        if bytes(_message(_only(value, 1, b""))) == b"value":
-            tensor = _only(gathered(_message(_only(value, 2, b""))), 8, b"")
-            stored = _tensor(name, _message(tensor), allowance)
+        value = gathered(message(attribute))
+        if bytes(message(only(value, 1, b""))) == b"value":
+            tensor = only(gathered(message(only(value, 2, b""))), 8, b"")
+            stored = _tensor(name, message(tensor), allowance)
             return (name, with_axes(name, stored, axes)) if stored else None
     return None
 
 
-def _tensor(name: str, message: memoryview, allowance: Allowance) -> StoredTensor | None:
-    about = gathered(message)
-    descr = TYPES.get(_only(about, 1, 0))
+def _tensor(name: str, stored: memoryview, allowance: Allowance) -> StoredTensor | None:
+    about = gathered(stored)
+    descr = TYPES.get(only(about, 1, 0))
     if descr is None:
         return None
-    dimensions = gathered(_message(_only(about, 2, b""))).get(2, ())
-    shape = tuple(_only(gathered(_message(each)), 1, 0) for each in dimensions)
+    dimensions = gathered(message(only(about, 2, b""))).get(2, ())
+    shape = tuple(only(gathered(message(each)), 1, 0) for each in dimensions)
     if len(shape) > MAX_DIMENSIONS or not all(isinstance(size, int) for size in shape):
         raise CheckpointError(f"tensor {quote(name)} has an impossible shape; the file is damaged")
     if 4 in about:
-        return place_array(f"tensor {quote(name)}", descr, False, shape, _message(_only(about, 4, b"")))
-    data = b"".join(bytes(_message(part)) for part in about.get(5, ()))
+        return place_array(f"tensor {quote(name)}", descr, False, shape, message(only(about, 4, b"")))
+    data = b"".join(bytes(message(part)) for part in about.get(5, ()))
     if descr != "<f4" or not data or len(data) % 4:
         raise CheckpointError(f"tensor {quote(name)} has no values that can be read; the file is damaged")
     missing = 4 * prod(shape) - len(data)
     allowance.take(max(missing, 0), f"tensor {quote(name)}")
     return place_array(f"tensor {quote(name)}", descr, False, shape, data + data[-4:] * (missing // 4))
-
-
-def _only(about: dict[int, list[Value]], number: int, default: Value) -> Value:
-    """The value of a field that may be there once; of several the last counts."""
-    return about.get(number, [default])[-1]
-
-
-def _message(value: Value) -> memoryview:
-    if isinstance(value, int):
-        raise CheckpointError("has a number where a message should be; the file is damaged")
-    return memoryview(value)

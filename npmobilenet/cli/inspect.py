@@ -20,11 +20,12 @@ from npmobilenet.cli.options import (
     tolerance,
 )
 from npmobilenet.cli.terminal import on_a_line
-from npmobilenet.text import columns, dimensions, listed, quote, to_json
+from npmobilenet.text import columns, dimensions, listed, printable, quote, to_json
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
     from npmobilenet.bench.profile import Profile
+    from npmobilenet.cli.network import Network
     from npmobilenet.counts import Counts, LayerCount
     from npmobilenet.graph import Graph
     from npmobilenet.kernels.geometry import Pair
@@ -81,6 +82,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Print the table, or the comparison."""
     from npmobilenet.counts import count
+    from npmobilenet.model import OnnxModel
 
     _sort_out(options)
     if options.against is not None:
@@ -91,13 +93,15 @@ def run(options: argparse.Namespace) -> int:
         return _print_quantised(options)
     network = find_network(options.model, options)
     resolution = options.resolution or network.resolution
+    if isinstance(network.model, OnnxModel):
+        return _print_parts(network, resolution, options)
     counts = count(network.graph(), resolution)
     report = {"network": network.title, "resolution": resolution, **asdict(counts)}
     if network.provenance:
         report["provenance"] = network.provenance.to_dict()
     report["plain_loops"] = slower = _plain_loops(network.graph())
     if options.mixed:
-        mixed_graph = network.graph(_mixed(network.architecture, options))
+        mixed_graph = network.graph(_mixed(network.table, options))
         mixed = count(mixed_graph, resolution)
         times = _measured([network.graph(), mixed_graph], resolution)
         choice = {"kernels": options.mixed, "blocks": options.layers}
@@ -120,6 +124,51 @@ def run(options: argparse.Namespace) -> int:
         layers = [f"{name} ({reason})" for name, reason in slower.items()]
         print(f"plain loops     {', '.join(listed(layers, 5))}: the fastest kernels do not compute these")
     return 0
+
+
+def _print_parts(network: Network, resolution: Pair, options: argparse.Namespace) -> int:
+    """Print a network of an ONNX file that is computed in parts: layers of the fast kernels, and nodes between them."""
+    from npmobilenet.counts import count
+    from npmobilenet.onnx.parts import Part
+
+    if options.mixed:
+        network.table  # noqa: B018 - raises
+    rows = []
+    parts, shapes = network.model.parts(resolution)
+    for part in parts:
+        if isinstance(part, Part):
+            layers = count(part.graph, shapes[part.source][2:]).layers
+            rows += [
+                {
+                    **asdict(layer),
+                    "output": layer.output,
+                    "computed_by": "kernels",
+                    "text": layer.text or layer.operation,
+                }
+                for layer in layers
+            ]
+        else:
+            name = part.name or part.outputs[0]
+            output = shapes.get(part.outputs[0])
+            rows.append({"name": name, "text": part.operator, "output": output, "computed_by": "NumPy"})
+    if options.json:
+        print(to_json({"network": network.title, "resolution": resolution, "layers": rows}, indent=1))
+        return 0
+    print(f"{network.title}, input {dimensions(resolution)}, one image, float32, in parts\n")
+    if network.provenance:
+        print("\n".join(columns([("what", "value", "because of"), *network.provenance.shown()], texts=3)) + "\n")
+    print(
+        "\n".join(
+            columns([("layer", "output", "kernel", "by", "parameters", "MACs"), *map(_part_cells, rows)], texts=4)
+        )
+    )
+    return 0
+
+
+def _part_cells(row: dict) -> tuple[str, ...]:
+    output = "known in a call" if row["output"] is None else dimensions(row["output"])
+    numbers = (f"{row[name]:,}" if row.get(name) else "" for name in ("parameters", "macs"))
+    return printable(row["name"], 100), output, row["text"], row["computed_by"], *numbers
 
 
 def _plain_loops(graph: Graph) -> dict[str, str]:

@@ -31,19 +31,32 @@ class Network:
     title: str
     resolution: Pair
     provenance: Provenance | None = None
-    whole: tuple[str, Graph] | None = None
-    """The name and the graph of what has no architecture."""
+    model: Model | None = None
 
     def name(self, size: Pair) -> str:
         """A name for images of ``(H, W)``, such as ``mobilenet_v2-1.0-224``."""
         image = size[0] if size[0] == size[1] else dimensions(size)
-        return f"{self.whole[0] if self.whole else self.architecture.name}-{float(self.width)}-{image}"
+        name = self.model.architecture if self.architecture is None else self.architecture.name
+        return f"{name}-{float(self.width)}-{image}"
+
+    @property
+    def table(self) -> Architecture:
+        """The architecture, which something needs.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        if self.architecture is None:
+            raise ValueError(f"{self.title}: a whole network, and no table of an architecture, which this needs")
+        return self.architecture
 
     def graph(self, architecture: Architecture | None = None) -> Graph:
         """The graph, or that of a variant of the architecture."""
-        if self.whole:
-            return self.whole[1]
-        return (architecture or self.architecture).graph(self.width, self.num_classes, self.padding)
+        if architecture is None and self.architecture is None:
+            return self.model.graph
+        return (architecture or self.table).graph(self.width, self.num_classes, self.padding)
 
 
 def find_network(name: str, options: argparse.Namespace) -> Network:
@@ -67,17 +80,17 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
             (architecture.resolution, architecture.resolution),
         )
     model = find_weights(name, options)
-    if model.definition is None and model.graph.is_quantised:
+    if model.definition is None and model.dtype == "int8":
         raise ValueError(f"{quote(name)}: holds a whole network of 8 bits, and no table of an architecture to print")
     return Network(
         model.definition,
         model.width,
         max(len(model.classes), 1),
-        model.provenance["padding"][0] if model.definition else "",
+        model.provenance["padding"][0] if model.definition else "symmetric",
         f"{on_a_line(model.source)}: {model.architecture}, width {model.width:g}",
-        model.preprocessing.crop,
+        model.size or model.preprocessing.crop,
         model.provenance,
-        None if model.definition else (model.architecture, model.graph),
+        model,
     )
 
 
@@ -103,11 +116,11 @@ def find_model(name: str, options: argparse.Namespace) -> Model:
     return Model(
         graph,
         random_weights(graph),
-        architecture=network.architecture.name,
+        architecture=network.table.name,
         width=network.width,
-        preprocessing=proportional(network.architecture),
+        preprocessing=proportional(network.table),
         source="random weights (seed 0)",
-        definition=network.architecture,
+        definition=network.table,
         **where,
     )
 

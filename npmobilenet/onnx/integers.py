@@ -1,0 +1,106 @@
+"""Operators between numbers with a fraction and integers of 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npmobilenet.onnx.elementwise import converted
+from npmobilenet.onnx.narrow import NARROW
+from npmobilenet.onnx.operator import axis_of, operator
+from npmobilenet.onnx.tensors import COMPUTED_IN, TYPES
+from npmobilenet.onnx.windows import requantised
+
+
+def _per_axis(values: np.ndarray, rank: int, axis: int, length: int, block_size: int) -> np.ndarray:
+    """Numbers of a whole tensor, of each place of an axis, or of blocks along it, as they broadcast."""
+    if block_size:
+        axis = axis_of(axis, rank)
+        return np.repeat(values, block_size, axis).take(np.arange(length), axis)
+    if values.size == 1:
+        return values.reshape(())
+    return values.reshape([-1 if at == axis_of(axis, rank) else 1 for at in range(rank)])
+
+
+@operator("QuantizeLinear")
+def quantize_linear(
+    x: np.ndarray,
+    scale: np.ndarray,
+    zero: np.ndarray | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+    precision: int = 0,
+    saturate: int = 1,
+) -> np.ndarray:
+    """``x / scale + zero``, rounded to the nearest entry, ties to even."""
+    name = TYPES.get(output_dtype, "") if output_dtype else ""
+    if zero is None:
+        zero = np.zeros(scale.shape, COMPUTED_IN.get(name, name) or np.uint8)
+    length = x.shape[axis] if x.ndim and scale.size > 1 else 1
+    steps, zeros = (_per_axis(each, x.ndim, axis, length, block_size) for each in (scale, zero))
+    real = (x / steps).astype(np.float32)
+    if name in NARROW:
+        if zero.dtype.kind in "iu":
+            return np.clip(np.rint(real) + zeros, *NARROW[name].limits).astype(zero.dtype)
+        return converted(real + zeros, name, bool(saturate))
+    if zero.dtype.kind not in "iu":
+        raise ValueError(f"quantises to {zero.dtype}, which is not supported")
+    return requantised(real, zeros)
+
+
+@operator("DequantizeLinear")
+def dequantize_linear(
+    x: np.ndarray,
+    scale: np.ndarray,
+    zero: np.ndarray | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+) -> np.ndarray:
+    """``(x - zero) * scale``."""
+    length = x.shape[axis] if x.ndim and scale.size > 1 else 1
+    steps = _per_axis(scale, x.ndim, axis, length, block_size)
+    whole = x.astype(np.int64) if x.dtype.kind in "iu" else x
+    if zero is not None:
+        whole = whole - _per_axis(zero.astype(whole.dtype), x.ndim, axis, length, block_size)
+    return (whole * steps).astype(np.float32)
+
+
+@operator("DynamicQuantizeLinear")
+def dynamic_quantize_linear(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bytes for the range of a tensor, with 0 in it."""
+    low, high = min(float(x.min(initial=0)), 0.0), max(float(x.max(initial=0)), 0.0)
+    scale = np.float32((high - low) / 255)
+    zero = np.uint8(np.clip(np.rint(-low / scale), 0, 255)) if scale else np.uint8(0)
+    return requantised(x / scale if scale else x, np.asarray(zero)), np.asarray(scale), np.asarray(zero)
+
+
+@operator("MatMulInteger")
+def matmul_integer(
+    a: np.ndarray, b: np.ndarray, a_zero: np.ndarray | None = None, b_zero: np.ndarray | None = None
+) -> np.ndarray:
+    """Product of matrices of integers, minus their zero points."""
+    left, right = a.astype(np.int32), b.astype(np.int32)
+    if a_zero is not None:
+        left = left - a_zero.astype(np.int32).reshape(-1, 1)
+    if b_zero is not None:
+        right = right - b_zero.astype(np.int32)
+    return np.matmul(left, right)
+
+
+@operator("QLinearMatMul")
+def qlinear_matmul(
+    a: np.ndarray,
+    a_scale: np.ndarray,
+    a_zero: np.ndarray,
+    b: np.ndarray,
+    b_scale: np.ndarray,
+    b_zero: np.ndarray,
+    y_scale: np.ndarray,
+    y_zero: np.ndarray,
+) -> np.ndarray:
+    """The same, whose sums become integers of 8 bits again."""
+    sums = np.matmul(a.astype(np.int32) - a_zero.astype(np.int32), b.astype(np.int32) - b_zero.astype(np.int32))
+    return requantised(sums * (a_scale.astype(np.float64) * b_scale / y_scale), y_zero)

@@ -1,0 +1,138 @@
+"""A network in an ONNX file, with what belongs to it: preprocessing and the names of classes.
+
+An option of `npmobilenet.load` comes first, then the file's own metadata (under ``"npmobilenet"``), then a JSON file of
+the same name beside it, then timm's or Hugging Face's ``config.json`` and ``preprocessor_config.json``. What remains is
+assumed, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.checkpoints.json_text import parse_object
+from npmobilenet.checkpoints.model_folder import CONFIG, PREPROCESSOR, read_beside
+from npmobilenet.checkpoints.publisher_config import PublisherConfig
+from npmobilenet.checkpoints.reader import METADATA_NAME
+from npmobilenet.errors import CheckpointError
+from npmobilenet.image import IMAGENET, Preprocessing
+from npmobilenet.onnx.file import OnnxGraph, read_model
+from npmobilenet.onnx.parts import Whole, check, whole
+from npmobilenet.provenance import Provenance
+from npmobilenet.text import plural, printable
+
+TOLD = ("preprocessing", "classes", "multi_label")
+
+
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """What an ONNX file holds.
+
+    Attributes
+    ----------
+    graph : OnnxGraph
+    whole : Whole or None
+        The same as a graph of this package's, if it is one.
+    outputs : int
+        Of the classifier; 0 without one.
+    preprocessing, classes, multi_label
+        As of `Model`.
+    provenance : Provenance
+    notes : tuple of str
+        What was assumed, a line for each.
+    """
+
+    graph: OnnxGraph
+    whole: Whole | None
+    outputs: int
+    preprocessing: Preprocessing
+    classes: Sequence[str] | None
+    multi_label: bool
+    provenance: Provenance
+    notes: tuple[str, ...]
+
+
+def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
+    """Read an ONNX file; ``options`` are `TOLD`, as `npmobilenet.load` takes them.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, or holds what is not supported. The message is one line that begins with the path.
+    """
+    path, where = Path(path), printable(path)
+    graph = read_model(path)
+    try:
+        check(graph)
+        found, notes = _told(graph, path, where)
+        known = options["preprocessing"] or found["preprocessing"]
+        size = known.crop if known else IMAGENET.crop
+        one = whole(graph, size)
+    except CheckpointError as error:
+        text = str(error)
+        raise CheckpointError(text if text.startswith(f"{where}: ") else f"{where}: {text}") from error.__cause__
+    settled = Provenance()
+    usual = _usual(graph)
+    outputs = _outputs(graph, one)
+    preprocessing = settled.choose(
+        "preprocessing", option=options["preprocessing"], file=found["preprocessing"], assumed=usual
+    )
+    if settled["preprocessing"][1] == "assumed" and outputs:
+        notes.append(
+            f"preprocessing {usual.crop[0]}x{usual.crop[1]} of {usual.resize}, with the mean and deviation usual for "
+            "ImageNet, assumed: the file does not say how photographs become inputs (option preprocessing)"
+        )
+    classes = found["classes"] if options["classes"] is None else options["classes"]
+    if classes is not None and options["classes"] is None and outputs and len(classes) != outputs:
+        notes.append(f"{plural(len(classes), 'name')} of classes found for {outputs} outputs: not used")
+        classes = None
+    multi_label = settled.choose("multi_label", option=options["multi_label"], file=found["multi_label"], assumed=False)
+    settled["classes"] = (
+        plural(outputs, "class", "classes"),
+        "option" if options["classes"] is not None else "file" if classes is not None else "assumed",
+    )
+    return OnnxNetwork(graph, one, outputs, preprocessing, classes, bool(multi_label), settled, tuple(notes))
+
+
+def _told(graph: OnnxGraph, path: Path, where: str) -> tuple[dict[str, Any], list[str]]:
+    """What the file, and those beside it, say of preprocessing and classes."""
+    about = WeightsInfo.from_dict(parse_object(graph.metadata.get(METADATA_NAME, "{}"), "its metadata"), where)
+    beside, notes = read_beside(path, f"{path.stem}.json") if path.suffix else ({}, ())
+    named = WeightsInfo.from_dict(
+        {name: beside[name] for name in TOLD if name in beside}, f"{path.stem}.json beside it"
+    )
+    config, more = read_beside(path, CONFIG)
+    preprocessor, others = read_beside(path, PREPROCESSOR)
+    publisher = PublisherConfig.read(config, preprocessor, where)
+    found: dict[str, Any] = {}
+    for name in TOLD:
+        values = [getattr(one, name) for one in (about, named, publisher)]
+        found[name] = next((value for value in values if value is not None), None)
+    return found, [*notes, *more, *others]
+
+
+def _usual(graph: OnnxGraph) -> Preprocessing:
+    """ImageNet's, in the size that the file says."""
+    shape = graph.inputs[0].shape if graph.inputs else None
+    if shape is None or len(shape) != 4 or not all(isinstance(length, int) for length in shape[2:]):
+        return IMAGENET
+    height, width = shape[2:]
+    try:
+        return replace(IMAGENET, resize=round(min(height, width) * 256 / 224), crop=(height, width))
+    except ValueError:  # of a size that no photograph has
+        return IMAGENET
+
+
+def _outputs(graph: OnnxGraph, one: Whole | None) -> int:
+    """How many classes there are, if it is a classifier of images."""
+    if one is not None:
+        found = one.part.graph
+        return found.channels_of(found.node_of("logits")) if found.main_output == "logits" else 0
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        return 0
+    (image,), (scores,) = graph.inputs, graph.outputs
+    fits = len(image.shape or ()) == 4 and image.shape[1] == 3 and len(scores.shape or ()) == 2
+    return scores.shape[1] if fits and isinstance(scores.shape[1], int) else 0

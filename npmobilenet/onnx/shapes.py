@@ -1,0 +1,148 @@
+"""A graph for inputs of certain shapes: what follows from shapes and constants is computed, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from npmobilenet.errors import CheckpointError
+from npmobilenet.onnx.file import Node, OnnxGraph
+from npmobilenet.onnx.operator import OPERATORS, Operator
+
+FOLDED_BASE, FOLDED_FACTOR = 64 << 20, 4  # bytes that constants may become: of any graph, and by those it has
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A tensor whose values are known in a call."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+Value = np.ndarray | Coming | None  # None: its shape is known in a call
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is left to compute of a graph.
+
+    Attributes
+    ----------
+    nodes : tuple of Node
+    values : mapping of str to Value
+        Of every tensor.
+    outputs : tuple of str
+    opset : int
+    shapes_of : mapping of str to set of str
+        Of tensors that follow from shapes: whose.
+    """
+
+    nodes: tuple[Node, ...]
+    values: Mapping[str, Value]
+    outputs: tuple[str, ...]
+    opset: int
+    shapes_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """Return a tensor that is known, else None."""
+        value = self.values.get(name)
+        return value if isinstance(value, np.ndarray) else None
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a tensor, if it is known."""
+        return getattr(self.values.get(name), "shape", None)
+
+    @cached_property
+    def readers(self) -> dict[str, list[Node]]:
+        """The nodes that read each tensor."""
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    def live(self, node: Node) -> list[str]:
+        """The inputs of a node that are known in a call, each once."""
+        return list(dict.fromkeys(name for name in node.inputs if name and self.constant(name) is None))
+
+    def with_nodes(self, nodes: Iterable[Node], values: Mapping[str, Value] | None = None) -> Bound:
+        """Return the same graph with other nodes; those that no output needs are left out."""
+        kept, needed = [], set(self.outputs)
+        for node in reversed(list(nodes)):
+            if needed.intersection(node.outputs):
+                kept.append(node)
+                needed.update(node.inputs)
+        return replace(self, nodes=tuple(reversed(kept)), values={**self.values, **(values or {})})
+
+
+def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
+    """Return what is to be computed for inputs of these shapes.
+
+    Raises
+    ------
+    CheckpointError
+        If a node does not fit; the message names it.
+    """
+    values: dict[str, Value] = {"": None, **graph.constants, **inputs}
+    left = FOLDED_BASE + FOLDED_FACTOR * sum(array.nbytes for array in graph.constants.values())
+    nodes: list[Node] = []
+    shapes_of: dict[str, frozenset[str]] = {}
+    for node in graph.nodes:
+        operator = OPERATORS[node.operator]
+        found = [values[name] if name else None for name in node.inputs]
+        given = [value for name, value in zip(node.inputs, found, strict=True) if name]
+        if all(isinstance(value, np.ndarray) for value in given) and operator.kind != "dynamic":
+            results = operator.compute(node, found, graph.opset)
+            left -= sum(array.nbytes for array in results if array is not None and array.base is None)
+            if left < 0:
+                raise CheckpointError(f"{node.title}: its constants become more than this file may take")
+        elif operator.kind == "shape" and given[0] is not None:
+            results = operator.compute(node, [_stand_in(found[0], found[0].shape)], graph.opset)
+        else:
+            results = _coming(operator, node, found, graph.opset)
+            nodes.append(node)
+        whose = {source for name in node.inputs for source in shapes_of.get(name, ())}
+        whose |= {node.inputs[0]} if node.operator == "Shape" else set()
+        shapes_of |= dict.fromkeys(node.outputs, frozenset(whose)) if whose else {}
+        for name, result in zip(node.outputs, results, strict=False):
+            values[name] = result
+    outputs = tuple(port.name for port in graph.outputs)
+    return Bound((), values, outputs, graph.opset, shapes_of).with_nodes(nodes)
+
+
+def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int) -> tuple[Value, ...]:
+    """What a node makes, as far as it can be told without values: it is computed of zeros."""
+    unknown = operator.kind == "dynamic" or any(
+        name and value is None for name, value in zip(node.inputs, inputs, strict=True)
+    )
+    decided = all(isinstance(inputs[at], np.ndarray) for at in operator.decides if at < len(inputs) and node.inputs[at])
+    if unknown or not decided:
+        return (None,) * len(node.outputs)
+    if operator.kind == "elementwise":
+        shapes = [value.shape for value in inputs if value is not None]
+        try:
+            shape = shapes[0] if node.attributes.get("broadcast") else np.broadcast_shapes(*shapes)
+        except ValueError as error:
+            raise CheckpointError(f"{node.title}: {error}") from None
+        results = operator.compute(node, [_stand_in(value, ()) for value in inputs], opset)
+        return tuple(Coming(shape, result.dtype) for result in results)
+    if operator.kind == "windows":
+        images = inputs[0].shape[:1]
+        first = _stand_in(inputs[0], (0, *inputs[0].shape[1:]))
+        rest = [value if isinstance(value, np.ndarray) else _stand_in(value) for value in inputs[1:]]
+        results = operator.compute(node, [first, *rest], opset)
+        return tuple(Coming((*images, *result.shape[1:]), result.dtype) for result in results)
+    given = [value if isinstance(value, np.ndarray) else _stand_in(value) for value in inputs]
+    results = operator.compute(node, given, opset)
+    return tuple(Coming(result.shape, result.dtype) for result in results)
+
+
+def _stand_in(value: Value, shape: tuple[int, ...] | None = None) -> np.ndarray | None:
+    """Zeros in place of a tensor, which take no memory."""
+    if value is None:
+        return None
+    return np.broadcast_to(np.zeros((), value.dtype), value.shape if shape is None else shape)
