@@ -15,7 +15,8 @@ from npmobilenet.counts import count
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import letterboxed, place_of, preprocess
 from npmobilenet.tasks.boxes import Place, in_photograph
-from npmobilenet.tasks.detection import Detection
+from npmobilenet.tasks.boxes import WHOLE
+from npmobilenet.tasks.detection import Detection, detections
 from npmobilenet.tasks.yolo import YOLO, decoded
 from tests.conftest import DATA, compiled_only, photo
 from tests.data.make_darknet import CFG, CONVOLUTIONS, OUTPUTS, SIZE, chosen, convolution, image, section, weights
@@ -123,7 +124,7 @@ def test_gaussian_boxes():
                 assert sure[at] == pytest.approx(logistic(thing) * (1 - sum(spread) / 4), rel=1e-5)
                 assert scores[at] == pytest.approx([logistic(each) for each in classes], rel=1e-5)
                 at += 1
-    (found,) = YOLO((head,)).detect({"a": y[None]}, ("x", "y", "z"), [(16, 48)], 0.1)
+    (found,) = detections(YOLO((head,)).find({"a": y[None]}, 0.1), ("x", "y", "z"), [(16, 48)], [WHOLE])
     assert found and all(0 < one.score <= 1 and len(one.uncertainty) == 4 for one in found)
     best = (sure[:, None] * scores).max()
     assert found[0].score == pytest.approx(best, rel=1e-6) and found[0].label in "xyz"
@@ -135,7 +136,7 @@ def test_classes_suppress_their_own():
     y[0, :4], y[0, 4:6] = 0, 9  # the same squares a pixel apart, of the first class
     y[0, 6, 0, 0] = 9  # and one of the second
     y[0, 2:4] = math.log(8)
-    (found,) = YOLO((head,)).detect({"a": y}, ("cat", "dog"), [(32, 32)], 0.5)
+    (found,) = detections(YOLO((head,)).find({"a": y}, 0.5), ("cat", "dog"), [(32, 32)], [WHOLE])
     assert [one.label for one in found] == ["cat", "dog"] and all(one.uncertainty is None for one in found)
     assert found[0].box == (0, 0, 32, 32)
 
@@ -143,7 +144,7 @@ def test_classes_suppress_their_own():
 def test_boxes_beyond_all_numbers():
     head = Head("a", ((16, 16),), 1, (16, 16))
     y = np.full((1, 6, 1, 1), 1e30, np.float32)
-    (found,) = YOLO((head,)).detect({"a": y}, ("all",), [(5, 7)], 0)
+    (found,) = detections(YOLO((head,)).find({"a": y}, 0), ("all",), [(5, 7)], [WHOLE])
     assert found == [Detection("all", 1.0, (0, 0, 7, 5))]
 
 
@@ -295,4 +296,4 @@ def test_commands(tmp_path, capsys):
     assert main(["detect", "--model", str(path), "--threshold", "0.3", "--json", str(photo("chelsea.png"))]) == 0
     assert '"uncertainty"' not in capsys.readouterr().out
     assert main(["inspect", str(path), "--mixed", "3,5"]) == 1
-    assert "holds a whole network, and --mixed changes the table" in capsys.readouterr().err
+    assert "a whole network, and no table of an architecture" in capsys.readouterr().err

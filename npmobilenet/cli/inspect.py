@@ -254,9 +254,7 @@ def _quantised_cells(layer: QuantisedLayer) -> tuple[str, ...]:
     )
 
 
-def _mixed(architecture: Architecture | None, options: argparse.Namespace) -> Architecture:
-    if architecture is None:
-        raise ValueError(f"{quote(options.model)}: holds a whole network, and --mixed changes the table of one")
+def _mixed(architecture: Architecture, options: argparse.Namespace) -> Architecture:
     layers = None if options.layers == ALL else options.layers
     return architecture.with_mixed(options.mixed, layers, options.partition, options.dilated)
 
