@@ -6,34 +6,32 @@ to compile them, not to run them.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
-import numpy as np
 
 from npmobilenet.kernels import cache
-from npmobilenet.kernels.sharing import MAKING
+from npmobilenet.kernels.sharing import MAKING, expect_compilers
+from npmobilenet.kernels.vector.functions import Functions
+from npmobilenet.kernels.vector.link import shared_object
 from npmobilenet.kernels.vector.target import Target
 
 if TYPE_CHECKING:
     from llvmlite import ir
+
+expect_compilers()
 
 _loaded: list[llvm.ExecutionEngine] = []  # for ever: plans and threads hold bare addresses of machine code
 
 Kernel = Callable[..., None]
 
 
-def numba_array(array: np.ndarray) -> tuple[int, ...]:
-    """Return what Numba's functions take for a C-contiguous array: no owner, sizes, address, shape and strides."""
-    return (0, 0, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides)
-
-
-class Library:
+class Library(Functions):
     """Kernels compiled together, once; the object code is kept in ``folder`` and loaded from there later.
 
     Parameters
@@ -47,6 +45,8 @@ class Library:
         Where to keep the object code, a folder whose name depends on every kernel source
         (`cache.kernel_cache`); None compiles in every process.
     """
+
+    origin = "compiled"
 
     def __init__(self, name: str, target: Target, define: Callable[[Library], None], folder: Path | None) -> None:
         self.name, self.target = name, target
@@ -92,14 +92,13 @@ class Library:
         self._define(self)
         return str(self._module)
 
-    def machine(self) -> llvm.TargetMachine:
+    def machine(self, **options: object) -> llvm.TargetMachine:
         """LLVM's code generator for the target."""
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
         target = llvm.Target.from_triple(self.target.triple)
-        return target.create_target_machine(
-            cpu=self.target.cpu, features=self.target.features, opt=2, jit=True, reloc="default"
-        )
+        options = {"jit": True, "reloc": "default", **options}
+        return target.create_target_machine(cpu=self.target.cpu, features=self.target.features, opt=2, **options)
 
     def compile(self) -> bytes:
         """Return the object code.
@@ -111,6 +110,11 @@ class Library:
         """
         return self.machine().emit_object(self._linked())
 
+    def shared_object(self) -> bytes:
+        """Return the same code as a shared object for 64-bit Linux."""
+        machine = self.machine(jit=False, reloc="pic", codemodel="small")
+        return shared_object(machine.emit_object(self._linked()))
+
     def assembly(self) -> str:
         """Return the machine code as text."""
         return self.machine().emit_assembly(self._linked())
@@ -121,7 +125,7 @@ class Library:
         if self._numba:
             from npmobilenet.kernels.jit import llvm_ir  # here, for it imports Numba
         for name, (function, arguments) in self._numba.items():
-            module.link_in(llvm.parse_assembly(llvm_ir(name, function, arguments)))
+            module.link_in(llvm.parse_assembly(_for(self.target, llvm_ir(name, function, arguments))))
         return module
 
     def address(self, name: str) -> int:
@@ -146,22 +150,6 @@ class Library:
             raise LookupError(f"the library {self.name!r} has no kernel {name!r}")
         return address
 
-    def callable(self, name: str, arguments: int) -> Callable[..., None]:
-        """Return a function that Numba compiled, for Python; other Python threads run while it does.
-
-        Its arguments are so many integers; an array is the integers of :func:`numba_array`.
-        """
-        # Numba's convention: where to put the result, where to put an exception, the arguments.
-        signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * arguments)
-        function = signature(self.address(name))
-        nowhere = ctypes.create_string_buffer(16)
-        where = ctypes.addressof(nowhere)
-
-        def run(*integers: int, _keep: object = nowhere) -> None:
-            function(where, where + 8, *integers)
-
-        return run
-
     def _load(self, code: bytes) -> None:
         backing = llvm.parse_assembly("")
         backing.triple = self.target.triple
@@ -173,11 +161,23 @@ class Library:
 
     def _kept(self) -> bytes | None:
         """Read the object code if it is there and this library's: LLVM would run or trip over whatever it is given."""
-        return cache.read(self.file, self._stamp) if self.file else None
+        kept = cache.read(self.file, self._stamp) if self.file else None
+        if kept:
+            self.origin = "compiled before"
+        return kept
 
     def _compile_and_keep(self) -> bytes:
         code = self.compile()
-        self._compiled = True
+        self._compiled, self.origin = True, "compiled"
         if self.file:
             cache.keep(self.file, self._stamp, code)
         return code
+
+
+def _for(target: Target, text: str) -> str:
+    """LLVM IR that Numba writes for this machine, in the words of the target's."""
+    text = re.sub(r"^target (datalayout|triple) = .*\n", "", text, flags=re.MULTILINE)
+    if target.triple.startswith("aarch64"):
+        text = text.replace("declare void @llvm.x86.sse2.pause()", "declare void @llvm.aarch64.hint(i32)")
+        text = text.replace("@llvm.x86.sse2.pause()", "@llvm.aarch64.hint(i32 1)")
+    return text

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from npmobilenet.kernels.cache import kernel_cache
 from npmobilenet.kernels.sharing import once
-from npmobilenet.kernels.vector.target import host
+from npmobilenet.kernels.vector import lookup
+from npmobilenet.kernels.vector.functions import Functions
+from npmobilenet.kernels.vector.target import Target, host
 
 if TYPE_CHECKING:
     from npmobilenet.kernels.vector.library import Library
@@ -18,14 +19,13 @@ WALKERS = {"run": 2, "join": 1, "wait": 2}  # and their numbers of arguments
 @once
 def walker(name: str) -> Callable[..., None]:
     """Return a compiled function."""
-    return _walkers().callable(name, WALKERS[name])
+    return walkers(host()).callable(name, WALKERS[name])
 
 
 @once
-def _walkers() -> Library:
-    from npmobilenet.kernels.vector.library import Library  # here, for it loads LLVM
-
-    return Library("walker", host(), _define, kernel_cache())
+def walkers(target: Target) -> Functions:
+    """Return all of them, for a CPU."""
+    return lookup.library("walker", target, __name__, _define)
 
 
 def _define(library: Library) -> None:
