@@ -188,6 +188,36 @@ def test_shipped_networks_need_no_compiler():
     assert compiled == digest and {*origins} <= {"compiled", "compiled before"}
 
 
+LIBRARIES = """
+import warnings; warnings.simplefilter("ignore")
+from npmobilenet.architectures import ARCHITECTURES, random_weights
+from npmobilenet.blocked.program import BlockedProgram
+from npmobilenet.image import IMAGENET
+from npmobilenet.kernels.vector import lookup
+from npmobilenet.quantisation import quantised
+seen = set()
+for name, architecture in ARCHITECTURES.items():
+    windows = {(block.row.kind, kernel, block.stride) for block in architecture.blocks for kernel in block.row.kernels}
+    if windows <= seen:
+        continue
+    seen |= windows
+    graph = architecture.graph(0.25, 10)
+    weights = random_weights(graph)
+    BlockedProgram(graph, weights, strict=False).plan((320, 320) if "ssd" in name else (64, 64), threads=2)
+    if name in ("mobilenet_v2", "mobilenet_v3_large"):
+        int8 = quantised(graph, weights, IMAGENET)
+        BlockedProgram(int8.graph, int8.weights, strict=False).plan((64, 64), threads=2)
+print(len(seen), *(name for (name, _), served in lookup.served.items() if served.why))
+"""
+
+
+@linux_only
+@compiled_only
+def test_all_that_the_architectures_need_is_shipped():
+    windows, *missing = python(LIBRARIES).split()
+    assert int(windows) > 20 and not missing
+
+
 # The linker --------------------------------------------------------------------------------------------------------
 
 
