@@ -57,6 +57,7 @@ setup(
     package_dir=packages(),
     package_data={
         "npmobilenet": ["py.typed"],
+        "npmobilenet.kernels": ["shipped/*/*"],
         "npmobilenet.weights": ["*.safetensors", "*.md", "*.txt"],
         "npmobilenet.bench": ["*.css"],
     },

@@ -12,7 +12,6 @@ import importlib.util
 import os
 import pkgutil
 import re
-import shutil
 import sys
 import time
 import warnings
@@ -93,6 +92,8 @@ def _make(folder: Path) -> None:
         if not folder.is_dir():
             raise
         return
+    import shutil  # few need it
+
     with suppress(OSError):
         for other in folder.parent.iterdir():
             if FOLDER.fullmatch(other.name) and not other.is_symlink() and _age(other) > 90 * DAY:

@@ -18,6 +18,9 @@ from numba.core.caching import FunctionCache
 
 from npmobilenet.kernels.cache import kernel_cache
 from npmobilenet.kernels.numba_cache import keep_code
+from npmobilenet.kernels.sharing import expect_compilers
+
+expect_compilers()
 
 # `contract` lets a * b + c become one fused instruction. No other fast-math flag: NaN and infinity must pass
 # through, and the order of additions must not depend on anything but the source.

@@ -11,8 +11,6 @@ while another of its threads holds a lock would leave it closed for ever in the 
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 - see the end of this file
-import logging  # noqa: F401
 import os
 import sys
 import threading
@@ -70,7 +68,8 @@ def _compilers_locks() -> list[Any]:
 
 
 def _before_fork() -> None:
-    _held.locks = []
+    if _held.__dict__.setdefault("locks", []):
+        return  # registered twice
     if MAKING.acquire(timeout=LONGEST_WAIT):
         _held.locks.append(MAKING)
     for lock in _compilers_locks():
@@ -90,7 +89,20 @@ def _after_fork_in_child() -> None:
     _after_fork()
 
 
-# What was registered last is called first: the modules above take locks before a fork too, which a thread that compiles
-# may wait for, so that theirs must be taken after ours.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+def _register() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
+
+def expect_compilers() -> None:
+    """Where compilers are imported: see to it that ours are still the first locks that are taken before a fork.
+
+    What was registered last is called first. These modules, which compilers import, take locks before a fork too, and a
+    thread that compiles may wait for them.
+    """
+    import logging  # noqa: F401
+
+    _register()
+
+
+_register()

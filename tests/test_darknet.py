@@ -14,8 +14,7 @@ from npmobilenet.cli import main
 from npmobilenet.counts import count
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import letterboxed, place_of, preprocess
-from npmobilenet.tasks.boxes import Place, in_photograph
-from npmobilenet.tasks.boxes import WHOLE
+from npmobilenet.tasks.boxes import WHOLE, Place, in_photograph
 from npmobilenet.tasks.detection import Detection, detections
 from npmobilenet.tasks.yolo import YOLO, decoded
 from tests.conftest import DATA, compiled_only, photo

@@ -7,16 +7,13 @@ imported: they know the operations, whose host's side knows this library; and ke
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from npmobilenet.kernels.blocked.tiles import Tile, Tiling
-from npmobilenet.kernels.cache import kernel_cache
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import once
+from npmobilenet.kernels.vector import lookup
+from npmobilenet.kernels.vector.functions import Functions
 from npmobilenet.kernels.vector.target import Target
-
-if TYPE_CHECKING:
-    from npmobilenet.kernels.vector.library import Library
 
 STEM_WINDOW = ((3, 3), (2, 2))
 COMMON_WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)))
@@ -26,7 +23,7 @@ INT8_WINDOWS = (*((*window, False) for window in COMMON_WINDOWS), (*COMMON_WINDO
 
 
 @once
-def common(target: Target) -> Library:
+def common(target: Target) -> Functions:
     """Return the library of a MobileNet's kernels."""
     return _library("common", target, "common")
 
@@ -46,7 +43,7 @@ def _window(kernel: Pair, stride: Pair) -> str:
 
 
 @once
-def window(kernel: Pair, stride: Pair, target: Target, tiling: Tiling | None = None) -> Library:
+def window(kernel: Pair, stride: Pair, target: Target, tiling: Tiling | None = None) -> Functions:
     """Return the library that has a depthwise window, in other tiles than the best if so told."""
     if tiling is None and (kernel, stride) in COMMON_WINDOWS:
         return common(target)
@@ -62,7 +59,7 @@ def blocks_function(kernel: Pair, stride: Pair, target: Target, tiling: Tiling |
 
 
 @once
-def stem_window(kernel: Pair, stride: Pair, target: Target, tile: Tile | None = None) -> Library:
+def stem_window(kernel: Pair, stride: Pair, target: Target, tile: Tile | None = None) -> Functions:
     """Return the library that has a dense convolution's window, in another tile than the best if so told."""
     if tile is None and (kernel, stride) == STEM_WINDOW:
         return common(target)
@@ -70,27 +67,27 @@ def stem_window(kernel: Pair, stride: Pair, target: Target, tile: Tile | None = 
 
 
 @once
-def matrix(target: Target, tile: Tile | None = None) -> Library:
+def matrix(target: Target, tile: Tile | None = None) -> Functions:
     """Return the library that has the pointwise convolution, in another tile than the best if so told."""
     if tile is None:
         return common(target)
     return _library("pointwise" + _in(tile), target, "pointwise", (tile, tile.narrow))
 
 
-def int8(target: Target, end: str = CLAMP) -> Library:
+def int8(target: Target, end: str = CLAMP) -> Functions:
     """Return the library of a MobileNet's kernels of 8-bit tensors, or those of its convolutions that end so."""
     return _int8(target, end)
 
 
 @once
-def _int8(target: Target, end: str) -> Library:
-    return (
-        _library("int8", target, "int8.common") if end == CLAMP else _library(f"int8_{end}", target, "int8.ended", end)
-    )
+def _int8(target: Target, end: str) -> Functions:
+    if end == CLAMP:
+        return _library("int8", target, "int8.common")
+    return _library(f"int8_{end}", target, "int8.ended", end)
 
 
 @once
-def int8_squeeze_excite(target: Target) -> Library:
+def int8_squeeze_excite(target: Target) -> Functions:
     """Return the library that has squeeze-and-excitation of 8-bit tensors."""
     return _library("int8_squeeze_excite", target, "int8.squeeze_excite")
 
@@ -101,7 +98,7 @@ def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
 
 
 @once
-def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target, end: str) -> Library:
+def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target, end: str) -> Functions:
     """Return the library that has a depthwise window of 8-bit tensors whose results end so."""
     if (kernel, stride, wide) in INT8_WINDOWS:
         return int8(target, end)
@@ -115,7 +112,7 @@ def int8_stem_name(kernel: Pair, stride: Pair) -> str:
 
 
 @once
-def int8_stem(kernel: Pair, stride: Pair, target: Target, end: str) -> Library:
+def int8_stem(kernel: Pair, stride: Pair, target: Target, end: str) -> Functions:
     """Return the library that has a dense convolution's window of 16 bits whose results end so."""
     if (kernel, stride) == STEM_WINDOW:
         return int8(target, end)
@@ -123,25 +120,25 @@ def int8_stem(kernel: Pair, stride: Pair, target: Target, end: str) -> Library:
 
 
 @once
-def convolution(target: Target) -> Library:
+def convolution(target: Target) -> Functions:
     """Return the library that has the dense convolution of blocked tensors."""
     return _library("convolution", target, "convolution")
 
 
 @once
-def between(target: Target, module: str) -> Library:
+def between(target: Target, module: str) -> Functions:
     """Return the library of a module of `code` whose operations stand between convolutions, and take no arguments."""
     return _library(module, target, module)
 
 
 @once
-def windows(target: Target) -> Library:
+def windows(target: Target) -> Functions:
     """Return the library that has the maxima and means of windows."""
     return _library("windows", target, "windows")
 
 
 @once
-def resize2d(target: Target) -> Library:
+def resize2d(target: Target) -> Functions:
     """Return the library that has feature maps resized."""
     return _library("resize2d", target, "resize2d")
 
@@ -150,11 +147,7 @@ def _in(tile: Tile | None) -> str:
     return f"_in_{tile.pixels}x{tile.blocks}{'_halves' * tile.halves}" if tile else ""
 
 
-def _library(name: str, target: Target, module: str, *arguments: object) -> Library:
+def _library(name: str, target: Target, module: str, *arguments: object) -> Functions:
     """Return a library that a module of `code` defines, given such arguments."""
-    from npmobilenet.kernels.vector.library import Library  # here, for it loads LLVM
-
-    def define(library: Library) -> None:
-        import_module(f"{__package__}.code.{module}").define(library, *arguments)
-
-    return Library(name, target, define, kernel_cache())
+    writer = f"{__package__}.code.{module}"
+    return lookup.library(name, target, writer, lambda library: import_module(writer).define(library, *arguments))

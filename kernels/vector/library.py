@@ -9,19 +9,23 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
-import numpy as np
 
 from npmobilenet.kernels import cache
-from npmobilenet.kernels.sharing import MAKING
+from npmobilenet.kernels.sharing import MAKING, expect_compilers
+from npmobilenet.kernels.vector.functions import Functions
+from npmobilenet.kernels.vector.link import FROM_PYTHON, shared_object
 from npmobilenet.kernels.vector.target import Target
 
 if TYPE_CHECKING:
     from llvmlite import ir
+
+expect_compilers()
 
 _loaded: list[llvm.ExecutionEngine] = []  # for ever: plans and threads hold bare addresses of machine code
 
@@ -41,30 +45,9 @@ define ptr @{name}(i64 %owner, i64 %arguments, i64 %number) {{
   ret ptr %object
 }}
 """
-METH_FASTCALL = 0x80
-FROM_PYTHON = ("PyEval_SaveThread", "PyEval_RestoreThread", "PyLong_FromLongLong")
 
 
-class _Method(ctypes.Structure):
-    """PyMethodDef."""
-
-    _fields_: ClassVar = [
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    ]
-
-
-_methods: dict[int, _Method] = {}  # by the address of the function; for ever, too
-
-
-def numba_array(array: np.ndarray) -> tuple[int, ...]:
-    """Return what Numba's functions take for a C-contiguous array: no owner, sizes, address, shape and strides."""
-    return (0, 0, array.size, array.itemsize, array.ctypes.data, *array.shape, *array.strides)
-
-
-class Library:
+class Library(Functions):
     """Kernels compiled together, once; the object code is kept in ``folder`` and loaded from there later.
 
     Parameters
@@ -78,6 +61,8 @@ class Library:
         Where to keep the object code, a folder whose name depends on every kernel source
         (`cache.kernel_cache`); None compiles in every process.
     """
+
+    origin = "compiled"
 
     def __init__(self, name: str, target: Target, define: Callable[[Library], None], folder: Path | None) -> None:
         self.name, self.target = name, target
@@ -131,14 +116,13 @@ class Library:
         self._define(self)
         return str(self._module)
 
-    def machine(self) -> llvm.TargetMachine:
+    def machine(self, **options: object) -> llvm.TargetMachine:
         """LLVM's code generator for the target."""
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
         target = llvm.Target.from_triple(self.target.triple)
-        return target.create_target_machine(
-            cpu=self.target.cpu, features=self.target.features, opt=2, jit=True, reloc="default"
-        )
+        options = {"jit": True, "reloc": "default", **options}
+        return target.create_target_machine(cpu=self.target.cpu, features=self.target.features, opt=2, **options)
 
     def compile(self) -> bytes:
         """Return the object code.
@@ -150,6 +134,11 @@ class Library:
         """
         return self.machine().emit_object(self._linked())
 
+    def shared_object(self) -> bytes:
+        """Return the same code as a shared object for 64-bit Linux."""
+        machine = self.machine(jit=False, reloc="pic", codemodel="small")
+        return shared_object(machine.emit_object(self._linked()))
+
     def assembly(self) -> str:
         """Return the machine code as text."""
         return self.machine().emit_assembly(self._linked())
@@ -160,9 +149,10 @@ class Library:
         if self._numba or self._builtins:
             from npmobilenet.kernels.jit import llvm_ir  # here, for it imports Numba
         for name, (function, arguments) in self._numba.items():
-            module.link_in(llvm.parse_assembly(llvm_ir(name, function, arguments)))
+            module.link_in(llvm.parse_assembly(_for(self.target, llvm_ir(name, function, arguments))))
         for name, function in self._builtins.items():
-            module.link_in(llvm.parse_assembly(llvm_ir(f"{name}_body", function, ["int64"] * 3, "int64")))
+            body = llvm_ir(f"{name}_body", function, ["int64"] * 3, "int64")
+            module.link_in(llvm.parse_assembly(_for(self.target, body)))
             module.link_in(llvm.parse_assembly(BUILTIN.format(name=name)))
         return module
 
@@ -188,34 +178,8 @@ class Library:
             raise LookupError(f"the library {self.name!r} has no kernel {name!r}")
         return address
 
-    def callable(self, name: str, arguments: int) -> Callable[..., None]:
-        """Return a function that Numba compiled, for Python; other Python threads run while it does.
-
-        Its arguments are so many integers; an array is the integers of :func:`numba_array`.
-        """
-        # Numba's convention: where to put the result, where to put an exception, the arguments.
-        signature = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * arguments)
-        function = signature(self.address(name))
-        nowhere = ctypes.create_string_buffer(16)
-        where = ctypes.addressof(nowhere)
-
-        def run(*integers: int, _keep: object = nowhere) -> None:
-            function(where, where + 8, *integers)
-
-        return run
-
-    def builtin(self, name: str, owner: object) -> Callable[..., int]:
-        """Return a function that :meth:`add_builtin` added, as Python calls its own: `ctypes` alone takes longer.
-
-        It keeps ``owner``. Whether other Python threads run meanwhile is up to the function.
-        """
-        function = self.address(name)
-        method = _methods.setdefault(function, _Method(name.encode(), function, METH_FASTCALL, None))
-        new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-        return new(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), owner, None)
-
     def _load(self, code: bytes) -> None:
-        for name in FROM_PYTHON:
+        for name in FROM_PYTHON:  # which not every system's loader finds in this process
             llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
         backing = llvm.parse_assembly("")
         backing.triple = self.target.triple
@@ -227,11 +191,23 @@ class Library:
 
     def _kept(self) -> bytes | None:
         """Read the object code if it is there and this library's: LLVM would run or trip over whatever it is given."""
-        return cache.read(self.file, self._stamp) if self.file else None
+        kept = cache.read(self.file, self._stamp) if self.file else None
+        if kept:
+            self.origin = "compiled before"
+        return kept
 
     def _compile_and_keep(self) -> bytes:
         code = self.compile()
-        self._compiled = True
+        self._compiled, self.origin = True, "compiled"
         if self.file:
             cache.keep(self.file, self._stamp, code)
         return code
+
+
+def _for(target: Target, text: str) -> str:
+    """LLVM IR that Numba writes for this machine, in the words of the target's."""
+    text = re.sub(r"^target (datalayout|triple) = .*\n", "", text, flags=re.MULTILINE)
+    if target.triple.startswith("aarch64"):
+        text = text.replace("declare void @llvm.x86.sse2.pause()", "declare void @llvm.aarch64.hint(i32)")
+        text = text.replace("@llvm.x86.sse2.pause()", "@llvm.aarch64.hint(i32 1)")
+    return text

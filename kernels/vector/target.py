@@ -1,9 +1,11 @@
-"""The CPU as kernels see it. LLVM is asked about it only when it is first needed."""
+"""The CPU as kernels see it: on Linux one of a few levels, elsewhere what LLVM knows of it."""
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from npmobilenet.kernels.sharing import once
 
@@ -63,12 +65,86 @@ class Target:
         return cls(cpu, features, 4, 16, "fma" in has, triple, dot, bits)
 
 
+class Level(NamedTuple):
+    """CPUs that machine code for one target serves best of all that is shipped.
+
+    Attributes
+    ----------
+    target : Target
+    needs : str
+        What Linux must say that the CPU has.
+    lacks : str
+        What it must not have: a CPU in between is better served by code for itself.
+    models : tuple of (str, str, range)
+        If it is for some CPUs alone: their makers, families and models.
+    """
+
+    target: Target
+    needs: str
+    lacks: str = ""
+    models: tuple[tuple[str, str, range], ...] = ()
+
+    def serves(self, cpu: dict[str, str]) -> bool:
+        """Whether it does a CPU of which Linux says this."""
+        has = {*cpu.get("flags", cpu.get("Features", "")).split()}
+        about = cpu.get("vendor_id"), cpu.get("cpu family"), int(cpu.get("model", -1))
+        known = not self.models or any(about[:2] == one[:2] and about[2] in one[2] for one in self.models)
+        return known and has.issuperset(self.needs.split()) and has.isdisjoint(self.lacks.split())
+
+
+_X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+_AVX2, _AVX512 = "+avx,+avx2,+fma", "+avx,+avx2,+fma,+avx512f,+avx512bw,+avx512dq,+avx512vl"
+_V2 = "cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2"
+_V3 = f"{_V2} avx avx2 bmi1 bmi2 f16c fma abm movbe"
+_V4 = f"{_V3} avx512f avx512bw avx512cd avx512dq avx512vl"
+_ZEN4 = "avx512_vnni avx512_bf16 avx512vbmi avx512_vbmi2 avx512_bitalg avx512_vpopcntdq avx512ifma gfni vaes vpclmulqdq"
+_ZEN4_MODELS = tuple(("AuthenticAMD", "25", range(first, first + 16)) for first in (16, 96, 112, 160))
+
+LEVELS: dict[str, Level] = {
+    # A CPU whose tiles are measured (`blocked.tiles`) has a level of its own.
+    "znver4": Level(Target.of("znver4", f"{_AVX512},+avx512vnni", _X86), f"{_V4} {_ZEN4}", models=_ZEN4_MODELS),
+    "x86-64-v4-vnni": Level(Target.of("x86-64-v4", f"{_AVX512},+avx512vnni", _X86), f"{_V4} avx512_vnni"),
+    "x86-64-v4": Level(Target.of("x86-64-v4", _AVX512, _X86), _V4),
+    "x86-64-v3-vnni": Level(Target.of("x86-64-v3", f"{_AVX2},+avxvnni", _X86), f"{_V3} avx_vnni"),
+    "x86-64-v3": Level(Target.of("x86-64-v3", _AVX2, _X86), _V3),
+    "x86-64-v2": Level(Target.of("x86-64-v2", "", _X86), _V2, lacks="avx"),
+    "aarch64-i8mm": Level(Target.of("generic", "+neon,+dotprod,+i8mm", _ARM), "asimd asimddp i8mm"),
+    "aarch64-dotprod": Level(Target.of("generic", "+neon,+dotprod", _ARM), "asimd asimddp"),
+    "aarch64": Level(Target.of("generic", "+neon", _ARM), "asimd"),
+}
+"""By name; the first that serves a CPU is its own."""
+
+
 @once
 def host() -> Target:
     """Return this machine's target; Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES restrict it."""
+    chosen, features = (os.environ.get(f"NUMBA_CPU_{name}") for name in ("NAME", "FEATURES"))
+    if features is None and chosen in LEVELS:
+        return LEVELS[chosen].target
+    if not chosen and features is None:
+        for level in LEVELS.values():
+            if level.serves(_cpu()):
+                return level.target
     import llvmlite.binding as llvm
 
-    chosen, features = (os.environ.get(f"NUMBA_CPU_{name}") for name in ("NAME", "FEATURES"))
     if features is None:
         features = "" if chosen else llvm.get_host_cpu_features().flatten()
     return Target.of(chosen or llvm.get_host_cpu_name(), features)
+
+
+@once
+def _cpu() -> dict[str, str]:
+    """What Linux says of the first CPU; nothing elsewhere, and of a process that is not of 64 bits."""
+    if sys.platform != "linux" or sys.maxsize < 1 << 32:
+        return {}
+    said: dict[str, str] = {}
+    try:
+        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 - before pathlib
+            for line in lines:
+                if not line.strip():
+                    break
+                name, _, value = line.partition(":")
+                said[name.strip()] = value.strip()
+    except OSError:
+        pass
+    return said

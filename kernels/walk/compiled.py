@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet.kernels.cache import kernel_cache
 from npmobilenet.kernels.memory import HEADER
 from npmobilenet.kernels.sharing import once
-from npmobilenet.kernels.vector.target import host
+from npmobilenet.kernels.vector import lookup
+from npmobilenet.kernels.vector.functions import Functions
+from npmobilenet.kernels.vector.target import Target, host
 
 if TYPE_CHECKING:
     from npmobilenet.kernels.vector.library import Library
@@ -22,19 +23,18 @@ RUN_ARRAYS = "run_arrays"
 @once
 def walker(name: str) -> Callable[..., None]:
     """Return a compiled function."""
-    return _walkers().callable(name, WALKERS[name])
+    return walkers(host()).callable(name, WALKERS[name])
 
 
 def run_arrays(block: np.ndarray) -> Callable[..., int] | None:
     """Return what runs the job in an array (`walker.run_arrays`), or None where it is unknown what an array is."""
-    return _walkers().builtin(RUN_ARRAYS, block) if HEADER else None
+    return walkers(host()).builtin(RUN_ARRAYS, block) if HEADER else None
 
 
 @once
-def _walkers() -> Library:
-    from npmobilenet.kernels.vector.library import Library  # here, for it loads LLVM
-
-    return Library(f"walker-{HEADER}", host(), _define, kernel_cache())
+def walkers(target: Target) -> Functions:
+    """Return all of them, for a CPU."""
+    return lookup.library(f"walker-{HEADER}", target, __name__, _define)
 
 
 def _define(library: Library) -> None:

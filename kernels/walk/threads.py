@@ -17,7 +17,6 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,6 +102,8 @@ def share(compute: Callable[[int], None], number: int, threads: int) -> None:
 
     Where no thread may be started, the calling one does all. What a call raises is raised; none is begun after that.
     """
+    from concurrent.futures import ThreadPoolExecutor  # few ask for it
+
     todo = deque(range(number))
 
     def work() -> None:

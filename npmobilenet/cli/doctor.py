@@ -61,6 +61,7 @@ def examine() -> dict[str, str]:
         "threads": f"{available_cpus()} by default (CPUs this process may use)",
         "CUDA": device.status(),
         "self-test": _self_test(),
+        "machine code": _machine_code(),
         "CUDA test": _cuda_test(),
         "cache": _cache(place()),
     }
@@ -72,6 +73,16 @@ def _self_test() -> str:
     from npmobilenet.machine import available_cpus
 
     return _compared("auto", (1, available_cpus()), "numbers of threads")
+
+
+def _machine_code() -> str:
+    """Where that of the self-test came from."""
+    from npmobilenet.kernels.vector import lookup
+
+    names: dict[str, list[str]] = {}
+    for (name, _), (functions, _, why) in lookup.served.items():
+        names.setdefault(f"{functions.origin}{f' ({why})' if why else ''}", []).append(name)
+    return "; ".join(f"{', '.join(sorted(each))}: {origin}" for origin, each in names.items()) or "none"
 
 
 def _cuda_test() -> str:

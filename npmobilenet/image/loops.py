@@ -10,14 +10,18 @@ so the loops are linked into a library of their own, which Numba is needed to co
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet.kernels.cache import kernel_cache, sources
 from npmobilenet.kernels.sharing import once
-from npmobilenet.kernels.vector.library import Library, numba_array
-from npmobilenet.kernels.vector.target import host
+from npmobilenet.kernels.vector import lookup
+from npmobilenet.kernels.vector.functions import Functions, numba_array
+from npmobilenet.kernels.vector.target import Target, host
 from npmobilenet.machine import numba_is_on
+
+if TYPE_CHECKING:
+    from npmobilenet.kernels.vector.library import Library
 
 # A weight of 1 is 2**22: 32 bits, less 8 of the pixel, less 2 that Pillow keeps for filters with negative
 # lobes.
@@ -103,12 +107,13 @@ def run(name: str, *arrays: np.ndarray) -> None:
 
 @once
 def _compiled(name: str, integers: int) -> Callable[..., None]:
-    return _library().callable(name, integers)
+    return library(host()).callable(name, integers)
 
 
 @once
-def _library() -> Library:
-    return Library(f"resize-{sources(__name__)[:16]}", host(), _define, kernel_cache())
+def library(target: Target) -> Functions:
+    """Return the loops, for a CPU."""
+    return lookup.library("resize", target, __name__, _define)
 
 
 def _define(library: Library) -> None:

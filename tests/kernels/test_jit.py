@@ -197,8 +197,12 @@ def test_editing_any_kernel_source_changes_the_cache_folder(tmp_path):
     for package in ("npmobilenet", "kernels"):
         ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=ignored)
-    program = "from npmobilenet.image.loops import _library; print(_library().file)"
+    program = (
+        "from npmobilenet.image import loops; from npmobilenet.kernels.vector.target import host\n"
+        "print(loops.library(host()).file)"
+    )
     environment = {"NPMOBILENET_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_CACHE_DIR": ""}
+    environment |= {"NPMOBILENET_SHIPPED_KERNELS": "0"}
 
     def cache() -> str:
         return python(program, tmp_path, **environment)

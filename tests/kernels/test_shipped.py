@@ -1,0 +1,262 @@
+"""The machine code that the package brings: whole, up to date, made again byte by byte, enough without a compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+import struct
+from hashlib import sha256
+
+import numpy as np
+import pytest
+
+from npmobilenet import build_kernels
+from npmobilenet.kernels.blocked.code import channels, softmax
+from npmobilenet.kernels.vector import shipped
+from npmobilenet.kernels.vector.functions import SharedObject
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.link import LinkError, shared_object
+from npmobilenet.kernels.vector.target import LEVELS, Target, host
+from tests.conftest import compiled_only, photo
+from tests.kernels.test_jit import REPOSITORY, python
+
+REMEDY = "make it again: python -m npmobilenet.build_kernels"
+CONTENTS = {level: json.loads((build_kernels.FOLDER / level / shipped.CONTENTS).read_text()) for level in LEVELS}
+linux_only = pytest.mark.skipif(shipped.level_of(host()) is None, reason="nothing is shipped for this CPU")
+
+
+# What is there -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_it_is_whole_and_up_to_date(level):
+    about = CONTENTS[level]
+    assert about["compilers"] == build_kernels.PINNED
+    assert about["libraries"].keys() == CONTENTS["x86-64-v3"]["libraries"].keys()
+    for name, entry in about["libraries"].items():
+        content = (build_kernels.FOLDER / entry["file"]).read_bytes()
+        assert sha256(content).hexdigest() == entry["sha256"], name
+        modules = about["writers"][entry["writer"]]
+        reached = build_kernels.reached(entry["writer"]) | build_kernels.reached(build_kernels.COMPILING)
+        assert modules == sorted(reached), REMEDY
+    edited = [name for name, digest in about["sources"].items() if sha256(shipped.source(name)).hexdigest() != digest]
+    assert not edited, REMEDY
+
+
+def test_there_is_nothing_else():
+    named = {entry["file"] for about in CONTENTS.values() for entry in about["libraries"].values()}
+    files = {file.relative_to(build_kernels.FOLDER).as_posix() for file in build_kernels.FOLDER.rglob("*.so")}
+    assert files == named
+    assert sum(file.stat().st_size for file in build_kernels.FOLDER.rglob("*")) < 3 << 20
+
+
+@pytest.mark.parametrize("module", [softmax, channels], ids=["softmax", "channels"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_same_compilers_make_the_same_bytes(level, module):
+    """Of two small libraries; ``python -m npmobilenet.build_kernels --check`` does it of all."""
+    if others := build_kernels.other_compilers():
+        pytest.skip(others)
+    name = module.__name__.rpartition(".")[2]
+    made = Library(name, LEVELS[level].target, module.define, None).shared_object()
+    assert made == (build_kernels.FOLDER / CONTENTS[level]["libraries"][name]["file"]).read_bytes(), REMEDY
+
+
+@pytest.mark.parametrize("writer", ["common", "int8.common"])
+def test_what_writes_a_library_is_known(writer):
+    """All modules of kernels that are imported by then; packages say only what is inside."""
+    module = f"npmobilenet.kernels.blocked.code.{writer}"
+    program = (
+        "import sys\nfrom npmobilenet.kernels.vector.library import Library\n"
+        "from npmobilenet.kernels.vector.target import LEVELS\n"
+        f"import {module} as code; Library('any', LEVELS['x86-64-v3'].target, code.define, None).write_ir()\n"
+        "print(*(name for name, module in sys.modules.items() if not hasattr(module, '__path__')))"
+    )
+    imported = {name for name in python(program).split() if name.startswith("npmobilenet.kernels.")}
+    assert len(imported) > 20
+    assert imported - build_kernels.KEEPING <= build_kernels.reached(module) | build_kernels.reached(
+        build_kernels.COMPILING
+    )
+
+
+# What serves -------------------------------------------------------------------------------------------------------
+
+FIND = """
+from npmobilenet.kernels.vector import shipped
+from npmobilenet.kernels.vector.target import LEVELS
+found, why = shipped.find("softmax", LEVELS["{}"].target)
+print(found.origin if found else why)
+"""
+
+
+@linux_only
+def test_edited_sources_and_damaged_files_do_not_serve(tmp_path):
+    for package in ("npmobilenet", "kernels"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=ignored)
+    level, find = shipped.level_of(host()), FIND.format(shipped.level_of(host()))
+    assert python(find, tmp_path) == f"shipped for {level}"
+    assert python(find, tmp_path, NPMOBILENET_SHIPPED_KERNELS="0") == "NPMOBILENET_SHIPPED_KERNELS is 0"
+    file = CONTENTS[level]["libraries"]["softmax"]["file"]
+    content = (tmp_path / "kernels/shipped" / file).read_bytes()
+    for damaged in (content[:-1], content[:700] + bytes([content[700] ^ 1]) + content[701:], b""):
+        (tmp_path / "kernels/shipped" / file).write_bytes(damaged)
+        assert python(find, tmp_path) == f"{file} is damaged: it has not the hash that it should have"
+    (tmp_path / "kernels/shipped" / file).unlink()
+    assert python(find, tmp_path).startswith(f"{file} cannot be opened: ")
+    (tmp_path / "kernels/shipped" / file).write_bytes(content)
+    for name in ("blocked/code/softmax.py", "vector/simd.py", "blocked/softmax.py"):
+        source = tmp_path / "kernels" / name
+        text = source.read_text()
+        source.write_text(text.replace("0", "1", 1) if "0" in text else f"{text}# edited\n")
+        module = f"npmobilenet.kernels.{name.removesuffix('.py').replace('/', '.')}"
+        assert python(find, tmp_path) == f"{module} is not the source of which {level} was made"
+        source.write_text(text)
+    (tmp_path / "kernels/shipped" / level / "contents.json").write_text("{")
+    assert python(find, tmp_path) == f"not among what is shipped for {level}"
+
+
+def test_nothing_is_shipped_for_other_targets():
+    found, why = shipped.find("softmax", Target.of("haswell", "+avx,+avx2,+fma", "x86_64-unknown-linux-gnu"))
+    assert found is None and why == "nothing is shipped for this CPU"
+
+
+@linux_only
+def test_opened_from_memory_where_there_is_no_file():
+    """As of a package in an archive, or in a place where no code may be run."""
+    content = (
+        build_kernels.FOLDER / CONTENTS[shipped.level_of(host())]["libraries"]["elementwise"]["file"]
+    ).read_bytes()
+    library = SharedObject("elementwise", "memory", "/absent.so", content)
+    assert library.address("copy") > 0
+    with pytest.raises(LookupError, match="the library 'elementwise' has no kernel 'nothing'"):
+        library.address("nothing")
+
+
+CPUS = {
+    "znver4": ("AuthenticAMD", 25, 17, f"{LEVELS['znver4'].needs} sse4a"),
+    "x86-64-v4-vnni": ("GenuineIntel", 6, 143, f"{LEVELS['x86-64-v4-vnni'].needs} amx_tile"),
+    "x86-64-v4": ("GenuineIntel", 6, 85, LEVELS["x86-64-v4"].needs),
+    "x86-64-v3-vnni": ("GenuineIntel", 6, 151, f"{LEVELS['x86-64-v3'].needs} avx_vnni"),
+    "x86-64-v3": ("AuthenticAMD", 25, 33, f"{LEVELS['x86-64-v3'].needs} sse4a"),
+    "x86-64-v2": ("GenuineIntel", 6, 30, LEVELS["x86-64-v2"].needs),
+    None: ("GenuineIntel", 6, 58, f"{LEVELS['x86-64-v2'].needs} avx f16c"),  # better served by its own code
+}
+
+
+@pytest.mark.parametrize(("level", "cpu"), CPUS.items(), ids=map(str, CPUS))
+def test_the_level_of_a_cpu(level, cpu):
+    vendor, family, model, flags = cpu
+    said = {"vendor_id": vendor, "cpu family": str(family), "model": str(model), "flags": f"fpu {flags}"}
+    assert next((name for name, one in LEVELS.items() if one.serves(said)), None) == level
+
+
+def test_the_level_of_an_arm():
+    for level, features in {"aarch64": "", "aarch64-dotprod": " asimddp", "aarch64-i8mm": " asimddp i8mm bf16"}.items():
+        said = {"Features": f"fp asimd evtstrm{features}", "CPU implementer": "0x41"}
+        assert next(name for name, one in LEVELS.items() if one.serves(said)) == level
+
+
+# Without a compiler ------------------------------------------------------------------------------------------------
+
+WITHOUT = """
+import sys
+sys.modules |= dict.fromkeys(("numba", "llvmlite")) if {} else {{}}
+from hashlib import sha256
+import npmobilenet
+from npmobilenet.kernels.vector import lookup
+digest = sha256()
+for name in ("mobilenet_v2", "mobilenet_v1"):
+    model = npmobilenet.load(name)
+    x = model.preprocess({!r})[None]
+    digest.update(model(x, threads=1).tobytes() + model(x, threads=2).tobytes())
+    digest.update(repr(model.classify({!r})).encode())
+person = npmobilenet.load("ssdlite_mobilenet_v2_person")
+digest.update(repr(person.detect({!r})).encode())
+print(digest.hexdigest(), *{{served.functions.origin for served in lookup.served.values()}}, sep=",")
+"""
+
+
+@linux_only
+@compiled_only
+def test_shipped_networks_need_no_compiler():
+    """And have the bits of those that are compiled here."""
+    images = (str(photo("coffee.png")),) * 3
+    digest, *origins = python(WITHOUT.format(True, *images)).split(",")
+    assert origins == [f"shipped for {shipped.level_of(host())}"], REMEDY
+    compiled, *origins = python(WITHOUT.format(False, *images), NPMOBILENET_SHIPPED_KERNELS="0").split(",")
+    assert compiled == digest and {*origins} <= {"compiled", "compiled before"}
+
+
+LIBRARIES = """
+import warnings; warnings.simplefilter("ignore")
+from npmobilenet.architectures import ARCHITECTURES, random_weights
+from npmobilenet.blocked.program import BlockedProgram
+from npmobilenet.image import IMAGENET
+from npmobilenet.kernels.vector import lookup
+from npmobilenet.quantisation import quantised
+seen = set()
+for name, architecture in ARCHITECTURES.items():
+    windows = {(block.row.kind, kernel, block.stride) for block in architecture.blocks for kernel in block.row.kernels}
+    if windows <= seen:
+        continue
+    seen |= windows
+    graph = architecture.graph(0.25, 10)
+    weights = random_weights(graph)
+    BlockedProgram(graph, weights, strict=False).plan((320, 320) if "ssd" in name else (64, 64), threads=2)
+    if name in ("mobilenet_v2", "mobilenet_v3_large"):
+        int8 = quantised(graph, weights, IMAGENET)
+        BlockedProgram(int8.graph, int8.weights, strict=False).plan((64, 64), threads=2)
+print(len(seen), *(name for (name, _), served in lookup.served.items() if served.why))
+"""
+
+
+@linux_only
+@compiled_only
+def test_all_that_the_architectures_need_is_shipped():
+    windows, *missing = python(LIBRARIES).split()
+    assert int(windows) > 20 and not missing
+
+
+# The linker --------------------------------------------------------------------------------------------------------
+
+
+@linux_only
+def test_functions_call_each_other_constants_and_the_c_library(tmp_path):
+    from llvmlite import ir
+
+    from npmobilenet.kernels.vector.simd import Integer, Pointer
+
+    def define(library: Library) -> None:
+        def inner(code, out: Pointer, count: Integer):
+            out.store(code.splat(2.75))
+
+        def outer(code, out: Pointer, count: Integer):
+            yields = ir.Function(code.builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield")
+            code.builder.call(yields, [])
+            code.call("inner", out, count)
+
+        library.add("inner", inner)
+        library.add("outer", outer)
+
+    content = Library("linked", host(), define, None).shared_object()
+    (tmp_path / "linked.so").write_bytes(content)
+    for file in (tmp_path / "linked.so", tmp_path / "absent.so"):
+        address = SharedObject("linked", "test", str(file), content).address("outer")
+        out = np.zeros(host().lanes, np.float32)
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(address)(out.ctypes.data, 0)
+        assert (out == 2.75).all()
+
+
+def test_what_the_linker_refuses():
+    from llvmlite import ir
+
+    def define(library: Library) -> None:
+        library.add("kernel", lambda code: code.builder.call(ir.Function(
+            code.builder.module, ir.FunctionType(ir.VoidType(), []), "system"), []))  # fmt: skip
+
+    with pytest.raises(LinkError, match="calls system"):
+        Library("test", LEVELS["x86-64-v3"].target, define, None).shared_object()
+    for content in (b"\x7fELF\1\1" + bytes(100), b"\x7fELF\2\1" + bytes(12) + struct.pack("<H", 8) + bytes(99)):
+        with pytest.raises(LinkError, match="no 64-bit ELF object for x86-64 or aarch64"):
+            shared_object(content)
