@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 TRACED = Fields("kernel number")  # before a kernel's own arguments: its address, and that of its row
 NOTE = Fields("number start stop")  # of a piece of work; times by the CPU's clock
 PIECES = 100_000  # that a thread has room to note
+RUNS = 4  # at the first one threads are asleep
 STRIPS = 3  # of the picture
 KINDS = {
     "fused block": "more than one layer",
@@ -198,10 +199,10 @@ class _Trace:
         self._notes = [aligned(PIECES * len(NOTE.names), np.int64) for _ in range(self.threads)]
 
     def run(self, image: np.ndarray) -> list[Piece]:
-        """Compute an image twice, one after the other, and return the second run; seconds from anywhere on."""
+        """Compute an image some times, one after the other, and return the last run; seconds from anywhere on."""
         cursors = [scratch[HEAD + LOG : HEAD + LOG + 8].view(np.int64) for scratch in self._table.scratch]
         starts, results = [notes.ctypes.data for notes in self._notes], self._plan.empty_results()
-        for _ in range(2):
+        for _ in range(RUNS):
             for cursor, start in zip(cursors, starts, strict=True):
                 cursor[0] = start
             self._table.run(image, *results)
