@@ -8,6 +8,7 @@ from ctypes import CFUNCTYPE, c_int64, c_void_p
 from dataclasses import replace
 from functools import wraps
 from importlib import import_module
+from itertools import pairwise
 from math import comb, sqrt
 from pathlib import Path
 
@@ -30,9 +31,11 @@ from npmobilenet.bench.study import (
     relu_manifold,
     style,
     tiles,
+    timeline,
 )
 from npmobilenet.bench.study.features import visible
 from npmobilenet.bench.study.layer_tiles import KINDS
+from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.checkpoints.fit import naming
 from npmobilenet.cli import main
 from npmobilenet.cli import study as study_command
@@ -44,6 +47,7 @@ from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.target import host
 from tests.conftest import compiled_only, photo
+from tests.test_operations import with_slow_layers
 
 ROOT = Path(__file__).parents[1]
 SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -72,6 +76,7 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
         "occlusion": [picture, "--model", tiny, "--patch", "16", "--step", "16"],
         "style": [picture, str(photo("chelsea.png")), "--model", tiny],
         "tiles": ["--rounds", "2", "--resolution", "32", "--candidates", "4x2"],
+        "timeline": ["--width", "0.25", "--resolution", "64", "--threads", "2", "--rounds", "3"],
         "asm": ["depthwise_3x3_s1x1_row_3"],
     }[topic]
 
@@ -107,7 +112,9 @@ def made_once(topic, found, monkeypatch):
 
 
 # What LLVM makes of kernels does not depend on whether Numba is on: once is enough.
-EVERY = [pytest.param(topic, marks=compiled_only) if topic in ("tiles", "asm") else topic for topic in TOPICS]
+EVERY = [
+    pytest.param(topic, marks=compiled_only) if topic in ("tiles", "timeline", "asm") else topic for topic in TOPICS
+]
 
 
 @pytest.mark.usefixtures("made_once")
@@ -711,6 +718,34 @@ def test_a_target_that_llvm_lacks_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(Library, "assembly", fail)
     assert main(["study", "asm", "linear", "--target", "neon", "--no-picture"]) == 1
     assert capsys.readouterr().err == "npmobilenet: this LLVM cannot compile for neon: no such target\n"
+
+
+# timeline --------------------------------------------------------------------------------------------------------
+
+
+@compiled_only
+@pytest.mark.parametrize(("network", "threads"), [("mobilenet_v2", 1), ("mobilenet_v3_small", 3)])
+def test_a_timeline_has_every_layer_and_no_thread_is_at_two_places(network, threads):
+    found = timeline.study(network, 0.35, 64, threads, 3)
+    assert found.threads == threads and [row.start for row in found.rows] == sorted(row.start for row in found.rows)
+    assert {piece.row for piece in found.pieces} == set(range(len(found.rows)))
+    for thread in range(threads):
+        mine = sorted((piece.start, piece.stop, piece.row) for piece in found.pieces if piece.thread == thread)
+        assert [row for *_, row in mine] == sorted(row for *_, row in mine)
+        assert all(before[1] <= after[0] for before, after in pairwise(mine))
+    assert all(
+        row.stop <= after.start + 1e-9 for row, after in pairwise(found.rows)
+    )  # nobody begins before all are done
+    assert 0 <= found.waiting < 1 and 0 < found.seconds < 10
+    assert sum(sum(row.work) for row in found.rows) == pytest.approx((1 - found.waiting) * threads * found.seconds)
+
+
+@compiled_only
+def test_a_network_that_needs_plain_loops_has_no_timeline(slow_tanh):
+    graph = with_slow_layers(get_architecture("mobilenet_v2").graph(0.25, 3))
+    plan = BlockedProgram(graph, random_weights(graph), strict=False).plan((33, 33))
+    with pytest.raises(ValueError, match="plain loops compute a part"):
+        timeline._Trace(plan)
 
 
 # tiles -----------------------------------------------------------------------------------------------------------

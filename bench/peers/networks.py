@@ -26,6 +26,7 @@ DEFAULT = (
     "mobilenet_v1-1.0-224",
     "mobilenet_v3_large-1.0-224",
     "mixnet_s-1.0-224",
+    "mnasnet_b1-1.0-224",
     "efficientnet_b0-1.0-224",
 )
 

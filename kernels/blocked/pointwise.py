@@ -46,6 +46,7 @@ INPUTS = Fields("first_block units weights_at")
 
 UNEVEN = 1 / 16  # of a thread's work: so much more is no reason for items of a part of the pixels
 PART_TILES = 8  # of an item, where there are enough for several of each thread
+NARROW = 1.1  # the weights that panels of one block must save where groups do not fill the wide ones
 LATER = 8  # cache lines of what is read later that a trip over `k_unit` channels asks for: half of what memory can give
 NOTHING = Stretch()
 
@@ -71,11 +72,15 @@ class Pointwise(Packed):
 def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, tile: Tile | None = None) -> Pointwise:
     """Pack (C_in / G, C_out) as ``[panel][C_in, filled up to `k_unit`][blocks of the panel][L]``."""
     (c_in, c_out), unit, widest = weight.shape, k_unit(target), tile.blocks if tile else 0
+    wide = wide_panels(target, c_out, widest)
     if groups == 1:
         whole = np.pad(weight, ((0, -c_in % unit), (0, 0))) if c_in % unit else weight
         weights, inputs = pack_panels(target, whole, widest), None
     else:
         weights, inputs = pack_grouped(target, weight, groups, widest)
+        narrow = pack_grouped(target, weight, groups, 1)
+        if narrow[0].size * NARROW < weights.size:
+            (weights, inputs), widest, wide = narrow, 1, 0
     return Pointwise(
         target,
         tile,
@@ -83,7 +88,7 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, groups: int = 1, 
         pack_channels(target, bias),
         inputs,
         -(-c_in * groups // unit),
-        wide_panels(target, c_out, widest),
+        wide,
         halved_panel(target, c_out, widest),
         len(panels(target, c_out, widest)),
     )

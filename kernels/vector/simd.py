@@ -168,6 +168,10 @@ class Pointer:
         """Write the one float32 there that stands elsewhere."""
         self.code.builder.store(source._load(F32, 0, 4), self.value).align = 4
 
+    def store_integer(self, value: Integer, offset: Integer | int = 0) -> None:
+        """Write a 64-bit integer there."""
+        self.code.builder.store(value.value, (self + offset).value).align = 8
+
     def integers(self, offset: Integer | int = 0) -> Integers:
         """The register of integers that stands there (any alignment)."""
         return Integers(self.code, self._load(self.code.integers_type, offset, 1))
@@ -472,6 +476,14 @@ class Code:
         if name in module.globals:
             return module.globals[name]
         return ir.Function(module, ir.FunctionType(kind, [kind] * arity), name)
+
+    def clock(self) -> Integer:
+        """What a clock of the CPU says, which counts on evenly."""
+        counts_evenly = self.target.triple.startswith(("x86_64", "amd64", "i386", "i686"))
+        name = "llvm.readcyclecounter" if counts_evenly else "llvm.readsteadycounter"
+        module = self.builder.module
+        function = module.globals.get(name) or ir.Function(module, ir.FunctionType(I64, []), name)
+        return Integer(self, self.builder.call(function, []))
 
     def call(self, function: str | Pointer, *arguments: Integer | Pointer | int) -> None:
         """Call another function of the library by its name, or any by its address."""

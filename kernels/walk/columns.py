@@ -14,4 +14,5 @@ DONE, ABSENT, OCCUPIED = range(3)  # of OUTCOME
 LINE = 64  # bytes: of a row's counters each thread has a line for its own range, and one says what is done
 
 NEXT = -8  # bytes from a thread's scratch: the item after the last one that it computed of this row, or -1
+LOG = -16  # bytes from a thread's scratch: a word that walks leave to who traces them
 HEAD = 64  # bytes before the scratch

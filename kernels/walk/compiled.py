@@ -16,7 +16,7 @@ from npmobilenet.kernels.vector.target import Target, host
 if TYPE_CHECKING:
     from npmobilenet.kernels.vector.library import Library
 
-WALKERS = {"run": 2, "join": 1, "wait": 2}  # and their numbers of arguments
+WALKERS = {"run": 2, "join": 2, "wait": 2}  # and their numbers of arguments
 RUN_ARRAYS = "run_arrays"
 
 

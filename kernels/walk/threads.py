@@ -55,7 +55,7 @@ class Helper:
     def serve(self) -> None:
         while True:
             job = self.requests.get()
-            self.join(job.address)
+            self.join(job.address, self.address)
             del job
             self.wait(self.address, PATIENCE)
 

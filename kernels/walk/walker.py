@@ -213,26 +213,30 @@ def run_arrays(block: int, arrays: int, number: int) -> int:
     return load(job + 8 * OUTCOME)
 
 
-def join(job: int) -> None:
-    """Take part in a run, if one is under way, as a helper that was not asked by its mailbox."""
+def join(job: int, mailbox: int) -> None:
+    """Take part in a run, if one is under way, as a helper that was not asked by its mailbox.
+
+    It waits there from now on: the next run may begin before it has come back through Python.
+    """
     while True:
         guests = atomic_load(job + 8 * GUESTS)
         if guests != CLOSED and atomic_replace(job + 8 * GUESTS, guests, guests + 1) == guests:
             break
         pause()
     help_with(job)
+    atomic_store(mailbox, WAITING)  # before it leaves: where no guest is inside, all of them wait
     atomic_add(job + 8 * GUESTS, -1)
 
 
 def wait(mailbox: int, patience: int) -> None:
     """Take part in the runs that are posted, until none has come for ``patience`` pauses."""
-    atomic_store(mailbox, WAITING)
+    atomic_replace(mailbox, BUSY, WAITING)  # something may stand there already
     spins = 0
     while True:
         job = atomic_load(mailbox)
         if job != WAITING and atomic_replace(mailbox, job, BUSY) == job:
             help_with(job)
-            atomic_store(mailbox, WAITING)  # before it leaves: where no guest is inside, all of them wait
+            atomic_store(mailbox, WAITING)
             atomic_add(job + 8 * GUESTS, -1)
             spins = 0
         spins += 1

@@ -170,6 +170,12 @@ def _tiles(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def _timeline(parser: Parser) -> None:
+    _architecture(parser, "mobilenet_v2")
+    parser.add_argument("--threads", type=positive, metavar="N", help="default: as many as there are CPUs")
+    _rounds(parser, 50)
+
+
 def _asm(parser: Parser) -> None:
     parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="default: list all")
     parser.add_argument(
@@ -228,6 +234,9 @@ TOPICS = {
         "docs/kernels/README.md",
         _tiles,
         documented=True,
+    ),
+    "timeline": Topic(
+        "what each thread computes when, and how long it waits for the others", "docs/architecture.md", _timeline
     ),
     "asm": Topic(
         "machine code of a kernel: its inner loop, vector instructions, loads, spills", "kernels/vector/simd.py", _asm

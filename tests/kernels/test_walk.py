@@ -115,7 +115,7 @@ class Model:
         while True:
             job = yield "request", box
             if job:
-                yield from self.functions["join"](job)
+                yield from self.functions["join"](job, box)
                 yield "forget", job
                 yield from self.functions["wait"](box, 0)
 
