@@ -22,12 +22,12 @@ NAME = "int8_pointwise"
 SMALL = 4  # pixels of a lower tile for short rows: as many as a register of bytes holds
 
 
-def define(library: Library, end: str = CLAMP) -> None:
-    """Add the kernels, whose results end so (`int8.ending`)."""
-    for tile in dict.fromkeys(tiles(library.target)):
+def define(library: Library, end: str = CLAMP, small: bool = False) -> None:
+    """Add the kernels, whose results end so (`int8.ending`), for any weights or ``small`` ones (`int8.layout`)."""
+    for tile in dict.fromkeys(tiles(library.target, small)):
         for shape in shapes(tile):
-            library.add(_name(shape), _tile(library, shape, end))
-    library.add(f"{NAME}_panels", _panels(library))
+            library.add(_name(shape), _tile(library, shape, end, small))
+    library.add(f"{NAME}_panels", _panels(library, *tiles(library.target, small)))
     library.add(NAME, pointwise)
 
 
@@ -42,11 +42,11 @@ def _name(tile: Tile) -> str:
     return f"{NAME}_{tile.pixels}x{tile.blocks}"
 
 
-def _tile(library: Library, tile: Tile, ending: str):
+def _tile(library: Library, tile: Tile, ending: str, small: bool):
     """One panel, as many blocks as the tile has, for a row of at least as many pixels as it has."""
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
     lanes, blocks = target.lanes, tile.blocks
-    if not is_one_instruction(target):  # what a trip multiplies is widened first, and registers are few
+    if not (is_one_instruction(target) or small):  # what a trip multiplies is widened first, and registers are few
         unit = QUAD
     per_block = lanes // unit
 
@@ -78,7 +78,7 @@ def _tile(library: Library, tile: Tile, ending: str):
                 for m in range(tile.pixels):
                     value = source.splat_integers(m * lanes + QUAD * j)
                     for v in range(blocks):
-                        sums[m * blocks + v] = sums[m * blocks + v].dot4(value, w[v])
+                        sums[m * blocks + v] = sums[m * blocks + v].dot4(value, w[v], small)
             return sums
 
         trips = k_units * (k_unit(target) // unit)
@@ -117,10 +117,9 @@ def _tile(library: Library, tile: Tile, ending: str):
     return write
 
 
-def _panels(library: Library):
+def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile):
     """Panels ``first`` up to ``last`` of some rows of a layer, whose arguments stand at ``row``."""
     target, size = library.target, library.target.bytes
-    wide_tile, narrow_tile = tiles(target)
     lanes = target.lanes
 
     def write(code: Code, arguments: Pointer, top: Integer, rows: Integer, first: Integer, last: Integer) -> None:
