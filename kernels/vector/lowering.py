@@ -91,6 +91,11 @@ def _widened(builder: ir.IRBuilder, value: ir.Value, signed: bool) -> tuple[ir.V
     return shift(even, eight) if signed else even, shift(value, eight)
 
 
+def even_and_odd(builder: ir.IRBuilder, value: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Of four unsigned bytes in each integer, two as 16-bit integers, and the other two."""
+    return tuple(builder.bitcast(each, value.type) for each in _widened(builder, value, False))
+
+
 def dot4(
     builder: ir.IRBuilder,
     target: Target,

@@ -379,6 +379,10 @@ class Integers:
         values = (self.value, unsigned.value, signed.value)
         return Integers(self.code, lowering.dot4(self.code.builder, self.code.target, *values, small))
 
+    def even_and_odd(self) -> tuple[Integers, Integers]:
+        """Of four unsigned bytes in each, two as 16-bit integers, the first and the third, and the other two."""
+        return tuple(Integers(self.code, value) for value in lowering.even_and_odd(self.code.builder, self.value))
+
     def dot2(self, a: Integers, b: Integers) -> Integers:
         """``self`` and the products of two signed 16-bit integers with two others: exact, modulo 2**32."""
         return Integers(self.code, lowering.dot2(self.code.builder, self.code.target, self.value, a.value, b.value))

@@ -46,6 +46,23 @@ def words(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(groups, -2, -1)).view(np.int32)[..., 0]
 
 
+def are_widened(target: Target, small: bool) -> bool:
+    """Whether a product multiplies 16-bit integers: weights can be that before they are met."""
+    return target.dot == "madd" and not small
+
+
+def quads(target: Target, weight: np.ndarray) -> np.ndarray:
+    """Return int8 (..., K, C_out), K a multiple of four, as what products of four inputs read: (..., words, C_out).
+
+    That is one word for four inputs; where bytes are widened (`are_widened`) two, of the even inputs and of the odd.
+    """
+    if not are_widened(target, are_small(target, weight)):
+        return words(weight)
+    *axes, k, c_out = weight.shape
+    pairs = weight.astype(np.int16).reshape(*axes, k // QUAD, 2, 2, c_out)  # of each quad 0 1, 2 3
+    return words(np.moveaxis(pairs, -2, -3).reshape(*axes, k, c_out))
+
+
 def start(weight: np.ndarray, zero_point: int | np.ndarray) -> np.ndarray:
     """Where the sums over weights (..., C_out) begin, so that they are those of x - zero_point: int32.
 

@@ -12,7 +12,7 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8 import ending as endings
 from npmobilenet.kernels.blocked.int8 import entry
 from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
-from npmobilenet.kernels.blocked.int8.layout import are_small, start, words
+from npmobilenet.kernels.blocked.int8.layout import are_small, quads, start
 from npmobilenet.kernels.blocked.layout import Fields, Packed, k_unit, pack_channels, pack_panels, panels, wide_panels
 from npmobilenet.kernels.blocked.pointwise import pack_grouped
 from npmobilenet.kernels.call import Call
@@ -62,10 +62,10 @@ def pack(
     """Pack int8 (C_in / G, C_out) as ``[panel][C_in / 4, filled up to `k_unit`][blocks of the panel][L][4]``."""
     (c_in, c_out), unit = weight.shape, k_unit(target)
     if groups == 1:
-        weights = pack_panels(target, words(np.pad(weight, ((0, -c_in % unit), (0, 0)))))
+        weights = pack_panels(target, quads(target, np.pad(weight, ((0, -c_in % unit), (0, 0)))))
         inputs = None
     else:
-        weights, inputs = pack_grouped(target, weight, groups, order=lambda part: words(part).ravel())
+        weights, inputs = pack_grouped(target, weight, groups, order=lambda part: quads(target, part).ravel())
     points = np.broadcast_to(zero_point, c_in * groups).reshape(groups, c_in, 1)
     parts = zip(np.split(weight, groups, axis=1), points, strict=True)
     first = np.concatenate([start(part, point) for part, point in parts])
