@@ -53,7 +53,7 @@ def write(target: Target) -> dict[str, lookup.Served]:
     for end in INT8_ENDS:
         library.int8(target, end)
         for window in INT8_DEPTHWISE:
-            library.int8_window(*window, target, end)
+            library.int8_window(*window, target, end, small=False)
     for module in BETWEEN:
         library.between(target, module)
     return {name: served for (name, of), served in lookup.served.items() if of == target}

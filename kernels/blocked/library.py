@@ -74,16 +74,16 @@ def matrix(target: Target, tile: Tile | None = None) -> Functions:
     return _library("pointwise" + _in(tile), target, "pointwise", (tile, tile.narrow))
 
 
-def int8(target: Target, end: str = CLAMP) -> Functions:
-    """Return the library of a MobileNet's kernels of 8-bit tensors, or those of its convolutions that end so."""
-    return _int8(target, end)
+def int8(target: Target, end: str = CLAMP, small: bool = False) -> Functions:
+    """Return the library of a MobileNet's kernels of 8-bit tensors, or its convolutions with such ends or weights."""
+    return _int8(target, end, small)
 
 
 @once
-def _int8(target: Target, end: str) -> Functions:
-    if end == CLAMP:
+def _int8(target: Target, end: str, small: bool) -> Functions:
+    if end == CLAMP and not small:
         return _library("int8", target, "int8.common")
-    return _library(f"int8_{end}", target, "int8.ended", end)
+    return _library(f"int8_{end}{'_small' * small}", target, "int8.ended", end, small)
 
 
 @once
@@ -98,12 +98,12 @@ def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
 
 
 @once
-def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target, end: str) -> Functions:
-    """Return the library that has a depthwise window of 8-bit tensors whose results end so."""
+def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target, end: str, small: bool) -> Functions:
+    """Return the library that has a depthwise window of 8-bit tensors, with such results and weights."""
     if (kernel, stride, wide) in INT8_WINDOWS:
-        return int8(target, end)
-    name = f"{int8_window_name(kernel, stride, wide)}_{end}"
-    return _library(name, target, "int8.depthwise", kernel, stride, wide, end)
+        return int8(target, end, small)
+    name = f"{int8_window_name(kernel, stride, wide)}_{end}{'_small' * small}"
+    return _library(name, target, "int8.depthwise", kernel, stride, wide, end, small)
 
 
 def int8_stem_name(kernel: Pair, stride: Pair) -> str:

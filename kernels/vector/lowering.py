@@ -22,6 +22,7 @@ ROUNDER_BITS = 0x4B400000
 # LLVM's names of x86-64's instructions, by the bits of a register.
 MADD = {128: "sse2.pmadd.wd", 256: "avx2.pmadd.wd", 512: "avx512.pmaddw.d.512"}
 NEAREST = {128: "sse2.cvtps2dq", 256: "avx.cvt.ps2dq.256", 512: "avx512.mask.cvtps2dq.512"}
+MADD_BYTES = {256: "avx2.pmadd.ub.sw", 512: "avx512.pmaddubs.w.512"}
 PACK_WORDS = {128: "sse2.packssdw.128", 256: "avx2.packssdw", 512: "avx512.packssdw.512"}
 PACK_BYTES = {128: "sse2.packuswb.128", 256: "avx2.packuswb", 512: "avx512.packuswb.512"}
 
@@ -90,8 +91,23 @@ def _widened(builder: ir.IRBuilder, value: ir.Value, signed: bool) -> tuple[ir.V
     return shift(even, eight) if signed else even, shift(value, eight)
 
 
-def dot4(builder: ir.IRBuilder, target: Target, sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
-    """To each sum, the products of four unsigned bytes with four signed ones: exact, modulo 2**32."""
+def even_and_odd(builder: ir.IRBuilder, value: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Of four unsigned bytes in each integer, two as 16-bit integers, and the other two."""
+    return tuple(builder.bitcast(each, value.type) for each in _widened(builder, value, False))
+
+
+def dot4(
+    builder: ir.IRBuilder,
+    target: Target,
+    sums: ir.Value,
+    unsigned: ir.Value,
+    signed: ir.Value,
+    small: bool = False,
+) -> ir.Value:
+    """To each sum, the products of four unsigned bytes with four signed ones: exact, modulo 2**32.
+
+    ``small`` signed ones are from -64 to 64.
+    """
     kind = target.dot
 
     def part(sums: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
@@ -104,6 +120,10 @@ def dot4(builder: ir.IRBuilder, target: Target, sums: ir.Value, unsigned: ir.Val
             rest = _neon_dot(builder, "sdot", constant(sums.type, 0), ones, signed)
             shifted = builder.xor(unsigned, constant(sums.type, 0x80808080 - (1 << 32)))
             return _neon_dot(builder, "sdot", builder.add(sums, builder.add(rest, rest)), shifted, signed)
+        if small and target.adds_pairs:
+            words = ir.VectorType(I16, 2 * sums.type.count)
+            pairs = _x86(builder, MADD_BYTES, words, _bytes(builder, unsigned), _bytes(builder, signed))
+            return builder.add(sums, _products(builder, kind, sums.type, pairs, constant(words, 1)))
         if kind in ("madd", "saddlp"):
             pairs = zip(_widened(builder, unsigned, False), _widened(builder, signed, True), strict=True)
             for x, w in pairs:

@@ -375,10 +375,17 @@ class Integers:
     def __lshift__(self, bits: int) -> Integers:
         return Integers(self.code, self.code.builder.shl(self.value, lowering.constant(self.value.type, bits)))
 
-    def dot4(self, unsigned: Integers, signed: Integers) -> Integers:
-        """``self`` and the products of four unsigned bytes with four signed ones: exact, modulo 2**32."""
+    def dot4(self, unsigned: Integers, signed: Integers, small: bool = False) -> Integers:
+        """``self`` and the products of four unsigned bytes with four signed ones: exact, modulo 2**32.
+
+        ``small`` says that the signed ones are from -64 to 64: some CPUs have a shorter way then.
+        """
         values = (self.value, unsigned.value, signed.value)
-        return Integers(self.code, lowering.dot4(self.code.builder, self.code.target, *values))
+        return Integers(self.code, lowering.dot4(self.code.builder, self.code.target, *values, small))
+
+    def even_and_odd(self) -> tuple[Integers, Integers]:
+        """Of four unsigned bytes in each, two as 16-bit integers, the first and the third, and the other two."""
+        return tuple(Integers(self.code, value) for value in lowering.even_and_odd(self.code.builder, self.value))
 
     def dot2(self, a: Integers, b: Integers) -> Integers:
         """``self`` and the products of two signed 16-bit integers with two others: exact, modulo 2**32."""

@@ -43,6 +43,11 @@ class Target:
         """Bytes of a vector."""
         return 4 * self.lanes
 
+    @property
+    def adds_pairs(self) -> bool:
+        """Whether an instruction multiplies bytes and adds neighbouring products in 16 bits, saturating."""
+        return self.dot == "madd" and self.integer_bits > 128
+
     @classmethod
     def of(cls, cpu: str, features: str, triple: str = "") -> Target:
         """Describe the CPU that LLVM calls ``cpu``, with features such as ``"+avx2,+fma,-avx512f"``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -15,7 +15,8 @@ from npmobilenet.bench.study import machine_code
 from npmobilenet.kernels import reference
 from npmobilenet.kernels.blocked import images
 from npmobilenet.kernels.blocked.code.int8 import common
-from npmobilenet.kernels.blocked.int8 import entry
+from npmobilenet.kernels.blocked.code.int8 import ended as ended_library
+from npmobilenet.kernels.blocked.int8 import depthwise, entry, pointwise
 from npmobilenet.kernels.blocked.int8.depthwise import depthwise_conv2d_int8
 from npmobilenet.kernels.blocked.int8.layout import tiles
 from npmobilenet.kernels.blocked.int8.linear import linear_int8
@@ -25,6 +26,7 @@ from npmobilenet.kernels.blocked.int8.pooling import global_average_pool_int8
 from npmobilenet.kernels.blocked.int8.squeeze_excite import squeeze_excite_int8
 from npmobilenet.kernels.blocked.int8.stem import conv2d_int8
 from npmobilenet.kernels.blocked.layout import k_unit
+from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.target import Target, host
 from tests.kernels.test_integer_vectors import DOTS
@@ -338,6 +340,30 @@ def test_any_activation(activation):
         compare([("depthwise_conv2d_int8", {**given, **activated(rng, 20, 5, 3000, activation, dtype)})], 1)
 
 
+@pytest.mark.parametrize("bits", [256, 512])
+def test_small_weights_take_a_shorter_way(monkeypatch, bits):
+    """Pairs of products that fit 16 bits, up to the largest: the same bits, from another instruction."""
+    here = host()
+    if here.dot == "plain" or here.integer_bits < bits:
+        pytest.skip("this CPU has no such instruction")
+    target = replace(here, lanes=bits // 32, registers=16, dot="madd", integer_bits=bits)
+    monkeypatch.setattr(images, "host", lambda: target)
+    rng, sides = np.random.default_rng(3), np.int8([-64, 64])
+    x = rng.choice(np.uint8([0, 255, 255]), (1, 5, 7, 20))
+    for weight, ends in (
+        (np.repeat(sides, 9)[None].repeat(20, 0), {}),
+        (rng.choice(sides, (20, 9)), {"zero_point": 128}),
+    ):
+        given = {"x": x, "weight": weight, **ended(rng, weight.shape[1], 20, 12000), **ends}
+        compare([("pointwise_conv2d_int8", given)], 1)
+        assert pointwise.pack(target, weight, given["scale"], given["bias"]).small
+    window = rng.choice(sides, (3, 3, 20))
+    given = {"x": x, "weight": window, **ended(rng, 20, 9, 12000), "padding": 1, "zero_point": 255}
+    compare([("depthwise_conv2d_int8", given)], 1)
+    window[1, 1, 3] = -65
+    assert not depthwise.pack(target, window, given["scale"], given["bias"]).runs[0].small
+
+
 @pytest.mark.parametrize("cpu", ["x86-64", "haswell", "alderlake", "cascadelake", "neoverse-n1"])
 def test_machine_code_of_other_cpus(cpu):
     """Products of bytes are computed in registers, and no mathematics library is called."""
@@ -349,6 +375,10 @@ def test_machine_code_of_other_cpus(cpu):
         pytest.skip(f"this LLVM has no such target: {error}")
     functions = machine_code.functions(text)
     assert foreign_calls(functions) <= {"memset"}
+    if target.adds_pairs:
+        small = Library("inspected", target, partial(ended_library.define, end=CLAMP, small=True), None)
+        assert "vpmaddubsw" in small.assembly()
+        assert "vpmaddubsw" not in text
     if target.dot in ("vnni", "sdot"):
         wide, _ = tiles(target)
         instruction = {"vnni": r".*vpdpbusd\s", "sdot": r"sdot\s"}[target.dot]

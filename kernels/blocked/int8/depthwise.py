@@ -12,7 +12,7 @@ from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8 import ending as endings
 from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
-from npmobilenet.kernels.blocked.int8.layout import BYTE, start, words
+from npmobilenet.kernels.blocked.int8.layout import BYTE, are_small, start, words
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.checks import Size
@@ -41,6 +41,8 @@ class Run(Packed):
     kernel: Pair
     wide: bool
     """Whether its weights have 15 bits."""
+    small: bool
+    """Whether there is a shorter way to multiply them."""
     corner: Pair
     """Where the window begins, counted from where the image's frame does: rows and columns."""
     dilation: Pair
@@ -50,8 +52,8 @@ class Run(Packed):
     def pack(cls, target: Target, begin: int, corner: Pair, weight: np.ndarray, dilation: Pair) -> Run:
         """Pack int8 or int16 (K_h, K_w, C) as ``[C / L][K_h][K_w / 4][L][4]``, of int16 high bytes before low ones."""
         end = begin + -(-weight.shape[2] // target.lanes)
-        wide = weight.dtype.itemsize > 1
-        return cls(begin, end, weight.shape[:2], wide, corner, dilation, pack_channels(target, _taps(weight)))
+        about = weight.dtype.itemsize > 1, are_small(target, weight), corner, dilation
+        return cls(begin, end, weight.shape[:2], *about, pack_channels(target, _taps(weight)))
 
     @property
     def reach(self) -> int:
@@ -60,8 +62,9 @@ class Run(Packed):
 
     def kernel_address(self, weights: Depthwise) -> int:
         """Where the kernel is that slides the window."""
-        functions = library.int8_window(self.kernel, weights.stride, self.wide, weights.target, weights.ending.end)
-        return functions.address(library.int8_window_name(self.kernel, weights.stride, self.wide))
+        window = self.kernel, weights.stride, self.wide
+        functions = library.int8_window(*window, weights.target, weights.ending.end, self.small)
+        return functions.address(library.int8_window_name(*window))
 
 
 def _taps(weight: np.ndarray) -> np.ndarray:

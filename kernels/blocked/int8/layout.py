@@ -10,6 +10,8 @@ from npmobilenet.kernels.vector.target import Target
 BYTE = np.dtype(np.uint8)
 QUAD = 4  # bytes that one lane multiplies and adds
 WIDENED = 8  # registers that bytes need where they must first become 16-bit integers
+PAIRED = 6  # where they need not
+SMALL = 64  # magnitude of weights of which two products with bytes fit 16 bits
 
 
 def is_one_instruction(target: Target) -> bool:
@@ -17,12 +19,18 @@ def is_one_instruction(target: Target) -> bool:
     return target.dot in ("vnni", "usdot", "sdot")
 
 
-def tiles(target: Target) -> tuple[Tile, Tile]:
+def are_small(target: Target, weight: np.ndarray) -> bool:
+    """Whether there is a shorter way to multiply such weights."""
+    fit = weight.dtype.itemsize == 1 and weight.size and np.abs(weight.astype(np.int16)).max() <= SMALL
+    return bool(fit) and target.adds_pairs
+
+
+def tiles(target: Target, small: bool = False) -> tuple[Tile, Tile]:
     """The wide tile, and the one of a single block; smaller where a product takes several instructions."""
     whole = largest(target)
     if is_one_instruction(target):
         return whole.wide, whole.narrow
-    room = target.registers - WIDENED
+    room = target.registers - (PAIRED if small else WIDENED)
     return tuple(
         Tile(max(1, min(tile.pixels, room // tile.blocks)), tile.blocks) for tile in (whole.wide, whole.narrow)
     )
@@ -36,6 +44,23 @@ def words(weight: np.ndarray) -> np.ndarray:
     full[..., :k, :] = weight
     groups = full.reshape(*axes, -1, together, c_out)
     return np.ascontiguousarray(np.moveaxis(groups, -2, -1)).view(np.int32)[..., 0]
+
+
+def are_widened(target: Target, small: bool) -> bool:
+    """Whether a product multiplies 16-bit integers: weights can be that before they are met."""
+    return target.dot == "madd" and not small
+
+
+def quads(target: Target, weight: np.ndarray) -> np.ndarray:
+    """Return int8 (..., K, C_out), K a multiple of four, as what products of four inputs read: (..., words, C_out).
+
+    That is one word for four inputs; where bytes are widened (`are_widened`) two, of the even inputs and of the odd.
+    """
+    if not are_widened(target, are_small(target, weight)):
+        return words(weight)
+    *axes, k, c_out = weight.shape
+    pairs = weight.astype(np.int16).reshape(*axes, k // QUAD, 2, 2, c_out)  # of each quad 0 1, 2 3
+    return words(np.moveaxis(pairs, -2, -3).reshape(*axes, k, c_out))
 
 
 def start(weight: np.ndarray, zero_point: int | np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8 import ending as endings
 from npmobilenet.kernels.blocked.int8 import entry
 from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
-from npmobilenet.kernels.blocked.int8.layout import start, words
+from npmobilenet.kernels.blocked.int8.layout import are_small, quads, start
 from npmobilenet.kernels.blocked.layout import Fields, Packed, k_unit, pack_channels, pack_panels, panels, wide_panels
 from npmobilenet.kernels.blocked.pointwise import pack_grouped
 from npmobilenet.kernels.call import Call
@@ -46,6 +46,7 @@ class Pointwise(Packed):
     k_units: int
     wide: int
     panels: int
+    small: bool
     ending: Ending
 
 
@@ -61,10 +62,10 @@ def pack(
     """Pack int8 (C_in / G, C_out) as ``[panel][C_in / 4, filled up to `k_unit`][blocks of the panel][L][4]``."""
     (c_in, c_out), unit = weight.shape, k_unit(target)
     if groups == 1:
-        weights = pack_panels(target, words(np.pad(weight, ((0, -c_in % unit), (0, 0)))))
+        weights = pack_panels(target, quads(target, np.pad(weight, ((0, -c_in % unit), (0, 0)))))
         inputs = None
     else:
-        weights, inputs = pack_grouped(target, weight, groups, order=lambda part: words(part).ravel())
+        weights, inputs = pack_grouped(target, weight, groups, order=lambda part: quads(target, part).ravel())
     points = np.broadcast_to(zero_point, c_in * groups).reshape(groups, c_in, 1)
     parts = zip(np.split(weight, groups, axis=1), points, strict=True)
     first = np.concatenate([start(part, point) for part, point in parts])
@@ -76,6 +77,7 @@ def pack(
         -(-c_in * groups // unit),
         wide_panels(target, c_out),
         len(panels(target, c_out)),
+        are_small(target, weight),
         ending,
     )
 
@@ -92,10 +94,11 @@ def call(
     light = weights.weights.nbytes <= STRIP_BYTES
     strip = max(1, min(out.height, STRIP_PIXELS // out.width)) if light else out.height
     parts = 1 if light else weights.panels
+    functions = library.int8(weights.target, weights.ending.end, weights.small)
     inner = {"x": x.inner, "out": out.inner, "residual": residual and residual.inner}
     return POINTWISE.call(
-        library.int8(weights.target, weights.ending.end).address("int8_pointwise"), -(-out.height // strip) * parts,
-        **inner, pixel_scale=pixel_scale and pixel_scale.address, rows=out.height, columns=out.width,
+        functions.address("int8_pointwise"), -(-out.height // strip) * parts, **inner,
+        pixel_scale=pixel_scale and pixel_scale.address, rows=out.height, columns=out.width,
         floats=out.dtype == FLOAT32, strip=strip, parts=parts, panels_each=weights.panels // parts, keep=weights,
         **weights.arguments(), **weights.ending.arguments(),
     )  # fmt: skip

@@ -47,12 +47,13 @@ def _widths(target: Target, kernel: Pair, wide: bool) -> tuple[int, ...]:
     return WIDE_PIXELS, PIXELS, 1
 
 
-def define(library: Library, kernel: Pair, stride: Pair, wide: bool, end: str = CLAMP) -> None:
+def define(library: Library, kernel: Pair, stride: Pair, wide: bool, end: str = CLAMP, small: bool = False) -> None:
     """Add the kernels for one window, with weights of 15 bits if ``wide``, whose results end so (`int8.ending`)."""
     name = int8_window_name(kernel, stride, wide)
     for dilated in (False, True):
         for pixels in _widths(library.target, kernel, wide):
-            library.add(_row_name(name, pixels, dilated), _rows(library, kernel, stride, wide, pixels, dilated, end))
+            row = _rows(library, kernel, stride, wide, pixels, dilated, end, small)
+            library.add(_row_name(name, pixels, dilated), row)
     library.add(name, _whole(library, name, kernel, stride, wide))
 
 
@@ -60,7 +61,7 @@ def _row_name(window: str, pixels: int, dilated: bool) -> str:
     return f"{window}_row_{pixels}{'_dilated' * dilated}"
 
 
-def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int, dilated: bool, end: str):
+def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int, dilated: bool, end: str, small: bool):
     """Rows of one block, of at least so many pixels."""
     size, lanes = library.target.bytes, library.target.lanes
     quads, parts = -(-kernel[1] // QUAD), 1 + wide
@@ -117,7 +118,7 @@ def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int,
         def add(sums: list[Integers], row: int, m: int, quad: int, values: Integers, w: list[Integers]) -> None:
             for part in range(parts):
                 at = (row * parts + part) * pixels + m
-                sums[at] = sums[at].dot4(values, w[quad * parts + part])
+                sums[at] = sums[at].dot4(values, w[quad * parts + part], small)
 
         def begin() -> list[Integers]:
             high = [code.splat_integers(0)] if wide else []

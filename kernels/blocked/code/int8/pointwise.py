@@ -9,7 +9,7 @@ from functools import partial
 
 from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats, then_bytes, then_floats
 from npmobilenet.kernels.blocked.code.pointwise import steps
-from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction, tiles
+from npmobilenet.kernels.blocked.int8.layout import QUAD, are_widened, is_one_instruction, tiles
 from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
 from npmobilenet.kernels.blocked.layout import k_unit
 from npmobilenet.kernels.blocked.library import CLAMP
@@ -22,12 +22,12 @@ NAME = "int8_pointwise"
 SMALL = 4  # pixels of a lower tile for short rows: as many as a register of bytes holds
 
 
-def define(library: Library, end: str = CLAMP) -> None:
-    """Add the kernels, whose results end so (`int8.ending`)."""
-    for tile in dict.fromkeys(tiles(library.target)):
+def define(library: Library, end: str = CLAMP, small: bool = False) -> None:
+    """Add the kernels, whose results end so (`int8.ending`), for any weights or ``small`` ones (`int8.layout`)."""
+    for tile in dict.fromkeys(tiles(library.target, small)):
         for shape in shapes(tile):
-            library.add(_name(shape), _tile(library, shape, end))
-    library.add(f"{NAME}_panels", _panels(library))
+            library.add(_name(shape), _tile(library, shape, end, small))
+    library.add(f"{NAME}_panels", _panels(library, *tiles(library.target, small), small))
     library.add(NAME, pointwise)
 
 
@@ -42,13 +42,14 @@ def _name(tile: Tile) -> str:
     return f"{NAME}_{tile.pixels}x{tile.blocks}"
 
 
-def _tile(library: Library, tile: Tile, ending: str):
+def _tile(library: Library, tile: Tile, ending: str, small: bool):
     """One panel, as many blocks as the tile has, for a row of at least as many pixels as it has."""
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
     lanes, blocks = target.lanes, tile.blocks
-    if not is_one_instruction(target):  # what a trip multiplies is widened first, and registers are few
+    if not is_one_instruction(target) and target.dot != "madd":  # weights are widened, too, and registers are few
         unit = QUAD
-    per_block = lanes // unit
+    per_block, widened = lanes // unit, are_widened(target, small)
+    parts = 1 + widened
 
     def write(
         code: Code,
@@ -72,13 +73,17 @@ def _tile(library: Library, tile: Tile, ending: str):
     ) -> None:
         def step(k: Integer, pixel: Integer, sums: list[Integers]) -> list[Integers]:
             source = x + (k // per_block) * x_plane + (k % per_block) * unit + pixel * lanes
-            panel = weights + k * (unit // QUAD * blocks * size)
+            panel = weights + k * (unit // QUAD * parts * blocks * size)
             for j in range(unit // QUAD):
-                w = [panel.integers((j * blocks + v) * size) for v in range(blocks)]
+                w = [panel.integers((j * parts * blocks + each) * size) for each in range(parts * blocks)]
                 for m in range(tile.pixels):
                     value = source.splat_integers(m * lanes + QUAD * j)
+                    pairs = value.even_and_odd() if widened else ()
                     for v in range(blocks):
-                        sums[m * blocks + v] = sums[m * blocks + v].dot4(value, w[v])
+                        at = m * blocks + v
+                        sums[at] = sums[at] if widened else sums[at].dot4(value, w[v], small)
+                        for part, pair in enumerate(pairs):
+                            sums[at] = sums[at].dot2(pair, w[part * blocks + v])
             return sums
 
         trips = k_units * (k_unit(target) // unit)
@@ -117,11 +122,10 @@ def _tile(library: Library, tile: Tile, ending: str):
     return write
 
 
-def _panels(library: Library):
+def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, small: bool):
     """Panels ``first`` up to ``last`` of some rows of a layer, whose arguments stand at ``row``."""
     target, size = library.target, library.target.bytes
-    wide_tile, narrow_tile = tiles(target)
-    lanes = target.lanes
+    lanes, parts = target.lanes, 1 + are_widened(target, small)
 
     def write(code: Code, arguments: Pointer, top: Integer, rows: Integer, first: Integer, last: Integer) -> None:
         a = POINTWISE.read(arguments)
@@ -150,7 +154,7 @@ def _panels(library: Library):
             narrow_before = (number - wide).maximum(0)
             block = (number - narrow_before) * wide_tile.blocks + narrow_before
             own = INPUTS.read(inputs + number * INPUTS.bytes)
-            block_weights = a["k_units"] * (k_unit(target) // QUAD * size)
+            block_weights = a["k_units"] * (k_unit(target) // QUAD * parts * size)
             first_block, units, weights_at = code.branch(
                 code.builder.not_(inputs.is_null()),
                 lambda: [own[name] for name in INPUTS.names],
