@@ -112,7 +112,8 @@ def _ladder_table(least: dict, more: Sequence[dict]) -> Iterator[str]:
         for name in (f"ms, {plural(one['threads'], 'thread')}", f"over {plural(least['threads'], 'thread')}")
     ]
     keeps = any(row.get("between") for row in least["rows"])
-    yield from _header("version", "ms", "speed-up", "GFLOP/s", "of peak", *["between"] * keeps, *columns)
+    unit = UNITS[least.get("dtype", "float32")]
+    yield from _header("version", "ms", "speed-up", unit, "of peak", *["between"] * keeps, *columns)
     others = [{row["rung"]: row for row in one["rows"]} for one in more]
     for row in least["rows"]:
         cells = []

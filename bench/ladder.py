@@ -14,13 +14,13 @@ from statistics import median
 
 import numpy as np
 
-from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import machine_limits
-from npmobilenet.bench.layers import BLOCK, Call, Layer
+from npmobilenet.bench.layers import BLOCK, Call, Layer, network_of
 from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.profile import Seconds, in_turns, medians, timed
 from npmobilenet.bench.progress import progress, say
 from npmobilenet.bench.record import Record
+from npmobilenet.bench.roofline import UNITS
 from npmobilenet.bench.runtimes import burst
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.kernels import registry
@@ -34,6 +34,8 @@ LAYERS = {
     "mixed_depthwise_conv2d": "mixnet_s/block12.depthwise",
     "pointwise_conv2d": "mobilenet_v2/block5.project",
     "inverted_residual": "mobilenet_v2/block2",
+    "pointwise_conv2d_int8": "mobilenet_v2/block5.project",
+    "depthwise_conv2d_int8": "mobilenet_v2/block3.depthwise",
 }
 """What a ladder is measured on if nothing else is asked for."""
 
@@ -48,6 +50,7 @@ MATRIX_PRODUCTS = (
     "conv2d",
     "pointwise_conv2d",
     "inverted_residual",
+    "pointwise_conv2d_int8",
 )  # ladders whose NumPy rungs leave the work to a BLAS library
 UNPACKED = "a network packs its weights once and keeps its tensors in blocks of channels"
 ENGINE = "in the network"
@@ -63,7 +66,10 @@ BLOCK_LESSON = (
 
 def ladder_names() -> dict[str, str]:
     """What the ladders are called for short, and their operations."""
-    short = {operation: operation.removesuffix("_conv2d").removesuffix("_depthwise") for operation in LADDERS}
+    short = {}
+    for operation in LADDERS:
+        kind = operation.removesuffix("_int8")
+        short[operation] = kind.removesuffix("_conv2d").removesuffix("_depthwise") + operation.removeprefix(kind)
     return {name: operation for operation, name in {**short, BLOCK: "fused"}.items()}
 
 
@@ -138,11 +144,11 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
     engine = in_network(layer, threads)
     if engine:
         runs[ENGINE] = engine
-    runs["peak"] = lambda: {"gflops": machine_limits.multiply_add_rate(threads, repeats=5) / 1e9}
+    runs["peak"] = lambda: {"gflops": machine_limits.product_rate(layer.dtype, threads, repeats=5) / 1e9}
     found = in_turns(runs, progress(range(rounds), f"{layer.operation}, {plural(threads, 'thread')}"))
     peaks = [one["gflops"] for one in found.pop("peak")]
     record.probe_again(threads)
-    roof = record.raise_roof(threads, *peaks)
+    roof = record.raise_roof(threads, *peaks, dtype=layer.dtype)
     using_threads = {ENGINE, *(rung.name for rung in LADDERS[layer.operation] if rung.threads)}
     rows = []
     for name in [rung.variant for rung in rungs] + [ENGINE] * (engine is not None):
@@ -166,6 +172,7 @@ def measure(layer: Layer, threads: int, rounds: int, record: Record) -> dict:
         row["speedup"] = rows[0]["milliseconds"] / row["milliseconds"]
     result = {
         "operation": layer.operation,
+        "dtype": layer.dtype,
         "network": layer.network,
         "name": layer.name,
         "layer": layer.title,
@@ -207,9 +214,9 @@ def in_network(layer: Layer, threads: int) -> Callable[[], Seconds] | None:
     """A measurement of a layer inside its network, unfused, or of a block; None of a layer that is of none."""
     if not layer.network:
         return None
-    graph = get_architecture(layer.network).graph()
+    graph, weights = network_of(layer.network, layer.dtype)
     try:
-        program = BlockedProgram(graph, random_weights(graph))
+        program = BlockedProgram(graph, weights)
     except UnsupportedGraphError:
         return None
     plan = program.plan((224, 224), threads=threads, fused=layer.operation == BLOCK)
@@ -238,9 +245,10 @@ def table(found: dict) -> Iterator[str]:
         f"{found['operation']}: {found['network'] or 'layer'} {found['layer']}, "
         f"{found['macs'] / 1e6:.2f} million multiply-adds, {plural(found['threads'], 'thread')}"
     )
-    yield f"possible here: {found['possible_gflops']:.0f} GFLOP/s of a peak of {found['peak_gflops']:.0f}"
+    unit = UNITS[found.get("dtype", "float32")]
+    yield f"possible here: {found['possible_gflops']:.0f} {unit} of a peak of {found['peak_gflops']:.0f}"
     yield ""
-    rows = [HEADER, *map(_cells, found["rows"])]
+    rows = [tuple(unit if name == "GFLOP/s" else name for name in HEADER), *map(_cells, found["rows"])]
     if any(row.get("between") for row in found["rows"]):
         cells = ("between", *(megabytes(row["between"]) for row in found["rows"]))
         rows = [(*row, cell) for row, cell in zip(rows, cells, strict=True)]

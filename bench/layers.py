@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.graph import Graph
+from npmobilenet.image import IMAGENET
 from npmobilenet.kernels import registry
 from npmobilenet.kernels.geometry import equal_partition
 from npmobilenet.kernels.prepared import prepare_of
 from npmobilenet.kernels.registry import Kernel
 from npmobilenet.plan import Program
+from npmobilenet.quantisation import quantised
 
 BLOCK = "inverted_residual"
 TOLERANCE = 2e-5  # of the largest value: what rounding may do in float32
@@ -31,7 +34,7 @@ def largest_error(output: np.ndarray, expected: np.ndarray) -> float:
     """
     if output.shape != expected.shape:
         raise ValueError(f"a result has shape {output.shape}, the reference {expected.shape}: not measured")
-    error = float(np.abs(output - expected).max() / max(1, np.abs(expected).max()))
+    error = float(np.abs(np.subtract(output, expected, dtype=np.float64)).max() / max(1, np.abs(expected).max()))
     if not error <= TOLERANCE:  # so that NaN does not pass
         raise ValueError(f"a result differs from the reference by {error:.1e} of the largest value: not measured")
     return error
@@ -53,7 +56,7 @@ class Layer:
         """What asks for a kernel of its own: ``k3``, ``mixed-k3.5.7``, ``2groups``; empty for most operations."""
         if self.operation == "mixed_depthwise_conv2d":
             return f"mixed-k{'.'.join(str(len(kernel)) for kernel in self.weights['weights'])}"
-        if self.operation in (BLOCK, "depthwise_conv2d"):
+        if self.operation in (BLOCK, "depthwise_conv2d", "depthwise_conv2d_int8"):
             return f"k{len(self.weights['weight'])}"
         groups = self.options.get("groups", 1)
         return f"{groups}groups" if groups > 1 else ""
@@ -65,6 +68,16 @@ class Layer:
         inner = self.weights["project_weight"].shape if self.operation == BLOCK else ()
         shape = "x".join(map(str, (*self.shape, *inner)))
         return "-".join(filter(None, (self.name, self.variation, shape, f"s{stride}" * (stride > 1))))
+
+    @property
+    def dtype(self) -> str:
+        """Of the network that it is of."""
+        return "int8" if self.operation in registry.INT8_OPERATIONS else "float32"
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether its input is uint8, not float32 that is quantised on entry."""
+        return self.dtype == "int8" and not {"zero_point", "steps"} & self.options.keys()
 
     @property
     def channels(self) -> int:
@@ -92,12 +105,19 @@ class Layer:
         weight = self.weights[name]
         weight = [cut(one) for one in weight] if isinstance(weight, list) else cut(weight)
         channels = sum(one.shape[-1] for one in weight) if isinstance(weight, list) else weight.shape[-1]
+        ends = {key: self.weights[key][:channels] for key in self.weights if key not in (name, "zero_point")}
+        if "zero_point" in self.weights:  # of the input
+            ends["zero_point"] = self.weights["zero_point"][: channels if "depthwise" in self.operation else None]
         shape = (*self.shape[:-1], channels) if "depthwise" in self.operation else self.shape
-        return replace(self, shape=shape, weights={name: weight, "bias": self.weights["bias"][:channels]})
+        return replace(self, shape=shape, weights={name: weight, **ends})
 
     def arguments(self) -> dict[str, np.ndarray | list[np.ndarray]]:
         """The arrays, by the kernels' names for them; the input is random."""
-        return {"x": np.random.default_rng(0).standard_normal(self.shape, np.float32), **self.weights}
+        random = np.random.default_rng(0)
+        x = random.standard_normal(self.shape, np.float32)
+        if self.reads_bytes:
+            x = random.integers(0, 256, self.shape, np.uint8)
+        return {"x": x, **self.weights}
 
     def reference(self) -> np.ndarray:
         """What the reference computes."""
@@ -157,7 +177,7 @@ class Call:
             ready.run()
             packs = getattr(ready, "packs", True)
             return cls(ready.run, largest_error(ready.result(), expected), packs, getattr(ready, "between", None))
-        out = np.full(expected.shape, np.nan, np.float32)
+        out = np.full(expected.shape, np.nan if expected.dtype.kind == "f" else 1, expected.dtype)
         run = partial(kernel.function, **arguments, **layer.options, threads=threads, out=out)
         between = getattr(kernel.function, "between", None)
         kept = between(**arguments, **layer.options, threads=threads) if between else None
@@ -165,14 +185,23 @@ class Call:
 
 
 @cache
-def layers(network: str, size: int = 224) -> list[Layer]:
+def layers(network: str, size: int = 224, dtype: str = "float32") -> list[Layer]:
     """Return the different layers of a network: of equal ones the first. What reads several tensors is left out."""
-    return list(_layers(network, size))
+    return list(_layers(network, size, dtype))
 
 
-def _layers(network: str, size: int) -> Iterator[Layer]:
-    graph = get_architecture(network).graph()
-    plan = Program(graph, random_weights(graph), "plain").plan((size, size))
+def network_of(name: str, dtype: str) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Return a network with random weights, quantised if ``dtype`` is "int8"."""
+    graph = get_architecture(name).graph()
+    weights = random_weights(graph)
+    if dtype == "float32":
+        return graph, weights
+    made = quantised(graph, weights, IMAGENET)
+    return made.graph, made.weights
+
+
+def _layers(network: str, size: int, dtype: str) -> Iterator[Layer]:
+    plan = Program(*network_of(network, dtype), "plain").plan((size, size))
     seen = set()
     for step in plan.steps:
         if {"y", "xs"} & set(step.node.kind.inputs):
@@ -232,7 +261,8 @@ def find_layer(operation: str, text: str) -> Layer:
     """
     if "/" in text:
         network, name = text.split("/", 1)
-        candidates = blocks(network) if operation == BLOCK else layers(network)
+        dtype = "int8" if operation in registry.INT8_OPERATIONS else "float32"
+        candidates = blocks(network) if operation == BLOCK else layers(network, dtype=dtype)
         found = {layer.name: layer for layer in candidates if layer.operation == operation}
         if name not in found:
             raise ValueError(
@@ -245,11 +275,12 @@ def find_layer(operation: str, text: str) -> Layer:
     match = re.fullmatch(pattern, text)
     kernels, *numbers, c_out, stride = match.groups() if match else [None] * 6
     sizes = [int(size) for size in (kernels or "1").split(".")]
+    of_bytes, kind = operation in registry.INT8_OPERATIONS, operation.removesuffix("_int8")
     example = {
         "conv2d": "3-224x224x3x32-s2",
         "depthwise_conv2d": "3-56x56x144",
         "mixed_depthwise_conv2d": "3.5.7-28x28x240-s2",
-    }.get(operation, "28x28x192x32")
+    }.get(kind, "28x28x192x32")
     dense, mixed = "depthwise" not in operation, operation.startswith("mixed")
     fits = match and dense == (c_out is not None) and (mixed or len(sizes) == 1) and (kernels or dense)
     if not fits or 0 in (*map(int, numbers), *sizes, int(c_out or 1), int(stride or 1)):
@@ -258,17 +289,22 @@ def find_layer(operation: str, text: str) -> Layer:
     random, outputs = np.random.default_rng(1), int(c_out or channels)
 
     def weight(size: int, *channels: int) -> np.ndarray:
-        window = (size, size) if operation != "pointwise_conv2d" else ()
+        window = (size, size) if kind != "pointwise_conv2d" else ()
+        if of_bytes:
+            return random.integers(-127, 128, (*window, *channels)).astype(np.int8)
         return random.standard_normal((*window, *channels), np.float32)
 
     if mixed:
         weights = [weight(size, part) for size, part in zip(sizes, equal_partition(channels, len(sizes)), strict=True)]
     else:
         weights = weight(sizes[0], *((channels, outputs) if dense else (channels,)))
-    options = {"activation": "relu6"}
-    if operation != "pointwise_conv2d":
+    options = {"activation": "none", "dtype": "uint8"} if of_bytes else {"activation": "relu6"}
+    if kind != "pointwise_conv2d":
         options |= {"stride": (int(stride or 1),) * 2, "padding": "symmetric"}
     arrays = {"weights" if mixed else "weight": weights, "bias": random.standard_normal(outputs, np.float32)}
+    if of_bytes:  # most results lie within the 8 bits
+        arrays["scale"] = np.full(outputs, 1 / (150 * np.sqrt(weights[..., 0].size)), np.float32)
+        arrays["bias"] = 128 + arrays["bias"]
     return Layer("", "", operation, (1, height, width, channels), arrays, options)
 
 

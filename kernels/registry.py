@@ -325,6 +325,7 @@ def macs(operation: str, *arguments: Any, **geometry: Any) -> int:
     """
     shape = output_shape(operation, *arguments, **geometry)
     bound = _bind(operation, arguments, geometry)
+    operation = operation.removesuffix("_int8")
     if operation in ("conv2d", "pointwise_conv2d", "linear"):
         return prod(shape) * prod(bound["weight"].shape[:-1])
     if operation in ("depthwise_conv2d", "mixed_depthwise_conv2d"):
@@ -341,15 +342,18 @@ def macs(operation: str, *arguments: Any, **geometry: Any) -> int:
 
 
 def bytes_moved(operation: str, *arguments: Any, **geometry: Any) -> int:
-    """Return the least traffic of an operation in float32: every input read once, the result written once.
+    """Return the least traffic of an operation: every input read once, the result written once.
 
-    What a block computes in between counts for nothing: it need not leave the cache.
+    In float32, or of 8 bits in the types of its arrays. What a block computes in between counts for nothing: it need
+    not leave the cache.
     """
-    values = prod(output_shape(operation, *arguments, **geometry))
-    for value in _bind(operation, arguments, geometry).values():
-        arrays = value if isinstance(value, list) else [value]
-        values += sum(array.size for array in arrays if isinstance(array, np.ndarray))
-    return 4 * values
+    bound, of_bytes = _bind(operation, arguments, geometry), operation in INT8_OPERATIONS
+    size = prod(output_shape(operation, *arguments, **geometry))
+    size *= np.dtype(bound.get("dtype", "uint8") if of_bytes else "float32").itemsize
+    for value in bound.values():
+        arrays = [array for array in (value if isinstance(value, list) else [value]) if isinstance(array, np.ndarray)]
+        size += sum(array.size * (array.itemsize if of_bytes else 4) for array in arrays)
+    return size
 
 
 def _bind(operation: str, arguments: tuple, geometry: dict[str, Any]) -> dict[str, Any]:

@@ -306,4 +306,98 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             threads=True,
         ),
     ),
+    "pointwise_conv2d_int8": (
+        Rung(
+            "python",
+            "ladder.int8:pointwise_python",
+            "The formula as it stands, integers for floats: the interpreter spends thousands of instructions on every "
+            "multiply-add, whatever its type. What a sum becomes (scale, bias, rounding) is passes of NumPy.",
+        ),
+        Rung(
+            "njit_loops",
+            "ladder.int8:pointwise_njit_loops",
+            "The same loops, compiled: integers may be added in any order, so that sums become vectors, but a column "
+            "of the weights lies one value to a cache line.",
+        ),
+        Rung(
+            "numpy",
+            "ladder.int8:pointwise_matmul",
+            "NumPy has no fast product of integers: as float64, in which all sums are exact, its BLAS library does it, "
+            "on eight bytes for each one.",
+        ),
+        Rung(
+            "njit",
+            "plain.int8:pointwise_conv2d_int8",
+            "Output channels innermost, 32-bit sums in a row of the nearest cache, and each pixel is ended while it is "
+            "there. Threads share the pixels (`prange`).",
+            threads=True,
+        ),
+        Rung(
+            "simd_madd",
+            "ladder.int8:pointwise_simd_madd",
+            "Explicit vectors without an instruction for four bytes: they are widened to 16 bits, of which one "
+            "instruction (vpmaddwd) multiplies and adds pairs. Nine instructions for four products leave few registers "
+            "for a tile. Threads take strips of rows as work items.",
+            threads=True,
+        ),
+        Rung(
+            "simd_pixel",
+            "ladder.int8:pointwise_simd_pixel",
+            "Four products in a lane by one instruction (vpdpbusd, sdot). But one pixel at a time: each sum waits for "
+            "its own before, and every register of weights is loaded for a single product. Threads take strips of "
+            "pixels as work items.",
+            threads=True,
+        ),
+        Rung(
+            "simd",
+            "blocked.int8.pointwise:pointwise_conv2d_int8",
+            "Tiles of pixels times vectors of output channels, as in float32: the products themselves are the limit, "
+            "and with few input channels what a sum becomes, which is done four pixels at a time. Threads take strips "
+            "of rows as work items.",
+            threads=True,
+        ),
+    ),
+    "depthwise_conv2d_int8": (
+        Rung(
+            "python",
+            "ladder.int8:depthwise_python",
+            "The formula as it stands, integers for floats: the interpreter spends thousands of instructions on every "
+            "multiply-add. What a sum becomes (scale, bias, rounding) is passes of NumPy.",
+        ),
+        Rung(
+            "njit_loops",
+            "ladder.int8:depthwise_njit_loops",
+            "The same loops, compiled: but one channel is computed at a time, whose taps are far apart in memory, and "
+            "every tap is tested against the border.",
+        ),
+        Rung(
+            "numpy",
+            "ladder.int8:depthwise_numpy_taps",
+            "All pixels and channels at once for each tap of the window, in 32 bits: the image, four times as large as "
+            "its bytes, goes through memory several times for every tap.",
+        ),
+        Rung(
+            "njit",
+            "plain.int8:depthwise_conv2d_int8",
+            "Pixel by pixel with channels innermost: bytes are read, sums stay in the nearest cache, and each pixel is "
+            "ended while it is there. Threads share the lines (`prange`).",
+            threads=True,
+        ),
+        Rung(
+            "simd_madd",
+            "ladder.int8:depthwise_simd_madd",
+            "Explicit vectors on blocks of channels inside a frame. One shuffle brings four taps of a channel into a "
+            "lane; without an instruction for four bytes they are widened to 16 bits and multiplied in pairs "
+            "(vpmaddwd). Threads take strips of rows of a block as work items.",
+            threads=True,
+        ),
+        Rung(
+            "simd",
+            "blocked.int8.depthwise:depthwise_conv2d_int8",
+            "Four taps in a lane by one instruction (vpdpbusd, sdot): a row of a 3x3 window is one product. Rows of "
+            "the result that are computed together share what is loaded and shuffled. Threads take strips of rows of a "
+            "block as work items.",
+            threads=True,
+        ),
+    ),
 }
