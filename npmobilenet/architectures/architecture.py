@@ -48,6 +48,8 @@ class Architecture:
         What makes it of the table (1905.11946, section 3.3): multiply the channels, and the repeats, rounded up.
     resolution : int
         Height and width of the images it was made for; it takes any.
+    classes : int
+        As many as it was made for, those of its background included; it may have any number.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Architecture:
     width: float = 1.0
     depth: float = 1.0
     resolution: int = 224
+    classes: int = 1000
 
     @cached_property
     def blocks(self) -> list[Block]:
