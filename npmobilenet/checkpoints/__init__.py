@@ -31,6 +31,7 @@
 ``fit``, ``key_maps`` which network the tensors are
 ``export``           ``export_weights``
 ``dialects``         how publishers name and build networks, as data; ``key_maps`` is the language
+``class_lists``      classes of data sets
 ``fit``              which network has such tensors; ``heads``: which of them are its classifier
 ``file_names``       what the file calls the layers of its network, and what PyTorch's modules compute
 ``publisher_config`` what timm and Hugging Face write into ``config.json`` beside their weights

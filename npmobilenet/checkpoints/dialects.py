@@ -13,6 +13,7 @@ import numpy as np
 
 from npmobilenet.architectures import ARCHITECTURES
 from npmobilenet.architectures.blocks import OUTPUTS
+from npmobilenet.checkpoints.class_lists import COCO, COCO_BY_NUMBER, EXPRESSIONS, FACES, VOC
 from npmobilenet.checkpoints.key_maps import FEATURES, LINEAR_BLOCKS, Dialect
 from npmobilenet.image import IMAGENET, Preprocessing
 
@@ -406,6 +407,7 @@ DIALECTS = (
             rows={"stem": "scaled", "head": "x6", **without},
             conventions={"expansion_of": "table", "head_eps": 1e-5},
             bn_eps=1e-3,
+            classes=VOC,
             preprocessing={"": photo(520, 520, "bilinear")},
         )
         for head, modules, without in (
@@ -620,6 +622,7 @@ DIALECTS = (
         TENSORFLOW_SSDLITE,
         padding="same",
         bn_eps=1e-3,
+        classes=COCO_BY_NUMBER,
         preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
     Dialect(
@@ -628,16 +631,31 @@ DIALECTS = (
         TENSORFLOW_SSD,
         padding="same",
         bn_eps=1e-3,
+        classes=COCO_BY_NUMBER,
         preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
     *(
-        Dialect("face-api.js", (name,), modules, padding="same", bn_eps=1e-3, preprocessing={"": photographs})
-        for name, modules, photographs in (
-            ("ssd_mobilenet_v1_face", FACE_API_SSD, in_square(512, HALF.mean, HALF.std)),
-            ("tiny_face_detector", FACE_API_TINY, in_square(416, levels(117.001, 114.697, 97.404), (1.0,) * 3)),
+        Dialect(
+            "face-api.js",
+            (name,),
+            modules,
+            padding="same",
+            bn_eps=1e-3,
+            classes=classes,
+            preprocessing={"": photographs},
+        )
+        for name, modules, classes, photographs in (
+            ("ssd_mobilenet_v1_face", FACE_API_SSD, FACES, in_square(512, HALF.mean, HALF.std)),
+            (
+                "tiny_face_detector",
+                FACE_API_TINY,
+                FACES[1:2],
+                in_square(416, levels(117.001, 114.697, 97.404), (1.0,) * 3),
+            ),
             (
                 "face_expression",
                 FACE_API_EXPRESSION,
+                EXPRESSIONS,
                 in_square(112, levels(122.782, 117.001, 104.298), (1.0,) * 3, "middle"),
             ),
         )
@@ -648,6 +666,7 @@ DIALECTS = (
             ("selfie_segmentation",),
             modules,
             padding="same",
+            classes=("person",),
             factors=factors,
             preprocessing={"": Preprocessing(None, size, None, (0.0,) * 3, (1.0,) * 3)},
         )
@@ -663,6 +682,7 @@ DIALECTS = (
         ("centernet_mobilenet_v3_large",),
         CENTERNET,
         padding="same",
+        classes=COCO,
         factors=CENTERNET_FACTORS,
         preprocessing={"": levels_of(512)},
     ),
