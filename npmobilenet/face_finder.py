@@ -13,6 +13,7 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.image import ImageSource, preprocess, read_image
 from npmobilenet.model import IMAGES_AT_ONCE, Model, checked_threshold, load
 from npmobilenet.text import printable
+from npmobilenet.weights import CATALOGUE
 
 FACE = "face"  # the class of a detector of faces
 DETECTOR, EXPRESSIONS = "ssd_mobilenet_v1_face", "face_expression"
@@ -65,8 +66,9 @@ class FaceFinder:
             return self.find([images], threshold, threads=threads)[0]
         found = []
         for start in range(0, len(images), IMAGES_AT_ONCE):
-            pictures = [read_image(image) for image in images[start : start + IMAGES_AT_ONCE]]
-            batch = np.stack([preprocess(picture, self.detector.preprocessing) for picture in pictures])
+            how = self.detector.preprocessing
+            pictures = [read_image(image, decode=how.decode) for image in images[start : start + IMAGES_AT_ONCE]]
+            batch = np.stack([preprocess(picture, how) for picture in pictures])
             found += self.in_pictures(batch, pictures, threshold, threads=threads)
         return found
 
@@ -106,10 +108,10 @@ def cut_out(picture: np.ndarray, box: tuple[float, float, float, float]) -> np.n
     return picture[top : top + down, left : left + across]
 
 
-@lru_cache(maxsize=2)
-def _finder(model: str, threads: int | None) -> FaceFinder:
-    """The shipped networks, loaded once."""
-    return FaceFinder(load(model, threads=threads), load(EXPRESSIONS, threads=threads))
+@lru_cache(maxsize=4)
+def _shipped(name: str, threads: int | None) -> Model:
+    """A network known by name, loaded once."""
+    return load(name, threads=threads)
 
 
 def faces(
@@ -147,8 +149,6 @@ def faces(
     ValueError
         If the threshold is out of range.
     """
-    if isinstance(model, Model):
-        finder = FaceFinder(model, _finder(DETECTOR, threads).expressions)
-    else:
-        finder = _finder(str(model), threads)
-    return finder.find(images, threshold, threads=threads)
+    if not isinstance(model, Model):
+        model = _shipped(model, threads) if model in CATALOGUE else load(model, threads=threads)
+    return FaceFinder(model, _shipped(EXPRESSIONS, threads)).find(images, threshold, threads=threads)

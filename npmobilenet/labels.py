@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from npmobilenet import weights
+from npmobilenet.class_lists import COCO, COCO_BY_NUMBER
 from npmobilenet.text import quote
 from npmobilenet.weights import CATALOGUE
 
@@ -53,39 +54,13 @@ def class_names(num_classes: int, names: Sequence[str] | None = None) -> tuple[s
     return tuple(f"class {index}" for index in range(num_classes))
 
 
-# COCO's 80 things; its annotations number them up to 90, with gaps.
-COCO_THINGS = (
-    "person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign parking_meter "
-    "bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee "
-    "skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket bottle wine_glass "
-    "cup fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair couch "
-    "potted_plant bed dining_table toilet tv laptop mouse remote keyboard cell_phone microwave oven toaster sink "
-    "refrigerator book clock vase scissors teddy_bear hair_drier toothbrush"
-)
-COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-NO_THING = "N/A"
-
-
-@lru_cache(maxsize=1)
-def coco_classes() -> tuple[str, ...]:
-    """The 80 things of COCO, in order."""
-    return tuple(name.replace("_", " ") for name in COCO_THINGS.split())
-
-
-@lru_cache(maxsize=1)
-def coco_numbers() -> tuple[str, ...]:
-    """The same by their numbers in COCO's annotations, 1 to 90, with "N/A" in the gaps."""
-    names = iter(coco_classes())
-    return tuple(NO_THING if number in COCO_GAPS else next(names) for number in range(1, 91))
-
-
 def detector_classes(outputs: int) -> tuple[str, ...] | None:
     """Return the names of a detector's classes where their number tells them: COCO's; else None."""
     return {
-        80: coco_classes(),
-        81: ("background", *coco_classes()),
-        90: coco_numbers(),
-        91: ("background", *coco_numbers()),
+        80: COCO,
+        81: ("background", *COCO),
+        90: COCO_BY_NUMBER[1:],
+        91: COCO_BY_NUMBER,
     }.get(outputs)
 
 

@@ -693,10 +693,10 @@ class Model:
     def require_classifier(self) -> None:
         """Raise an error unless the network has logits of classes."""
         if not self._has_logits:
-            raise CheckpointError(
-                f"{printable(self.source)}: has no classifier, so that there are no logits; features(x) gives what one "
-                "would read"
-            )
+            gives = "features(x) gives what one would read"
+            if self._detector or self.graph.outputs:
+                gives = f"run({{'input': x}}) gives {', '.join(self.output_names)}"
+            raise CheckpointError(f"{printable(self.source)}: has no classifier, so that there are no logits; {gives}")
 
     def _run(self, x: np.ndarray | Any, output: str | tuple[str, ...] | None, threads: int | None) -> Any:
         x = checked_input(x, self.graph.in_channels, self._asked)

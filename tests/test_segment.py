@@ -65,7 +65,9 @@ def test_several_classes(tmp_path):
     assert found.scores.shape == (4, 300, 450) and found.grid.shape == (4, 64, 96)
     assert found.scores.sum(axis=0) == pytest.approx(1, abs=1e-5)
     assert np.array_equal(found.mask, found.scores.argmax(axis=0))
-    assert sum(found.share.values()) == pytest.approx(1) and set(found.share) <= set("abcd")
+    assert sum(found.share.values()) == pytest.approx(1) and list(found.share) == list("abcd")
+    mask, scores, labels = found
+    assert mask is found.mask and scores is found.scores and labels == tuple("abcd")
     long = model.segment(np.zeros((2, 1000, 3), np.uint8))
     assert long.mask.shape == (2, 1000) and long.grid.shape == (4, 64, 256)
 

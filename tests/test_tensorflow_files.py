@@ -137,7 +137,7 @@ def test_a_published_network_is_found(tmp_path):
             module, inner = module.removesuffix(".depthwise"), "depthwise_filter"
         order = (2, 3, 0, 1) if inner == "depthwise_filter" else (2, 3, 1, 0)
         theirs[f"{module}/{inner}"] = values if values.ndim == 1 else np.ascontiguousarray(values.transpose(order))
-    model = npmobilenet.load(write(tmp_path, theirs), classes=["face"])
+    model = npmobilenet.load(write(tmp_path, theirs))
     assert (model.architecture, model.classes) == ("tiny_face_detector", ("face",))
     assert model.preprocessing == npmobilenet.load("tiny_face_detector").preprocessing
     assert all(np.array_equal(model._weights[name], values) for name, values in weights.items())

@@ -56,6 +56,8 @@ class Architecture:
         Of the image: 3, red, green and blue, or 1, grey.
     outputs : mapping of str to str
         Names for what some of its blocks compute, beside the logits; none but the logits if empty.
+    classes : int
+        As many as it was made for, those of its background included; it may have any number.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Architecture:
     resolution: int = 224
     in_channels: int = 3
     outputs: Mapping[str, str] = field(default_factory=dict, hash=False)  # a mapping has none
+    classes: int = 1000
 
     @cached_property
     def blocks(self) -> list[Block]:

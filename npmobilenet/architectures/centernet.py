@@ -25,4 +25,5 @@ CENTERNET_MOBILENET_V3_LARGE = replace(
         "centers",
     ),
     resolution=512,
+    classes=80,
 )

@@ -22,6 +22,7 @@ SSD_MOBILENET_V1_FACE = replace(
     paper="SSD (1512.02325) on MobileNetV1",
     rows=(*BACKBONE.rows, *EXTRAS, "ssd_k1_n3.6.6.6.6.6_from11"),
     resolution=512,
+    classes=3,
 )
 
 TINY_FACE_DETECTOR = Architecture(
@@ -39,6 +40,7 @@ TINY_FACE_DETECTOR = Architecture(
         "yolo_n5",
     ),
     resolution=416,
+    classes=1,
 )
 
 FACE_EXPRESSION = Architecture(
@@ -56,10 +58,12 @@ FACE_EXPRESSION = Architecture(
         "linear",
     ),
     resolution=112,
+    classes=7,
 )
 
 FACERES = replace(
     MOBILENET_V1.varied({"classifier": ("attributes_c256_fixed",)}, {}, {"norms": False}),
     name="faceres",
     paper="MobileNetV1 with an embedding of faces, gender and age",
+    classes=1,
 )

@@ -28,4 +28,5 @@ SELFIE_SEGMENTATION = Architecture(
         "mask_k2_s2",
     ),
     resolution=256,
+    classes=1,
 )

@@ -16,4 +16,5 @@ SSD_MOBILENET_V2 = replace(
     paper="SSD (1512.02325) on MobileNetV2",
     rows=(*BACKBONE.rows, *EXTRAS, "ssd_k3_n3.6.6.6.6.6_from14"),
     resolution=300,
+    classes=91,
 )

@@ -15,6 +15,7 @@ from npmobilenet.architectures import ARCHITECTURES
 from npmobilenet.architectures.blocks import DETECTOR_KINDS, OUTPUTS
 from npmobilenet.architectures.vgg import LAYERS
 from npmobilenet.checkpoints.key_maps import FEATURES, LINEAR_BLOCKS, Dialect
+from npmobilenet.class_lists import COCO, COCO_BY_NUMBER, EXPRESSIONS, FACES, VOC
 from npmobilenet.image import IMAGENET, Preprocessing
 
 Colour = tuple[float, float, float]
@@ -492,6 +493,7 @@ DIALECTS = (
             rows={"stem": "scaled", "head": "x6", **without},
             conventions={"expansion_of": "table", "head_eps": 1e-5},
             bn_eps=1e-3,
+            classes=VOC,
             preprocessing={"": photo(520, 520, "bilinear")},
         )
         for head, modules, without in (
@@ -717,6 +719,7 @@ DIALECTS = (
         TENSORFLOW_SSDLITE,
         padding="same",
         bn_eps=1e-3,
+        classes=COCO_BY_NUMBER,
         preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
     Dialect(
@@ -725,6 +728,7 @@ DIALECTS = (
         TENSORFLOW_SSD,
         padding="same",
         bn_eps=1e-3,
+        classes=COCO_BY_NUMBER,
         preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
     Dialect(
@@ -733,6 +737,7 @@ DIALECTS = (
         TENSORFLOW_SSD_V2,
         padding="same",
         bn_eps=1e-3,
+        classes=COCO_BY_NUMBER,
         preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
     Dialect(
@@ -743,6 +748,7 @@ DIALECTS = (
         bn_eps=1e-3,
         conventions={"head_eps": 1e-5},
         preprocessing={"": replace(HALF, resize=(513, 513), crop=(513, 513), fit="contain", border=(127, 127, 127))},
+        classes=VOC,
     ),
     Dialect(
         "keras",
@@ -754,13 +760,27 @@ DIALECTS = (
         classes=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
     ),
     *(
-        Dialect("face-api.js", (name,), modules, padding="same", bn_eps=1e-3, preprocessing={"": photographs})
-        for name, modules, photographs in (
-            ("ssd_mobilenet_v1_face", FACE_API_SSD, in_square(512, HALF.mean, HALF.std)),
-            ("tiny_face_detector", FACE_API_TINY, in_square(416, levels(117.001, 114.697, 97.404), (1.0,) * 3)),
+        Dialect(
+            "face-api.js",
+            (name,),
+            modules,
+            padding="same",
+            bn_eps=1e-3,
+            classes=classes,
+            preprocessing={"": photographs},
+        )
+        for name, modules, classes, photographs in (
+            ("ssd_mobilenet_v1_face", FACE_API_SSD, FACES, in_square(512, HALF.mean, HALF.std)),
+            (
+                "tiny_face_detector",
+                FACE_API_TINY,
+                FACES[1:2],
+                in_square(416, levels(117.001, 114.697, 97.404), (1.0,) * 3),
+            ),
             (
                 "face_expression",
                 FACE_API_EXPRESSION,
+                EXPRESSIONS,
                 in_square(112, levels(122.782, 117.001, 104.298), (1.0,) * 3, "middle"),
             ),
         )
@@ -771,6 +791,7 @@ DIALECTS = (
             ("selfie_segmentation",),
             modules,
             padding="same",
+            classes=("person",),
             factors=factors,
             preprocessing={"": Preprocessing(None, size, None, (0.0,) * 3, (1.0,) * 3)},
         )
@@ -786,6 +807,7 @@ DIALECTS = (
         ("centernet_mobilenet_v3_large",),
         CENTERNET,
         padding="same",
+        classes=COCO,
         factors=CENTERNET_FACTORS,
         preprocessing={"": levels_of(512)},
     ),

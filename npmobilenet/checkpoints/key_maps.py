@@ -67,11 +67,11 @@ class Dialect:
         The strides, if the names tell them.
     preprocessing : mapping of str to Preprocessing
         By architecture (``"mobilenet_v1@1.25"``: at that width), or ``""`` for all others.
+    classes : tuple of str
+        Of all its networks that have so many outputs.
     factors : mapping of str to float
         By our names of parameters: what multiplies the file's, where its network has a factor of its own behind an
         activation.
-    classes : tuple of str, optional
-        Names of the outputs, of networks that have so many.
     doubts : mapping of str to str
         What nothing in a file tells though its networks differ in it ("padding", "preprocessing", "activation"), and
         a sentence about that.
@@ -88,8 +88,8 @@ class Dialect:
     bn_eps: float = 1e-5
     layout: str | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
-    classes: tuple[str, ...] | None = None
     doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property

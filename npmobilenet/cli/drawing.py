@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.photographs import STANDARD_INPUT, Photograph
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from npmobilenet.tasks.detection import Detection
     from npmobilenet.tasks.segmentation import Segmentation
 
+Box = tuple[float, float, float, float]
+
 # Apart from each other for most eyes, too, that see fewer colours (Okabe and Ito); each is drawn upon black.
 COLOURS = ("#f0e442", "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#0072b2", "#ffffff")
 QUALITY = 92
 LINES_PER_IMAGE = 40  # of text, in the height of a photograph
+LINES_PER_BOX = 4
 SMALLEST_TEXT = 11  # pixels
 ROWS = 256  # of a photograph that are tinted at once
 TINT = 0.45  # of a pixel's colour, its label's
@@ -58,13 +62,16 @@ class Drawings:
         from PIL import Image, ImageDraw
 
         picture = Image.fromarray(photograph.read())
-        draw, font, line = ImageDraw.Draw(picture), *_letters(picture.size)
+        draw, boxes = ImageDraw.Draw(picture), [one.box for one in found]
+        font, line = _letters(picture.size, boxes)
         labels = list(dict.fromkeys(one.label for one in found))
         colours = [COLOURS[labels.index(one.label) % len(COLOURS)] for one in found]
-        for one, colour in zip(found[::-1], colours[::-1], strict=True):  # the surest last, above the others
-            _draw_frame(draw, one.box, colour, line)
-        for one, colour in zip(found[::-1], colours[::-1], strict=True):
-            _draw_name(draw, one.box, f"{printable(one.label)} {one.score:.0%}", colour, font, line)
+        for box, colour in zip(boxes[::-1], colours[::-1], strict=True):  # the surest last, above the others
+            _draw_frame(draw, box, colour, line)
+        taken: list[Box] = []
+        for one, colour in zip(found, colours, strict=True):
+            name = _Name(draw, f"{printable(one.label)} {one.score:.0%}", font, line)
+            taken.append(name.draw(*name.place(one.box, taken), colour))
         self._save(picture, photograph, ".boxes.jpg")
 
     def mask(self, photograph: Photograph, found: Segmentation) -> Path:
@@ -97,7 +104,7 @@ class Drawings:
         for label, part in sorted(found.share.items(), key=lambda each: -each[1]):
             if label != NOTHING and part:
                 colour = "#" + palette[labels.index(label)].tobytes().hex()
-                top = _draw_name(draw, (0, top, 0, 0), f"{printable(label)} {part:.0%}", colour, font, line)
+                top = _Name(draw, f"{printable(label)} {part:.0%}", font, line).draw(0, top, colour)[3]
         self._save(picture, photograph, ".overlay.jpg")
 
     def _save(self, picture: Image, photograph: Photograph, suffix: str) -> None:
@@ -116,11 +123,14 @@ class Drawings:
         return place
 
 
-def _letters(size: tuple[int, int]) -> tuple[FreeTypeFont, int]:
-    """Letters for a picture of this size, and how thick lines are beside them."""
+def _letters(size: tuple[int, int], boxes: Sequence[Box] = ()) -> tuple[FreeTypeFont, int]:
+    """Letters for a picture of this size, and boxes in it; and how thick lines are beside them."""
     from PIL import ImageFont
 
-    text = max(SMALLEST_TEXT, min(size) // LINES_PER_IMAGE)
+    text = min(size) // LINES_PER_IMAGE
+    if boxes:
+        text = min(text, int(median(box[3] - box[1] for box in boxes)) // LINES_PER_BOX)
+    text = max(SMALLEST_TEXT, text)
     try:
         font = ImageFont.load_default(text)
     except (ImportError, TypeError):  # before Pillow 10.1, or without FreeType: small letters
@@ -164,21 +174,38 @@ def _grown(marks: np.ndarray, reach: int) -> np.ndarray:
     return grown
 
 
-def _draw_frame(draw: ImageDraw, box: tuple[float, float, float, float], colour: str, line: int) -> None:
+def _draw_frame(draw: ImageDraw, box: Box, colour: str, line: int) -> None:
     """In colour, between two black ones."""
     draw.rectangle(box, outline="black", width=line + 2)
     inner = [box[0] + 1, box[1] + 1, max(box[0] + 1, box[2] - 1), max(box[1] + 1, box[3] - 1)]
     draw.rectangle(inner, outline=colour, width=line)
 
 
-def _draw_name(
-    draw: ImageDraw, box: tuple[float, float, float, float], text: str, colour: str, font: FreeTypeFont, line: int
-) -> float:
-    """Black on colour, above a box, or at its top inside; return where that ends."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 2 * line, bottom - top + 2 * line
-    x = min(max(box[0], 0), max(draw.im.size[0] - width, 0))
-    y = box[1] - height if box[1] >= height else box[1]
-    draw.rectangle([x, y, x + width, y + height], fill=colour, outline="black")
-    draw.text((x + line - left, y + line - top), text, fill="black", font=font)
-    return y + height
+class _Name:
+    """A text, to be written black on a colour."""
+
+    def __init__(self, draw: ImageDraw, text: str, font: FreeTypeFont, line: int) -> None:
+        self.drawing, self.text, self.font = draw, text, font
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        self.width, self.height = right - left + 2 * line, bottom - top + 2 * line
+        self.inset = line - left, line - top
+
+    def place(self, box: Box, taken: Sequence[Box]) -> tuple[float, float]:
+        """Where it covers the least of other names: above a box, below it, or inside at its top."""
+        across, down = self.drawing.im.size
+        x = min(max(box[0], 0), max(across - self.width, 0))
+        places = [y for y in (box[1] - self.height, box[3], box[1]) if 0 <= y <= down - self.height] or [box[1]]
+        return x, min(places, key=lambda y: sum(_shared((x, y, x + self.width, y + self.height), one) for one in taken))
+
+    def draw(self, x: float, y: float, colour: str) -> Box:
+        """Write it there, and return what it covers."""
+        covered = x, y, x + self.width, y + self.height
+        self.drawing.rectangle(covered, fill=colour, outline="black")
+        self.drawing.text((x + self.inset[0], y + self.inset[1]), self.text, fill="black", font=self.font)
+        return covered
+
+
+def _shared(one: Box, other: Box) -> float:
+    """How many pixels two boxes share."""
+    sides = (min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1]))
+    return max(sides[0], 0) * max(sides[1], 0)

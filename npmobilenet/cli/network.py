@@ -74,7 +74,7 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
         return Network(
             architecture,
             width,
-            getattr(options, "num_classes", None) or 1000,
+            getattr(options, "num_classes", None) or architecture.classes,
             options.padding or "symmetric",
             f"{architecture.name}, width {width:g} ({architecture.paper})",
             (architecture.resolution, architecture.resolution),

@@ -84,7 +84,9 @@ def _item(result: Result) -> dict:
 
 
 def _lines(result: Result) -> Iterator[str]:
-    for label, part in sorted(result.found.share.items(), key=lambda each: -each[1]):
-        yield f"  {100 * part:6.2f} %  {printable(label)}"
+    shares = sorted(result.found.share.items(), key=lambda each: -each[1])
+    for label, part in shares:
+        if part or len(shares) == 1:
+            yield f"  {100 * part:6.2f} %  {printable(label)}"
     if result.mask:
         yield f"  mask: {on_a_line(str(result.mask))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -41,11 +42,14 @@ class Segmentation:
 
     @property
     def share(self) -> dict[str, float]:
-        """Which part of the pixels has each label; of several labels those that some have."""
+        """Which part of the pixels has each label."""
         counts = np.bincount(self.mask.ravel(), minlength=max(2, len(self.labels))) / self.mask.size
-        if len(self.labels) == 1:
-            return {self.labels[0]: float(counts[1])}
-        return {label: float(part) for label, part in zip(self.labels, counts, strict=True) if part}
+        parts = counts[1:] if len(self.labels) == 1 else counts
+        return dict(zip(self.labels, parts.tolist(), strict=True))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield mask, scores and labels: ``mask, scores, labels = model.segment(photo)``."""
+        yield from (self.mask, self.scores, self.labels)
 
 
 def segmentation(grid: np.ndarray, labels: Sequence[str], size: tuple[int, int]) -> Segmentation:

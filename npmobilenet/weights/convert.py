@@ -25,6 +25,7 @@ from npmobilenet.checkpoints.fit import fit
 from npmobilenet.checkpoints.fit import naming as naming_of
 from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.checkpoints.reader import read_encoded
+from npmobilenet.class_lists import EXPRESSIONS, FACES
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET, Preprocessing
 from npmobilenet.text import printable
@@ -86,7 +87,7 @@ ABOUT = {  # with the network that each is
             padding="same",
             bn_eps=1e-3,
             preprocessing=_of_faces("ssd_mobilenet_v1_face"),
-            classes=("background", "face", "background"),
+            classes=FACES,
             title="SSD on MobileNetV1: faces, trained on WIDER FACE",
             source=f"{FACE_API} (ssd_mobilenetv1_model), from yeephycho/tensorflow-face-detection",
             licence=f"{VLADMANDIC}, and Apache-2.0, yeephycho",
@@ -98,7 +99,7 @@ ABOUT = {  # with the network that each is
             padding="same",
             bn_eps=1e-3,
             preprocessing=_of_faces("face_expression"),
-            classes=("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised"),
+            classes=EXPRESSIONS,
             title="Seven expressions of faces: face-api.js's network",
             source=f"{FACE_API} (face_expression_model)",
             licence=f"{VLADMANDIC}; {MUEHLER}",
@@ -110,7 +111,7 @@ ABOUT = {  # with the network that each is
             padding="same",
             bn_eps=1e-3,
             preprocessing=_of_faces("tiny_face_detector"),
-            classes=("face",),
+            classes=FACES[1:2],
             title="Tiny YOLOv2 of separable convolutions: faces, small and fast",
             source=f"{FACE_API} (tiny_face_detector_model)",
             licence=f"{VLADMANDIC}; {MUEHLER}",
