@@ -16,7 +16,7 @@ COCO = (
 _GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 _named = iter(COCO)
 COCO_BY_NUMBER = ("background", *("N/A" if at in _GAPS else next(_named) for at in range(1, 91)))
-"""The same where the data set numbers them, which has no pictures of ten, as torchvision lists them; the background is number 0."""
+"""The same as the data set numbers them, with ten gaps, as torchvision lists them; the background is number 0."""
 
 VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

@@ -73,10 +73,13 @@ def test_shipped_networks_are_well_within_their_tolerance(name, request):
 
 
 @no_kernels
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.endswith(("b4", "b5", "b6", "b7"))])
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if not name.endswith(("b4", "b5", "b6", "b7", "l2"))])
 def test_tolerances_do_not_grow_without_bounds(name):
     model = seeded(name)
-    rows = against_backend(model, images(1, 32, 32), "reference").rows
+    x = images(1, 32, 32)
+    if get_architecture(name).conventions.pixel_slopes:  # of grey images, and of one size
+        x = images(1, 48, 48)[:, :1]
+    rows = against_backend(model, x, "reference").rows
     assert all(row.largest == 0 and 0 < row.tolerance < 0.1 for row in rows)
     assert rows[0].tolerance < 2e-5
 
@@ -237,6 +240,9 @@ def test_modules_of_blocks_give_what_the_blocks_do(naming):
         nodes = graph.blocks[block.name]
         if nodes[-1].operation == "add":
             whole = naming.block_module(block)
+            if naming.dialect.name == "keras":  # which counts layers
+                assert not whole
+                continue
             assert outputs[whole] == nodes[-1].name
             inner = [name for name in outputs if name.startswith(f"{whole}.")]
             assert inner and nodes[-1].name not in {outputs[name] for name in inner}

@@ -149,15 +149,12 @@ TORCHVISION_DEEPLAB = {
 }
 
 
-def _ssdlite_block(n: int) -> str:
-    """Where a block of the backbone stands: the last stride's expansion ends the first of two parts."""
-    return "1.0" if n == 13 else f"1.{n - 13}.block" if n > 13 else f"0.{n}.block"
-
-
+# The last stride's expansion ends the first of two parts.
+SSDLITE_BLOCKS = {"": "0.{n}.block", "block13.": "1.0", "block14.": "1.{n-13}.block", "block15.": "1.{n-13}.block"}
 TORCHVISION_SSDLITE = {
     "stem": "backbone.features.0.0.(0|1)",
-    **{f"block{n}.*": f"backbone.features.{_ssdlite_block(n)}.{{j}}.(0|1)" for n in range(1, 16)},
-    **{f"block{n}.squeeze": f"backbone.features.{_ssdlite_block(n)}.{{j}}.(fc1|fc2)" for n in range(1, 16)},
+    **{f"{block}*": f"backbone.features.{place}.{{j}}.(0|1)" for block, place in SSDLITE_BLOCKS.items()},
+    **{f"{block}squeeze": f"backbone.features.{place}.{{j}}.(fc1|fc2)" for block, place in SSDLITE_BLOCKS.items()},
     "block13.expand": "backbone.features.0.13.(0|1)",
     "head": "backbone.features.1.3.(0|1)",
     **{f"extra{n}.{part}": f"backbone.extra.{n - 1}.{at}.(0|1)" for n in EXTRAS for at, part in enumerate(EXTRA)},

@@ -244,7 +244,10 @@ def test_a_random_graph_of_all_kinds_of_operations(device, dtype):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize(("batch", "size"), [(512, (224, 224)), (1, (224, 224)), (1, (1500, 4000))])
 def test_grids_that_a_device_takes(device, name, batch, size):
-    graph = fuse(get_architecture(name).graph())
+    definition = get_architecture(name)
+    graph = fuse(definition.graph())
+    if definition.conventions.pixel_slopes:  # it takes images of one size
+        size = (definition.resolution, definition.resolution)
     shapes = {name: (batch, *shape[1:], shape[0]) for name, shape in graph.shapes(size).items()}
     for fused in (False, True):
         for step in lower(graph, shapes, np.dtype(np.float32), fused)[0]:
