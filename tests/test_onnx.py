@@ -476,6 +476,11 @@ SQUEEZE = {
           ("Conv", "b v", "d", {"group": 2, "pads": (2,) * 4}), ("Concat", "c d", "y", {"axis": 1})],
          {"halves": np.int64([2, 2]), "u": np.ones((2, 1, 3, 3), np.float32), "v": np.ones((2, 1, 5, 5), np.float32)},
          ["conv2d", "mixed_depthwise_conv2d"]),
+        ([("Split", "x halves", "a b", {"axis": 1}), ("Conv", "a u", "c", {"group": 2, "pads": (1,) * 4}),
+          ("Conv", "b v", "d", {"group": 2, "pads": (2,) * 4}), ("Sigmoid", "c", "e", {}), ("Mul", "c e", "f", {}),
+          ("Sigmoid", "d", "g", {}), ("Mul", "d g", "h", {}), ("Concat", "f h", "y", {"axis": 1})],
+         {"halves": np.int64([2, 2]), "u": np.ones((2, 1, 3, 3), np.float32), "v": np.ones((2, 1, 5, 5), np.float32)},
+         ["conv2d", "mixed_depthwise_conv2d"]),
         ([("Split", "x", "a b", {"axis": 1}), ("Conv", "a u", "c", {}), ("Conv", "b v", "d", {}),
           ("Concat", "c d", "y", {"axis": 1})],
          {"u": np.ones((3, 2, 1, 1), np.float32), "v": np.full((3, 2, 1, 1), 2, np.float32)},
@@ -506,6 +511,43 @@ def test_patterns_of_exporters_are_the_layers_that_they_were(nodes, constants, o
     result = Session(graph, "reference").run({"image": x})["y"]
     assert result.shape == values["y"].shape
     np.testing.assert_allclose(result, values["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_tests_of_the_package_onnx():
+    """Where it is installed: what PyTorch's operators become; `tests.onnx_suite` has all others."""
+    pytest.importorskip("onnx")
+    from tests.onnx_suite import folder_cases
+    from tests.onnx_suite import run as run_case
+
+    for case in folder_cases("pytorch-operator"):
+        run_case(case, "reference")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "kept", "cut"),
+    [
+        ("float8e4m3fn", [0.3, -1000, 17, 1e-4], [0.3125, -448, 16, 0], [0.3125, np.nan, 16, 0]),
+        ("float8e5m2", [0.3, -1e6, 17, 1.25], [0.3125, -57344, 16, 1.25], [0.3125, -np.inf, 16, 1.25]),
+        ("float8e4m3fnuz", [0.3, -1000, -1e-9], [0.3125, -240, 0], [0.3125, np.nan, 0]),
+        ("float4e2m1", [0.3, -1000, 2.5, 5], [0.5, -6, 2, 4], [0.5, -6, 2, 4]),
+        ("int4", [-8.9, 3, 8], [-8, 3, -8], [-8, 3, -8]),
+        ("uint2", [1.5, 3, 5], [1, 3, 1], [1, 3, 1]),
+    ],
+)
+def test_types_that_numpy_does_not_have(dtype, values, kept, cut):
+    for saturate, expected in ((1, kept), (0, cut)):
+        found = one("Cast", np.float32(values), opset=21, to=CODES[dtype], saturate=saturate)
+        np.testing.assert_array_equal(found, expected)
+    codes = np.arange(1 << NARROW[dtype].bits, dtype=np.uint8)
+    numbers = NARROW[dtype].decoded(codes)
+    finite = np.isfinite(numbers)
+    np.testing.assert_array_equal(NARROW[dtype].rounded(numbers[finite]), numbers[finite])
+    bits = NARROW[dtype].bits
+    stored = sum((codes[part :: 8 // bits].astype(int) << (bits * part)) for part in range(8 // bits)).astype(np.uint8)
+    about = packed(1, codes.shape) + encoded(2, CODES[dtype]) + encoded(9, stored.tobytes())
+    name, kind, array = read_tensor(memoryview(about), Beside(Path(), Allowance(999)), "it")
+    assert kind == dtype and not name
+    np.testing.assert_array_equal(array, numbers)
 
 
 @compiled_only
