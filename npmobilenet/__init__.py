@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from npmobilenet.errors import AssumptionWarning, FallbackWarning
     from npmobilenet.image import Preprocessing
     from npmobilenet.model import Model, Prediction, load, quantize
+    from npmobilenet.onnx.writing import export_onnx
 
 __all__ = [
     "ARCHITECTURES",
@@ -19,6 +20,7 @@ __all__ = [
     "Prediction",
     "Preprocessing",
     "__version__",
+    "export_onnx",
     "export_weights",
     "load",
     "quantize",
@@ -38,6 +40,7 @@ _MODULES = {
     "Model": "model",
     "Prediction": "model",
     "Preprocessing": "image",
+    "export_onnx": "onnx.writing",
     "export_weights": "checkpoints",
     "load": "model",
     "quantize": "model",

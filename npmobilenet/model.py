@@ -840,7 +840,13 @@ class OnnxModel(Model):
 
     @property
     def graph(self) -> Graph:
-        raise ValueError(
+        raise self._not_one_graph()
+
+    def stored(self, dtype: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        raise self._not_one_graph()
+
+    def _not_one_graph(self) -> ValueError:
+        return ValueError(
             f"{printable(self.source)}: is computed in parts, of which `npmobilenet inspect` shows each; this needs a "
             "network that is one graph"
         )

@@ -641,7 +641,7 @@ def test_photographs_are_classified(saved, odd):
         model.run({"input": logits})
 
 
-def test_a_model_in_parts_is_a_model(saved):
+def test_a_model_in_parts_is_a_model(saved, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = npmobilenet.load(saved(classifier(odd=True, shape=(1, 3, 32, 32))), backend="reference")
@@ -654,6 +654,8 @@ def test_a_model_in_parts_is_a_model(saved):
         model.features(x)
     with pytest.raises(ValueError, match="is computed in parts"):
         npmobilenet.quantize(model)
+    with pytest.raises(ValueError, match="is computed in parts"):
+        npmobilenet.export_weights(model, tmp_path / "model.npz")
     model.release()
 
 
@@ -686,6 +688,22 @@ def test_a_softmax_at_the_end_is_not_applied_twice(saved):
     assert np.array_equal(soft(x), plain(x))
     probabilities = soft.run({"image": x})["p"]
     assert soft.top(soft(x), 1)[0][0].probability == pytest.approx(probabilities[0].max(), rel=1e-6)
+
+
+def test_numbers_of_16_bits_are_computed_in_float32(saved):
+    graph, x = classifier(), np.random.default_rng(5).standard_normal((2, 3, 32, 32)).astype(np.float16)
+    half = replace(
+        graph,
+        constants={name: array.astype(np.float16) for name, array in graph.constants.items()},
+        inputs=(Port("image", "float16", IMAGE),),
+        outputs=(Port("scores", "float16", None),),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, two = (npmobilenet.load(saved(each), backend="reference") for each in (graph, half))
+    np.testing.assert_allclose(two.run({"image": x})["scores"], one(x), rtol=0.01, atol=0.01)
+    scores = run(half, image=x)["scores"]
+    assert scores.dtype == np.float16 and scores.shape == (2, 5)
 
 
 def test_a_size_that_the_file_fixes(saved):

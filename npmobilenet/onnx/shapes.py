@@ -136,7 +136,7 @@ def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int) -> 
         rest = [value if isinstance(value, np.ndarray) else _stand_in(value) for value in inputs[1:]]
         results = operator.compute(node, [first, *rest], opset)
         return tuple(Coming((*images, *result.shape[1:]), result.dtype) for result in results)
-    given = [value if isinstance(value, np.ndarray) else _stand_in(value) for value in inputs]
+    given = [np.zeros(value.shape, value.dtype) if isinstance(value, Coming) else value for value in inputs]
     results = operator.compute(node, given, opset)
     return tuple(Coming(result.shape, result.dtype) for result in results)
 

@@ -69,7 +69,7 @@ def _taps(x: np.ndarray, counts: Ints, kernel: Ints, strides: Ints, dilations: I
 
 def _convolved(
     x: np.ndarray, weight: np.ndarray, kernel_shape: Ints, strides: Ints, pads: Ints, dilations: Ints, group: int,
-    auto_pad: str, dtype: np.dtype, fill: np.ndarray | int = 0,
+    auto_pad: str, dtype: np.dtype,
 ) -> np.ndarray:  # fmt: skip
     axes = x.ndim - 2
     if axes < 1 or weight.ndim != x.ndim or group < 1 or x.shape[1] != weight.shape[1] * group or len(weight) % group:
@@ -82,18 +82,13 @@ def _convolved(
         raise ValueError(f"attribute 'pads' must be {2 * axes} integers, got {pads}")
     edges = window_pads(auto_pad, pads, x.shape[2:], kernel, strides, dilations)
     counts = _positions(x.shape[2:], edges, kernel, strides, dilations)
-    taps = _taps(_padded(x, edges, fill).astype(dtype, copy=False), counts, kernel, strides, dilations)
-    weight = weight.astype(dtype, copy=False)
-    outputs, letters = len(weight) // group, tuple(range(2 + axes, 2 + 2 * axes))
-    parts = [
-        np.tensordot(
-            taps[:, g * weight.shape[1] : (g + 1) * weight.shape[1]],
-            weight[g * outputs : (g + 1) * outputs],
-            ((1, *letters), tuple(range(1, 2 + axes))),
-        )
-        for g in range(group)
-    ]
-    return np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
+    taps = _taps(_padded(x, edges, 0).astype(dtype, copy=False), counts, kernel, strides, dilations)
+    rows = weight.astype(dtype, copy=False).reshape(group, len(weight) // group, prod(weight.shape[1:]))
+    y = np.empty((len(x), len(weight), *counts), dtype)
+    for image, windows in enumerate(taps):  # a matrix of all windows takes memory: of one image at a time
+        columns = np.moveaxis(windows, range(1, 1 + axes), range(-axes, 0)).reshape(group, rows.shape[2], prod(counts))
+        y[image] = np.matmul(rows, columns).reshape(y.shape[1:])
+    return y
 
 
 @operator("Conv", "windows")
@@ -201,9 +196,9 @@ def conv_transpose(
     edges = transposed_pads(auto_pad, pads, x.shape[2:], kernel, strides, dilations, more, output_shape)
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     whole = [(n - 1) * s + e + o for n, s, e, o in zip(x.shape[2:], strides, extents, more, strict=True)]
-    y = np.zeros((x.shape[0], weight.shape[1] * group, *whole), x.dtype)
+    y = np.zeros((len(x), weight.shape[1] * group, *whole), x.dtype)
     inputs, outputs = len(weight) // group, weight.shape[1]
-    for g in range(group):
+    for g in range(group if len(x) else 0):
         part, into = x[:, g * inputs : (g + 1) * inputs], y[:, g * outputs : (g + 1) * outputs]
         own = weight[g * inputs : (g + 1) * inputs]
         for tap in product(*map(range, kernel)):
