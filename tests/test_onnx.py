@@ -242,6 +242,16 @@ def test_damaged_files_are_one_line(tmp_path):
             assert "\n" not in str(error)
 
 
+@pytest.fixture
+def saved(tmp_path):
+    def save(graph, name="model.onnx"):
+        path = tmp_path / name
+        path.write_bytes(serialised(graph))
+        return path
+
+    return save
+
+
 # Operators ---------------------------------------------------------------------------------------------------
 
 RAMP = np.arange(-4, 4, dtype=np.float32).reshape(1, 2, 2, 2)
@@ -344,6 +354,30 @@ def test_shapes_that_do_not_fit_name_the_node():
     )
     with pytest.raises(CheckpointError, match=r"node 'node0' \(Add\): shape mismatch"):
         run(graph, x=np.zeros((2, 3), np.float32), y=np.zeros((2, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([("ConstantOfShape", "huge", "y", {})], {"huge": np.int64([1 << 20, 1 << 20])}),
+        ([("ConstantOfShape", "large", "c", {}), ("Relu", "c", "y", {})], {"large": np.int64([1 << 25])}),
+        ([("Expand", "x huge", "y", {})], {"huge": np.int64([1 << 40, 2])}),
+        ([("Tile", "x many", "y", {})], {"many": np.int64([1 << 40])}),
+        ([("Pad", "x pads", "y", {})], {"pads": np.int64([1 << 40, 0])}),
+        ([("Range", "zero many one", "y", {})], {"zero": np.int64(0), "many": np.int64(1 << 40), "one": np.int64(1)}),
+        ([("MatMul", "column row", "y", {})], {"column": np.ones((5000, 1)), "row": np.ones((1, 5000))}),
+        ([("Add", "column row", "y", {})], {"column": np.ones((5000, 1)), "row": np.ones((1, 5000))}),
+        ([("Gather", "row many", "y", {"axis": 0})], {"row": np.ones((1, 5000)), "many": np.zeros(5000, np.int64)}),
+        ([("Unsqueeze", "x a", "u", {}), ("AveragePool", "u", "y", {"kernel_shape": (9,), "pads": (1 << 40, 0)})],
+         {"a": np.int64([0, 1])}),
+        ([("Unsqueeze", "x a", "u", {}), ("Resize", "u - - s", "y", {})],
+         {"a": np.int64([0, 1]), "s": np.int64([1, 1, 1 << 40])}),
+    ],
+)  # fmt: skip
+def test_a_few_numbers_do_not_fill_the_memory(saved, nodes, constants):
+    path = saved(graph_of(nodes, X, [("y", "float32", None)], constants))
+    with pytest.raises(CheckpointError, match=r"asks for a tensor of shape|become more than this file may take"):
+        npmobilenet.load(path).run({"x": np.float32([1, 2])})
 
 
 # Graphs ------------------------------------------------------------------------------------------------------
@@ -611,16 +645,6 @@ def classifier(ends=(), metadata=None, shape=IMAGE, odd=False):
         17,
         metadata,
     )
-
-
-@pytest.fixture
-def saved(tmp_path):
-    def save(graph, name="model.onnx"):
-        path = tmp_path / name
-        path.write_bytes(serialised(graph))
-        return path
-
-    return save
 
 
 PHOTOGRAPH = np.random.default_rng(4).integers(0, 256, (40, 50, 3), np.uint8)

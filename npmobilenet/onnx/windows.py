@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from npmobilenet.onnx.elementwise import same_type
-from npmobilenet.onnx.operator import Ints, axis_of, operator
+from npmobilenet.onnx.operator import Ints, axis_of, operator, room
 
 AutoPad = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
 Pads = list[tuple[int, int]]
@@ -56,11 +56,13 @@ def _padded(x: np.ndarray, pads: Pads, value: float) -> np.ndarray:
     """With negative pads cut off."""
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape[2:], pads, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pads]
+    room(tuple(n + a + b for n, (a, b) in zip(x.shape, [(0, 0), (0, 0), *added], strict=True)))
     return np.pad(x[(..., *cut)], [(0, 0), (0, 0), *added], constant_values=value)
 
 
 def _taps(x: np.ndarray, counts: Ints, kernel: Ints, strides: Ints, dilations: Ints) -> np.ndarray:
     """A view of every window: (N, C, *counts, *kernel)."""
+    room((x.shape[1], *counts, *kernel))
     n, c, *steps = x.strides
     steps = [*[step * s for step, s in zip(steps, strides, strict=True)],
              *[step * d for step, d in zip(steps, dilations, strict=True)]]  # fmt: skip
@@ -196,7 +198,7 @@ def conv_transpose(
     edges = transposed_pads(auto_pad, pads, x.shape[2:], kernel, strides, dilations, more, output_shape)
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     whole = [(n - 1) * s + e + o for n, s, e, o in zip(x.shape[2:], strides, extents, more, strict=True)]
-    y = np.zeros((len(x), weight.shape[1] * group, *whole), x.dtype)
+    y = np.zeros(room((len(x), weight.shape[1] * group, *whole)), x.dtype)
     inputs, outputs = len(weight) // group, weight.shape[1]
     for g in range(group if len(x) else 0):
         part, into = x[:, g * inputs : (g + 1) * inputs], y[:, g * outputs : (g + 1) * outputs]
@@ -248,9 +250,9 @@ def max_pool(
         x, auto_pad, kernel_shape, strides, pads, dilations, ceil_mode, least
     )
     axes = x.ndim - 2
-    flat = taps.reshape(*taps.shape[: 2 + axes], prod(kernel_shape))
     if results < 2:
-        return (flat.max(axis=-1),)
+        return (taps.max(axis=tuple(range(2 + axes, 2 + 2 * axes))),)
+    flat = taps.reshape(*taps.shape[: 2 + axes], prod(kernel_shape))
     best = np.unravel_index(flat.argmax(axis=-1), kernel_shape)
     places = [
         (np.arange(count) * s - before).reshape([-1 if at == axis else 1 for at in range(axes)]) + tap * d
@@ -352,7 +354,7 @@ def gemm(
     """Product of two matrices, and a sum."""
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError(f"takes two matrices, got {a.shape} and {b.shape}")
-    y = (a.T if transA else a) @ (b.T if transB else b)
+    y = matmul(a.T if transA else a, b.T if transB else b)
     y = y if alpha == 1 else same_type(a, alpha * y)
     return y if c is None else same_type(a, y + (c if beta == 1 else beta * c))
 
@@ -360,6 +362,9 @@ def gemm(
 @operator("MatMul")
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Product of matrices, or of stacks of them."""
+    if a.ndim and b.ndim:
+        stacks = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        room((*stacks, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())))
     return np.matmul(a, b)
 
 
