@@ -39,8 +39,8 @@ EXTRAS["test-cuda"] = ["numba-cuda>=0.22", "nvidia-nvvm==13.*", "nvidia-cuda-nvr
 # Not in "all": the CUDA compiler is large, and of use only where there is a device.
 EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if "cuda" not in name for requirement in extra})
 # What `npmobilenet.bench.peers` compares with; frameworks, so not part of "all".
-EXTRAS["peers"] = ["onnx>=1.15", "onnxruntime>=1.17", "openvino>=2024.0", "ai-edge-litert>=1.2", "torch>=2.1"]
-EXTRAS["peers-int8"] = [*EXTRAS["peers"], "nncf>=2.14"]  # what quantises for OpenVINO
+EXTRAS["peers"] = ["onnxruntime>=1.17", "openvino>=2024.0", "ai-edge-litert>=1.2", "torch>=2.1"]
+EXTRAS["peers-int8"] = [*EXTRAS["peers"], "onnx>=1.15", "nncf>=2.14"]  # what quantises for onnxruntime and OpenVINO
 
 setup(
     name="npmobilenet",

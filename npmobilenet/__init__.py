@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from npmobilenet.face_finder import Face, faces
     from npmobilenet.image import Preprocessing
     from npmobilenet.model import Model, Prediction, load, quantize
+    from npmobilenet.onnx.writing import export_onnx
     from npmobilenet.tasks.detection import Detection
     from npmobilenet.tasks.segmentation import Segmentation
 
@@ -26,6 +27,7 @@ __all__ = [
     "Preprocessing",
     "Segmentation",
     "__version__",
+    "export_onnx",
     "export_weights",
     "faces",
     "load",
@@ -67,6 +69,7 @@ __getattr__ = lazily(
     Prediction="model",
     Preprocessing="image",
     Segmentation="tasks.segmentation",
+    export_onnx="onnx.writing",
     export_weights="checkpoints",
     faces="face_finder",
     load="model",

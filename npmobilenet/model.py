@@ -996,6 +996,7 @@ class OnnxModel(Model):
         self.input_names = tuple(port.name for port in network.graph.inputs)
         self.input_name, self.size = next(iter(self.input_names), ""), None
         self._engine = Session(network.graph, backend, keep_bytes)
+        self._said = False  # that some layers are slower than others
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
@@ -1006,7 +1007,13 @@ class OnnxModel(Model):
 
     @property
     def graph(self) -> Graph:
-        raise ValueError(
+        raise self._not_one_graph()
+
+    def stored(self, dtype: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        raise self._not_one_graph()
+
+    def _not_one_graph(self) -> ValueError:
+        return ValueError(
             f"{printable(self.source)}: is computed in parts, of which `npmobilenet inspect` shows each; this needs a "
             "network that is one graph"
         )
@@ -1072,10 +1079,12 @@ class OnnxModel(Model):
             If an input is missing, unknown, or does not fit.
         """
         threads = self._thread_count(self.threads if threads is None else threads)
-        known = len(self._engine.fallback)
         outputs = self._engine.run({name: host_array(array) for name, array in inputs.items()}, threads)
-        for text in self._engine.fallback[known:]:
-            warnings.warn(f"{printable(self.source)}: {text}", FallbackWarning, stacklevel=2)
+        slower = self._engine.fallback
+        if slower and not self._said:
+            self._said = True
+            more = f"; likewise in {plural(len(slower) - 1, 'other part')}" if len(slower) > 1 else ""
+            warnings.warn(f"{printable(self.source)}: in a part of it {slower[0]}{more}", FallbackWarning, stacklevel=2)
         return outputs
 
     def parts(self, size: Pair) -> tuple[list[Part | OnnxNode], dict[str, tuple[int, ...]]]:

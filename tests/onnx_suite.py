@@ -20,12 +20,13 @@ import numpy as np
 
 from npmobilenet.backends import DEFAULT
 from npmobilenet.bench import markers
+from npmobilenet.onnx.conversion import CONVERTERS
 from npmobilenet.onnx.file import Node, read_model
 from npmobilenet.onnx.operator import OPERATORS
 from npmobilenet.onnx.parts import Session, check
 from npmobilenet.text import printable
 
-REGION = "tests/onnx_suite.py"
+REGION, OPERATOR_REGION = "tests/onnx_suite.py", "tests/onnx_suite.py, operators"
 FOLDERS = ("pytorch-operator", "pytorch-converted", "light")
 HELD_IN = {"int4": np.int8, "int2": np.int8, "uint4": np.uint8, "uint2": np.uint8}
 RTOL, ATOL, ATOL_OF_HALF = 1e-3, 1e-7, 1e-3  # onnx's own, and what rounding to 16 bits may do to sums
@@ -168,9 +169,20 @@ def table(found: dict[str, Results]) -> Iterator[str]:
         yield f"- {group}, {', '.join(f'`{name}`' for name in names[reason])}: {said}"
 
 
+def operators() -> Iterator[str]:
+    """Yield which operators there are, and which of them the fast kernels can compute."""
+    fast = sorted(CONVERTERS.keys() & OPERATORS.keys())
+    yield f"On the fast kernels where tensors are images and weights constants ({len(fast)}): {', '.join(fast)}."
+    yield ""
+    rest = sorted(OPERATORS.keys() - CONVERTERS.keys())
+    yield f"In NumPy ({len(rest)}): {', '.join(rest)}."
+
+
 def main() -> None:
-    """Run everything and write the table."""
-    markers.replace(Path(sys.argv[1]), REGION, table(results()))
+    """Run everything and write the lists."""
+    document = Path(sys.argv[1])
+    markers.replace(document, REGION, table(results()))
+    markers.replace(document, OPERATOR_REGION, operators())
 
 
 if __name__ == "__main__":

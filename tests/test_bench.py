@@ -111,8 +111,6 @@ def installed(runtime: str) -> Runtime:
     about = RUNTIMES[runtime]
     if package_version(about.package) is None:
         pytest.skip(f"{about.package} is not installed")
-    if about.suffix == ".onnx":
-        pytest.importorskip("onnx")
     return about
 
 

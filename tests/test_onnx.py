@@ -242,6 +242,16 @@ def test_damaged_files_are_one_line(tmp_path):
             assert "\n" not in str(error)
 
 
+@pytest.fixture
+def saved(tmp_path):
+    def save(graph, name="model.onnx"):
+        path = tmp_path / name
+        path.write_bytes(serialised(graph))
+        return path
+
+    return save
+
+
 # Operators ---------------------------------------------------------------------------------------------------
 
 RAMP = np.arange(-4, 4, dtype=np.float32).reshape(1, 2, 2, 2)
@@ -344,6 +354,30 @@ def test_shapes_that_do_not_fit_name_the_node():
     )
     with pytest.raises(CheckpointError, match=r"node 'node0' \(Add\): shape mismatch"):
         run(graph, x=np.zeros((2, 3), np.float32), y=np.zeros((2, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([("ConstantOfShape", "huge", "y", {})], {"huge": np.int64([1 << 20, 1 << 20])}),
+        ([("ConstantOfShape", "large", "c", {}), ("Relu", "c", "y", {})], {"large": np.int64([1 << 25])}),
+        ([("Expand", "x huge", "y", {})], {"huge": np.int64([1 << 40, 2])}),
+        ([("Tile", "x many", "y", {})], {"many": np.int64([1 << 40])}),
+        ([("Pad", "x pads", "y", {})], {"pads": np.int64([1 << 40, 0])}),
+        ([("Range", "zero many one", "y", {})], {"zero": np.int64(0), "many": np.int64(1 << 40), "one": np.int64(1)}),
+        ([("MatMul", "column row", "y", {})], {"column": np.ones((5000, 1)), "row": np.ones((1, 5000))}),
+        ([("Add", "column row", "y", {})], {"column": np.ones((5000, 1)), "row": np.ones((1, 5000))}),
+        ([("Gather", "row many", "y", {"axis": 0})], {"row": np.ones((1, 5000)), "many": np.zeros(5000, np.int64)}),
+        ([("Unsqueeze", "x a", "u", {}), ("AveragePool", "u", "y", {"kernel_shape": (9,), "pads": (1 << 40, 0)})],
+         {"a": np.int64([0, 1])}),
+        ([("Unsqueeze", "x a", "u", {}), ("Resize", "u - - s", "y", {})],
+         {"a": np.int64([0, 1]), "s": np.int64([1, 1, 1 << 40])}),
+    ],
+)  # fmt: skip
+def test_a_few_numbers_do_not_fill_the_memory(saved, nodes, constants):
+    path = saved(graph_of(nodes, X, [("y", "float32", None)], constants))
+    with pytest.raises(CheckpointError, match=r"asks for a tensor of shape|become more than this file may take"):
+        npmobilenet.load(path).run({"x": np.float32([1, 2])})
 
 
 # Graphs ------------------------------------------------------------------------------------------------------
@@ -476,6 +510,11 @@ SQUEEZE = {
           ("Conv", "b v", "d", {"group": 2, "pads": (2,) * 4}), ("Concat", "c d", "y", {"axis": 1})],
          {"halves": np.int64([2, 2]), "u": np.ones((2, 1, 3, 3), np.float32), "v": np.ones((2, 1, 5, 5), np.float32)},
          ["conv2d", "mixed_depthwise_conv2d"]),
+        ([("Split", "x halves", "a b", {"axis": 1}), ("Conv", "a u", "c", {"group": 2, "pads": (1,) * 4}),
+          ("Conv", "b v", "d", {"group": 2, "pads": (2,) * 4}), ("Sigmoid", "c", "e", {}), ("Mul", "c e", "f", {}),
+          ("Sigmoid", "d", "g", {}), ("Mul", "d g", "h", {}), ("Concat", "f h", "y", {"axis": 1})],
+         {"halves": np.int64([2, 2]), "u": np.ones((2, 1, 3, 3), np.float32), "v": np.ones((2, 1, 5, 5), np.float32)},
+         ["conv2d", "mixed_depthwise_conv2d"]),
         ([("Split", "x", "a b", {"axis": 1}), ("Conv", "a u", "c", {}), ("Conv", "b v", "d", {}),
           ("Concat", "c d", "y", {"axis": 1})],
          {"u": np.ones((3, 2, 1, 1), np.float32), "v": np.full((3, 2, 1, 1), 2, np.float32)},
@@ -506,6 +545,43 @@ def test_patterns_of_exporters_are_the_layers_that_they_were(nodes, constants, o
     result = Session(graph, "reference").run({"image": x})["y"]
     assert result.shape == values["y"].shape
     np.testing.assert_allclose(result, values["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_tests_of_the_package_onnx():
+    """Where it is installed: what PyTorch's operators become; `tests.onnx_suite` has all others."""
+    pytest.importorskip("onnx")
+    from tests.onnx_suite import folder_cases
+    from tests.onnx_suite import run as run_case
+
+    for case in folder_cases("pytorch-operator"):
+        run_case(case, "reference")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "kept", "cut"),
+    [
+        ("float8e4m3fn", [0.3, -1000, 17, 1e-4], [0.3125, -448, 16, 0], [0.3125, np.nan, 16, 0]),
+        ("float8e5m2", [0.3, -1e6, 17, 1.25], [0.3125, -57344, 16, 1.25], [0.3125, -np.inf, 16, 1.25]),
+        ("float8e4m3fnuz", [0.3, -1000, -1e-9], [0.3125, -240, 0], [0.3125, np.nan, 0]),
+        ("float4e2m1", [0.3, -1000, 2.5, 5], [0.5, -6, 2, 4], [0.5, -6, 2, 4]),
+        ("int4", [-8.9, 3, 8], [-8, 3, -8], [-8, 3, -8]),
+        ("uint2", [1.5, 3, 5], [1, 3, 1], [1, 3, 1]),
+    ],
+)
+def test_types_that_numpy_does_not_have(dtype, values, kept, cut):
+    for saturate, expected in ((1, kept), (0, cut)):
+        found = one("Cast", np.float32(values), opset=21, to=CODES[dtype], saturate=saturate)
+        np.testing.assert_array_equal(found, expected)
+    codes = np.arange(1 << NARROW[dtype].bits, dtype=np.uint8)
+    numbers = NARROW[dtype].decoded(codes)
+    finite = np.isfinite(numbers)
+    np.testing.assert_array_equal(NARROW[dtype].rounded(numbers[finite]), numbers[finite])
+    bits = NARROW[dtype].bits
+    stored = sum((codes[part :: 8 // bits].astype(int) << (bits * part)) for part in range(8 // bits)).astype(np.uint8)
+    about = packed(1, codes.shape) + encoded(2, CODES[dtype]) + encoded(9, stored.tobytes())
+    name, kind, array = read_tensor(memoryview(about), Beside(Path(), Allowance(999)), "it")
+    assert kind == dtype and not name
+    np.testing.assert_array_equal(array, numbers)
 
 
 @compiled_only
@@ -571,16 +647,6 @@ def classifier(ends=(), metadata=None, shape=IMAGE, odd=False):
     )
 
 
-@pytest.fixture
-def saved(tmp_path):
-    def save(graph, name="model.onnx"):
-        path = tmp_path / name
-        path.write_bytes(serialised(graph))
-        return path
-
-    return save
-
-
 PHOTOGRAPH = np.random.default_rng(4).integers(0, 256, (40, 50, 3), np.uint8)
 TOLD = Preprocessing(40, (32, 32), None, (0.1,) * 3, (0.2,) * 3)
 
@@ -599,7 +665,7 @@ def test_photographs_are_classified(saved, odd):
         model.run({"input": logits})
 
 
-def test_a_model_in_parts_is_a_model(saved):
+def test_a_model_in_parts_is_a_model(saved, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = npmobilenet.load(saved(classifier(odd=True, shape=(1, 3, 32, 32))), backend="reference")
@@ -612,6 +678,8 @@ def test_a_model_in_parts_is_a_model(saved):
         model.features(x)
     with pytest.raises(ValueError, match="is computed in parts"):
         npmobilenet.quantize(model)
+    with pytest.raises(ValueError, match="is computed in parts"):
+        npmobilenet.export_weights(model, tmp_path / "model.npz")
     model.release()
 
 
@@ -644,6 +712,22 @@ def test_a_softmax_at_the_end_is_not_applied_twice(saved):
     assert np.array_equal(soft(x), plain(x))
     probabilities = soft.run({"image": x})["p"]
     assert soft.top(soft(x), 1)[0][0].probability == pytest.approx(probabilities[0].max(), rel=1e-6)
+
+
+def test_numbers_of_16_bits_are_computed_in_float32(saved):
+    graph, x = classifier(), np.random.default_rng(5).standard_normal((2, 3, 32, 32)).astype(np.float16)
+    half = replace(
+        graph,
+        constants={name: array.astype(np.float16) for name, array in graph.constants.items()},
+        inputs=(Port("image", "float16", IMAGE),),
+        outputs=(Port("scores", "float16", None),),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, two = (npmobilenet.load(saved(each), backend="reference") for each in (graph, half))
+    np.testing.assert_allclose(two.run({"image": x})["scores"], one(x), rtol=0.01, atol=0.01)
+    scores = run(half, image=x)["scores"]
+    assert scores.dtype == np.float16 and scores.shape == (2, 5)
 
 
 def test_a_size_that_the_file_fixes(saved):

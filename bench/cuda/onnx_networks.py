@@ -19,7 +19,7 @@ def prepared(layers: list[Layer], shape: tuple[int, ...], classes: int) -> Calla
     Raises
     ------
     ImportError
-        If onnx or onnxruntime is missing, or onnxruntime was built without CUDA.
+        If onnxruntime is missing, or onnxruntime was built without CUDA.
     """
     import onnxruntime
 
@@ -28,8 +28,7 @@ def prepared(layers: list[Layer], shape: tuple[int, ...], classes: int) -> Calla
     if PROVIDER not in onnxruntime.get_available_providers():
         raise ImportError(f"this onnxruntime has no {PROVIDER}")
     options = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
-    model = onnx_model(layers, shape).SerializeToString()
-    session = onnxruntime.InferenceSession(model, providers=[(PROVIDER, options)])
+    session = onnxruntime.InferenceSession(onnx_model(layers, shape), providers=[(PROVIDER, options)])
     if PROVIDER not in session.get_providers():
         raise ImportError(f"onnxruntime cannot start its {PROVIDER}")
     logits = DeviceArray.empty((shape[0], classes), np.dtype(np.float32))

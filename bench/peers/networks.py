@@ -34,7 +34,7 @@ DEFAULT = (
 def _onnx(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
     from npmobilenet.bench.peers.onnx_export import onnx_model
 
-    path.write_bytes(onnx_model(layers, shape).SerializeToString())
+    path.write_bytes(onnx_model(layers, shape))
 
 
 def _tflite(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:

@@ -1,53 +1,34 @@
-"""A network as an ONNX file, for onnxruntime and OpenVINO. Needs the package ``onnx``."""
+"""A network as an ONNX file, for onnxruntime and OpenVINO."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npmobilenet.bench.peers.folded import Layer
-
-if TYPE_CHECKING:
-    import onnx
-
-OPSET, IR_VERSION = 17, 8  # old enough for every runtime in use
+from npmobilenet.onnx.file import Node, OnnxGraph, Port
+from npmobilenet.onnx.writing import OPSET, serialised
 
 
-def onnx_model(layers: list[Layer], shape: tuple[int, int, int, int]) -> onnx.ModelProto:
-    """Write layers as ONNX, node by node; input ``"input"``, of this shape, and output ``"output"``.
-
-    The result is checked by ``onnx`` itself.
-    """
-    return _Writer().write(layers, shape)
+def onnx_model(layers: list[Layer], shape: tuple[int, int, int, int]) -> bytes:
+    """Write layers as ONNX, node by node; input ``"input"``, of this shape, and output ``"output"``."""
+    return serialised(_Writer().graph(layers, shape))
 
 
 class _Writer:
     def __init__(self) -> None:
-        import onnx
-
-        self.onnx = onnx
-        self.nodes: list[onnx.NodeProto] = []
+        self.nodes: list[Node] = []
         self.constants: dict[str, np.ndarray] = {}
 
-    def write(self, layers: list[Layer], shape: tuple[int, int, int, int]) -> onnx.ModelProto:
+    def graph(self, layers: list[Layer], shape: tuple[int, int, int, int]) -> OnnxGraph:
         for layer in layers:
             getattr(self, layer.kind)(layer)
         self.node("Identity", [layers[-1].name], "output")
-        kind, helper = self.onnx.TensorProto.FLOAT, self.onnx.helper
-        graph = helper.make_graph(
-            self.nodes,
-            "npmobilenet",
-            [helper.make_tensor_value_info("input", kind, shape)],
-            [helper.make_tensor_value_info("output", kind, (shape[0], len(layers[-1].bias)))],
-            [self.onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in self.constants.items()],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-        self.onnx.checker.check_model(model, full_check=True)
-        return model
+        image, output = Port("input", "float32", shape), Port("output", "float32", (shape[0], len(layers[-1].bias)))
+        constants = {name: np.asarray(value) for name, value in self.constants.items()}
+        return OnnxGraph("npmobilenet", OPSET, tuple(self.nodes), constants, (image,), (output,))
 
     def node(self, operator: str, inputs: list[str], *outputs: str, **attributes: object) -> None:
-        self.nodes.append(self.onnx.helper.make_node(operator, inputs, outputs, **attributes))
+        self.nodes.append(Node(outputs[0], operator, tuple(inputs), outputs, attributes))
 
     def convolution(self, layer: Layer) -> None:
         (top, bottom), (left, right) = layer.pads

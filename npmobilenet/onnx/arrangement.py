@@ -7,16 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, axis_of, operator
-
-MOST_VALUES = 1 << 28  # that a small file may ask for: 1 GB of float32
-
-
-def _room(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape that a node asks for, if it is none that fills the memory."""
-    if any(size < 0 for size in shape) or prod(shape) > MOST_VALUES:
-        raise ValueError(f"asks for a tensor of shape {shape}")
-    return shape
+from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, axis_of, operator, room
 
 
 @operator("Constant")
@@ -48,7 +39,7 @@ def constant_of_shape(shape: Decides, *, value: np.ndarray | None = None) -> np.
     value = np.zeros(1, np.float32) if value is None else value
     if value.size != 1:
         raise ValueError(f"attribute 'value' must have one value, got {value.size}")
-    return np.broadcast_to(value.reshape(()), _room(as_ints(shape)))
+    return np.broadcast_to(value.reshape(()), room(as_ints(shape)))
 
 
 @operator("Shape", "shape")
@@ -174,6 +165,7 @@ def gather(x: np.ndarray, indices: np.ndarray, *, axis: int = 0) -> np.ndarray:
     axis = axis_of(axis, x.ndim)
     if indices.size and not (-x.shape[axis] <= indices.min() and indices.max() < x.shape[axis]):
         raise ValueError(f"an index is outside of {x.shape[axis]}")
+    room((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
     return x.take(indices, axis)
 
 
@@ -198,7 +190,7 @@ def gather_nd(x: np.ndarray, indices: np.ndarray, *, batch_dims: int = 0) -> np.
 @operator("Expand", decides=(1,))
 def expand(x: np.ndarray, shape: Decides) -> np.ndarray:
     """The shape to which it broadcasts with another."""
-    return np.broadcast_to(x, _room(np.broadcast_shapes(x.shape, as_ints(shape))))
+    return np.broadcast_to(x, room(np.broadcast_shapes(x.shape, as_ints(shape))))
 
 
 @operator("Tile", decides=(1, 2))
@@ -209,7 +201,7 @@ def tile(x: np.ndarray, repeats: Decides, axis: Decides | None = None) -> np.nda
         times = tuple(times[0] if at == as_ints(axis)[0] else 1 for at in range(x.ndim))
     if len(times) != x.ndim:
         raise ValueError(f"has {len(times)} repeats for {x.ndim} axes")
-    _room(tuple(length * many for length, many in zip(x.shape, times, strict=True)))
+    room(tuple(length * many for length, many in zip(x.shape, times, strict=True)))
     return np.tile(x, times)
 
 
@@ -217,8 +209,9 @@ def tile(x: np.ndarray, repeats: Decides, axis: Decides | None = None) -> np.nda
 def range_(start: Decides, limit: Decides, delta: Decides) -> np.ndarray:
     """Numbers at one distance."""
     first, last, step = (each.reshape(()).item() for each in (start, limit, delta))
-    if step == 0 or (last - first) / step > MOST_VALUES:
+    if step == 0 or not np.isfinite((last - first) / step):
         raise ValueError(f"asks for the numbers from {first} to {last} by {step}")
+    room((max(int((last - first) / step), 0),))
     return np.arange(first, last, step).astype(start.dtype)
 
 
@@ -243,7 +236,7 @@ def pad(
         edges[axis] = before, after
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape, edges, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in edges]
-    _room(tuple(n + a + b for n, (a, b) in zip(x.shape, added, strict=True)))
+    room(tuple(n + a + b for n, (a, b) in zip(x.shape, added, strict=True)))
     if mode != "constant":
         return np.pad(x[cut], added, mode=mode)
     filling = value_given if value is None else value.reshape(()).item()
@@ -278,7 +271,7 @@ def space_to_depth(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"]
 def one_hot(indices: np.ndarray, depth: Decides, values: np.ndarray, *, axis: int = -1) -> np.ndarray:
     """One of two numbers at each place: the second where the index is."""
     (count,) = as_ints(depth.astype(np.int64))
-    _room((*indices.shape, count))
+    room((*indices.shape, count))
     axis = axis_of(axis, indices.ndim + 1)
     wrapped = np.expand_dims(np.where(indices < 0, indices + count, indices), axis)
     places = np.arange(count).reshape([-1 if at == axis else 1 for at in range(indices.ndim + 1)])

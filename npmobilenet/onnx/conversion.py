@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import NoReturn
 
 import numpy as np
 
@@ -167,7 +168,12 @@ class Region:
 def require(condition: bool) -> None:
     """Leave a node to ONNX unless this is so."""
     if not condition:
-        raise DoesNotFitError
+        refuse()
+
+
+def refuse() -> NoReturn:
+    """Leave a node to ONNX."""
+    raise DoesNotFitError
 
 
 def converts(*operators: str) -> Callable[[Callable[[Region, Node], None]], Callable[[Region, Node], None]]:
@@ -266,19 +272,30 @@ def _batch_norm(at: Region, node: Node) -> None:
 # Functions of every value ------------------------------------------------------------------------------------
 
 
-@converts("Relu", "Clip")
-def _clip(at: Region, node: Node) -> None:
-    function = {(0.0, np.inf): "relu", (0.0, 6.0): "relu6"}.get(clip_bounds(at.bound, node))
-    require(function is not None)
-    at.add("activation", [at.x(node)], function=function)
+ACTIVATIONS = {
+    "Relu": "relu",
+    "Clip": "relu6",
+    "Sigmoid": "sigmoid",
+    "HardSwish": "hard_swish",
+    "Swish": "swish",
+    "HardSigmoid": "hard_sigmoid",
+}
 
 
-@converts("Sigmoid", "HardSwish", "Swish", "HardSigmoid")
+@converts(*ACTIVATIONS)
 def _activation(at: Region, node: Node) -> None:
-    functions = {"Sigmoid": "sigmoid", "HardSwish": "hard_swish", "Swish": "swish", "HardSigmoid": "hard_sigmoid"}
+    at.add("activation", [at.x(node)], function=_function(at, node))
+
+
+def _function(at: Region, node: Node) -> str:
+    """Which activation a node is."""
+    if node.operator in ("Relu", "Clip"):
+        functions = {(0.0, np.inf): "relu", (0.0, 6.0): "relu6"}
+        return functions.get(clip_bounds(at.bound, node)) or refuse()
+    require(node.operator in ACTIVATIONS)
     require(node.operator != "HardSigmoid" or is_hard_sigmoid(node))
     require(node.operator != "Swish" or at.attribute(node, "alpha") == 1)
-    at.add("activation", [at.x(node)], function=functions[node.operator])
+    return ACTIVATIONS[node.operator]
 
 
 @converts("Tanh")
@@ -407,7 +424,7 @@ def _concat(at: Region, node: Node) -> None:
 @converts("Split")
 def _split(at: Region, node: Node) -> None:
     """Channels cut into parts, each under a convolution of its own, and concatenated: one convolution."""
-    convolutions, concat = _parts(at, node)
+    convolutions, function, concat = _parts(at, node)
     weights = [at.constant(one, 1) for one in convolutions]
     biases = [at.constant(one, 2) for one in convolutions]
     require(all(weight.ndim == 4 for weight in weights) and len({bias is None for bias in biases}) == 1)
@@ -420,36 +437,43 @@ def _split(at: Region, node: Node) -> None:
     groups = [at.attribute(one, "group") for one in convolutions]
     dilations = tuple(tuple(at.attribute(one, "dilations")) or (1, 1) for one in convolutions)
     kernels = tuple(weight.shape[2:] for weight in weights)
-    channels, stride, makes = sum(map(len, weights)), strides.pop(), concat.outputs[0]
+    channels, stride = sum(map(len, weights)), strides.pop()
+    makes = "" if function else concat.outputs[0]
     padding = _common_padding(at, node, convolutions, kernels, stride, dilations)
     if groups == widths == list(map(len, weights)):
         shared = {"kernels": kernels, "dilations": dilations, "partition": tuple(widths)}
         shared |= {"channels": channels, "stride": stride, "padding": padding}
-        at.add("mixed_depthwise_conv2d", [at.x(node)], parameters, makes=makes, **shared)
+        made = at.add("mixed_depthwise_conv2d", [at.x(node)], parameters, makes=makes, **shared)
     else:
         require({*groups} == {1} and {*kernels} == {stride} == {(1, 1)} and len({*widths}) == 1)
         require(len({len(weight) for weight in weights}) == 1 and padding in ("symmetric", "same"))
         shared = {"channels": channels, "groups": len(widths)}
-        at.add("pointwise_conv2d", [at.x(node)], parameters, makes=makes, **shared)
-    at.absorbed.update([*(one.outputs[0] for one in convolutions), makes])
+        made = at.add("pointwise_conv2d", [at.x(node)], parameters, makes=makes, **shared)
+    if function:
+        at.add("activation", [made], makes=concat.outputs[0], function=function)
+    at.absorbed.update([*(one.outputs[0] for one in convolutions), *concat.inputs, concat.outputs[0]])
 
 
-def _parts(at: Region, node: Node) -> tuple[list[Node], Node]:
-    """The convolutions of a Split's parts, and the concatenation of these, if that is all that is done with them."""
+def _parts(at: Region, node: Node) -> tuple[list[Node], str, Node]:
+    """The convolutions of a Split's parts, what each ends with, and the concatenation, if there is nothing else."""
     require(at.attribute(node, "axis") in (1, 1 - len(at.bound.shape(node.inputs[0]))))
-    convolutions = [_only_reader(at, name, "Conv") for name in node.outputs]
-    concats = {id(one): one for one in (_only_reader(at, conv.outputs[0], "Concat") for conv in convolutions)}
-    require(len(concats) == 1)
-    concat = concats.popitem()[1]
-    require(concat.inputs == tuple(conv.outputs[0] for conv in convolutions))
-    require(at.attribute(concat, "axis") in (1, -3))
-    return convolutions, concat
+    convolutions = [_only_reader(at, name) for name in node.outputs]
+    ends, function = convolutions, ""
+    if _only_reader(at, convolutions[0].outputs[0]).operator in ACTIVATIONS:
+        ends = [_only_reader(at, one.outputs[0]) for one in convolutions]
+        functions = {_function(at, one) for one in ends}
+        require(len(functions) == 1)
+        function = functions.pop()
+    concat = _only_reader(at, ends[0].outputs[0])
+    require({one.operator for one in convolutions} == {"Conv"} and concat.operator == "Concat")
+    require(concat.inputs == tuple(one.outputs[0] for one in ends) and at.attribute(concat, "axis") in (1, -3))
+    require(all(_only_reader(at, name) is concat for name in concat.inputs))
+    return convolutions, function, concat
 
 
-def _only_reader(at: Region, name: str, operator: str) -> Node:
+def _only_reader(at: Region, name: str) -> Node:
     readers = at.bound.readers.get(name, [])
-    require(len(readers) == 1 and readers[0].operator == operator and name not in at.bound.outputs)
-    require(readers[0].inputs.count(name) == 1)
+    require(len(readers) == 1 and name not in at.bound.outputs and readers[0].inputs.count(name) == 1)
     return readers[0]
 
 
@@ -466,7 +490,7 @@ def _common_padding(
                 break
         else:
             return rule
-    raise DoesNotFitError
+    refuse()
 
 
 # Pooling and sizes -------------------------------------------------------------------------------------------

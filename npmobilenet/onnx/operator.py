@@ -9,8 +9,11 @@ operators that the file uses, and ``results``, how many outputs the node has.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -22,6 +25,9 @@ from npmobilenet.text import quote, shown
 OLDEST_OPSET = 6
 OPERATORS: dict[str, Operator] = {}
 GIVEN = ("opset", "results")  # keywords that are no attributes
+
+MOST_VALUES = 1 << 30  # of a tensor that a few numbers in a file may ask for
+_most = ContextVar("values that one tensor may have", default=MOST_VALUES)
 
 Ints, Floats = tuple[int, ...], tuple[float, ...]
 # What an input decides beside values: the shape of the result.
@@ -73,9 +79,13 @@ class Operator:
             about[0]: node.attributes[name] for name, about in self.attributes.items() if name in node.attributes
         }
         try:
+            if self.kind == "elementwise":
+                room(np.broadcast_shapes(*(array.shape for array in inputs if array is not None)))
             with np.errstate(all="ignore"):
                 found = self.function(*inputs, **keywords, **{name: given[name] for name in self.given})
-        except (ValueError, IndexError, TypeError, ArithmeticError, np.exceptions.AxisError) as error:
+        except MemoryError:
+            raise CheckpointError(f"{node.title}: needs more memory than this machine has") from None
+        except (ValueError, IndexError, TypeError, ArithmeticError) as error:
             text = " ".join(str(error).split())
             raise CheckpointError(f"{node.title}: {text}") from error
         return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))  # not NumPy's scalars
@@ -154,6 +164,29 @@ def _described(wanted: Any) -> str:
     if args := get_args(wanted):
         return " or ".join(_described(one) for one in args if one is not type(None))
     return {int: "an integer", float: "a number", str: "a text", np.ndarray: "a tensor"}[wanted]
+
+
+@contextmanager
+def at_most(values: int) -> Iterator[None]:
+    """Let no tensor have more values than these, whatever nodes ask for."""
+    token = _most.set(max(min(values, MOST_VALUES), 1))
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
+def room(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape that a node asks for, if it is none that fills the memory.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    if any(size < 0 for size in shape) or prod(shape) > _most.get():
+        raise ValueError(f"asks for a tensor of shape {shown(tuple(shape))}, more than {_most.get()} values")
+    return tuple(shape)
 
 
 def as_ints(values: np.ndarray | tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -7,9 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from npmobilenet.onnx.arrangement import MOST_VALUES
 from npmobilenet.onnx.elementwise import same_type
-from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, operator
+from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, operator, room
 
 Coordinates = Literal[
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize",
@@ -106,8 +105,9 @@ def resized_to(
         wanted = [floor(length * factor) for length, factor in zip(lengths, factors, strict=True)]
     else:
         raise ValueError("has neither scales nor sizes")
-    if len(wanted) != len(lengths) or min(wanted, default=1) < 1 or np.prod([float(n) for n in wanted]) > MOST_VALUES:
+    if len(wanted) != len(lengths) or min(wanted, default=1) < 1:
         raise ValueError(f"cannot resize {tuple(lengths)} to {tuple(wanted)}")
+    room(wanted)
     return factors, wanted
 
 

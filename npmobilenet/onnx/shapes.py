@@ -10,7 +10,7 @@ import numpy as np
 
 from npmobilenet.errors import CheckpointError
 from npmobilenet.onnx.file import Node, OnnxGraph
-from npmobilenet.onnx.operator import OPERATORS, Operator
+from npmobilenet.onnx.operator import OPERATORS, Operator, at_most
 
 FOLDED_BASE, FOLDED_FACTOR = 64 << 20, 4  # bytes that constants may become: of any graph, and by those it has
 
@@ -96,7 +96,8 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
         found = [values[name] if name else None for name in node.inputs]
         given = [value for name, value in zip(node.inputs, found, strict=True) if name]
         if all(isinstance(value, np.ndarray) for value in given) and operator.kind != "dynamic":
-            results = operator.compute(node, found, graph.opset)
+            with at_most(left // 8):
+                results = operator.compute(node, found, graph.opset)
             left -= sum(array.nbytes for array in results if array is not None and array.base is None)
             if left < 0:
                 raise CheckpointError(f"{node.title}: its constants become more than this file may take")
@@ -136,7 +137,7 @@ def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int) -> 
         rest = [value if isinstance(value, np.ndarray) else _stand_in(value) for value in inputs[1:]]
         results = operator.compute(node, [first, *rest], opset)
         return tuple(Coming((*images, *result.shape[1:]), result.dtype) for result in results)
-    given = [value if isinstance(value, np.ndarray) else _stand_in(value) for value in inputs]
+    given = [np.zeros(value.shape, value.dtype) if isinstance(value, Coming) else value for value in inputs]
     results = operator.compute(node, given, opset)
     return tuple(Coming(result.shape, result.dtype) for result in results)
 

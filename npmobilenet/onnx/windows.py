@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from npmobilenet.onnx.elementwise import same_type
-from npmobilenet.onnx.operator import Ints, axis_of, operator
+from npmobilenet.onnx.operator import Ints, axis_of, operator, room
 
 AutoPad = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
 Pads = list[tuple[int, int]]
@@ -56,11 +56,13 @@ def _padded(x: np.ndarray, pads: Pads, value: float) -> np.ndarray:
     """With negative pads cut off."""
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape[2:], pads, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pads]
+    room(tuple(n + a + b for n, (a, b) in zip(x.shape, [(0, 0), (0, 0), *added], strict=True)))
     return np.pad(x[(..., *cut)], [(0, 0), (0, 0), *added], constant_values=value)
 
 
 def _taps(x: np.ndarray, counts: Ints, kernel: Ints, strides: Ints, dilations: Ints) -> np.ndarray:
     """A view of every window: (N, C, *counts, *kernel)."""
+    room((x.shape[1], *counts, *kernel))
     n, c, *steps = x.strides
     steps = [*[step * s for step, s in zip(steps, strides, strict=True)],
              *[step * d for step, d in zip(steps, dilations, strict=True)]]  # fmt: skip
@@ -69,7 +71,7 @@ def _taps(x: np.ndarray, counts: Ints, kernel: Ints, strides: Ints, dilations: I
 
 def _convolved(
     x: np.ndarray, weight: np.ndarray, kernel_shape: Ints, strides: Ints, pads: Ints, dilations: Ints, group: int,
-    auto_pad: str, dtype: np.dtype, fill: np.ndarray | int = 0,
+    auto_pad: str, dtype: np.dtype,
 ) -> np.ndarray:  # fmt: skip
     axes = x.ndim - 2
     if axes < 1 or weight.ndim != x.ndim or group < 1 or x.shape[1] != weight.shape[1] * group or len(weight) % group:
@@ -82,18 +84,13 @@ def _convolved(
         raise ValueError(f"attribute 'pads' must be {2 * axes} integers, got {pads}")
     edges = window_pads(auto_pad, pads, x.shape[2:], kernel, strides, dilations)
     counts = _positions(x.shape[2:], edges, kernel, strides, dilations)
-    taps = _taps(_padded(x, edges, fill).astype(dtype, copy=False), counts, kernel, strides, dilations)
-    weight = weight.astype(dtype, copy=False)
-    outputs, letters = len(weight) // group, tuple(range(2 + axes, 2 + 2 * axes))
-    parts = [
-        np.tensordot(
-            taps[:, g * weight.shape[1] : (g + 1) * weight.shape[1]],
-            weight[g * outputs : (g + 1) * outputs],
-            ((1, *letters), tuple(range(1, 2 + axes))),
-        )
-        for g in range(group)
-    ]
-    return np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
+    taps = _taps(_padded(x, edges, 0).astype(dtype, copy=False), counts, kernel, strides, dilations)
+    rows = weight.astype(dtype, copy=False).reshape(group, len(weight) // group, prod(weight.shape[1:]))
+    y = np.empty((len(x), len(weight), *counts), dtype)
+    for image, windows in enumerate(taps):  # a matrix of all windows takes memory: of one image at a time
+        columns = np.moveaxis(windows, range(1, 1 + axes), range(-axes, 0)).reshape(group, rows.shape[2], prod(counts))
+        y[image] = np.matmul(rows, columns).reshape(y.shape[1:])
+    return y
 
 
 @operator("Conv", "windows")
@@ -201,9 +198,9 @@ def conv_transpose(
     edges = transposed_pads(auto_pad, pads, x.shape[2:], kernel, strides, dilations, more, output_shape)
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     whole = [(n - 1) * s + e + o for n, s, e, o in zip(x.shape[2:], strides, extents, more, strict=True)]
-    y = np.zeros((x.shape[0], weight.shape[1] * group, *whole), x.dtype)
+    y = np.zeros(room((len(x), weight.shape[1] * group, *whole)), x.dtype)
     inputs, outputs = len(weight) // group, weight.shape[1]
-    for g in range(group):
+    for g in range(group if len(x) else 0):
         part, into = x[:, g * inputs : (g + 1) * inputs], y[:, g * outputs : (g + 1) * outputs]
         own = weight[g * inputs : (g + 1) * inputs]
         for tap in product(*map(range, kernel)):
@@ -253,9 +250,9 @@ def max_pool(
         x, auto_pad, kernel_shape, strides, pads, dilations, ceil_mode, least
     )
     axes = x.ndim - 2
-    flat = taps.reshape(*taps.shape[: 2 + axes], prod(kernel_shape))
     if results < 2:
-        return (flat.max(axis=-1),)
+        return (taps.max(axis=tuple(range(2 + axes, 2 + 2 * axes))),)
+    flat = taps.reshape(*taps.shape[: 2 + axes], prod(kernel_shape))
     best = np.unravel_index(flat.argmax(axis=-1), kernel_shape)
     places = [
         (np.arange(count) * s - before).reshape([-1 if at == axis else 1 for at in range(axes)]) + tap * d
@@ -357,7 +354,7 @@ def gemm(
     """Product of two matrices, and a sum."""
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError(f"takes two matrices, got {a.shape} and {b.shape}")
-    y = (a.T if transA else a) @ (b.T if transB else b)
+    y = matmul(a.T if transA else a, b.T if transB else b)
     y = y if alpha == 1 else same_type(a, alpha * y)
     return y if c is None else same_type(a, y + (c if beta == 1 else beta * c))
 
@@ -365,6 +362,9 @@ def gemm(
 @operator("MatMul")
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Product of matrices, or of stacks of them."""
+    if a.ndim and b.ndim:
+        stacks = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        room((*stacks, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())))
     return np.matmul(a, b)
 
 
