@@ -69,6 +69,8 @@ class Dialect:
         By architecture (``"mobilenet_v1@1.25"``: at that width), or ``""`` for all others.
     classes : tuple of str, optional
         Names of the outputs, of networks that have so many.
+    unread : tuple of str
+        Modules that its files have beside the network, which reads none of them.
     doubts : mapping of str to str
         What nothing in a file tells though its networks differ in it ("padding", "preprocessing", "activation"), and
         a sentence about that.
@@ -86,6 +88,7 @@ class Dialect:
     layout: str | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
+    unread: tuple[str, ...] = ()
     doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property
