@@ -81,6 +81,10 @@ def resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple
         return (long, resize) if width <= height else (resize, long)
     if preprocessing.fit == "fill":
         return resize
+    if preprocessing.fit == "contain" and preprocessing.crop_rounding == "down":
+        if resize[1] * height < resize[0] * width:
+            return max(1, height * resize[1] // width), resize[1]
+        return resize[0], max(1, width * resize[0] // height)
     ratio = (min if preprocessing.fit == "cover" else max)(height / resize[0], width / resize[1])
     return max(1, round(height / ratio)), max(1, round(width / ratio))
 

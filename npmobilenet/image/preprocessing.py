@@ -50,7 +50,7 @@ class Preprocessing:
         Colour around a picture that is smaller than ``crop``, 0 to 255; half values with sampled filters alone.
     crop_rounding : {"even", "down"}
         Where the centre lies that is half a pixel off: at an even distance from the edge (torchvision and timm), or at
-        the smaller one (transformers).
+        the smaller one (transformers, and Darknet, which also cuts what a "contain"ed side has of a pixel).
     decode : {"viewer", "torchvision"}
         How files are read: as a viewer shows them, or as torchvision's datasets do; :func:`read_image` has the
         differences.
@@ -107,8 +107,9 @@ class Preprocessing:
         filters = (*FILTERS, *SAMPLED)
         self._require("filter", is_one_of(self.filter, filters), f"one of {', '.join(filters)}")
         self._require("fit", is_one_of(self.fit, FITS), f"one of {', '.join(FITS)}")
-        level = _is_number_of_level if self.filter in SAMPLED else _is_level
-        self._require("border", is_tuple_of(self.border, 3, level), "three integers from 0 to 255")
+        sampled = is_one_of(self.filter, SAMPLED)  # whose pixels are not rounded
+        level, levels = (_is_brightness, "numbers") if sampled else (_is_level, "integers")
+        self._require("border", is_tuple_of(self.border, 3, level), f"three {levels} from 0 to 255")
         self._require("crop_rounding", is_one_of(self.crop_rounding, ROUNDINGS), f"one of {', '.join(ROUNDINGS)}")
         self._require("grey", isinstance(self.grey, bool), "true or false")
         self._require("decode", is_one_of(self.decode, DECODINGS), f"one of {', '.join(DECODINGS)}")
@@ -199,7 +200,7 @@ def is_tuple_of(values: object, length: int, check: Callable[[object], bool]) ->
     return isinstance(values, tuple) and len(values) == length and all(map(check, values))
 
 
-def _is_number_of_level(value: object) -> bool:
+def _is_brightness(value: object) -> bool:
     return is_number(value) and 0 <= value <= 255
 
 
