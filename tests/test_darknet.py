@@ -251,7 +251,7 @@ def test_bad_configurations(cfg, message, tmp_path):
 def test_mutated_files(tmp_path):
     """Whatever is changed: a network, or one line that says what is wrong."""
     random, outcomes = np.random.default_rng(0), [0, 0]
-    for number in range(300):
+    for number in range(200):
         cfg, numbers = bytearray(CFG.encode()), bytearray(weights())
         data = cfg if number % 3 else numbers
         for _ in range(1 + number % 4):
@@ -268,7 +268,7 @@ def test_mutated_files(tmp_path):
         except CheckpointError as error:
             assert "\n" not in str(error) and "net." in str(error)
             outcomes[1] += 1
-    assert min(outcomes) > 40
+    assert min(outcomes) > 30
 
 
 # --- What else a model can -----------------------------------------------------------------------------------

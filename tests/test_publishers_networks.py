@@ -285,7 +285,10 @@ def test_vgg19_has_no_linear_layers_here(tmp_path):
 def test_a_frozen_graph_of_a_publisher(tmp_path):
     """TensorFlow's own names and axes."""
     for name in ("ssd_v1", "deeplab_v2_aspp"):
-        weights = CASES[name].weights()
+        names = naming(CASES[name].architecture, "tensorflow")
+        graph = names.architecture.graph(0.5, 3)
+        keys = names.keys(graph)
+        weights = {keys[key]: values for key, values in random_weights(graph).items()}
         (tmp_path / "frozen.pb").write_bytes(graph_of(weights))
         model = npmobilenet.load(tmp_path / "frozen.pb", backend="reference")
         assert model.architecture == CASES[name].architecture and model.graph["stem"]["padding"] == "same"

@@ -42,7 +42,8 @@ class Preprocessing:
         Pillow's, antialiased but for "nearest". "sampled": bilinear between the four pixels around each place, however
         small the picture becomes, and not rounded, as tensors are resized (PyTorch's ``interpolate``);
         "sampled_corner": likewise, with the places counted from the first pixel's centre (TensorFlow 1);
-        "sampled_ends": with the first and the last pixels on each other (Darknet).
+        "sampled_ends": with the first and the last pixels on each other (Darknet, which cuts what is left of a pixel
+        where others round the shorter side of a picture that lies within).
     fit : {"fill", "cover", "contain"}
         How two numbers of ``resize`` are meant: exactly that size, whatever the proportions of the picture (timm's
         "squash"); or in its own proportions, so that it covers the size, or lies within (timm's "border").
@@ -50,7 +51,7 @@ class Preprocessing:
         Colour around a picture that is smaller than ``crop``, 0 to 255; half values with sampled filters alone.
     crop_rounding : {"even", "down"}
         Where the centre lies that is half a pixel off: at an even distance from the edge (torchvision and timm), or at
-        the smaller one (transformers, and Darknet, which also cuts what a "contain"ed side has of a pixel).
+        the smaller one (transformers).
     decode : {"viewer", "torchvision"}
         How files are read: as a viewer shows them, or as torchvision's datasets do; :func:`read_image` has the
         differences.
