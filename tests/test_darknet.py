@@ -152,6 +152,8 @@ def test_letterboxes():
     assert preprocessing.whole and place_of(100, 100, preprocessing) == (16 / 96, 0, 64 / 96, 1)
     x = preprocess(np.full((100, 100, 3), 255, np.uint8), preprocessing)
     assert x.shape == (3, 64, 96) and (x[:, :, :16] == 0.5).all() and (x[:, :, 16:80] == 1).all()
+    assert place_of(500, 333, letterboxed((416, 416))) == (69 / 416, 0, 277 / 416, 1)  # 277.06 pixels
+    assert place_of(333, 502, letterboxed((416, 416))) == (0, 70 / 416, 1, 275 / 416)  # 275.95
     inside = in_photograph(np.array([[1 / 6, 0, 0.5, 0.5], [0, 0, 1, 1]]), Place(1 / 6, 0, 2 / 3, 1), (200, 100))
     assert inside == pytest.approx(np.array([[0, 0, 50, 100], [0, 0, 100, 200]]))
     ramp = np.arange(5, dtype=np.uint8)[:, None, None].repeat(5, 1).repeat(3, 2) * 60
@@ -249,7 +251,7 @@ def test_bad_configurations(cfg, message, tmp_path):
 def test_mutated_files(tmp_path):
     """Whatever is changed: a network, or one line that says what is wrong."""
     random, outcomes = np.random.default_rng(0), [0, 0]
-    for number in range(300):
+    for number in range(200):
         cfg, numbers = bytearray(CFG.encode()), bytearray(weights())
         data = cfg if number % 3 else numbers
         for _ in range(1 + number % 4):
@@ -266,7 +268,7 @@ def test_mutated_files(tmp_path):
         except CheckpointError as error:
             assert "\n" not in str(error) and "net." in str(error)
             outcomes[1] += 1
-    assert min(outcomes) > 40
+    assert min(outcomes) > 30
 
 
 # --- What else a model can -----------------------------------------------------------------------------------

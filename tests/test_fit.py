@@ -607,7 +607,7 @@ def test_config_of_transformers_is_obeyed(monkeypatch, tmp_path):
         ({"tf_padding": "yes"}, "tf_padding must be true or false, got 'yes'"),
         ({"layer_norm_eps": 0}, "layer_norm_eps must be a number between 0 and 1, got 0"),
         ({"hidden_act": "gelu"}, "hidden_act must be one of relu, .*, got 'gelu'"),
-        ({"output_stride": 8}, "output_stride must be 32, for a classifier, got 8"),
+        ({"output_stride": 12}, "output_stride must be one of 1, 2, 4, 8, 16, 32, got 12"),
     ):
         beside(monkeypatch, config | change)
         with pytest.raises(CheckpointError, match=f"config.json beside it: {message}"):

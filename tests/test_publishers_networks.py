@@ -174,6 +174,35 @@ def test_every_network_has_output_strides(name):
         assert shapes[before][1] == 9 or plain[before][1] == 17  # but for a network for CIFAR
 
 
+def test_a_stride_that_is_there_already():
+    for name in ("deeplabv3_mobilenet_v2", "lraspp_mobilenet_v3_large"):
+        definition = get_architecture(name)
+        assert definition.with_output_stride(16) is definition
+        with pytest.raises(ValueError, match=f"{name} has features of stride 16 already, got output_stride 32"):
+            definition.with_output_stride(32)
+    v1 = get_architecture("mobilenet_v1")
+    assert v1.graph(0.5, 3, output_stride=8) == v1.with_output_stride(8).graph(0.5, 3)
+
+
+def test_deeplab_as_hugging_face_has_it(tmp_path):
+    """Its files have a layer that the network does not read; its configuration tells the stride."""
+    case = CASES["deeplab_v2_transformers"]
+    unread = {
+        f"mobilenet_v2.conv_1x1.{each}": np.zeros(4, np.float32)
+        for each in ("convolution.weight", "normalization.bias")
+    }
+    np.savez(tmp_path / "model.npz", **case.weights(), **unread)
+    names = {"id2label": {"0": "background", "1": "cat", "2": "dog"}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mobilenet_v2", "output_stride": 8, **names}))
+    model = npmobilenet.load(tmp_path / "model.npz", backend="reference")
+    assert model.architecture == "deeplabv3_mobilenet_v2" and model.classes[1:] == ("cat", "dog")
+    assert set(model.provenance["left out"][0]) == set(unread) and model.provenance["output stride"] == (8, "file")
+    assert model.graph.shapes((65, 65))["segmentation.scores"] == (3, 9, 9)
+    with pytest.raises(CheckpointError, match="output_stride must be one of"):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "mobilenet_v2", "output_stride": True}))
+        npmobilenet.load(tmp_path / "model.npz")
+
+
 @pytest.mark.parametrize("stride", [3, 0, 64, "8", True, 1])
 def test_bad_output_strides(stride):
     with pytest.raises(ValueError, match="output_stride must be"):
@@ -258,7 +287,10 @@ def test_vgg19_has_no_linear_layers_here(tmp_path):
 def test_a_frozen_graph_of_a_publisher(tmp_path):
     """TensorFlow's own names and axes."""
     for name in ("ssd_v1", "deeplab_v2_aspp"):
-        weights = CASES[name].weights()
+        names = naming(CASES[name].architecture, "tensorflow")
+        graph = names.architecture.graph(0.5, 3)
+        keys = names.keys(graph)
+        weights = {keys[key]: values for key, values in random_weights(graph).items()}
         (tmp_path / "frozen.pb").write_bytes(graph_of(weights))
         model = npmobilenet.load(tmp_path / "frozen.pb", backend="reference")
         assert model.architecture == CASES[name].architecture and model.graph["stem"]["padding"] == "same"

@@ -84,6 +84,7 @@ class Architecture:
         num_classes: int = 1000,
         padding: PaddingSpec = "symmetric",
         bn_eps: float = 1e-5,
+        output_stride: int | None = None,
     ) -> Graph:
         """Build the graph, for images of any size.
 
@@ -94,6 +95,8 @@ class Architecture:
         num_classes : int
         padding : {"symmetric", "same"}
         bn_eps : float
+        output_stride : int, optional
+            Of the features: :meth:`with_output_stride`.
 
         Raises
         ------
@@ -101,6 +104,8 @@ class Architecture:
             If a number is out of range, the padding is unknown, or a block has fewer channels than its row
             wants to divide.
         """
+        if output_stride is not None:
+            return self.with_output_stride(output_stride).graph(width, num_classes, padding, bn_eps)
         if not (isinstance(num_classes, (int, np.integer)) and num_classes >= 1):
             raise ValueError(f"num_classes must be an integer >= 1, got {num_classes!r}")
         if padding not in ("symmetric", "same"):
@@ -184,7 +189,7 @@ class Architecture:
         Raises
         ------
         ValueError
-            If it is none of these, or less than the first layer's alone.
+            If it is none of these, less than the first layer's alone, or more than the dilations of its table leave.
         """
         if stride not in OUTPUT_STRIDES or isinstance(stride, bool):
             raise ValueError(f"output_stride must be one of {', '.join(map(str, OUTPUT_STRIDES))}, got {shown(stride)}")
@@ -208,7 +213,9 @@ class Architecture:
                 row = replace(row, dilations=tuple(each * rate for each in row.dilations))
             rows.append(row)
             rate = following
-        return replace(self, rows=tuple(map(str, rows)), depth=1.0)
+        if reached < stride and any(row.dilations != (1,) for row in rows if row.kind in STRIDED_KINDS) and rate == 1:
+            raise ValueError(f"{self.name} has features of stride {reached} already, got output_stride {stride}")
+        return replace(self, rows=tuple(map(str, rows)), depth=1.0) if rate > 1 else self
 
     def with_mixed(
         self,

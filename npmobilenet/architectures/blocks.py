@@ -582,7 +582,7 @@ class Builder:
         for number, kernel in enumerate(row.kernels, 1):
             self.last, self.channels = image
             name = f"{self.block}.branch{number}"
-            self._pointwise(f"{name}.expand", self._expanded(row))
+            self._dense(f"{name}.expand", self._expanded(row), 1)  # of the image, which pointwise kernels do not read
             self._depthwise(f"{name}.depthwise", replace(row, kernels=(kernel,)), stride)
             self._pointwise(f"{name}.project", channels, active=False)
             branches.append(self.last)

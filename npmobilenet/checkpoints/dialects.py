@@ -469,6 +469,22 @@ KERAS_EXPRESSION = {
     "classifier": "conv2d_32",
 }
 
+TRANSFORMERS_V2 = {
+    "stem": "conv_stem.first_conv.(convolution|normalization)",
+    "block1.depthwise": "conv_stem.conv_3x3.(convolution|normalization)",
+    "block1.project": "conv_stem.reduce_1x1.(convolution|normalization)",
+    "expand": "layer.{n-2}.expand_1x1.(convolution|normalization)",
+    "depthwise": "layer.{n-2}.conv_3x3.(convolution|normalization)",
+    "project": "layer.{n-2}.reduce_1x1.(convolution|normalization)",
+}
+TRANSFORMERS_DEEPLAB = {
+    **{kind: f"mobilenet_v2.{module}" for kind, module in TRANSFORMERS_V2.items()},
+    "aspp.point": "segmentation_head.conv_aspp.(convolution|normalization)",
+    "aspp.pooled": "segmentation_head.conv_pool.(convolution|normalization)",
+    "aspp.project": "segmentation_head.conv_projection.(convolution|normalization)",
+    "segmentation.scores": "segmentation_head.classifier.convolution",
+}
+
 DIALECTS = (
     Dialect("npmobilenet", tuple(ARCHITECTURES), OWN),
     Dialect("npmobilenet", ("deeplabv3_mobilenet_v3_large",), OWN, rows={"auxiliary": ()}),
@@ -812,19 +828,20 @@ DIALECTS = (
     Dialect(
         "transformers",
         V2,
-        {
-            "stem": "conv_stem.first_conv.(convolution|normalization)",
-            "block1.depthwise": "conv_stem.conv_3x3.(convolution|normalization)",
-            "block1.project": "conv_stem.reduce_1x1.(convolution|normalization)",
-            "expand": "layer.{n-2}.expand_1x1.(convolution|normalization)",
-            "depthwise": "layer.{n-2}.conv_3x3.(convolution|normalization)",
-            "project": "layer.{n-2}.reduce_1x1.(convolution|normalization)",
-            "head": "conv_1x1.(convolution|normalization)",
-            "classifier": "classifier",
-        },
+        TRANSFORMERS_V2 | {"head": "conv_1x1.(convolution|normalization)", "classifier": "classifier"},
         padding="same",
         bn_eps=1e-3,
         preprocessing={"": replace(HALF, crop_rounding="down")},
+    ),
+    Dialect(
+        "transformers",
+        ("deeplabv3_mobilenet_v2",),
+        TRANSFORMERS_DEEPLAB,
+        conventions={"head_eps": 1e-5},
+        padding="same",
+        bn_eps=1e-3,
+        preprocessing={"": replace(HALF, resize=513, crop=(513, 513), crop_rounding="down")},
+        unread=("mobilenet_v2.conv_1x1.",),
     ),
     Dialect(
         "transformers",

@@ -267,6 +267,8 @@ def find_network(
         head, passed_over = _head(match, tensors, rest, width, num_classes)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
+    unread = tuple(match.prefix + module for module in match.naming.dialect.unread)
+    passed_over = {*passed_over, *(module for module in rest if unread and module.startswith(unread))}
     own = {module.partition(".")[0] for module in (*match.naming.backbone, head.hidden, head.classifier) if module}
     left_out = []
     for key in tensors:
@@ -379,7 +381,8 @@ class _Match(NamedTuple):
         if not (naming.norms & below):
             expected = expected - naming.norms
         found = expected & below
-        return cls(naming, prefix, expected, found, len(below) - len(found))
+        unread = sum(module.startswith(naming.dialect.unread) for module in below) if naming.dialect.unread else 0
+        return cls(naming, prefix, expected, found, len(below) - len(found) - unread)
 
 
 def _best(file: _File, names: Collection[str], prefix: str | None, where: str) -> _Match:

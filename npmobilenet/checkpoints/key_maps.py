@@ -72,6 +72,8 @@ class Dialect:
     factors : mapping of str to float
         By our names of parameters: what multiplies the file's, where its network has a factor of its own behind an
         activation.
+    unread : tuple of str
+        Modules that its files have beside the network, which reads none of them.
     doubts : mapping of str to str
         What nothing in a file tells though its networks differ in it ("padding", "preprocessing", "activation"), and
         a sentence about that.
@@ -90,6 +92,7 @@ class Dialect:
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
     doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property

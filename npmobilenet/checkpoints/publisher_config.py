@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from npmobilenet.architectures.architecture import OUTPUT_STRIDES
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET, Preprocessing, has_preprocessing
 from npmobilenet.text import quote
@@ -35,7 +36,7 @@ NOISY_STUDENTS = {
     "l2": (800, 0.96),
     "l2_475": (475, 0.936),
 }
-OUTPUT_STRIDE = 32  # of a classifier; others are for dense prediction, with dilated convolutions
+USUAL_STRIDE = 32  # of a classifier; others are for dense prediction, with dilated convolutions
 
 
 class PublisherConfig(NamedTuple):
@@ -46,6 +47,8 @@ class PublisherConfig(NamedTuple):
     padding : {"symmetric", "same"}
     bn_eps : float
     activation : str
+    output_stride : int
+        None of the usual one.
     preprocessing : Preprocessing
     classes : tuple of str
     multi_label : bool
@@ -54,6 +57,7 @@ class PublisherConfig(NamedTuple):
     padding: str | None = None
     bn_eps: float | None = None
     activation: str | None = None
+    output_stride: int | None = None
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] | None = None
     multi_label: bool | None = None
@@ -92,7 +96,8 @@ def _transformers(config: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise CheckpointError(f"{where}: config.json beside it: {name} must be {expected}, got {_show(value)}")
         return value
 
-    field("output_stride", lambda value: value == OUTPUT_STRIDE, f"{OUTPUT_STRIDE}, for a classifier")
+    strides = ", ".join(map(str, OUTPUT_STRIDES))
+    stride = field("output_stride", lambda value: type(value) is int and value in OUTPUT_STRIDES, f"one of {strides}")
     same = field("tf_padding", lambda value: isinstance(value, bool), "true or false")
     act = field(
         "hidden_act", lambda value: isinstance(value, str) and value in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"
@@ -101,6 +106,7 @@ def _transformers(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         "padding": None if same is None else "same" if same else "symmetric",
         "bn_eps": field("layer_norm_eps", _is_eps, "a number between 0 and 1"),
         "activation": None if act is None else ACTIVATIONS[act],
+        "output_stride": None if stride == USUAL_STRIDE else stride,
         "classes": _labels(config.get("id2label")),
         "multi_label": config.get("problem_type") == "multi_label_classification" or None,
     }

@@ -108,9 +108,8 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         found, options["activation"], config.activation, bool(checkpoint.quantisation), settled, notes
     )
     num_classes = options["num_classes"] or None
-    fitted = found.fit(padding, bn_eps, num_classes, layout, activation, options["output_stride"])
-    if options["output_stride"] is not None:
-        settled["output stride"] = (options["output_stride"], "option")
+    stride = settled.choose("output stride", option=options["output_stride"], file=config.output_stride)
+    fitted = found.fit(padding, bn_eps, num_classes, layout, activation, stride)
     found.check_values(fitted)
     outputs = found.head.outputs
 

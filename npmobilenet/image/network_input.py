@@ -85,6 +85,10 @@ def resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple
         return (long, resize) if width <= height else (resize, long)
     if preprocessing.fit in ("fill", *IN_SQUARE):
         return resize
+    if preprocessing.fit == "contain" and preprocessing.filter == "sampled_ends":
+        if resize[1] * height < resize[0] * width:
+            return max(1, height * resize[1] // width), resize[1]
+        return resize[0], max(1, width * resize[0] // height)
     ratio = (min if preprocessing.fit == "cover" else max)(height / resize[0], width / resize[1])
     return max(1, round(height / ratio)), max(1, round(width / ratio))
 

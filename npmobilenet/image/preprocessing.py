@@ -45,7 +45,8 @@ class Preprocessing:
         Pillow's, antialiased but for "nearest". "sampled": bilinear between the four pixels around each place, however
         small the picture becomes, and not rounded, as tensors are resized (PyTorch's ``interpolate``);
         "sampled_corner": likewise, with the places counted from the first pixel's centre (TensorFlow 1);
-        "sampled_ends": with the first and the last pixels on each other (Darknet).
+        "sampled_ends": with the first and the last pixels on each other (Darknet, which cuts what is left of a pixel
+         where others round the shorter side of a picture that lies within).
     fit : {"fill", "cover", "contain", "corner", "middle"}
         How two numbers of ``resize`` are meant: exactly that size, whatever the proportions of the picture (timm's
         "squash"); or in its own proportions, so that it covers the size, or lies within (timm's "border"). "corner" and
@@ -112,8 +113,9 @@ class Preprocessing:
         filters = (*FILTERS, *SAMPLED)
         self._require("filter", is_one_of(self.filter, filters), f"one of {', '.join(filters)}")
         self._require("fit", is_one_of(self.fit, FITS), f"one of {', '.join(FITS)}")
-        level = _is_number_of_level if self.filter in SAMPLED else _is_level
-        self._require("border", is_tuple_of(self.border, 3, level), "three integers from 0 to 255")
+        sampled = is_one_of(self.filter, SAMPLED)  # whose pixels are not rounded
+        level, levels = (_is_brightness, "numbers") if sampled else (_is_level, "integers")
+        self._require("border", is_tuple_of(self.border, 3, level), f"three {levels} from 0 to 255")
         self._require("crop_rounding", is_one_of(self.crop_rounding, ROUNDINGS), f"one of {', '.join(ROUNDINGS)}")
         self._require("grey", isinstance(self.grey, bool), "true or false")
         self._require("decode", is_one_of(self.decode, DECODINGS), f"one of {', '.join(DECODINGS)}")
@@ -238,7 +240,7 @@ def is_tuple_of(values: object, length: int, check: Callable[[object], bool]) ->
     return isinstance(values, tuple) and len(values) == length and all(map(check, values))
 
 
-def _is_number_of_level(value: object) -> bool:
+def _is_brightness(value: object) -> bool:
     return is_number(value) and 0 <= value <= 255
 
 

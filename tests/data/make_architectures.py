@@ -54,6 +54,7 @@ CASES = {
     "deeplab_v2": Case("deeplabv3_mobilenet_v2", "tensorflow", 3, (65, 49), 3),
     "deeplab_v2_aspp": Case("deeplabv3_mobilenet_v2_aspp", "tensorflow", 3, (49, 65), 4),
     "deeplab_v2_stride8": Case("deeplabv3_mobilenet_v2_aspp", "tensorflow", 3, (49, 65), 5, output_stride=8),
+    "deeplab_v2_transformers": Case("deeplabv3_mobilenet_v2", "transformers", 3, (33, 49), 16, output_stride=8),
     "expression": Case("expression_mobilenet_v2", "keras", 7, (48, 48), 6),
     "stages": Case("mobilenet_v2_stages", "kuangliu", 10, (32, 32), 7),
     "shortcuts": Case("mobilenet_v2", "seominseok", 10, (32, 32), 8),
@@ -209,6 +210,31 @@ def deeplab(case, weights, x):
     return {"logits": net.f.interpolate(x, size, mode="bilinear", align_corners=True)}
 
 
+def transformers_to_slim(weights):
+    """What Hugging Face calls TensorFlow's layers."""
+    heads = {"aspp0": "conv_aspp", "image_pooling": "conv_pool", "concat_projection": "conv_projection"}
+    names = {f"segmentation_head.{theirs}": ours for ours, theirs in heads.items()}
+    backbone, scope = "mobilenet_v2", "MobilenetV2.expanded_conv"
+    names |= {f"{backbone}.conv_stem.first_conv": "MobilenetV2.Conv"}
+    names |= {f"{backbone}.conv_stem.conv_3x3": f"{scope}.depthwise"}
+    names |= {f"{backbone}.conv_stem.reduce_1x1": f"{scope}.project"}
+    for number in range(16):
+        for theirs, ours in (("expand_1x1", "expand"), ("conv_3x3", "depthwise"), ("reduce_1x1", "project")):
+            names[f"{backbone}.layer.{number}.{theirs}"] = f"{scope}_{number + 1}.{ours}"
+    found = {"logits.semantic.weight": "weight", "logits.semantic.bias": "bias"}
+    found = {ours: weights[f"segmentation_head.classifier.convolution.{theirs}"] for ours, theirs in found.items()}
+    for key, values in weights.items():
+        module, _, parameter = key.rpartition(".")
+        layer, _, what = module.rpartition(".")
+        if layer in names:
+            found[f"{names[layer]}{'.BatchNorm' if what == 'normalization' else ''}.{parameter}"] = values
+    return found
+
+
+def deeplab_transformers(case, weights, x):
+    return deeplab(case, transformers_to_slim(weights), x)
+
+
 def expression(case, weights, x):
     net = Functions(weights, same=True, eps=1e-3)
     made = dict.fromkeys(("conv2d", "depthwise_conv2d", "batch_normalization", "p_re_lu"), 0)
@@ -298,6 +324,7 @@ COMPUTED = {
     "deeplab_v2": deeplab,
     "deeplab_v2_aspp": deeplab,
     "deeplab_v2_stride8": deeplab,
+    "deeplab_v2_transformers": deeplab_transformers,
     "expression": expression,
     "stages": cifar,
     "shortcuts": cifar,
