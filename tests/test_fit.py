@@ -30,6 +30,12 @@ def named(naming, width, classes=4, seed=0):
     return {keys[name]: weights[name] for name in weights}, weights
 
 
+def test_the_landmark_of_a_naming_is_in_its_backbone():
+    every = [*namings(), *namings(bare=True)]
+    assert [each for each in every if each.landmark not in each.backbone] == []
+    assert sum(each.landmark != each.stem for each in every) > 100
+
+
 @pytest.mark.parametrize("naming", list(namings()), ids=lambda each: f"{each.name}, {each.dialect.name}")
 def test_every_naming_is_recognised(naming):
     tensors, weights = named(naming, 0.25)

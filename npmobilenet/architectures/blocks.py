@@ -64,7 +64,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from itertools import count
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from npmobilenet import operations
 from npmobilenet.graph import INPUT, Graph, Node
@@ -207,8 +207,7 @@ DEPTHWISE_KINDS = ("separable", "inverted")  # with a depthwise convolution
 OUTPUTS = {"segmentation": "logits", "auxiliary": "auxiliary"}  # of heads for every pixel, by their blocks
 
 
-@dataclass(frozen=True)
-class Squeeze:
+class Squeeze(NamedTuple):
     """How a network's blocks squeeze and excite (1709.01507, section 3).
 
     Attributes
@@ -253,8 +252,7 @@ ROUNDINGS: dict[str, Callable[[float, float], int]] = {
 }
 
 
-@dataclass(frozen=True)
-class Conventions:
+class Conventions(NamedTuple):
     """What an implementation of a paper's table decides for itself, and its weights depend on.
 
     Attributes
@@ -282,8 +280,7 @@ class Conventions:
     head_eps: float | None = None
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """One block of a network: one repeat of a row.
 
     Attributes
@@ -363,8 +360,8 @@ class Builder:
     activation: str
     padding: PaddingSpec
     bn_eps: float
-    squeeze: Squeeze = Squeeze()
-    conventions: Conventions = Conventions()
+    squeeze: Squeeze = field(default_factory=Squeeze)
+    conventions: Conventions = field(default_factory=Conventions)
     in_channels: int = 3
     nodes: list[Node] = field(default_factory=list)
 
