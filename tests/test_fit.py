@@ -32,6 +32,12 @@ def named(naming, width, classes=4, seed=0):
     return {keys[name]: weights[name] for name in weights}, weights
 
 
+def test_the_landmark_of_a_naming_is_in_its_backbone():
+    every = [*namings(), *namings(bare=True)]
+    assert [each for each in every if each.landmark not in each.backbone] == []
+    assert sum(each.landmark != each.stem for each in every) > 100
+
+
 def alike(naming):
     """Whether names and shapes are those of a network that differs in outputs alone, and is taken first."""
     return (naming.name, naming.dialect.name) == ("mobilenet_v2_stages", "kuangliu")

@@ -49,11 +49,13 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, blocks: int = 0) 
     """
     width = (blocks or panel_blocks(target)) * target.lanes
     c_in, c_out = weight.shape
-    k, outputs = -(-c_in // UNROLL) * UNROLL, -(-c_out // width) * width
-    full, full_bias = np.zeros((k, outputs), np.float32), np.zeros(outputs, np.float32)
-    full[:c_in, :c_out], full_bias[:c_out] = weight, bias
-    weights = np.ascontiguousarray(full.reshape(k, -1, width).transpose(1, 0, 2)).ravel()
-    return Linear(target, weights, full_bias, k, outputs // width)
+    k, panels = -(-c_in // UNROLL) * UNROLL, -(-c_out // width)
+    weights, full_bias = np.zeros((panels, k, width), np.float32), np.zeros(panels * width, np.float32)
+    for panel, start in zip(weights, range(0, c_out, width), strict=True):
+        outputs = weight[:, start : start + width]
+        panel[:c_in, : outputs.shape[1]] = outputs
+    full_bias[:c_out] = bias
+    return Linear(target, weights.ravel(), full_bias, k, panels)
 
 
 def vector(target: Target, channels: int) -> Tensor:

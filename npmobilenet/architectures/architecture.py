@@ -169,8 +169,8 @@ class Architecture:
         return replace(
             self,
             rows=tuple(varied),
-            squeeze=replace(self.squeeze, **(squeeze or {})),
-            conventions=replace(self.conventions, **(conventions or {})),
+            squeeze=self.squeeze._replace(**(squeeze or {})),
+            conventions=self.conventions._replace(**(conventions or {})),
             activation=activation or self.activation,
         )
 

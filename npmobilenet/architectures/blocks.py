@@ -86,7 +86,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from itertools import count
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from npmobilenet import operations
 from npmobilenet.graph import INPUT, Graph, Node, Shape
@@ -242,8 +242,7 @@ OF_CLASSES = ("classifier", *ENDS, *OUTPUTS)  # blocks whose channels the classe
 LEAK = 0.1  # the slope of leaky ReLU
 
 
-@dataclass(frozen=True)
-class Squeeze:
+class Squeeze(NamedTuple):
     """How a network's blocks squeeze and excite (1709.01507, section 3).
 
     Attributes
@@ -288,8 +287,7 @@ ROUNDINGS: dict[str, Callable[[float, float], int]] = {
 }
 
 
-@dataclass(frozen=True)
-class Conventions:
+class Conventions(NamedTuple):
     """What an implementation of a paper's table decides for itself, and its weights depend on.
 
     Attributes
@@ -327,8 +325,7 @@ class Conventions:
     coordinates: str = "half_pixel"
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """One block of a network: one repeat of a row.
 
     Attributes
@@ -415,8 +412,8 @@ class Builder:
     activation: str
     padding: PaddingSpec
     bn_eps: float
-    squeeze: Squeeze = Squeeze()
-    conventions: Conventions = Conventions()
+    squeeze: Squeeze = field(default_factory=Squeeze)
+    conventions: Conventions = field(default_factory=Conventions)
     in_channels: int = 3
     size: Pair | None = None
     nodes: list[Node] = field(default_factory=list)

@@ -479,7 +479,8 @@ def _series(names: Collection[str]) -> str:
 
 def _matches(file: _File, candidates: Sequence[tuple[Naming, str]]) -> list[_Match]:
     """Those of which nothing is missing."""
-    matches = (_Match.of(naming, prefix, file.below(prefix)) for naming, prefix in candidates)
+    there = ((naming, prefix) for naming, prefix in candidates if naming.landmark in file.below(prefix))
+    matches = (_Match.of(naming, prefix, file.below(prefix)) for naming, prefix in there)
     return [match for match in matches if not match.missing]
 
 

@@ -140,6 +140,16 @@ class Naming:
         return modules_of(self._template(*_kinds(first, part)), dict.fromkeys("nspduij", 0))[0]
 
     @property
+    def landmark(self) -> str:
+        """A module of the backbone that is known without building it: the first depthwise convolution, if any."""
+        for block in self.architecture.blocks:
+            if block.row.kind in DEPTHWISE_KINDS and len(block.row.kernels) == 1:
+                before = int(block.row.kind == "inverted" and block.row.has_expansion)  # convolutions of the block
+                numbers = _values(self.architecture)[block.name] | {"i": before, "j": before}
+                return modules_of(self._template(*_kinds(block, "depthwise")), numbers)[0]
+        return self.stem
+
+    @property
     def backbone(self) -> frozenset[str]:
         """The modules but for linear layers at the end; none depends on the width."""
         return _backbone(self)[0]
