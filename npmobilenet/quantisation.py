@@ -21,7 +21,7 @@ from npmobilenet.statistics import Values, has_statistics, measured, promised
 from npmobilenet.text import plural
 
 OF_PHOTOGRAPHS, OF_MADE_UP = 1.25, 3.0  # by which a range is wider than what was found in them
-DEVIATIONS, BESIDE_NORMS = 9.0, 1.5  # a batch norm's range, and how far one that was found may widen it
+DEVIATIONS, BESIDE_NORMS = 8.0, 1.25  # a batch norm's range, and how far one that was found may widen it
 BOUNDED = {"relu6": 6.0, "sigmoid": 1.0, "hard_sigmoid": 1.0}
 DISAGREEMENT = 0.4  # `_agree`: trained networks have 0.05 to 0.2, seeded weights 0.7
 WEIGHT_BITS = range(4, 9)

@@ -28,13 +28,19 @@ def network(name: str, width: float):
     )
 
 
-NETWORKS = [("mobilenet_v2", 0.75), ("mobilenet_v1", 0.5), ("mobilenet_v3_small", 1.0), ("mixnet_s", 1.0)]
+NETWORKS = {  # how wide, and as far as which output: MixNet's later blocks have many more windows to compile
+    "mobilenet_v2": (0.75, "logits"),
+    "mobilenet_v1": (0.5, "logits"),
+    "mobilenet_v3_small": (1.0, "logits"),
+    "mixnet_s": (1.0, "block5"),
+}
 
 
-@pytest.fixture(scope="module", params=NETWORKS, ids=lambda about: about[0])
+@pytest.fixture(scope="module", params=NETWORKS)
 def case(request):
-    graph, weights, image = network(*request.param)
-    outputs = ("logits", *list(graph.blocks)[1:4])
+    width, last = NETWORKS[request.param]
+    graph, weights, image = network(request.param, width)
+    outputs = (last, *list(graph.blocks)[1:4])
     return graph, weights, image, outputs, run_all(Program(graph, weights, "plain").plan(SIZE, outputs), image)
 
 
@@ -62,9 +68,9 @@ def test_bits_are_those_of_plain_kernels(case, threads, fused):
 @pytest.mark.parametrize("scratch", [1, 9000, 40000])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_strips_of_any_height(case, monkeypatch, scratch, threads):
-    graph, weights, image, _, expected = case
+    graph, weights, image, outputs, expected = case
     monkeypatch.setattr(inverted_residual, "SCRATCH_BYTES", scratch)
-    plan = BlockedProgram(graph, weights).plan(SIZE, threads=threads)
+    plan = BlockedProgram(graph, weights).plan(SIZE, outputs[0], threads=threads)
     assert np.array_equal(plan.run(image), expected[0])
 
 
@@ -74,7 +80,10 @@ def test_blocks_are_one_call_each():
     plan, layers = (program.plan((224, 224), fused=fused) for fused in (True, False))
     assert [len(group) for group in plan.groups] == [3] * 17 + [1] * 3
     assert {len(group) for group in layers.groups} == {1}
-    assert plan.memory < layers.memory
+    assert plan.memory < layers.memory / 2
+    # What the next block alone reads leaves a block quantised, and is float32 nowhere.
+    assert {"block1.project", "block3.project", "block6.project"} <= set(plan.left)
+    assert not set(plan.left) & {"block2.project", "block4.project", *plan._offsets}
 
 
 def test_layers_between_conversions():
