@@ -67,6 +67,7 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
         "mixed": ["--width", "0.25", "--resolution", "48", "--kernels", "3,5", "--rounds", "2"],
         "features": [picture, "--model", tiny, "--block", "block2", "--channels", "5"],
         "occlusion": [picture, "--model", tiny, "--patch", "16", "--step", "16"],
+        "int8": ["--images", picture, "--model", tiny, "--crops", "2"],
         "tiles": ["--rounds", "2", "--resolution", "32", "--candidates", "4x2"],
         "asm": ["depthwise_3x3_s1x1_row_3"],
     }[topic]
@@ -83,7 +84,7 @@ def test_without_a_topic_all_are_listed(capsys):
 
 
 # What LLVM makes of kernels does not depend on whether Numba is on: once is enough.
-EVERY = [pytest.param(topic, marks=compiled_only) if topic in ("tiles", "asm") else topic for topic in TOPICS]
+EVERY = [pytest.param(topic, marks=compiled_only) if topic in ("tiles", "asm", "int8") else topic for topic in TOPICS]
 
 
 @pytest.mark.parametrize("topic", EVERY)

@@ -90,11 +90,15 @@ def _relu_manifold(parser: Parser) -> None:
     _seed(parser)
 
 
-def _linear_bottleneck(parser: Parser) -> None:
-    _model(parser)
+def _images(parser: Parser) -> None:
     parser.add_argument(
         "--images", nargs="+", metavar="IMAGE", help="photographs, folders or globs (default: the project's own)"
     )
+
+
+def _linear_bottleneck(parser: Parser) -> None:
+    _model(parser)
+    _images(parser)
     parser.add_argument(
         "--views",
         type=positive,
@@ -149,6 +153,14 @@ def _occlusion(parser: Parser) -> None:
         "--step", type=positive, default=8, metavar="PIXELS", help="by which it slides (default %(default)s)"
     )
     parser.add_argument("--label", metavar="NAME|INDEX", help="of the class to look at (default: the most probable)")
+    _model(parser)
+
+
+def _int8(parser: Parser) -> None:
+    _images(parser)
+    parser.add_argument(
+        "--crops", dest="count", type=positive, default=60, metavar="N", help="how many (default %(default)s)"
+    )
     _model(parser)
 
 
@@ -208,6 +220,11 @@ TOPICS = {
     ),
     "occlusion": Topic(
         "which part of a photograph its label rests on", "Zeiler and Fergus, 1311.2901, section 4.2", _occlusion
+    ),
+    "int8": Topic(
+        "where the noise of 8 bits comes from: layers, one scale or many, biases, bits",
+        "Nagel et al., 1906.04721, section 4; Krishnamoorthi, 1806.08342",
+        _int8,
     ),
     "tiles": Topic(
         "why a kernel keeps a tile of sums in registers, and how large: every size measured",
