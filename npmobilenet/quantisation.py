@@ -50,6 +50,7 @@ def quantised(
     preprocessing: Preprocessing,
     images: Sequence[np.ndarray] | None = None,
     weight_bits: int = 8,
+    correct_biases: bool = True,
 ) -> Quantised:
     """Quantise a network.
 
@@ -63,6 +64,8 @@ def quantised(
         From which the means of tensors are taken, and ranges where no batch norm tells them.
     weight_bits : int
         Of what is stored in int8, 4 to 8.
+    correct_biases : bool
+        Whether what rounded weights add to the means is taken off the biases.
 
     Raises
     ------
@@ -77,6 +80,11 @@ def quantised(
     convolutions = [node for node in fused if node.operation in WINDOWED]
     if not convolutions:
         raise ValueError("the network has no convolutions: there is nothing that 8 bits would make faster")
+
+    def written(ranges: Mapping[str, Values], means: Mapping[str, Values], known_from: tuple[str, str]) -> Quantised:
+        means, largest = means if correct_biases else {}, float(np.abs(preprocessing.ends).max())
+        return Quantised(*quantized(graph, weights, ranges, means, largest, int(weight_bits)), known_from)
+
     told, limit = promised(fused, weights, DEVIATIONS), promised(fused, weights)
     has_norms = all(has_statistics(node, weights) for node in convolutions)
     if images is not None:
@@ -85,31 +93,17 @@ def quantised(
         if has_norms and _agree(fused, told, found):
             known_from = (f"batch norms, {photographs}", "option")
             ranges = _beside_norms(told, limit, found)
-            return _written(graph, weights, ranges, found, preprocessing, weight_bits, known_from)
+            return written(ranges, found, known_from)
         ranges = _ranges(fused, found, OF_PHOTOGRAPHS)
-        return _written(graph, weights, ranges, found, preprocessing, weight_bits, (photographs, "option"))
+        return written(ranges, found, (photographs, "option"))
     made_up = made_up_images(preprocessing, graph.in_channels)
     clouds = _measured(graph, weights, made_up[:1])
     if has_norms and _agree(fused, told, clouds):
         ranges = _beside_norms(told, limit, clouds)
-        return _written(graph, weights, ranges, told, preprocessing, weight_bits, ("batch norms", "file"))
+        return written(ranges, told, ("batch norms", "file"))
     found = _measured(graph, weights, made_up)
     ranges = _ranges(fused, found, OF_MADE_UP)
-    return _written(graph, weights, ranges, found, preprocessing, weight_bits, ("images made up", "assumed"))
-
-
-def _written(
-    graph: Graph,
-    weights: Mapping[str, np.ndarray],
-    ranges: Mapping[str, Values],
-    means: Mapping[str, Values],
-    preprocessing: Preprocessing,
-    weight_bits: int,
-    known_from: tuple[str, str],
-) -> Quantised:
-    largest = float(np.abs(preprocessing.ends).max())
-    written = quantized(graph, weights, ranges, means, largest, int(weight_bits))
-    return Quantised(*written, known_from)
+    return written(ranges, found, ("images made up", "assumed"))
 
 
 def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> dict[str, Values]:

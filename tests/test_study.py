@@ -75,6 +75,7 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
         "features": [picture, "--model", tiny, "--block", "block2", "--channels", "5"],
         "occlusion": [picture, "--model", tiny, "--patch", "16", "--step", "16"],
         "style": [picture, str(photo("chelsea.png")), "--model", tiny],
+        "int8": ["--images", picture, "--model", tiny, "--crops", "2"],
         "tiles": ["--rounds", "2", "--resolution", "32", "--candidates", "4x2"],
         "timeline": ["--width", "0.25", "--resolution", "64", "--threads", "2", "--rounds", "3"],
         "asm": ["depthwise_3x3_s1x1_row_3"],
@@ -113,7 +114,8 @@ def made_once(topic, found, monkeypatch):
 
 # What LLVM makes of kernels does not depend on whether Numba is on: once is enough.
 EVERY = [
-    pytest.param(topic, marks=compiled_only) if topic in ("tiles", "timeline", "asm") else topic for topic in TOPICS
+    pytest.param(topic, marks=compiled_only) if topic in ("tiles", "timeline", "asm", "int8") else topic
+    for topic in TOPICS
 ]
 
 

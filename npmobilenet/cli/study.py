@@ -90,11 +90,15 @@ def _relu_manifold(parser: Parser) -> None:
     _seed(parser)
 
 
-def _linear_bottleneck(parser: Parser) -> None:
-    _model(parser)
+def _images(parser: Parser) -> None:
     parser.add_argument(
         "--images", nargs="+", metavar="IMAGE", help="photographs, folders or globs (default: the project's own)"
     )
+
+
+def _linear_bottleneck(parser: Parser) -> None:
+    _model(parser)
+    _images(parser)
     parser.add_argument(
         "--views",
         type=positive,
@@ -157,6 +161,14 @@ def _style(parser: Parser) -> None:
     parser.add_argument("other", metavar="PHOTO")
     parser.add_argument(
         "--pooling", choices=("max", "average"), default="max", help="of VGG19 (default %(default)s, its own)"
+    )
+    _model(parser)
+
+
+def _int8(parser: Parser) -> None:
+    _images(parser)
+    parser.add_argument(
+        "--crops", dest="count", type=positive, default=60, metavar="N", help="how many (default %(default)s)"
     )
     _model(parser)
 
@@ -228,6 +240,11 @@ TOPICS = {
         "how far apart two photographs are in style and in content, layer by layer",
         "Gatys, Ecker and Bethge, CVPR 2016, section 2",
         _style,
+    ),
+    "int8": Topic(
+        "where the noise of 8 bits comes from: layers, one scale or many, biases, bits",
+        "Nagel et al., 1906.04721, section 4; Krishnamoorthi, 1806.08342",
+        _int8,
     ),
     "tiles": Topic(
         "why a kernel keeps a tile of sums in registers, and how large: every size measured",

@@ -10,7 +10,11 @@ from npmobilenet.kernels.vector.target import Target
 from tests.kernels.test_cpu_kernels import NEEDS_COMPILER
 from tests.kernels.test_targets import TARGETS
 
-RUNGS = [*registry.kernels("pointwise_conv2d_int8", "ladder"), *registry.kernels("depthwise_conv2d_int8", "ladder")]
+OPERATIONS = ("pointwise_conv2d_int8", "depthwise_conv2d_int8")
+# Those of the engine are compared elsewhere (`test_int8`, `test_int8_blocked`).
+RUNGS = [
+    rung for each in OPERATIONS for rung in registry.kernels(each, "ladder") if rung.target.startswith("ladder.int8:")
+]
 
 
 def arrays(c_in: int, c_out: int, shape: tuple[int, ...], floats: bool = False) -> dict[str, np.ndarray]:
@@ -92,4 +96,7 @@ def test_groups_are_refused_by_the_lower_rungs():
 
 
 def test_lessons_and_engines():
-    assert {operation for operation in LADDERS if operation.endswith("int8")} == {rung.operation for rung in RUNGS}
+    assert {operation for operation in LADDERS if operation.endswith("int8")} == set(OPERATIONS)
+    for operation in OPERATIONS:
+        names = [rung.name for rung in LADDERS[operation]]
+        assert names[:3] == ["python", "njit_loops", "numpy"] and names[-1] == "simd"
