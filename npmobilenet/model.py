@@ -283,6 +283,8 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
         provenance=provenance,
         read_from=model.read_from,
         detector=model._detector if model.graph.output_names[0] != "boxes0" else None,
+        input_name=model.input_name,
+        size=model.size,
     )
 
 
@@ -433,7 +435,7 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
     return Model(
         graph,
         weights,
-        architecture=printable(Path(source).stem),
+        architecture=_named(found.architecture or printable(Path(source).stem), graph),
         classes=found.classes,
         multi_label=found.multi_label,
         preprocessing=found.preprocessing,
@@ -443,6 +445,14 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
         size=found.whole.size,
         **run,
     )
+
+
+def _named(architecture: str, graph: Graph) -> str:
+    """A name for a network of whoever; that of a detector only if it has a detector's layers."""
+    layers = {node.name for node in graph}
+    if architecture in DETECTORS and not {"ssdlite.scores0", "ssdlite.boxes0"} <= layers:
+        return f"{architecture}, without its layers"
+    return architecture
 
 
 def _refuse_options(source: str, **options: Any) -> None:

@@ -774,6 +774,25 @@ def test_a_network_in_parts_is_inspected(saved, capsys):
     assert [row["computed_by"] for row in json.loads(capsys.readouterr().out)["layers"]][:2] == ["kernels", "NumPy"]
 
 
+def test_a_detector_comes_back_a_detector(tmp_path):
+    graph = get_architecture("ssdlite_mobilenet_v2").graph(0.1, 3)
+    photo = Preprocessing(None, (64, 64), None, (0.5,) * 3, (0.5,) * 3)
+    model = Model(
+        graph, random_weights(graph), architecture="ssdlite_mobilenet_v2", backend="reference", preprocessing=photo
+    )
+    again = npmobilenet.load(export_onnx(model, tmp_path / "d.onnx"), backend="reference")
+    assert again.architecture == model.architecture and again.classes == model.classes
+    assert str(again.detect(PHOTOGRAPH, 0.1)) == str(model.detect(PHOTOGRAPH, 0.1))
+
+
+def test_eight_bits_of_a_file_that_fixes_its_size(saved):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = npmobilenet.load(saved(classifier(shape=(1, 3, 32, 48))), backend="reference")
+        small = npmobilenet.quantize(model)
+    assert (small.input_name, small.size, small.dtype) == ("image", (32, 48), "int8")
+
+
 def test_what_cannot_be_exported(tmp_path):
     graph = get_architecture("mobilenet_v1").graph(0.25, 3)
     model = Model(graph, random_weights(graph), architecture="mobilenet_v1", backend="reference")

@@ -24,6 +24,7 @@ from npmobilenet.onnx.parts import Whole, check, whole
 from npmobilenet.provenance import Provenance
 from npmobilenet.text import plural, printable
 
+ARCHITECTURE, LONGEST = "architecture", 100  # in the metadata, and characters of it
 TOLD = ("preprocessing", "classes", "multi_label")
 
 
@@ -40,6 +41,8 @@ class OnnxNetwork:
         Of the classifier; 0 without one.
     preprocessing, classes, multi_label
         As of `Model`.
+    architecture : str
+        What the file's metadata calls it; empty if nothing.
     provenance : Provenance
     notes : tuple of str
         What was assumed, a line for each.
@@ -51,6 +54,7 @@ class OnnxNetwork:
     preprocessing: Preprocessing
     classes: Sequence[str] | None
     multi_label: bool
+    architecture: str
     provenance: Provenance
     notes: tuple[str, ...]
 
@@ -94,7 +98,14 @@ def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
         plural(outputs, "class", "classes"),
         "option" if options["classes"] is not None else "file" if classes is not None else "assumed",
     )
-    return OnnxNetwork(graph, one, outputs, preprocessing, classes, bool(multi_label), settled, tuple(notes))
+    about = (graph, one, outputs, preprocessing, classes, bool(multi_label), _architecture(graph))
+    return OnnxNetwork(*about, settled, tuple(notes))
+
+
+def _architecture(graph: OnnxGraph) -> str:
+    """The name that a file exported here has in its metadata."""
+    named = parse_object(graph.metadata.get(METADATA_NAME, "{}"), "its metadata").get(ARCHITECTURE, "")
+    return printable(named, LONGEST) if isinstance(named, str) else ""
 
 
 def _told(graph: OnnxGraph, path: Path, where: str) -> tuple[dict[str, Any], list[str]]:

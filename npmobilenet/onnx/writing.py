@@ -110,7 +110,7 @@ def export_onnx(model: Any, path: str | os.PathLike) -> Path:
     path = Path(path)
     weights, about = model.stored()
     try:
-        graph = onnx_graph(model.graph, weights, model.architecture, _metadata(about), model.size)
+        graph = onnx_graph(model.graph, weights, model.architecture, _metadata(about, model.architecture), model.size)
         data = serialised(graph)
         if len(data) > LARGEST:
             raise CheckpointError(f"would have {len(data)} bytes, and ONNX files have {LARGEST} at most")
@@ -123,9 +123,9 @@ def export_onnx(model: Any, path: str | os.PathLike) -> Path:
     return path
 
 
-def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
+def _metadata(about: Mapping[str, Any], architecture: str) -> dict[str, str]:
     told = {name: about[name] for name in ("preprocessing", "classes", "multi_label") if name in about}
-    return {METADATA_NAME: json.dumps(told, allow_nan=False)} if told else {}
+    return {METADATA_NAME: json.dumps(told | {"architecture": architecture}, allow_nan=False)}
 
 
 def onnx_graph(
