@@ -14,6 +14,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
+from npmobilenet.checkpoints.class_lists import COCO, COCO_BY_NUMBER, VOC
 from npmobilenet.counts import count
 from npmobilenet.engine import Engine
 from npmobilenet.tasks.boxes import Found
@@ -62,6 +63,17 @@ def test_counts(name, width, classes, size, parameters, macs):
     """As many parameters as the published files have."""
     counts = count(get_architecture(name).graph(width, classes), (size, size))
     assert (counts.parameters, round(counts.macs / 1e9, 3)) == (parameters, macs)
+
+
+def test_classes_of_data_sets():
+    assert len(COCO) == 80 and len(COCO_BY_NUMBER) == 91 and len(VOC) == 21
+    assert [COCO_BY_NUMBER[at] for at in (1, 12, 13, 44, 90)] == [
+        "person",
+        "class 12",
+        "stop sign",
+        "bottle",
+        "toothbrush",
+    ]
 
 
 # --- CenterNet's boxes -------------------------------------------------------------------------------------
@@ -116,7 +128,7 @@ def test_centernet(name):
         values, some = found[output].ravel(), expected[theirs]
         assert values[:: values.size // 256] == pytest.approx(some["some"], abs=1e-4 * some["max"])
     best = model.detect(photo(name), 0.2)[0]
-    assert model.classes.index(best.label) == 0
+    assert best.label == "person"
     assert best.score == pytest.approx(expected["tower_0/keypoints"]["max"], abs=1e-4)
 
 
@@ -126,12 +138,12 @@ def test_ssd_of_tensorflow():
     """TensorFlow 2.21.0 finds this: labels, scores, and boxes in pixels."""
     model = npmobilenet.load(PUBLISHED / "openpibo" / "frozen_inference_graph.pb")
     expected = {
-        47: (0.96399, (174.42, 14.12, 412.30, 237.02)),
-        51: (0.85887, (168.77, 16.44, 407.72, 247.08)),
-        67: (0.83870, (2.53, 0.35, 596.04, 397.61)),
+        "cup": (0.96399, (174.42, 14.12, 412.30, 237.02)),
+        "bowl": (0.85887, (168.77, 16.44, 407.72, 247.08)),
+        "dining table": (0.83870, (2.53, 0.35, 596.04, 397.61)),
     }
-    found = {model.classes.index(one.label): one for one in model.detect(photo("coffee.png"), 0.3)}
-    assert list(found) == list(expected)
-    for number, one in found.items():
-        assert one.score == pytest.approx(expected[number][0], abs=1e-4)
-        assert one.box == pytest.approx(expected[number][1], abs=0.1)
+    found = model.detect(photo("coffee.png"), 0.3)
+    assert [one.label for one in found] == list(expected)
+    for one in found:
+        assert one.score == pytest.approx(expected[one.label][0], abs=1e-4)
+        assert one.box == pytest.approx(expected[one.label][1], abs=0.1)

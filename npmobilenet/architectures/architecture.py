@@ -46,10 +46,10 @@ class Architecture:
         What implementations decide for themselves.
     width, depth : float
         What makes it of the table (1905.11946, section 3.3): multiply the channels, and the repeats, rounded up.
-    classes : int
-        As many as it was made for, a background included; it may have any number.
     resolution : int
         Height and width of the images it was made for; it takes any.
+    classes : int
+        As many as it was made for, those of its background included; it may have any number.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Architecture:
     conventions: Conventions = field(default_factory=Conventions)
     width: float = 1.0
     depth: float = 1.0
-    classes: int = 1000
     resolution: int = 224
+    classes: int = 1000
 
     @cached_property
     def blocks(self) -> list[Block]:

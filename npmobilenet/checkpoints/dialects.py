@@ -13,7 +13,7 @@ import numpy as np
 
 from npmobilenet.architectures import ARCHITECTURES
 from npmobilenet.architectures.blocks import OUTPUTS
-from npmobilenet.checkpoints.class_lists import EXPRESSIONS, FACES, VOC
+from npmobilenet.checkpoints.class_lists import COCO, COCO_BY_NUMBER, EXPRESSIONS, FACES, VOC
 from npmobilenet.checkpoints.key_maps import FEATURES, LINEAR_BLOCKS, Dialect
 from npmobilenet.image import IMAGENET, Preprocessing
 
@@ -622,6 +622,7 @@ DIALECTS = (
         TENSORFLOW_SSDLITE,
         padding="same",
         bn_eps=1e-3,
+        classes=COCO_BY_NUMBER,
         preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
     Dialect(
@@ -630,6 +631,7 @@ DIALECTS = (
         TENSORFLOW_SSD,
         padding="same",
         bn_eps=1e-3,
+        classes=COCO_BY_NUMBER,
         preprocessing={"": Preprocessing(None, (300, 300), None, HALF.mean, HALF.std, filter="sampled_corner")},
     ),
     *(
@@ -680,6 +682,7 @@ DIALECTS = (
         ("centernet_mobilenet_v3_large",),
         CENTERNET,
         padding="same",
+        classes=COCO,
         factors=CENTERNET_FACTORS,
         preprocessing={"": levels_of(512)},
     ),

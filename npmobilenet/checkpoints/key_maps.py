@@ -66,6 +66,8 @@ class Dialect:
         The strides, if the names tell them.
     preprocessing : mapping of str to Preprocessing
         By architecture (``"mobilenet_v1@1.25"``: at that width), or ``""`` for all others.
+    classes : tuple of str
+        Of all its networks that have so many outputs.
     factors : mapping of str to float
         By our names of parameters: what multiplies the file's, where its network has a factor of its own behind an
         activation.
@@ -85,7 +87,7 @@ class Dialect:
     bn_eps: float = 1e-5
     layout: str | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str, ...] = ()
     factors: Mapping[str, float] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
 

@@ -123,7 +123,8 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         source=usual,
         assumed=proportional(fitted.architecture) if settled["layout"][0] == "imagenet" else _of_cifar(outputs),
     )
-    classes = _classes(options["classes"], info.classes, config.classes, dialect.classes, outputs, settled, notes)
+    usual_classes = dialect.classes if len(dialect.classes) == outputs else None
+    classes = _classes(options["classes"], info.classes, config.classes, usual_classes, outputs, settled, notes)
     multi_label = settled.choose(
         "multi_label", option=options["multi_label"], file=_first(info.multi_label, config.multi_label), assumed=False
     )
@@ -193,11 +194,11 @@ def _classes(
                 f"config.json names {plural(len(beside), 'class', 'classes')} and there are {outputs}: not used"
             )
         beside = None
-    known = {"option": option, "file": _first(metadata, beside)}
-    known["source"] = usual if usual and len(usual) == outputs else None
-    reason = next((reason for reason, names in known.items() if names is not None), "assumed")
+    in_file = _first(metadata, beside)
+    known = (("option", option), ("file", in_file), ("source", usual))
+    reason, classes = next(((reason, names) for reason, names in known if names is not None), ("assumed", None))
     settled["classes"] = (plural(outputs, "class", "classes"), reason)
-    return known.get(reason)
+    return classes
 
 
 def _left_out(keys: tuple[str, ...]) -> str:
