@@ -63,7 +63,7 @@ def test_names_tell_what_weights_are_for(tmp_path):
 
 
 def test_operations_tell_what_weights_are_for(tmp_path):
-    """A fused layer; a bias added behind a sum; a scale and an offset that were a batch norm; single constants."""
+    """A fused layer; a bias added behind a sum; scales and an offset that were batch norms; other constants."""
     weights = {
         "x/merged": floats(1, 1, 3, 2),
         "x_bn/sub": floats(2),
@@ -74,9 +74,13 @@ def test_operations_tell_what_weights_are_for(tmp_path):
         "z_add/y": floats(2),
         "six": np.float32(6).reshape(()),
         "other/y": floats(2, 2),
+        "slopes/alpha": floats(1, 1, 2),
+        "up/filter": floats(2, 2, 5, 2),
+        "up_bn/mul": floats(5),
+        "late/mul": floats(2),
     }
     nodes = [
-        ("x", "_FusedConv2D", ["image", "x/merged", "x_bn/sub"]),
+        ("x", "_FusedConv2D", ["image", "x/merged", "x_bn/sub", "slopes/alpha"]),
         ("relu6", "Minimum", ["x", "six"]),
         ("y", "DepthwiseConv2dNative", ["relu6", "y/kernel_in"]),
         ("y_scaled", "Mul", ["y:0", "y_bn/mul"]),
@@ -85,11 +89,17 @@ def test_operations_tell_what_weights_are_for(tmp_path):
         ("sum", "AddN", ["z", "y_done"]),
         ("z_done", "AddV2", ["z_add/y", "sum"]),
         ("end", "Mul", ["z_done", "other/y"]),
+        ("late", "Mul", ["x", "late/mul"]),
+        ("up", "Conv2DBackpropInput", ["size", "up/filter", "end"]),
+        ("up_scaled", "Mul", ["up", "up_bn/mul"]),
     ]
     found = read_checkpoint(write(tmp_path, weights, nodes)).tensors
-    assert set(found) == {"x.weight", "x.bias", "y.weight", "y.bias", "z.weight", "z.bias", "other.y"}
+    layers = {"x.weight", "x.bias", "y.weight", "y.bias", "z.weight", "z.bias", "up.weight"}
+    assert set(found) == layers | {"other.y", "slopes.alpha", "late.mul"}  # which no network has
     assert np.array_equal(found["x.bias"], weights["x_bn/sub"]) and np.array_equal(found["z.bias"], weights["z_add/y"])
     scaled = weights["y/kernel_in"].transpose(2, 3, 0, 1) * weights["y_bn/mul"].reshape(2, 1, 1, 1)
+    upward = weights["up/filter"].transpose(3, 2, 0, 1) * weights["up_bn/mul"].reshape(5, 1, 1)
+    assert np.array_equal(found["up.weight"], upward)
     assert np.array_equal(found["y.weight"], scaled) and np.array_equal(found["y.bias"], weights["y_bn/sub"])
 
 

@@ -20,6 +20,7 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.text import quote
 
 ADD, MULTIPLY = "add", "multiply"
+TRANSPOSED = ("transposed", "Conv2DBackpropInput")  # layers whose weights have the channels of the result second
 MOST_OPERATIONS = 100_000
 MOST_STEPS = 16  # between a layer and what is added to its result
 
@@ -34,22 +35,23 @@ class Operation(NamedTuple):
 
 @dataclass(eq=False)
 class ScaledTensor(Tensor):
-    """A weight whose first axis is multiplied by a vector."""
+    """A weight whose channels of the result, along ``axis``, are multiplied by a vector."""
 
     weight: Tensor
     scale: Tensor
+    axis: int
 
     def to_array(self, name: str, allowance: Allowance) -> np.ndarray:
         """Return the products."""
         weight, scale = (each.to_array(name, allowance) for each in (self.weight, self.scale))
-        if scale.shape != weight.shape[:1]:
+        if scale.shape != weight.shape[self.axis : self.axis + 1]:
             raise CheckpointError(
                 f"tensor {quote(name)} of shape {weight.shape} is multiplied by one of {scale.shape}; "
                 "the file is damaged"
             )
         allowance.take(weight.nbytes, f"tensor {quote(name)}")
         with np.errstate(over="ignore", invalid="ignore"):
-            array = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+            array = weight * scale.reshape(-1, *[1] * (weight.ndim - 1 - self.axis))
         array.flags.writeable = False
         return array
 
@@ -78,6 +80,7 @@ def parameters(
     found: dict[str, Tensor] = {}
     module_of: dict[str, str] = {}  # by a layer's result
     used: set[str] = set()
+    transposed: set[str] = set()
     for kind, outputs, inputs in operations:
         weight = next((name for name in inputs if name in constants), None)
         if kind not in layers or weight is None:
@@ -88,28 +91,37 @@ def parameters(
         found[f"{module}.weight"] = with_axes(f"{module}.weight", constants[weight], layers[kind])
         used.add(weight)
         for bias in inputs[inputs.index(weight) + 1 :]:
-            if bias in constants:
+            if _axes(constants.get(bias)) == 1 and f"{module}.bias" not in found:
                 found[f"{module}.bias"] = with_axes(f"{module}.bias", constants[bias], {1: VECTOR})
                 used.add(bias)
         module_of |= dict.fromkeys(outputs, module)
+        transposed |= {module} if kind in TRANSPOSED else set()
     for kind, _, inputs in operations:
-        vectors = [name for name in inputs if name in constants and name not in used]
+        vectors = [name for name in inputs if _axes(constants.get(name)) == 1 and name not in used]
         if kind not in (ADD, MULTIPLY) or len(vectors) != 1:
             continue
         (vector,) = vectors
         others = [name for name in inputs if name != vector]
-        if kind == MULTIPLY:
-            modules = {module_of[name] for name in others if name in module_of}
-        else:
-            modules = {module for module in _behind(others, made_by, module_of) if f"{module}.bias" not in found}
+        behind = (module_of[name] for name in others if name in module_of)
+        modules = {
+            module
+            for module in (behind if kind == MULTIPLY else _behind(others, made_by, module_of))
+            if f"{module}.bias" not in found  # else it would be multiplied too
+        }
         if len(modules) == 1:
             used.add(vector)
             (module,) = modules
             if kind == ADD:
                 found[f"{module}.bias"] = with_axes(f"{module}.bias", constants[vector], {1: VECTOR})
             else:
-                found[f"{module}.weight"] = ScaledTensor(found[f"{module}.weight"], constants[vector])
+                axis = 1 if module in transposed else 0
+                found[f"{module}.weight"] = ScaledTensor(found[f"{module}.weight"], constants[vector], axis)
     return found | {name.replace("/", "."): tensor for name, tensor in constants.items() if name not in used}
+
+
+def _axes(tensor: Tensor | None) -> int:
+    """How many axes a tensor has; none of one that cannot be read."""
+    return len(getattr(getattr(tensor, "integers", tensor), "shape", ()))
 
 
 def _module(weight: str) -> str:

@@ -20,7 +20,7 @@ WINDOW, DEPTHWISE, MATRIX, VECTOR = (3, 2, 0, 1), (2, 3, 0, 1), (1, 0), (0,)
 
 # By the last part of a name: PyTorch's name, and where PyTorch has its axes, for each number of axes.
 PARAMETERS: dict[str, tuple[str, dict[int, Axes]]] = {
-    **dict.fromkeys(("weights", "filters", "pointwise_filter"), ("weight", {4: WINDOW, 2: MATRIX})),
+    **dict.fromkeys(("weights", "filters", "pointwise_filter"), ("weight", {4: WINDOW, 2: MATRIX, 1: VECTOR})),
     "depthwise_weights": ("weight", {4: DEPTHWISE}),
     "depthwise_filter": ("depthwise.weight", {4: DEPTHWISE}),
     **dict.fromkeys(("biases", "bias", "convolution_bn_offset"), ("bias", {1: VECTOR})),
