@@ -446,7 +446,11 @@ print(pointwise_conv2d(np.ones((1, 1, 1, 3)), np.full((3, 1), 2.0)).item(), kern
 
 @compiled_only
 def test_several_processes_fill_an_empty_cache(tmp_path):
-    environment = {"NPMOBILENET_CACHE_DIR": str(tmp_path), "NUMBA_CACHE_DIR": ""}
+    environment = {
+        "NPMOBILENET_CACHE_DIR": str(tmp_path),
+        "NUMBA_CACHE_DIR": "",
+        "NPMOBILENET_SHIPPED_KERNELS": "0",
+    }
     with ThreadPoolExecutor(3) as pool:
         printed = set(pool.map(lambda _: python(POINTWISE, **environment), range(3)))
     assert len(printed) == 1
@@ -459,7 +463,9 @@ def test_several_processes_fill_an_empty_cache(tmp_path):
 def test_no_cache_folder(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    assert python(POINTWISE, NPMOBILENET_CACHE_DIR=str(file / "cache"), NUMBA_CACHE_DIR="") == "6.0 None"
+    environment = {"NPMOBILENET_CACHE_DIR": str(file / "cache"), "NUMBA_CACHE_DIR": ""}
+    for shipped in ("0", ""):
+        assert python(POINTWISE, NPMOBILENET_SHIPPED_KERNELS=shipped, **environment) == "6.0 None"
 
 
 @compiled_only
