@@ -372,7 +372,7 @@ def test_agreement_of_names(pets, thumbnails, tmp_path, capsys):
     assert found["decibels"] > 0
     assert agreement.main([str(thumbnails), *command]) == 0
     assert "where sure" in capsys.readouterr().out
-    first, again = (list(agreement.crops(thumbnails, 3, seed=2)) for _ in range(2))
+    first, again = (list(agreement.crops(sorted(thumbnails.iterdir()), 3, seed=2)) for _ in range(2))
     assert all((one == two).all() and one.shape[0] == one.shape[1] for one, two in zip(first, again, strict=True))
     with pytest.raises(SystemExit):
         agreement.main([str(tmp_path), *command])

@@ -454,7 +454,11 @@ print(resize(np.full((4, 4, 3), 9, np.uint8), (2, 2)).max(), kernel_cache())
 
 @compiled_only
 def test_several_processes_fill_an_empty_cache(tmp_path):
-    environment = {"NPMOBILENET_CACHE_DIR": str(tmp_path), "NUMBA_CACHE_DIR": ""}
+    environment = {
+        "NPMOBILENET_CACHE_DIR": str(tmp_path),
+        "NUMBA_CACHE_DIR": "",
+        "NPMOBILENET_SHIPPED_KERNELS": "0",
+    }
     with ThreadPoolExecutor(2) as pool:
         printed = set(pool.map(lambda _: python(POINTWISE, **environment), range(2)))
     assert len(printed) == 1
@@ -467,7 +471,9 @@ def test_several_processes_fill_an_empty_cache(tmp_path):
 def test_no_cache_folder(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    assert python(RESIZE, NPMOBILENET_CACHE_DIR=str(file / "cache"), NUMBA_CACHE_DIR="") == "9 None"
+    environment = {"NPMOBILENET_CACHE_DIR": str(file / "cache"), "NUMBA_CACHE_DIR": ""}
+    for shipped in ("0", ""):
+        assert python(RESIZE, NPMOBILENET_SHIPPED_KERNELS=shipped, **environment) == "9 None"
 
 
 @compiled_only
