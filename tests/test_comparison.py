@@ -80,7 +80,7 @@ def test_tolerances_do_not_grow_without_bounds(name):
     if get_architecture(name).conventions.pixel_slopes:  # of grey images, and of one size
         x = images(1, 48, 48)[:, :1]
     rows = against_backend(model, x, "reference").rows
-    assert all(row.largest == 0 and 0 < row.tolerance < 0.1 for row in rows)
+    assert all(row.largest == 0 and 0 < row.tolerance < 0.25 for row in rows)
     assert rows[0].tolerance < 2e-5
 
 
@@ -238,9 +238,9 @@ def test_modules_of_blocks_give_what_the_blocks_do(naming):
     assert set(outputs.values()) | set(inside.values()) <= known and not set(outputs) & set(inside)
     for block in naming.architecture.blocks:
         nodes = graph.blocks[block.name]
-        if nodes[-1].operation == "add":
+        if nodes[-1].operation == "add" and block.row.kind == "inverted":
             whole = naming.block_module(block)
-            if naming.dialect.name == "keras":  # which counts layers
+            if naming.dialect.name.startswith(("keras", "mediapipe")):  # which count layers
                 assert not whole
                 continue
             assert outputs[whole] == nodes[-1].name

@@ -716,7 +716,7 @@ class Builder:
     def _summed(self, row: Row, channels: int, stride: int) -> None:
         if stride > 1:
             self._linear_separable("0", row.kernels[0], channels, stride)
-            self._activation(f"{self.block}.first", "relu")
+            self._activation(self.last, "relu")
         total = self.last
         for number in range(1, 4):
             self._linear_separable(str(number), row.kernels[0], channels)
