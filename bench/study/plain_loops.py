@@ -57,6 +57,8 @@ def _zeros(shape: tuple[int, ...] | list) -> np.ndarray | list:
 
 def _compiled(function: Callable) -> object | None:
     """The compiled function that a kernel calls, itself or through a function beside it, if there is one."""
+    if not isfunction(function):  # what packs weights and calls vector kernels
+        return None
     # A ladder's kernel holds its loops in a closure; around them it calls what is the same in all.
     loops = getclosurevars(function).nonlocals.get("loops", function)
     if not isfunction(loops):
