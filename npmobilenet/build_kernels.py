@@ -36,24 +36,22 @@ KEEPING |= {f"{lookup.OURS}vector.{name}" for name in ("functions", "lookup", "s
 
 # What the architectures of the package need beside the common libraries.
 DEPTHWISE = (*(((k, k), (s, s)) for k in (5, 7, 9) for s in (1, 2)), ((11, 11), (2, 2)))
-INT8_DEPTHWISE = tuple((*window, False) for window in DEPTHWISE)
-INT8_ENDS = (library.CLAMP, "swish", "hard_swish")
+INT8_DEPTHWISE = tuple(((5, 5), (s, s), False) for s in (1, 2))
 BETWEEN = ("channels", "elementwise", "softmax")
 
 
 def write(target: Target) -> dict[str, lookup.Served]:
     """Return the libraries that are shipped for a CPU, by name, to be compiled."""
     os.environ[shipped.SETTING] = "0"
-    for of_all in (compiled.walkers, loops.library, library.common, library.convolution, library.int8_squeeze_excite):
+    for of_all in (compiled.walkers, loops.library, library.common, library.convolution):
         of_all(target)
     for also in (library.windows, library.resize2d):
         also(target)
     for window in DEPTHWISE:
         library.window(*window, target)
-    for end in INT8_ENDS:
-        library.int8(target, end)
-        for window in INT8_DEPTHWISE:
-            library.int8_window(*window, target, end, small=False)
+    library.int8(target)  # whose other ends, of hard swish and swish, would take as much again as all of this
+    for window in INT8_DEPTHWISE:
+        library.int8_window(*window, target, library.CLAMP, small=False)
     for module in BETWEEN:
         library.between(target, module)
     return {name: served for (name, of), served in lookup.served.items() if of == target}

@@ -113,7 +113,6 @@ LEVELS: dict[str, Level] = {
     "x86-64-v3-vnni": Level(Target.of("x86-64-v3", f"{_AVX2},+avxvnni", _X86), f"{_V3} avx_vnni"),
     "x86-64-v3": Level(Target.of("x86-64-v3", _AVX2, _X86), _V3),
     "x86-64-v2": Level(Target.of("x86-64-v2", "", _X86), _V2, lacks="avx"),
-    "aarch64-i8mm": Level(Target.of("generic", "+neon,+dotprod,+i8mm", _ARM), "asimd asimddp i8mm"),
     "aarch64-dotprod": Level(Target.of("generic", "+neon,+dotprod", _ARM), "asimd asimddp"),
     "aarch64": Level(Target.of("generic", "+neon", _ARM), "asimd"),
 }
