@@ -36,6 +36,7 @@ KEEPING |= {f"{lookup.OURS}vector.{name}" for name in ("functions", "lookup", "s
 
 # What the architectures of the package need beside the common libraries.
 DEPTHWISE = (*(((k, k), (s, s)) for k in (5, 7, 9) for s in (1, 2)), ((11, 11), (2, 2)))
+STEMS = (((1, 1), (1, 1)), ((3, 3), (1, 1)))
 INT8_DEPTHWISE = tuple(((5, 5), (s, s), False) for s in (1, 2))
 BETWEEN = ("channels", "elementwise", "softmax")
 
@@ -49,6 +50,8 @@ def write(target: Target) -> dict[str, lookup.Served]:
         also(target)
     for window in DEPTHWISE:
         library.window(*window, target)
+    for window in STEMS:
+        library.stem_window(*window, target)
     library.int8(target)  # whose other ends, of hard swish and swish, would take as much again as all of this
     for window in INT8_DEPTHWISE:
         library.int8_window(*window, target, library.CLAMP, small=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from npmobilenet.kernels import checks, reference
 from npmobilenet.kernels.blocked.images import Images
-from npmobilenet.kernels.blocked.int8 import depthwise, entry, pointwise
+from npmobilenet.kernels.blocked.int8 import depthwise, ending, entry, pointwise
 from npmobilenet.kernels.checks import Array, Geometry
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.jit import jit
@@ -145,7 +145,8 @@ def _pointwise_images(
     if not by_pixel:
         images.target = without_dot_products(images.target)
     zero_point = options.get("zero_point", 0)
-    packed = pointwise.pack(images.target, weight, scale, bias, zero_point, options.get("groups", 1))
+    end = _ending(images.target, options)
+    packed = pointwise.pack(images.target, weight, scale, bias, zero_point, options.get("groups", 1), end)
     inputs, scales = images.inputs(x.reshape(*column, -1)), [None] * len(x)
     if options.get("pixel_scale") is not None:
         scales = images.inputs(options["pixel_scale"].reshape(*column, 1), lanes=1)
@@ -153,11 +154,16 @@ def _pointwise_images(
         inputs, scales = entry.pixels(images, inputs, zero_point)
     residual = options.get("residual")
     others = [None] * len(x) if residual is None else images.inputs(residual.reshape(*column, -1))
-    function = options.get("activation", "none")
     for image, each, other in zip(inputs, scales, others, strict=True):
         out = images.output(frame=apart)
-        images.add(pointwise.call(image, out, packed, pixel_scale=each, activation=function, residual=other))
+        images.add(pointwise.call(image, out, packed, pixel_scale=each, residual=other))
     return _Reshaped(images, shape)
+
+
+def _ending(target: Target, options: dict[str, Any]) -> ending.Ending:
+    return ending.pack(
+        target, options.get("activation", "none"), options.get("out_steps"), options.get("out_zero_point")
+    )
 
 
 class _Reshaped:
@@ -223,7 +229,8 @@ def depthwise_simd_madd(
     images = Images(g.shape, threads, np.dtype(options.get("dtype", "uint8")))
     images.target = without_dot_products(images.target)
     zero_point = options.get("zero_point", 0)
-    packed = depthwise.pack(images.target, weight, scale, bias, zero_point, g.stride, g.dilation)
+    end = _ending(images.target, options)
+    packed = depthwise.pack(images.target, weight, scale, bias, zero_point, g.stride, g.dilation, end)
     for image in depthwise.framed(images, x, g.pads, zero_point):
-        images.add(depthwise.call(image, images.output(), packed, activation=options.get("activation", "none")))
+        images.add(*depthwise.calls(image, images.output(), packed))
     return images

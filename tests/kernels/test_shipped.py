@@ -203,7 +203,8 @@ for name, architecture in ARCHITECTURES.items():
     seen |= windows
     graph = architecture.graph(0.25, 10)
     weights = random_weights(graph)
-    BlockedProgram(graph, weights, strict=False).plan((320, 320) if "ssd" in name else (64, 64), threads=2)
+    size = 320 if "ssd" in name else 48 if architecture.conventions.pixel_slopes else 64
+    BlockedProgram(graph, weights, strict=False).plan((size, size), threads=2)
     if name in ("mobilenet_v1", "mobilenet_v2"):
         int8 = quantised(graph, weights, IMAGENET)
         BlockedProgram(int8.graph, int8.weights, strict=False).plan((64, 64), threads=2)
