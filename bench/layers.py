@@ -177,7 +177,8 @@ class Call:
             ready.run()
             packs = getattr(ready, "packs", True)
             return cls(ready.run, largest_error(ready.result(), expected), packs, getattr(ready, "between", None))
-        out = np.full(expected.shape, np.nan if expected.dtype.kind == "f" else 1, expected.dtype)
+        floats = expected.dtype.kind == "f"  # whose reference is float64
+        out = np.full(expected.shape, np.nan, np.float32) if floats else np.ones(expected.shape, expected.dtype)
         run = partial(kernel.function, **arguments, **layer.options, threads=threads, out=out)
         between = getattr(kernel.function, "between", None)
         kept = between(**arguments, **layer.options, threads=threads) if between else None
