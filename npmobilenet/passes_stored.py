@@ -209,7 +209,7 @@ class _Writer(Writer):
     def _mean(self, node: Node, source: str, name: str) -> None:
         """The mean over the pixels, rounded as the image is; of steps, whose sum no kernel rounds."""
         code, steps, mean = self.codes[source], f"{name}.steps", f"{name}.mean"
-        unit = replace(code, scale=np.ones_like(code.scale))
+        unit = code._replace(scale=np.ones_like(code.scale))
         self._add(steps, "dequantize", (source,), node.block, {"scale": unit.scale, "zero_point": unit.zero_point}, {})
         self._add(mean, "global_average_pool", (steps,), node.block, {}, {"keepdims": True})
         self._rounded(name, mean, node.block, unit)

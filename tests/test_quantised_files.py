@@ -74,8 +74,8 @@ def test_an_image_beyond_the_range_of_the_file_is_cut_off_where_pixels_can_be():
     """The image's kernel of 16 bits stands in where no photograph reaches beyond the range; else there are 8."""
     checkpoint = read_checkpoint(FILES["mobilenet_v2_x86"])
     model = npmobilenet.load(FILES["mobilenet_v2_x86"], backend="plain")
-    options = ("architecture", "width", "num_classes", "padding", "bn_eps", "activation", "layout", "prefix", "classes")
-    options = dict.fromkeys((*options, "multi_label", "preprocessing"))
+    options = ("architecture", "width", "num_classes", "padding", "bn_eps", "activation", "layout", "output_stride")
+    options = dict.fromkeys((*options, "prefix", "classes", "multi_label", "preprocessing"))
     fitted = settle(checkpoint, WeightsInfo.from_dict({}, ""), "", **options).fitted
     scales = stored(checkpoint.quantisation, fitted)
     (inside, _), (beyond, _) = (
