@@ -89,7 +89,8 @@ def run(path: Path, cache: Path, what: str = "all", program: str = PROGRAM) -> l
 
 
 @compiled_only
-@pytest.mark.parametrize(("name", "sources"), [("package.zip", True), ("package.pyz", False)])
+@pytest.mark.parametrize("name", ["package.zip", "package.pyz"])
+@pytest.mark.parametrize("sources", [True, False], ids=["sources", "bytecode"])
 def test_an_archive_on_the_path(installed, mobilenet_v2, cache, tmp_path, name, sources):
     folder = installed(weights=True)
     archive = packed(folder if sources else as_bytecode(folder), tmp_path / name)

@@ -35,7 +35,7 @@ def test_the_command_measures_whatever_is_installed(tmp_path, capsys):
         (row,) = one["rows"]
         assert one["dtype"] == "int8" and row["runtime"] == OURS
         assert row["decibels"] > LEAST_DECIBELS and row["same"] is None  # of random weights
-        assert row["of_peak"] > 0
+        assert row["of_peak"] == pytest.approx(row["gflops"] / one["peak_gflops"]) and row["of_peak"] > 0
     assert [line.partition(" left out")[0] for line in found["left_out"]] == ["torch"]
     assert readme.comparisons([found]) == [] and len(readme.comparisons([found], "int8")) == 2
 

@@ -80,7 +80,8 @@ def test_tolerances_do_not_grow_without_bounds(name):
     if get_architecture(name).conventions.pixel_slopes:  # of grey images, and of one size
         x = images(1, 48, 48)[:, :1]
     rows = against_backend(model, x, "reference").rows
-    assert all(row.largest == 0 and 0 < row.tolerance < 0.25 for row in rows)
+    most = 0.25 if name == "selfie_segmentation" else 0.1  # its gates of random weights pass errors on to its end
+    assert all(row.largest == 0 and 0 < row.tolerance < most for row in rows)
     assert rows[0].tolerance < 2e-5
 
 

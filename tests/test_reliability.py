@@ -284,7 +284,7 @@ SITUATIONS = {  # longest time until the fork, in seconds, and how often it is t
     "other_sizes": (0.1, 3),
     "photographs": (0.1, 2),
     "first_call": (0.3, 3),
-    "first_call, nothing compiled": (2.0, 1),  # the child compiles all of it again
+    "first_call, nothing compiled": (2.0, 2),
 }
 
 

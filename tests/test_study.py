@@ -147,7 +147,7 @@ def test_the_gallery_shows_every_topic():
         assert f"\nnpmobilenet study {topic}" in text and f"](pictures/{topic}.png)" in text
     pictures = list((gallery.parent / "pictures").glob("*.png"))
     assert {picture.stem for picture in pictures} == set(TOPICS)
-    assert sum(picture.stat().st_size for picture in pictures) < 1.7e6
+    assert sum(picture.stat().st_size for picture in pictures) < 1.5e6
 
 
 @pytest.mark.usefixtures("made_once")

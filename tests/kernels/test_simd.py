@@ -459,8 +459,8 @@ def test_several_processes_fill_an_empty_cache(tmp_path):
         "NUMBA_CACHE_DIR": "",
         "NPMOBILENET_SHIPPED_KERNELS": "0",
     }
-    with ThreadPoolExecutor(2) as pool:
-        printed = set(pool.map(lambda _: python(POINTWISE, **environment), range(2)))
+    with ThreadPoolExecutor(3) as pool:
+        printed = set(pool.map(lambda _: python(POINTWISE, **environment), range(3)))
     assert len(printed) == 1
     result, folder = printed.pop().split()
     assert result == "6.0"
