@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from npmobilenet.image import preprocess, read_image
-from npmobilenet.model import Model, load, quantize
+from npmobilenet.loading import load
+from npmobilenet.model import Model, quantize
 from npmobilenet.text import columns, to_json
 
 SMALLEST, SURE = 0.35, 0.5  # side of a crop, of the photograph's shorter one; lead of the first logit

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from npmobilenet.errors import AssumptionWarning, FallbackWarning
     from npmobilenet.face_finder import Face, faces
     from npmobilenet.image import Preprocessing
-    from npmobilenet.model import Model, Prediction, load, quantize
+    from npmobilenet.loading import load
+    from npmobilenet.model import Model, Prediction, quantize
     from npmobilenet.onnx.writing import export_onnx
     from npmobilenet.tasks.detection import Detection
     from npmobilenet.tasks.segmentation import Segmentation
@@ -72,7 +73,7 @@ __getattr__ = lazily(
     export_onnx="onnx.writing",
     export_weights="checkpoints",
     faces="face_finder",
-    load="model",
+    load="loading",
     quantize="model",
 )
 

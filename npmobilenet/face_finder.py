@@ -11,7 +11,8 @@ import numpy as np
 
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import ImageSource, preprocess, read_image
-from npmobilenet.model import IMAGES_AT_ONCE, Model, checked_threshold, load
+from npmobilenet.loading import load
+from npmobilenet.model import IMAGES_AT_ONCE, Model, checked_threshold
 from npmobilenet.text import printable
 from npmobilenet.weights import CATALOGUE
 

@@ -1,27 +1,22 @@
-"""The public face: :func:`load` weights, get a :class:`Model`, call it."""
+"""A network with its weights: :class:`Model`; and the same in 8 bits, :func:`quantize`."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npmobilenet.architectures import Architecture, get_architecture
-from npmobilenet.backends import DEFAULT, checked_backend
-from npmobilenet.checkpoints import read_checkpoint
+from npmobilenet.architectures import Architecture
+from npmobilenet.backends import DEFAULT
 from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.reader import Checkpoint, is_onnx
-from npmobilenet.checkpoints.settle import Settled, settle
 from npmobilenet.dlpack import host_array
 from npmobilenet.engine import NO_INT8_ON_CUDA, Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
 from npmobilenet.graph import INPUT, Graph
-from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, letterboxed, place_of, preprocess, read_image
+from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, place_of, preprocess, read_image
 from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
@@ -29,20 +24,14 @@ from npmobilenet.provenance import Provenance
 from npmobilenet.tasks.boxes import Detector, Place
 from npmobilenet.tasks.detection import DETECTORS, Detection, detections
 from npmobilenet.tasks.segmentation import Segmentation, probabilities, segmentation
-from npmobilenet.text import dimensions, listed, plural, printable, quote
-from npmobilenet.weights import CATALOGUE
+from npmobilenet.text import dimensions, listed, printable, quote
 
 if TYPE_CHECKING:
-    from npmobilenet.architectures.yolo import Head
     from npmobilenet.checkpoints.file_names import FileNames
     from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
     from npmobilenet.kernels.geometry import Pair
-    from npmobilenet.onnx.file import Node as OnnxNode
-    from npmobilenet.onnx.loading import OnnxNetwork
-    from npmobilenet.onnx.parts import Part
 
-DARKNET_FILES = (".cfg", ".weights")
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
 
 
@@ -52,414 +41,6 @@ class Prediction(NamedTuple):
     label: str
     probability: float
     index: int
-
-
-def load(
-    source: str | os.PathLike = "mobilenet_v2",
-    *,
-    architecture: str | None = None,
-    width: float | None = None,
-    num_classes: int | None = None,
-    padding: str | None = None,
-    bn_eps: float | None = None,
-    activation: str | None = None,
-    layout: str | None = None,
-    output_stride: int | None = None,
-    prefix: str | None = None,
-    pair: str | os.PathLike | None = None,
-    classes: Sequence[str] | None = None,
-    multi_label: bool | None = None,
-    preprocessing: Preprocessing | None = None,
-    ema: bool | None = None,
-    threads: int | None = None,
-    backend: str = DEFAULT,
-    dtype: str | None = None,
-    keep_bytes: int | None = None,
-) -> Model:
-    """Load a network with its weights.
-
-    Parameters
-    ----------
-    source : str or path
-        The name of shipped or downloaded weights (``npmobilenet weights`` lists them), or a checkpoint file:
-        ``.pth``/``.pt`` of PyTorch, ``.safetensors``, ``.npz``, or ``.cfg`` or ``.weights`` of Darknet; or a network in
-        an ``.onnx`` file, run as it is.
-    architecture : str, optional
-        One of `npmobilenet.ARCHITECTURES`; read off the tensors' names and shapes if None.
-    width : float, optional
-        Width multiplier; read off the tensors' shapes if None.
-    num_classes : int, optional
-        Read off the classifier's shape if None; 0: without a classifier, for features alone.
-    padding : {"symmetric", "same"}, optional
-        Of the convolutions: PyTorch's symmetric zeros, or TensorFlow's SAME. Tensors do not tell; the default is
-        what the checkpoint's metadata or a ``config.json`` beside it says, else what is usual where tensors are
-        named so (docs/checkpoints.md).
-    bn_eps : float, optional
-        Of the batch norms: likewise.
-    activation : {"relu", "relu6", "swish", "hard_swish"}, optional
-        Of the layers where the paper's table names none: likewise.
-    layout : {"imagenet", "cifar"}, optional
-        The strides of a MobileNetV2, where names and shapes do not tell: "cifar" for images of 32x32.
-    output_stride : {2, 4, 8, 16, 32}, optional
-        Of the features: dilations in place of strides that would make them smaller, with the same weights
-        (:meth:`Architecture.with_output_stride`).
-    prefix : str, optional
-        What the names of the network's tensors begin with ("encoder."), if the file holds several networks; found
-        if None.
-    pair : path, optional
-        Of a network in Darknet's two files, the one that ``source`` is not; found beside it if None.
-    classes : sequence of str, optional
-        Names of the outputs: what the metadata says, else ImageNet's for 1000 outputs (after "background" for
-        1001), else "class 0", ...
-    multi_label : bool, optional
-        Whether several outputs may be right of one photograph: each then has a probability of its own.
-    preprocessing : Preprocessing, optional
-        How a photograph becomes an input: what the metadata or a file beside it says, else what the publisher of
-        such names declares, else torchvision's for ImageNet at the architecture's resolution.
-    ema : bool, optional
-        Of a checkpoint that holds a moving average of the weights beside them: the average (True; an error if there is
-        none), the weights themselves (False), or what the training's own tools would take: the average if it is
-        complete. ``repr(model)`` says what was read.
-    threads : int, optional
-        Default of every call; all CPUs that this process may use if None.
-    backend : {"auto", "blocked", "plain", "cuda", "reference"}
-        What computes. "auto": the fastest kernels of the CPU, which are "blocked" (explicit vectors on tensors blocked
-        by channels), or "plain" for a network that those cannot compute (readable Numba loops); never a GPU. "cuda":
-        an NVIDIA GPU. "reference": the NumPy definitions in float64. ("cpu" and "njit" still mean "auto" and "plain".)
-    dtype : {"float32", "float16", "int8"}, optional
-        In which weights and activations are stored; as in the file if None, which is float32 unless the file is a
-        quantised network. "int8": quantised as by :func:`quantize`, from the weights alone. "float16" on a GPU only,
-        where it halves the memory traffic; sums are float32.
-    keep_bytes : int, optional
-        How many bytes of working memory the model keeps between calls at most: the environment variable
-        ``NPMOBILENET_KEEP_BYTES`` if None, else 64 MiB (enough for one image of 1200x1200 in MobileNetV2, or sixteen of
-        224x224 at once); with the backend "cuda" all that the GPU has free. A call takes what it needs beyond that,
-        and gives it back. :meth:`Model.release` lets all of it go.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read, is refused as unsafe, or does not fit the network.
-    ValueError
-        If an option is out of range.
-    MissingDependencyError
-        If the backend is "cuda" and there is no GPU, or a package is missing.
-
-    Warns
-    -----
-    AssumptionWarning
-        Of what the file does not tell though networks differ in it, and of tensors left out; once for each.
-    FallbackWarning
-        If the network holds an operation that the fastest kernels do not know, so that plain ones compute it.
-    """
-    checked_backend(backend)
-    if architecture is not None:
-        get_architecture(architecture)
-    entry = CATALOGUE.get(source) if isinstance(source, str) else None
-    about_network = {
-        "architecture": architecture,
-        "width": width,
-        "num_classes": num_classes,
-        "padding": padding,
-        "activation": activation,
-        "layout": layout,
-        "output_stride": output_stride,
-        "prefix": prefix,
-    }
-    told = {"classes": classes, "multi_label": multi_label, "preprocessing": preprocessing}
-    run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
-    if not entry and Path(source).suffix.lower() in DARKNET_FILES:
-        from npmobilenet.checkpoints.darknet import is_darknet  # few files are
-
-        if is_darknet(Path(source)):
-            _refuse_options(printable(source), **about_network, multi_label=multi_label, ema=ema)
-            return _of_darknet(Path(source), pair, bn_eps, classes, preprocessing, dtype, run)
-    if pair is not None:
-        raise ValueError(f"{printable(source)}: pair is of Darknet's two files, .cfg and .weights, and this is neither")
-    about_network["bn_eps"] = bn_eps
-    if not entry and is_onnx(source):
-        _refuse_options(printable(source), **about_network, ema=ema)
-        return _of_onnx(source, told, dtype, run)
-    try:
-        checkpoint = entry.read(ema=ema) if entry else read_checkpoint(source, ema=ema)
-    except CheckpointError as error:
-        if entry or os.path.exists(source) or Path(source).name != str(source):  # noqa: PTH110 - false if too long
-            raise
-        raise CheckpointError(f"{error}; weights known by name: {', '.join(CATALOGUE)}") from None
-    info = (entry and entry.about) or WeightsInfo.from_dict(checkpoint.metadata, printable(source))
-    if checkpoint.holds_network:
-        _refuse_options(printable(source), **about_network)
-        return _of_network(checkpoint, info, told, dtype, run)
-    settled = settle(
-        checkpoint,
-        info,
-        printable(source),
-        **about_network,
-        **told,
-    )
-    for note in settled.notes:
-        warnings.warn(f"{printable(source)}: {note}", AssumptionWarning, stacklevel=2)
-    fitted, provenance = settled.fitted, settled.provenance
-    graph, weights = fitted.graph, fitted.weights
-    if dtype == "int8":
-        _refuse_cuda(backend)
-        stored = _as_stored(checkpoint, settled, printable(source))
-        graph, weights = stored or _quantised(graph, weights, settled.preprocessing, provenance, printable(source))
-    return Model(
-        graph,
-        weights,
-        architecture=fitted.architecture.name,
-        width=fitted.width,
-        classes=None if settled.classes is None else class_names(settled.outputs, settled.classes),
-        multi_label=settled.multi_label,
-        preprocessing=settled.preprocessing,
-        dtype=dtype or "float32",
-        definition=fitted.architecture,
-        names=fitted.names,
-        provenance=provenance,
-        read_from=checkpoint.read_from if checkpoint.others else "",
-        **run,
-    )
-
-
-def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weight_bits: int = 8) -> Model:
-    """Return the same network in 8 bits: less memory, and faster where the CPU has instructions for it.
-
-    Nothing but the weights is needed. The statistics of the batch norms tell the range of every channel, and what
-    rounding the weights would add to its mean. Where the publisher has folded them into the convolutions, photographs
-    tell; one is enough.
-
-    Parameters
-    ----------
-    model : Model
-        Of float32, on any backend but "cuda".
-    images : sequence of photographs, optional
-        As for :meth:`Model.classify`.
-    weight_bits : int
-        Of most weights, 4 to 8.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    ValueError
-        If the model is of 8 bits already or of float16, has nothing to be quantised, or an option is out of range.
-
-    Warns
-    -----
-    AssumptionWarning
-        If there are neither statistics nor photographs, so that ranges are found in images that are made up.
-    """
-    if not isinstance(model, Model):
-        raise ValueError(f"model must be a Model, such as npmobilenet.load() returns, got {type(model).__name__}")
-    _refuse_cuda(model.backend)
-    if images is not None and (not isinstance(images, (list, tuple)) or not images):
-        raise ValueError("images must be a list of at least one photograph, or None")
-    photographs = None if images is None else [model.preprocess(image) for image in images]
-    provenance = Provenance(model.provenance)
-    graph, weights = _quantised(
-        model.graph, model._weights, model.preprocessing, provenance, printable(model.source), photographs, weight_bits
-    )
-    return Model(
-        graph,
-        weights,
-        architecture=model.architecture,
-        width=model.width,
-        classes=model.classes or None,
-        multi_label=model.multi_label,
-        preprocessing=model.preprocessing,
-        threads=model.threads,
-        backend=model._asked,
-        dtype="int8",
-        keep_bytes=model.keep_bytes,
-        source=model.source,
-        definition=model.definition,
-        provenance=provenance,
-        read_from=model.read_from,
-        detector=model._detector if model.graph.output_names[0] != "boxes0" else None,
-        input_name=model.input_name,
-        size=model.size,
-    )
-
-
-def _as_stored(checkpoint: Checkpoint, settled: Settled, where: str) -> tuple[Graph, dict[str, np.ndarray]] | None:
-    """The network of a file that PyTorch quantised, with the file's own scales; None for every other file."""
-    if not checkpoint.quantisation:
-        return None
-    from npmobilenet.checkpoints.stored_scales import stored  # few files need it
-    from npmobilenet.passes_stored import quantized_as_stored
-
-    try:
-        found = stored(checkpoint.quantisation, settled.fitted)
-        if found is None:
-            return None
-        fitted, ends = settled.fitted, settled.preprocessing.ends
-        settled.provenance["quantisation"] = ("stored", "file")
-        return quantized_as_stored(fitted.graph, fitted.weights, found, ends)
-    except (CheckpointError, ValueError) as error:
-        raise CheckpointError(f"{where}: {error}") from error.__cause__
-
-
-def _quantised(
-    graph: Graph,
-    weights: Mapping[str, np.ndarray],
-    preprocessing: Preprocessing,
-    provenance: Provenance,
-    source: str,
-    images: Sequence[np.ndarray] | None = None,
-    weight_bits: int = 8,
-) -> tuple[Graph, dict[str, np.ndarray]]:
-    """The network in 8 bits; what its ranges come from is noted, and said where nobody vouches for it."""
-    from npmobilenet.quantisation import quantised  # few ask for it
-
-    made = quantised(graph, weights, preprocessing, images, weight_bits)
-    provenance["quantisation"] = made.known_from
-    if made.known_from[1] == "assumed":
-        note = (
-            f"{source}: no batch norm tells the ranges of the network's values: found in {made.known_from[0]}; "
-            "npmobilenet.quantize(model, images=[...]) takes photographs"
-        )
-        warnings.warn(note, AssumptionWarning, stacklevel=4)
-    return made.graph, made.weights
-
-
-def _refuse_cuda(backend: str) -> None:
-    if backend == "cuda":
-        raise ValueError(NO_INT8_ON_CUDA)
-
-
-def _of_network(
-    checkpoint: Checkpoint, info: WeightsInfo, told: dict[str, Any], dtype: str | None, run: dict[str, Any]
-) -> Model:
-    """The network of a file that says which one it is."""
-    where = printable(run["source"])
-    from npmobilenet.checkpoints.network_file import read_network  # here, for few files need it
-
-    stored = read_network(checkpoint, where)
-    graph, weights, provenance = stored.graph, stored.weights, Provenance()
-    told = {name: getattr(info, name) if value is None else value for name, value in told.items()}
-    preprocessing = told["preprocessing"] or IMAGENET
-    if graph.is_quantised:
-        if dtype not in (None, "int8"):
-            raise ValueError(f"{where}: is a network of 8 bits, which cannot be loaded as {dtype!r:.40}")
-        provenance["quantisation"], dtype = ("stored", "file"), "int8"
-    elif dtype == "int8":
-        graph, weights = _quantised(graph, weights, preprocessing, provenance, where)
-    return Model(
-        graph,
-        weights,
-        architecture=stored.architecture,
-        width=stored.width,
-        classes=told["classes"],
-        multi_label=bool(told["multi_label"]),
-        preprocessing=preprocessing,
-        dtype=dtype or "float32",
-        provenance=provenance,
-        detector=_yolo(stored.heads),
-        **run,
-    )
-
-
-def _yolo(heads: tuple[Head, ...]) -> Detector | None:
-    """What reads the outputs of these detecting layers, if there are any."""
-    if not heads:
-        return None
-    from npmobilenet.tasks.yolo import YOLO  # few networks have some
-
-    return YOLO(heads)
-
-
-def _of_darknet(
-    path: Path,
-    pair: str | os.PathLike | None,
-    bn_eps: float | None,
-    classes: Sequence[str] | None,
-    preprocessing: Preprocessing | None,
-    dtype: str | None,
-    run: dict[str, Any],
-) -> Model:
-    """The network of Darknet's two files."""
-    from npmobilenet.architectures.yolo import BN_EPS
-    from npmobilenet.checkpoints.darknet import read_darknet
-
-    read = read_darknet(path, None if pair is None else Path(pair), bn_eps)
-    graph, weights, provenance = read.graph, read.weights, Provenance()
-    provenance["configuration"], provenance["weights"] = ((printable(file), "file") for file in read.files)
-    provenance.choose("bn_eps", option=bn_eps, source=BN_EPS)
-    classes, by = (read.classes, "file") if classes is None and read.classes else (classes, "option")
-    provenance["classes"] = (
-        plural(read.heads[0].classes, "class", "classes"),
-        "assumed" if classes is None else by,
-    )
-    preprocessing = preprocessing or letterboxed(read.size, graph.in_channels == 1)
-    if dtype == "int8":
-        _refuse_cuda(run["backend"])
-        graph, weights = _quantised(graph, weights, preprocessing, provenance, printable(path))
-    return Model(
-        graph,
-        weights,
-        architecture=read.name,
-        classes=classes,
-        preprocessing=preprocessing,
-        dtype=dtype or "float32",
-        provenance=provenance,
-        detector=_yolo(read.heads),
-        **run,
-    )
-
-
-def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None, run: dict[str, Any]) -> Model:
-    """The network of an ONNX file: one graph, or in parts."""
-    from npmobilenet.onnx.loading import read_network  # few files need it
-
-    where = printable(source)
-    if not isinstance(told["preprocessing"], (Preprocessing, type(None))):
-        raise ValueError(f"preprocessing must be a Preprocessing, got {told['preprocessing']!r}")
-    found = read_network(source, **told)
-    for note in found.notes:
-        warnings.warn(f"{where}: {note}", AssumptionWarning, stacklevel=3)
-    if found.whole is None:
-        if dtype not in (None, "float32") or run["backend"] == "cuda":
-            raise ValueError(f"{where}: is computed in parts, which only a CPU does, in float32")
-        return OnnxModel(found, **run)
-    graph, weights = found.whole.part.graph, found.whole.part.weights
-    if dtype == "int8":
-        _refuse_cuda(run["backend"])
-        graph, weights = _quantised(graph, weights, found.preprocessing, found.provenance, where)
-    return Model(
-        graph,
-        weights,
-        architecture=_named(found.architecture or printable(Path(source).stem), graph),
-        classes=found.classes,
-        multi_label=found.multi_label,
-        preprocessing=found.preprocessing,
-        dtype=dtype or "float32",
-        provenance=found.provenance,
-        input_name=found.whole.part.source,
-        size=found.whole.size,
-        **run,
-    )
-
-
-def _named(architecture: str, graph: Graph) -> str:
-    """A name for a network of whoever; that of a detector only if it has a detector's layers."""
-    layers = {node.name for node in graph}
-    if architecture in DETECTORS and not {"ssdlite.scores0", "ssdlite.boxes0"} <= layers:
-        return f"{architecture}, without its layers"
-    return architecture
-
-
-def _refuse_options(source: str, **options: Any) -> None:
-    """What cannot be said of a file in which the whole network stands."""
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ValueError(f"{source}: holds a whole network, whose {given[0]} cannot be chosen any more")
 
 
 class Model:
@@ -968,151 +549,100 @@ class Model:
         return count(self.graph, (height or size[0], width or height or size[1]))
 
 
+def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weight_bits: int = 8) -> Model:
+    """Return the same network in 8 bits: less memory, and faster where the CPU has instructions for it.
+
+    Nothing but the weights is needed. The statistics of the batch norms tell the range of every channel, and what
+    rounding the weights would add to its mean. Where the publisher has folded them into the convolutions, photographs
+    tell; one is enough.
+
+    Parameters
+    ----------
+    model : Model
+        Of float32, on any backend but "cuda".
+    images : sequence of photographs, optional
+        As for :meth:`Model.classify`.
+    weight_bits : int
+        Of most weights, 4 to 8.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ValueError
+        If the model is of 8 bits already or of float16, has nothing to be quantised, or an option is out of range.
+
+    Warns
+    -----
+    AssumptionWarning
+        If there are neither statistics nor photographs, so that ranges are found in images that are made up.
+    """
+    if not isinstance(model, Model):
+        raise ValueError(f"model must be a Model, such as npmobilenet.load() returns, got {type(model).__name__}")
+    refuse_cuda(model.backend)
+    if images is not None and (not isinstance(images, (list, tuple)) or not images):
+        raise ValueError("images must be a list of at least one photograph, or None")
+    photographs = None if images is None else [model.preprocess(image) for image in images]
+    provenance = Provenance(model.provenance)
+    graph, weights = quantised_graph(
+        model.graph, model._weights, model.preprocessing, provenance, printable(model.source), photographs, weight_bits
+    )
+    return Model(
+        graph,
+        weights,
+        architecture=model.architecture,
+        width=model.width,
+        classes=model.classes or None,
+        multi_label=model.multi_label,
+        preprocessing=model.preprocessing,
+        threads=model.threads,
+        backend=model._asked,
+        dtype="int8",
+        keep_bytes=model.keep_bytes,
+        source=model.source,
+        definition=model.definition,
+        provenance=provenance,
+        read_from=model.read_from,
+        detector=model._detector if model.graph.output_names[0] != "boxes0" else None,
+        input_name=model.input_name,
+        size=model.size,
+    )
+
+
+def quantised_graph(
+    graph: Graph,
+    weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    provenance: Provenance,
+    source: str,
+    images: Sequence[np.ndarray] | None = None,
+    weight_bits: int = 8,
+) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The network in 8 bits; what its ranges come from is noted, and said where nobody vouches for it."""
+    from npmobilenet.quantisation import quantised  # few ask for it
+
+    made = quantised(graph, weights, preprocessing, images, weight_bits)
+    provenance["quantisation"] = made.known_from
+    if made.known_from[1] == "assumed":
+        note = (
+            f"{source}: no batch norm tells the ranges of the network's values: found in {made.known_from[0]}; "
+            "npmobilenet.quantize(model, images=[...]) takes photographs"
+        )
+        warnings.warn(note, AssumptionWarning, stacklevel=4)
+    return made.graph, made.weights
+
+
+def refuse_cuda(backend: str) -> None:
+    if backend == "cuda":
+        raise ValueError(NO_INT8_ON_CUDA)
+
+
 def checked_threshold(threshold: float) -> None:
     """Refuse what is no threshold of scores."""
     if not (isinstance(threshold, (int, float, np.number)) and 0 <= threshold <= 1):
         raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
-
-
-class OnnxModel(Model):
-    """A network of an ONNX file that is no single graph of this package's.
-
-    The fast kernels compute the parts that are, and NumPy the nodes between them. Made by :func:`load`;
-    ``isinstance(model, Model)`` holds, and :meth:`run`, :meth:`classify`, :meth:`preprocess` and :meth:`top` are a
-    model's. What needs a single graph (:meth:`features`, :meth:`count`, :func:`quantize`, ``export_weights``) raises
-    ``ValueError``.
-    """
-
-    def __init__(
-        self,
-        network: OnnxNetwork,
-        *,
-        threads: int | None = None,
-        backend: str = DEFAULT,
-        keep_bytes: int | None = None,
-        source: str = "",
-    ) -> None:
-        from npmobilenet.onnx.parts import Session
-
-        self.architecture, self.width, self.dtype = printable(Path(source).stem), 1.0, "float32"
-        self._has_logits, self._detector, self._segments = network.outputs > 0, None, False
-        self.classes = class_names(network.outputs, network.classes) if network.outputs else ()
-        self.multi_label, self.preprocessing = network.multi_label, network.preprocessing
-        self._cpus = available_cpus()
-        self.threads = self._cpus if threads is None else self._thread_count(threads)
-        self._asked, self.keep_bytes = backend, keep_bytes
-        self.source, self.read_from, self.definition, self.names = source, "", None, None
-        self.provenance = network.provenance
-        self.input_names = tuple(port.name for port in network.graph.inputs)
-        self.input_name, self.size = next(iter(self.input_names), ""), None
-        self._engine = Session(network.graph, backend, keep_bytes)
-        self._said = False  # that some layers are slower than others
-
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._cpus = 1
-
-    @property
-    def graph(self) -> Graph:
-        raise self._not_one_graph()
-
-    def stored(self, dtype: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        raise self._not_one_graph()
-
-    def _not_one_graph(self) -> ValueError:
-        return ValueError(
-            f"{printable(self.source)}: is computed in parts, of which `npmobilenet inspect` shows each; this needs a "
-            "network that is one graph"
-        )
-
-    @property
-    def backend(self) -> str:
-        return self._asked
-
-    @property
-    def plain_layers(self) -> dict[str, str]:
-        return {}
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        return tuple(port.name for port in self._engine.graph.outputs)
-
-    def __repr__(self) -> str:
-        inputs = "; ".join(map(str, self._engine.graph.inputs))
-        return (
-            f"<npmobilenet.OnnxModel {self.architecture} of {plural(len(self._engine.graph.nodes), 'node')}, inputs: "
-            f"{inputs or 'none'}; backend={self._asked!r} threads={self.threads} from {quote(self.source, 500)}>"
-        )
-
-    def __call__(self, x: np.ndarray | Any, *, threads: int | None = None) -> np.ndarray:
-        """Compute the first output of a network with one input.
-
-        Parameters
-        ----------
-        x : array
-            As the file says. Where it fixes a batch to one, several are computed one after the other.
-        threads : int, optional
-
-        Raises
-        ------
-        ValueError
-            If the array is not of that kind, or there are several inputs.
-        """
-        if len(self.input_names) != 1:
-            raise ValueError(f"the network has {len(self.input_names)} inputs: give them by name to run()")
-        x = host_array(x)
-        (port,), first = self._engine.graph.inputs, self.output_names[0]
-        if port.shape and port.shape[0] == 1 and x.ndim == len(port.shape) and len(x) > 1:
-            return np.concatenate([self.run({port.name: one[None]}, threads=threads)[first] for one in x])
-        return self.run({port.name: x}, threads=threads)[first]
-
-    def run(self, inputs: Mapping[str, np.ndarray | Any], *, threads: int | None = None) -> dict[str, np.ndarray]:
-        """Compute all outputs.
-
-        Parameters
-        ----------
-        inputs : mapping of str to array
-            By the names in the file; of the types and shapes that it says.
-        threads : int, optional
-
-        Returns
-        -------
-        dict of str to array
-            By :attr:`output_names`, in that order.
-
-        Raises
-        ------
-        ValueError
-            If an input is missing, unknown, or does not fit.
-        """
-        threads = self._thread_count(self.threads if threads is None else threads)
-        outputs = self._engine.run({name: host_array(array) for name, array in inputs.items()}, threads)
-        slower = self._engine.fallback
-        if slower and not self._said:
-            self._said = True
-            more = f"; likewise in {plural(len(slower) - 1, 'other part')}" if len(slower) > 1 else ""
-            warnings.warn(f"{printable(self.source)}: in a part of it {slower[0]}{more}", FallbackWarning, stacklevel=2)
-        return outputs
-
-    def parts(self, size: Pair) -> tuple[list[Part | OnnxNode], dict[str, tuple[int, ...]]]:
-        """Return what is computed one after the other for one image of ``(H, W)``, and the shape of every tensor.
-
-        Other lengths of inputs that the file leaves open are 1.
-        """
-        from npmobilenet.onnx.parts import divided
-
-        shapes = {}
-        for port in self._engine.graph.inputs:
-            known = port.shape or ()
-            usual = [1] * len(known) if len(known) != 4 else [1, 1, *size]
-            shapes[port.name] = tuple(
-                length if isinstance(length, int) else other for length, other in zip(known, usual, strict=True)
-            )
-        bound, parts = divided(self._engine.graph, shapes)
-        return parts, {name: value.shape for name, value in bound.values.items() if value is not None}
 
 
 def _checked_threads(threads: int) -> int:

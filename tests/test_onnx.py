@@ -18,13 +18,14 @@ from npmobilenet.checkpoints.allowance import Allowance
 from npmobilenet.checkpoints.protobuf import encoded, integers, packed
 from npmobilenet.cli import main
 from npmobilenet.errors import CheckpointError
-from npmobilenet.model import Model, OnnxModel
+from npmobilenet.model import Model
 from npmobilenet.onnx.file import Node, OnnxGraph, Port, parse_model
 from npmobilenet.onnx.narrow import NARROW
 from npmobilenet.onnx.operator import OPERATORS
 from npmobilenet.onnx.parts import Part, Session, check, divided, whole
 from npmobilenet.onnx.tensors import CODES, Beside, read_tensor
 from npmobilenet.onnx.writing import export_onnx, onnx_graph, serialised
+from npmobilenet.onnx_model import OnnxModel
 from npmobilenet.passes import fuse
 from tests.conftest import compiled_only
 

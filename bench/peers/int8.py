@@ -23,7 +23,8 @@ from npmobilenet.bench.peers.workers import PeerError
 from npmobilenet.checkpoints import export_weights
 from npmobilenet.errors import AssumptionWarning
 from npmobilenet.image import preprocess
-from npmobilenet.model import Model, load
+from npmobilenet.loading import load
+from npmobilenet.model import Model
 
 if TYPE_CHECKING:
     import onnx

@@ -42,7 +42,7 @@ class Study(Protocol):
 
 def load_network(source: str) -> Model:
     """Load weights for a study: on the fastest kernels, or on NumPy where Numba is switched off."""
-    from npmobilenet.model import load
+    from npmobilenet.loading import load
 
     return load(source, backend="auto" if numba_is_on() else "reference")
 

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     import numpy as np
 
     from npmobilenet.face_finder import FaceFinder
-    from npmobilenet.model import load
+    from npmobilenet.loading import load
 
     how = {"threads": options.threads, "backend": options.backend}
     finder = FaceFinder(load(options.model, **how), load(options.expressions, **how))

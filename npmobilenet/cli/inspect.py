@@ -82,7 +82,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Print the table, or the comparison."""
     from npmobilenet.counts import count
-    from npmobilenet.model import OnnxModel
+    from npmobilenet.onnx_model import OnnxModel
 
     _sort_out(options)
     if options.against is not None:

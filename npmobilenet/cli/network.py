@@ -102,7 +102,8 @@ def find_model(name: str, options: argparse.Namespace) -> Model:
     """
     from npmobilenet.architectures import ARCHITECTURES, random_weights
     from npmobilenet.checkpoints.settle import proportional
-    from npmobilenet.model import Model, load
+    from npmobilenet.loading import load
+    from npmobilenet.model import Model
     from npmobilenet.weights import CATALOGUE
 
     _check_name(name)
@@ -141,7 +142,7 @@ def _check_name(name: str) -> None:
 def find_weights(name: str, options: argparse.Namespace, dtype: str | None = None) -> Model:
     """Return the weights of this name, or in this file, as a model that is not for computing."""
     from npmobilenet.architectures import ARCHITECTURES
-    from npmobilenet.model import load
+    from npmobilenet.loading import load
     from npmobilenet.weights import CATALOGUE
 
     _check_name(name)

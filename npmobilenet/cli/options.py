@@ -199,7 +199,7 @@ def _no_garbage() -> Iterator[None]:
 @_no_garbage()
 def load_model(options: argparse.Namespace) -> Model:
     """Load the network of `add_model_options`."""
-    from npmobilenet.model import load
+    from npmobilenet.loading import load
 
     source = options.model
     if problem := not_a_path(source):
