@@ -88,7 +88,7 @@ class Functions(ABC):
         return new(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), owner, None)
 
 
-def shared_object(name: str, origin: str, content: bytes, file: str = "") -> Functions:
+def opened(name: str, origin: str, content: bytes, file: str = "") -> Functions:
     """Open a shared object that `link` wrote.
 
     Parameters
@@ -109,7 +109,7 @@ def shared_object(name: str, origin: str, content: bytes, file: str = "") -> Fun
     """
     if os.path.isfile(file):  # noqa: PTH113 - before pathlib
         with suppress(OSError):
-            return Opened(name, origin, file)
+            return Loaded(name, origin, file)
     from npmobilenet.kernels.vector.mapped import Mapped  # here, for installed packages are files
 
     try:
@@ -120,10 +120,10 @@ def shared_object(name: str, origin: str, content: bytes, file: str = "") -> Fun
     number = os.memfd_create(name)  # stays open: the loader takes a file of the same name for the same one
     with open(number, "wb", closefd=False) as written:
         written.write(content)
-    return Opened(name, origin, f"/proc/self/fd/{number}")
+    return Loaded(name, origin, f"/proc/self/fd/{number}")
 
 
-class Opened(Functions):
+class Loaded(Functions):
     """Functions in a file that the system's loader opens; it raises an OSError if it cannot."""
 
     def __init__(self, name: str, origin: str, file: str) -> None:

@@ -14,7 +14,7 @@ from json import loads
 from typing import NamedTuple
 
 from npmobilenet.kernels.sharing import once
-from npmobilenet.kernels.vector.functions import Functions, shared_object
+from npmobilenet.kernels.vector.functions import Functions, opened
 from npmobilenet.kernels.vector.target import LEVELS, Target
 
 SETTING = "NPMOBILENET_SHIPPED_KERNELS"  # 0: compiled all the same
@@ -47,7 +47,7 @@ def find(name: str, target: Target) -> Found:
         content = _read("npmobilenet.kernels", file)
         if sha256(content).hexdigest() != entry["sha256"]:
             return Found(None, f"{entry['file']} is damaged: it has not the hash that it should have")
-        return Found(shared_object(name, f"shipped for {level}", content, file))
+        return Found(opened(name, f"shipped for {level}", content, file))
     except OSError as error:
         return Found(None, f"{entry['file']} cannot be opened: {error}")
 

@@ -15,7 +15,7 @@ import pytest
 from npmobilenet import build_kernels
 from npmobilenet.kernels.blocked.code import channels, softmax
 from npmobilenet.kernels.vector import shipped
-from npmobilenet.kernels.vector.functions import shared_object as opened
+from npmobilenet.kernels.vector.functions import opened
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.link import LinkError, shared_object
 from npmobilenet.kernels.vector.mapped import Mapped
@@ -165,13 +165,13 @@ except OSError as error:
     print(error.strerror.partition(":")[0] if refused else error)
 else:
     print("allowed" if refused else "old kernel")
-library = functions.shared_object("softmax", "test", content)
+library = functions.opened("softmax", "test", content)
 print(type(library).__name__, library.address("softmax") > 0)
 """
     answers = python(program).split()
     if answers[0] == "old":
         pytest.skip("this kernel cannot refuse it")
-    assert answers == ["mprotect", "Opened", "True"]
+    assert answers == ["mprotect", "Loaded", "True"]
 
 
 CPUS = {
