@@ -7,4 +7,5 @@
 ``lookup``      where the machine code of kernels comes from; ``shipped``: what the package brings
 ``library``     kernels compiled together: kept on disk, found by name; ``link``: as a shared object
 ``functions``   compiled functions by name, from wherever; ``mapped``: where the system's loader opens no file
+``foreign``     functions of other machines, which cannot be run here
 """

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import add_model_options, load_model, positive
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
-    from npmobilenet.model import Prediction
+    from npmobilenet.model import Model, Prediction
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
+    from npmobilenet.cli.options import add_model_options, positive
+
     parser = commands.add_parser(
         "classify",
         help="name what photographs show",
@@ -33,7 +35,13 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Classify every image; one that cannot be read is reported and makes the exit code 1."""
-    model = load_model(options)
+    from npmobilenet.cli.options import load_model
+
+    return show(load_model(options), options)
+
+
+def show(model: Model, options: argparse.Namespace) -> int:
+    """Print what a model makes of the images."""
 
     def compute(batch: np.ndarray) -> Iterator[list[Prediction] | ValueError]:
         for logits in model(batch):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import add_model_options, load_model, probability
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
+    from npmobilenet.model import Model
     from npmobilenet.tasks.detection import Detection
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
+    from npmobilenet.cli.options import add_model_options, probability
+
     parser = commands.add_parser(
         "detect",
         help="find things in photographs",
@@ -40,9 +43,15 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Look at every image; one that cannot be read is reported and makes the exit code 1."""
+    from npmobilenet.cli.options import load_model
+
+    return show(load_model(options), options)
+
+
+def show(model: Model, options: argparse.Namespace) -> int:
+    """Print what a model finds in the images."""
     import numpy as np
 
-    model = load_model(options)
     drawn = None
     if options.draw:
         from npmobilenet.cli.drawing import Drawings
