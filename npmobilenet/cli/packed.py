@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -17,16 +18,20 @@ DEFAULTS = {"json": False, "threads": None, "top": 5, "threshold": 0.5, "draw": 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pack that this module is in and return the exit code: as `npmobilenet.cli.main`."""
 
-    def command() -> int:
-        from npmobilenet.packed import model
-
-        task = model.describe().task
-        options = _options(task, sys.argv[1:] if arguments is None else arguments)
-        return import_module(f"npmobilenet.cli.{task}").show(model.load(threads=options.threads), options)
-
     try:
         from npmobilenet.cli import terminal
 
+        def command() -> int:
+            with terminal.no_garbage():
+                from npmobilenet.packed import model
+
+                task = model.describe().task
+                options = _options(task, sys.argv[1:] if arguments is None else arguments)
+                show, loaded = import_module(f"npmobilenet.cli.{task}").show, model.load(threads=options.threads)
+            return show(loaded, options)
+
+        # No network needs it: its threads would start, and keep a CPU busy until they sleep.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         return terminal.run(command)
     except KeyboardInterrupt:  # before `terminal` takes care of it
         if sys.stderr is not None:
