@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.vector.functions import Functions, opened
-from npmobilenet.kernels.vector.target import LEVELS, Target
+from npmobilenet.kernels.vector.target import Target
 
 SETTING = "NPMOBILENET_SHIPPED_KERNELS"  # 0: compiled all the same
 FOLDER, CONTENTS = "shipped", "contents.json"  # below the package of kernels
@@ -32,7 +32,7 @@ def find(name: str, target: Target) -> Found:
     """Open a library that is shipped for a target."""
     if os.environ.get(SETTING) == "0":
         return Found(None, f"{SETTING} is 0")
-    level = level_of(target)
+    level = target.level
     if level is None:
         return Found(None, "nothing is shipped for this CPU")
     about = _contents(level)
@@ -50,12 +50,6 @@ def find(name: str, target: Target) -> Found:
         return Found(opened(name, f"shipped for {level}", content, file))
     except OSError as error:
         return Found(None, f"{entry['file']} cannot be opened: {error}")
-
-
-@once
-def level_of(target: Target) -> str | None:
-    """The level of CPUs that a target is."""
-    return next((name for name, level in LEVELS.items() if level.target == target), None)
 
 
 @once
