@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -311,14 +312,10 @@ def test_what_is_wrong_with_photographs_and_packs(small, array, tmp_path):
     ]:
         done = run(folder, *arguments)
         assert problem in done.stderr and done.returncode == code and len(done.stderr.splitlines()) == 1
-    damaged = tmp_path / "damaged"
-    (damaged / "npmobilenet").parent.mkdir()
-    for name, content, problem in [
-        ("network.bin", b"short", "cannot be mapped"),
-        (f"npmobilenet/kernels/shipped/{host().level}/common.so", b"ELF", "has not the hash that it should have"),
-    ]:
-        subprocess.run(["cp", "-rT", folder, damaged], check=True)
-        (damaged / name).write_bytes(content)
+    (code,) = (file.relative_to(folder) for file in folder.rglob("common.so"))
+    for name, problem in [("network.bin", "cannot be mapped"), (code, "has not the hash that it should have")]:
+        damaged = Path(shutil.copytree(folder, tmp_path / problem))
+        (damaged / name).write_bytes(b"short")
         done = run(damaged, array)
         assert problem in done.stderr and done.returncode == 1 and len(done.stderr.splitlines()) == 1
 
