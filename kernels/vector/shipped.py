@@ -67,7 +67,7 @@ def content(name: str, target: Target) -> Content:
     try:
         found = _read("npmobilenet.kernels", file)
     except OSError as error:
-        return Content(None, why=f"{entry['file']} cannot be read: {error}")
+        return Content(None, why=f"{entry['file']} cannot be opened: {error}")
     if sha256(found).hexdigest() != entry["sha256"]:
         return Content(None, why=f"{entry['file']} is damaged: it has not the hash that it should have")
     return Content(found, file)
