@@ -10,7 +10,7 @@ import numpy as np
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import stem as float_stem
 from npmobilenet.kernels.blocked.layout import Packed
-from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.call import GIVEN, Call
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 from npmobilenet.operations import INT8_OPERATIONS
@@ -112,10 +112,10 @@ def image(x: Tensor, node: Node) -> Tensor:
 
 
 def copy_in(target: Target, out: Tensor, node: Node) -> Call:
-    """Make the image that a node reads of the array whose address is set as argument `planes.ARRAY_IN`."""
+    """Make the image that a node reads of the array that is `GIVEN`."""
     from npmobilenet.kernels.blocked.int8 import entry
 
-    return entry.image_call(target, 0, out, node["steps"])
+    return entry.image_call(target, GIVEN, out, node["steps"])
 
 
 def entered_names(node: Node) -> list[str]:

@@ -1,10 +1,14 @@
-"""The first convolution: dense, from the planar image (C_in, H, W) inside its frame of zeros."""
+"""The first convolution: dense, from the planar image (C_in, H, W).
+
+The image is read where it is. What one row of windows sees of it is copied among zeros first: it stays in the nearest
+cache, where a copy of the whole image would not.
+"""
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.code import activation
+from npmobilenet.kernels.blocked.code import activation, planes
 from npmobilenet.kernels.blocked.library import stem_name
-from npmobilenet.kernels.blocked.stem import STEM
+from npmobilenet.kernels.blocked.stem import IMAGE, STEM
 from npmobilenet.kernels.blocked.tiles import Tile, tiles
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
@@ -28,7 +32,7 @@ def define(
         for shape in {tile, Tile(1, tile.blocks)}:
             library.add(f"{own}_{shape.pixels}x{shape.blocks}", _row(library, kernel, stride, shape))
     library.add(f"{own}_rows", _rows(library, kernel, stride, wide, narrow))
-    library.add(own, _whole(own, stride))
+    library.add(own, _whole(own))
 
 
 def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], tile: Tile):
@@ -85,7 +89,7 @@ def _row(library: Library, kernel: tuple[int, int], stride: tuple[int, int], til
 
 
 def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int], wide_tile: Tile, narrow_tile: Tile):
-    """All panels of a run of rows: ``x`` is where the first window begins, ``out`` its pixel."""
+    """All panels of a run of rows, from row ``first`` on, whose first pixel is at ``out``."""
     size = library.target.bytes
     own = stem_name(kernel, stride)
     taps = kernel[0] * kernel[1] * size
@@ -95,6 +99,9 @@ def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int], wi
         x: Pointer,
         x_row: Integer,
         x_plane: Integer,
+        image: Pointer,
+        scratch: Pointer,
+        first: Integer,
         channels: Integer,
         weights: Pointer,
         bias: Pointer,
@@ -108,49 +115,60 @@ def _rows(library: Library, kernel: tuple[int, int], stride: tuple[int, int], wi
         blocks: Integer,
         rows: Integer,
     ) -> None:
-        def panel(block: Integer, tile: Tile) -> None:
-            def at_row(row: Integer) -> None:
-                arguments = (
-                    x + x_row * (row * stride[0]),
-                    x_row,
-                    x_plane,
-                    channels,
-                    weights + block * channels * taps,
-                    bias + block * size,
-                    out + out_row * row + out_plane * block,
-                    out_plane,
-                    columns,
-                    clamp,
-                )
-                with code.when(columns >= tile.pixels):
-                    code.call(f"{own}_{tile.pixels}x{tile.blocks}", *arguments)
-                with code.when(columns < tile.pixels):
-                    code.call(f"{own}_1x{tile.blocks}", *arguments)
-                for v in range(tile.blocks):
-                    activation.apply(code, activate, out + out_row * row + out_plane * (block + v), columns)
+        a, zero = IMAGE.read(image), code.splat(0.0)
+        staged, line_bytes = scratch + a["staged"], a["staged_row"]
+        seen = staged + (a["begin"] - a["left"] * 4)  # by the first windows
 
-            code.loop(rows, at_row)
+        def clear(line: Pointer, lines: Integer | int = 1) -> None:
+            code.loop(line_bytes * lines // size, lambda at: (line + at * size).store(zero))
 
-        code.loop(wide, lambda number: panel(number * wide_tile.blocks, wide_tile))
-        code.loop(blocks, lambda block: panel(block, narrow_tile), start=wide * wide_tile.blocks)
+        def stage(begin: Integer) -> None:
+            """Copy the rows of the image from ``begin`` on that windows see, between the zeros that stand there."""
+
+            def at_channel(channel: Integer) -> None:
+                for i in range(kernel[0]):
+                    row, line = begin + i, staged + (channel * kernel[0] + i) * line_bytes
+                    inside = code.builder.and_(row >= 0, row < a["height"])
+                    with code.when(inside):
+                        source = x + x_plane * channel + x_row * row
+                        planes.copy_line(code, source, line + a["begin"], a["width"])
+                    with code.when(code.builder.not_(inside)):
+                        clear(line)
+
+            code.loop(channels, at_channel)
+
+        def panel(row: Integer, block: Integer, tile: Tile) -> None:
+            place = out + out_row * row + out_plane * block
+            arguments = (
+                *(seen, line_bytes, line_bytes * kernel[0], channels),
+                *(weights + block * channels * taps, bias + block * size, place, out_plane, columns, clamp),
+            )
+            with code.when(columns >= tile.pixels):
+                code.call(f"{own}_{tile.pixels}x{tile.blocks}", *arguments)
+            with code.when(columns < tile.pixels):
+                code.call(f"{own}_1x{tile.blocks}", *arguments)
+            for v in range(tile.blocks):
+                activation.apply(code, activate, place + out_plane * v, columns)
+
+        def at_row(row: Integer) -> None:
+            stage((first + row) * stride[0] - a["top"])
+            code.loop(wide, lambda number: panel(row, number * wide_tile.blocks, wide_tile))
+            code.loop(blocks, lambda block: panel(row, block, narrow_tile), start=wide * wide_tile.blocks)
+
+        clear(staged, channels * kernel[0])
+        code.loop(rows, at_row)
 
     return write
 
 
-def _whole(own: str, stride: tuple[int, int]):
+def _whole(own: str):
     def stem(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
         """Kernel: rows ``first`` up to ``last`` of the layer (fields `STEM`)."""
         a = STEM.read(arguments)
         code.call(
             f"{own}_rows",
-            *(a.at("x") + a["x_row"] * (first * stride[0]), a["x_row"], a["x_plane"], a["k_units"]),
-            *(
-                a.at("weights"),
-                a.at("bias"),
-                a.at("out") + a["out_row"] * first,
-                a["out_row"],
-                a["out_plane"],
-            ),
+            *(a.at("x"), a["x_row"], a["x_plane"], a.at("image"), scratch, first, a["k_units"]),
+            *(a.at("weights"), a.at("bias"), a.at("out") + a["out_row"] * first, a["out_row"], a["out_plane"]),
             *(a["columns"], a.at("clamp"), a.at("activate"), a["wide"], a["blocks"], last - first),
         )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # item. At `scale` is where each pixel's goes. Bytes stand for `(x + start) * factor`, a vector of both for each block.
 PIXELS = Fields("x x_plane start factor out out_plane scale blocks pixels strip levels")
 # A plain array (C, H, W) becomes planes of 16 bits, `rows` with the frame of zeros, which is written, too; an item is a
-# row of all channels. A float32 at `steps`. The array's address is the argument `planes.ARRAY_IN`, as of `COPY_IN`.
+# row of all channels. A float32 at `steps`. The array may be `GIVEN`.
 IMAGE = Fields("x out out_row out_plane channels rows height width top left steps")
 # A vector for each block at `factor` and at `offset`; `rows` of `columns` pixels, as far as frames tell them apart.
 CHANNELS = Fields("x x_row x_plane out out_row out_plane rows columns factor offset clamp")
