@@ -25,9 +25,9 @@ from npmobilenet.kernels.vector.target import Target
 # in the output, whose first pixel is at `out`. `k_units` are the image's channels; `wide` counts the panels of the wide
 # tile. A work item is one row of the output.
 STEM = Fields("x x_row x_plane image k_units weights bias out out_row out_plane columns clamp activate wide blocks")
-# The image's size, the zeros above it and on its left, and where in its scratch a thread holds the rows of one row of
-# windows, each of `staged_row` bytes with the zeros beside it: it begins after `begin` of them, with a cache line.
-IMAGE = Fields("height width top left staged staged_row begin")
+# The image's size, the zeros above it and on its left, and how many windows of a row reach beyond its sides. What they
+# see a thread's scratch holds, at `staged`: rows of `staged_row` bytes, of which `begin` are before the image.
+IMAGE = Fields("height width top left beyond_left beyond_right staged staged_row begin")
 
 MOST_TAPS = 11 * 11  # of a window in a network: all are written out, and each takes its time to compile
 
@@ -65,13 +65,16 @@ def pack(target: Target, weight: np.ndarray, bias: np.ndarray, stride: Pair, til
 def image(x: Tensor, columns: int, weights: Stem, scratch_bytes: int = 0) -> tuple[np.ndarray, int]:
     """The row of `IMAGE` for so many columns of the output, behind so much scratch; and how much that makes with it."""
     (top, _), (left, _) = weights.pads
-    reach = max(x.width, (columns - 1) * weights.stride[1] + weights.kernel[1] - left)
+    kernel, stride = weights.kernel, weights.stride[1]
+    reach = max(x.width, (columns - 1) * stride + kernel[1] - left)
     staged, begin = aligned_bytes(scratch_bytes), aligned_bytes(left * x.pixel_bytes)
     row = begin + aligned_bytes(reach * x.pixel_bytes)
+    inside = max(0, (x.width + left - kernel[1]) // stride + 1)  # windows that end in the image
     about = IMAGE.pack(
-        height=x.height, width=x.width, top=top, left=left, staged=staged, staged_row=row, begin=begin
-    )
-    return np.array(about, np.int64), staged + x.channels * weights.kernel[0] * row
+        height=x.height, width=x.width, top=top, left=left, staged=staged, staged_row=row, begin=begin,
+        beyond_left=min(columns, -(-left // stride)), beyond_right=max(0, columns - inside),
+    )  # fmt: skip
+    return np.array(about, np.int64), staged + x.channels * kernel[0] * row
 
 
 def call(x: Tensor, out: Tensor, weights: Stem, *, activation: str = "none") -> Call:
