@@ -82,7 +82,7 @@ def serve(service: Service, listening: socket.socket, ready: Callable[[], None] 
         make_app(service),
         http=protocol,
         ws="none",
-        log_level="warning",
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
