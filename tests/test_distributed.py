@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
 # Rows ------------------------------------------------------------------------------------------------------
 
 
+@compiled_only
 def test_arrays(pets, thumbnails):
     """Of every photograph a row, in order, and the numbers are those of the model alone."""
     model, names = npmobilenet.load(pets), sorted(map(str, thumbnails.iterdir()))
@@ -55,6 +56,7 @@ def test_arrays(pets, thumbnails):
     assert rows["error"][-1] == "nowhere.png: cannot be opened: No such file or directory"
 
 
+@compiled_only
 def test_photographs_in_every_form(pets, thumbnails):
     """Arrays, bytes, what Hugging Face's data sets hold: large columns do not come back, names do."""
     path = thumbnails / "coffee.png"
@@ -88,6 +90,7 @@ def test_detections_and_shares():
     assert Segment.rows(Segmentation(np.eye(4, dtype=np.uint8), ("person",), np.ones((1, 1, 1)))) == [("person", 0.25)]
 
 
+@compiled_only
 def test_frames(pets, thumbnails):
     """Of pandas: the index stays, and an empty one says of which types the columns are."""
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
@@ -130,6 +133,7 @@ def test_what_cannot_be_done(pets, tmp_path):
             wrong()
 
 
+@compiled_only
 def test_a_missing_package_is_no_matter_of_a_photograph(pets, monkeypatch):
     """Rows of errors would be a job that has done nothing, and says it is done."""
 
@@ -141,6 +145,7 @@ def test_a_missing_package_is_no_matter_of_a_photograph(pets, monkeypatch):
         Predictor(pets)({"path": ["a.png"]})
 
 
+@compiled_only
 def test_pickled(pets, thumbnails, monkeypatch):
     """A name is small and loaded once in a process; a model goes with it, and is one again where it arrives."""
     loaded = []

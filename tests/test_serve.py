@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import runpy
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import npmobilenet
 from npmobilenet.serving.forms import LONGEST_HEADERS, FormError, upload
 from npmobilenet.serving.metrics import Metrics
 from npmobilenet.serving.service import Answer, Limits, Service
-from tests.conftest import compiled_only, no_kernels, photo
+from tests.conftest import EXAMPLES, compiled_only, no_kernels, photo
 from tests.pictures import png
 
 # Forms -----------------------------------------------------------------------------------------------------
@@ -114,6 +115,7 @@ def service(pets):
     service.close()
 
 
+@compiled_only
 def test_answers(service, thumbnails):
     """As the command's JSON, bit for bit, however many ask."""
     service.warm_up()
@@ -144,6 +146,7 @@ HOSTILE = {
 }
 
 
+@no_kernels
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_no_photograph(service, name):
     """One line, of the right kind; and the next one is answered."""
@@ -409,3 +412,36 @@ def test_packages_that_are_missing(monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 1
     assert 'a server needs uvicorn: pip install "npmobilenet[serve]"' in capfd.readouterr().err
+
+
+@compiled_only
+def test_on_ray_serve(monkeypatch):
+    """The example, on Ray: two replicas, each on the CPU that it was given."""
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    serve = pytest.importorskip("ray.serve", reason="ray[serve] is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    content = photo("coffee.png").read_bytes()
+    expected = [one._asdict() for one in npmobilenet.load("mobilenet_v2").classify(content)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        serve.run(runpy.run_path(str(EXAMPLES / "on_ray_serve.py"))["app"])
+
+        def ask(path):
+            connection = HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("POST", path, content)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(
+                one == (200, {"image": None, "predictions": expected}) for one in pool.map(ask, ["/classify"] * 24)
+            )
+        assert ask("/detect")[0] == 404
+        (deployment,) = serve.status().applications["default"].deployments.values()
+        assert deployment.replica_states == {"RUNNING": 2}
+    finally:
+        serve.shutdown()
+        ray.shutdown()

@@ -11,7 +11,7 @@ import pytest
 import npmobilenet
 from npmobilenet.pipelines import Classify, Detect, Features, Segment
 from npmobilenet.workers import BusyError, Workers
-from tests.conftest import no_kernels
+from tests.conftest import compiled_only, no_kernels
 
 
 class Counted:
@@ -134,6 +134,7 @@ def test_options():
             Workers(**wrong)
 
 
+@compiled_only
 @pytest.mark.parametrize(("threads", "batch"), [(1, 1), (1, 3), (2, 4)])
 def test_the_same_bits_as_one_at_a_time(pets, thumbnails, threads, batch):
     model, names = npmobilenet.load(pets), sorted(map(str, thumbnails.iterdir()))
