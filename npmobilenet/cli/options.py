@@ -117,10 +117,13 @@ def colour(text: str) -> tuple[float, ...]:
     return values * (3 // len(values))
 
 
-def add_model_options(parser: argparse.ArgumentParser, default: str = "mobilenet_v2", of: str = "ImageNet") -> None:
+def add_model_options(
+    parser: argparse.ArgumentParser, default: str = "mobilenet_v2", of: str = "ImageNet", positional: bool = False
+) -> None:
     """Add what :func:`load_model` looks at, of a command that has a trained network look at photographs."""
     parser.add_argument(
-        "--model",
+        "model" if positional else "--model",
+        **({"nargs": "?"} if positional else {}),
         default=default,
         metavar="NAME|CHECKPOINT",
         help=f"weights known by name (see npmobilenet weights), or a file (default: {default}, for {of})",

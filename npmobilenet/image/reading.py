@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from npmobilenet.errors import ImageError, NpmobilenetError
+from npmobilenet.errors import ImageError, LargeImageError, NpmobilenetError
 from npmobilenet.files import read_all
 from npmobilenet.image.arrays import rgb_array
 from npmobilenet.image.formats import is_pillow_image, let_pillow_open, open_image
@@ -67,7 +67,8 @@ def read_image(
     Raises
     ------
     ImageError
-        If this is no picture, or not one whose colours are known, or too large; the text names the source.
+        If this is no picture, or not one whose colours are known, or too large (:class:`LargeImageError`); the text
+        names the source.
     MissingDependencyError
         If a file is to be decoded and Pillow is not installed.
 
@@ -167,7 +168,7 @@ _WHAT_TO_DO = f"if you trust it, raise the limit: max_pixels=..., or the environ
 def _check_size(image: Image, name: str, limit: int) -> None:
     width, height = image.size
     if width * height > limit:
-        raise ImageError(
+        raise LargeImageError(
             f"{name}: {width}x{height} = {width * height} pixels are more than the limit of {limit}; {_WHAT_TO_DO}"
         )
 
@@ -183,10 +184,8 @@ def _one_clear_error(name: str) -> Iterator[None]:
         too_large = type(error).__name__ in ("DecompressionBombError", "DecompressionBombWarning")
         reason = _reason(error)
         if too_large:
-            problem = f"{reason} {_WHAT_TO_DO[:1].upper()}{_WHAT_TO_DO[1:]}"
-        else:
-            problem = f"cannot be decoded; is it damaged or cut short? ({reason})"
-        raise ImageError(f"{name}: {problem}") from None
+            raise LargeImageError(f"{name}: {reason} {_WHAT_TO_DO[:1].upper()}{_WHAT_TO_DO[1:]}") from None
+        raise ImageError(f"{name}: cannot be decoded; is it damaged or cut short? ({reason})") from None
 
 
 def _reason(error: Exception) -> str:
