@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +77,7 @@ FILTERS: dict[str, Filter | None] = {
 """By Pillow's names; "nearest" is not a sum of pixels."""
 
 MOST_ADDED_POSITIONS = 1 << 24
+WEIGHTS_KEPT = 32  # sides of photographs, of which many are the same
 
 
 def resize(image: np.ndarray, size: tuple[int, int], box: Box | None = None, filter: str = "bilinear") -> np.ndarray:
@@ -150,10 +152,11 @@ def _along_y(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.nd
     return out.reshape(len(first), *image.shape[1:])
 
 
+@lru_cache(WEIGHTS_KEPT)
 def _weights(
     kernel: Filter, length: int, low: float, high: float, size: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what outputs ``start:stop`` of ``size`` are made of, along one axis.
+    """Return what outputs ``start:stop`` of ``size`` are made of, along one axis; not to be written to.
 
     Parameters
     ----------

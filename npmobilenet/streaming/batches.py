@@ -9,7 +9,7 @@ and what a core reads it has written itself. A GPU computes batches.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npmobilenet.errors import MissingDependencyError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
 
 BATCH = 32
+CPU_BATCH, CPU_BATCH_BYTES = 4, 1 << 23  # of inputs: a thread prepares some, then computes them, for its caches' sake
 GPU_BATCH = 64
 AHEAD = 64  # images, besides what the threads are at: one that takes as long as these is waited for without a pause
 AHEAD_BYTES = 1 << 29  # of images that came out of streams
@@ -121,8 +122,10 @@ def outcomes(entries: Iterable[Entry], task: Task, workers: int | None = None) -
     """Yield the name of each image with its result, or with the exception that there is instead, in their order."""
     on_gpu = task.model.backend == "cuda"
     workers = min(workers or task.model.threads, available_cpus())
-    length = GPU_BATCH if on_gpu else 1
-    ahead = AHEAD // length + workers
+    height, width = task.model.preprocessing.crop
+    most = GPU_BATCH if on_gpu else max(1, min(CPU_BATCH, CPU_BATCH_BYTES // (12 * height * width)))
+    lengths = repeat(most) if on_gpu else _growing(most, 2 * workers)
+    ahead = AHEAD // most + workers
 
     def work(chunk: list[_Taken]) -> list[Any]:
         prepared = [_prepared(task, taken) for taken in chunk]
@@ -133,9 +136,8 @@ def outcomes(entries: Iterable[Entry], task: Task, workers: int | None = None) -
     def size(chunk: list[_Taken]) -> int:
         return sum(len(taken.content) for taken in chunk if isinstance(taken.content, NamedBytes))
 
-    for chunk, results in prepared_ahead(
-        work, _chunks(map(_taken, entries), length), workers, ahead, size, AHEAD_BYTES
-    ):
+    chunks = _chunks(map(_taken, entries), lengths)
+    for chunk, results in prepared_ahead(work, chunks, workers, ahead, size, AHEAD_BYTES):
         if isinstance(results, Exception):  # of no image in particular
             raise results
         yield from zip((taken.name for taken in chunk), results, strict=True)
@@ -171,6 +173,15 @@ def _prepared(task: Task, taken: _Taken) -> Any:
         return error.with_traceback(None)  # which would keep the whole picture
 
 
-def _chunks(items: Iterator[_Taken], length: int) -> Iterator[list[_Taken]]:
-    while some := list(islice(items, length)):
+def _growing(most: int, times: int) -> Iterator[int]:
+    """1 so many times, then 2, and so on: of few images each thread gets some."""
+    length = 1
+    while length < most:
+        yield from repeat(length, times)
+        length *= 2
+    yield from repeat(most)
+
+
+def _chunks(items: Iterator[_Taken], lengths: Iterator[int]) -> Iterator[list[_Taken]]:
+    while some := list(islice(items, next(lengths))):
         yield some
