@@ -34,7 +34,7 @@ def horizontal(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: n
 
     Parameters
     ----------
-    image : uint8 (H, W, 3)
+    image : uint8 (H, W, 3 or more)
     first : int64 (w,)
         First input column of each output column.
     weights : int32 (w, taps)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from npmobilenet.image.arrays import rgb_array
 
@@ -139,8 +140,16 @@ def _along_x(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.nd
     from npmobilenet.image.loops import run  # loads LLVM, which takes a while
 
     out = np.empty((image.shape[0], len(first), 3), np.uint8)
-    run("horizontal", np.ascontiguousarray(image), first, weights, out)
+    run("horizontal", _with_gap(image), first, weights, out)
     return out
+
+
+def _with_gap(image: np.ndarray) -> np.ndarray:
+    """The image as a C-contiguous array of three channels; or of four, one of them a gap, where it is lent so."""
+    height, width = image.shape[:2]
+    if image.strides == (4 * width, 4, 1):
+        return as_strided(image, (height, width, 4), writeable=False)
+    return np.ascontiguousarray(image)
 
 
 def _along_y(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npmobilenet.errors import MissingDependencyError
 from npmobilenet.image import read_image
+from npmobilenet.image.formats import let_pillow_keep
 from npmobilenet.machine import available_cpus
 from npmobilenet.streaming.ahead import prepared_ahead
 from npmobilenet.streaming.entries import Entry, NamedBytes
@@ -136,6 +137,7 @@ def outcomes(entries: Iterable[Entry], task: Task, workers: int | None = None) -
     def size(chunk: list[_Taken]) -> int:
         return sum(len(taken.content) for taken in chunk if isinstance(taken.content, NamedBytes))
 
+    let_pillow_keep(workers + 1)
     chunks = _chunks(map(_taken, entries), lengths)
     for chunk, results in prepared_ahead(work, chunks, workers, ahead, size, AHEAD_BYTES):
         if isinstance(results, Exception):  # of no image in particular
@@ -165,8 +167,8 @@ def _prepared(task: Task, taken: _Taken) -> Any:
     if isinstance(content, Exception):
         return content
     try:
-        picture = read_image(content() if callable(content) else content, decode=task.model.preprocessing.decode)
-        return task.prepare(picture)
+        content = content() if callable(content) else content
+        return task.prepare(read_image(content, decode=task.model.preprocessing.decode, lend=True))
     except MissingDependencyError:
         raise
     except Exception as error:
