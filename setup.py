@@ -26,6 +26,7 @@ def packages() -> dict[str, str]:
 EXTRAS = {
     "image": ["pillow>=9.1", "tqdm>=4.60"],
     "serve": ["starlette>=0.37", "uvicorn>=0.29", "pillow>=9.1"],
+    "parquet": ["pyarrow>=14"],
     "study": ["matplotlib>=3.7", "pillow>=9.1"],
     "test": [
         *("pytest>=7.4", "pytest-benchmark>=4.0", "hypothesis>=6.80"),

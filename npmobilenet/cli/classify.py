@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import add_model_options, load_model, positive
+from npmobilenet.cli.out import SOURCES_HELP, add_out_option, write_table
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
@@ -24,9 +25,11 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         description="Print the most probable classes of each photograph. One that cannot be read costs a line on "
         "standard error and the exit code 1; the others are classified all the same.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP + SOURCES_HELP)
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    add_out_option(form)
     add_model_options(parser)
     return parser
 
@@ -34,6 +37,10 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Classify every image; one that cannot be read is reported and makes the exit code 1."""
     model = load_model(options)
+    if options.out:
+        from npmobilenet.streaming.tasks import Classify
+
+        return write_table(options, Classify(model, options.top))
 
     def compute(batch: np.ndarray) -> Iterator[list[Prediction] | ValueError]:
         for logits in model(batch):

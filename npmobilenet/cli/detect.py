@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import add_model_options, load_model, probability
+from npmobilenet.cli.out import SOURCES_HELP, add_out_option, write_table
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
@@ -26,11 +27,13 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "in pixels. One that cannot be read costs a line on standard error and the exit code 1; all others are "
         "looked at.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP + SOURCES_HELP)
     parser.add_argument(
         "--threshold", type=probability, default=0.5, metavar="T", help="lowest score (default %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    add_out_option(form)
     parser.add_argument(
         "--draw", type=Path, metavar="FOLDER", help="write every photograph there with the boxes, as NAME.boxes.jpg"
     )
@@ -42,7 +45,13 @@ def run(options: argparse.Namespace) -> int:
     """Look at every image; one that cannot be read is reported and makes the exit code 1."""
     import numpy as np
 
+    if options.out and options.draw:
+        raise ValueError("--draw is for photographs whose boxes are printed, without --out")
     model = load_model(options)
+    if options.out:
+        from npmobilenet.streaming.tasks import Detect
+
+        return write_table(options, Detect(model, options.threshold))
     drawn = None
     if options.draw:
         from npmobilenet.cli.drawing import Drawings

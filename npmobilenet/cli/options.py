@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from npmobilenet import backends
 from npmobilenet.cli import terminal
-from npmobilenet.cli.photographs import not_a_path
 from npmobilenet.files import read_all
+from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import printable, quote
 
 if TYPE_CHECKING:

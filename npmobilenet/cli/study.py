@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from npmobilenet.cli import terminal
 from npmobilenet.cli.options import kernel_sizes, natural, positive
-from npmobilenet.cli.photographs import find_images, not_a_path
+from npmobilenet.cli.photographs import find_images
 from npmobilenet.errors import MissingDependencyError
+from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import columns, printable, quote, to_json
 
 if TYPE_CHECKING:

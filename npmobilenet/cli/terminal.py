@@ -99,10 +99,21 @@ def line(text: str) -> str:
     return printable(text, LONGEST_NAME)
 
 
-def progress(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
-    """Yield the items, with a progress bar on a terminal if tqdm is installed and there is enough to wait for."""
+def progress(
+    items: Iterable[Item], total: int | Callable[[], Callable[[], int | None]], unit: str, done: int = 0
+) -> Iterator[Item]:
+    """Yield the items, with a progress bar on a terminal if tqdm is installed and there is enough to wait for.
+
+    Parameters
+    ----------
+    total : int, or callable
+        How many there are. What takes a while to count is counted only if a bar is shown: by a function that returns
+        what tells how many they seem to be by now, None if nobody knows.
+    done : int
+        How many, beside the items, were done before.
+    """
     global _bar
-    if total < PROGRESS_FROM or not sys.stderr.isatty():
+    if (isinstance(total, int) and total < PROGRESS_FROM) or not sys.stderr.isatty():
         yield from items
         return
     try:
@@ -110,9 +121,13 @@ def progress(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
     except ImportError:
         yield from items
         return
-    with tqdm(items, total=total, unit=unit, file=sys.stderr) as _bar:
+    count = (lambda: total) if isinstance(total, int) else total()
+    with tqdm(total=count(), unit=unit, file=sys.stderr, initial=done) as _bar:
         try:
-            yield from _bar
+            for item in items:
+                yield item
+                _bar.total = count()
+                _bar.update()
         finally:
             _bar = None
 

@@ -106,9 +106,9 @@ def _normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
     if pixels.dtype != np.uint8:
         return np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
+    from npmobilenet.image.loops import run  # loads LLVM, which takes a while
+
     values = np.arange(256, dtype=np.float32) / np.float32(255)
     out = np.empty((3, *pixels.shape[:2]), np.float32)
-    for channel in range(3):
-        table = (values - mean[channel]) / std[channel]
-        np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")  # "raise" would copy `out` first
+    run("looked_up", np.ascontiguousarray(pixels), (values - mean[:, None]) / std[:, None], out)
     return out

@@ -40,6 +40,7 @@ def read_image(
     *,
     decode: str = "viewer",
     max_pixels: int | None = None,
+    lend: bool = False,
 ) -> np.ndarray:
     """Return a picture as a viewer shows it, or as torchvision reads it.
 
@@ -58,6 +59,9 @@ def read_image(
         Larger pictures are refused before anything is decoded. If None: what the environment variable
         NPMOBILENET_MAX_PIXELS says, else 89,478,485. Arrays, which are in memory already, have no limit. A limit above
         Pillow's own (``PIL.Image.MAX_IMAGE_PIXELS``) raises that, for the whole process.
+    lend : bool
+        Whether the result may be Pillow's own memory where that is possible: read-only, with a gap after each pixel,
+        and there without a copy.
 
     Returns
     -------
@@ -84,9 +88,9 @@ def read_image(
     limit = _limit(max_pixels)
     if is_pillow_image(source):
         with _one_clear_error("PIL image"):
-            return _decoded(source, "PIL image", decode, limit)
+            return _decoded(source, "PIL image", decode, limit, lend)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), "image bytes", decode, limit)
+        return _decode(io.BytesIO(source), "image bytes", decode, limit, lend)
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
         name = path if path.isprintable() else repr(path)
@@ -95,11 +99,11 @@ def read_image(
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise ImageError(f"{name}: cannot be opened: {_reason(error)}") from None
         with file:
-            return _decode(file, name, decode, limit)
+            return _decode(file, name, decode, limit, lend)
     if hasattr(source, "read"):
         if isinstance(source, io.TextIOBase):
             raise ImageError("the image file object is open as text: open it in binary mode, 'rb'")
-        return _decode(source, str(getattr(source, "name", "image file object")), decode, limit)
+        return _decode(source, str(getattr(source, "name", "image file object")), decode, limit, lend)
     raise ImageError(
         "expected a path, bytes, a binary file object, a PIL image or a uint8 array, got " + type(source).__name__
     )
@@ -143,15 +147,15 @@ def _limit(max_pixels: int | None) -> int:
     return limit
 
 
-def _decode(file: BinaryIO, name: str, decode: str, limit: int) -> np.ndarray:
+def _decode(file: BinaryIO, name: str, decode: str, limit: int, lend: bool) -> np.ndarray:
     with _one_clear_error(name):
         if not (hasattr(file, "seekable") and file.seekable()):
             file = io.BytesIO(_whole(file, name))
         with open_image(file, name) as image:
-            return _decoded(image, name, decode, limit)
+            return _decoded(image, name, decode, limit, lend)
 
 
-def _decoded(image: Image, name: str, decode: str, limit: int) -> np.ndarray:
+def _decoded(image: Image, name: str, decode: str, limit: int, lend: bool) -> np.ndarray:
     if 0 in image.size:
         raise ImageError(f"{name}: an image of {image.width}x{image.height} pixels has nothing in it")
     if image.format in ("EPS", "WMF"):
@@ -159,7 +163,7 @@ def _decoded(image: Image, name: str, decode: str, limit: int) -> np.ndarray:
     _check_size(image, name, limit)
     image.load()
     _check_size(image, name, limit)  # icons only now tell how large they are
-    return rgb_of(image, name, decode)
+    return rgb_of(image, name, decode, lend)
 
 
 _WHAT_TO_DO = f"if you trust it, raise the limit: max_pixels=..., or the environment variable {MAX_PIXELS_VARIABLE}"
