@@ -111,7 +111,8 @@ def _settled(bound: Bound, steps: list[Region | Node]) -> list[Part | Node]:
             found.append(step)
             continue
         outputs = {name: made for name, made in step.made.items() if name in read and made != INPUT}
-        graph, weights = with_blocks(_needed(step.graph(outputs)), step.weights)
+        channels = {name: shape[0] for name, shape in step.shapes.items()}
+        graph, weights = with_blocks(_needed(step.graph(outputs)), step.weights, channels)
         weights = {name: weights[name] for name in graph.tensors}
         found.append(Part(graph, weights, step.source, tuple(step.replaced)))
     return found
