@@ -481,6 +481,16 @@ def concat(xs: Sequence[np.ndarray]) -> Geometry:
     return Geometry((*xs[0].shape[:-1], sum(x.shape[-1] for x in xs)))
 
 
+def channel_select(xs: Sequence[np.ndarray], *, indices: Sequence[int]) -> Geometry:
+    """Check a choice of channels; see :func:`npmobilenet.kernels.reference.channel_select`."""
+    *pixels, channels = concat(xs).shape
+    strange = [c for c in indices if not (isinstance(c, (int, np.integer)) and 0 <= c < channels)]
+    if strange or not len(indices):
+        which = repr(strange[0]) if strange else "none"
+        raise ValueError(f"indices must be at least one integer, each from 0 to {channels - 1}, got {which:.40}")
+    return Geometry((*pixels, len(indices)))
+
+
 def channel_pad(x: np.ndarray, *, before: int = 0, after: int = 0) -> Geometry:
     """Check added channels; see :func:`npmobilenet.kernels.reference.channel_pad`."""
     array("x", x, "N H W C" if np.ndim(x) == 4 else "N C")

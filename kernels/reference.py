@@ -447,6 +447,14 @@ def concat(xs: Sequence[np.ndarray], *, out: np.ndarray | None = None, threads: 
     return _finish(np.concatenate(xs, axis=-1), out=out)
 
 
+def channel_select(
+    xs: Sequence[np.ndarray], *, indices: Sequence[int], out: np.ndarray | None = None, threads: int = 1
+) -> np.ndarray:
+    """Some channels of what :func:`concat` makes, in any order: list of (N, ..., C_i) -> (N, ..., C)."""
+    checks.channel_select(xs, indices=indices)
+    return _finish(np.concatenate(xs, axis=-1)[..., list(indices)], out=out)
+
+
 def channel_pad(
     x: np.ndarray, *, before: int = 0, after: int = 0, out: np.ndarray | None = None, threads: int = 1
 ) -> np.ndarray:

@@ -135,6 +135,7 @@ OPERATIONS = (
     "broadcast_add",
     "multiply",
     "concat",
+    "channel_select",
     "channel_pad",
     "flatten",
     "leaky_relu",
@@ -188,6 +189,7 @@ KERNELS: list[Kernel] = [
     _row("broadcast_add", "plain", "njit", "plain.broadcast"),
     _row("multiply", "plain", "njit", "plain.broadcast"),
     _row("concat", "plain", "njit", "plain.channels"),
+    _row("channel_select", "plain", "njit", "plain.channels"),
     _row("channel_pad", "plain", "njit", "plain.channels"),
     _row("flatten", "plain", "njit", "plain.channels"),
     _row("leaky_relu", "plain", "njit", "plain.elementwise"),
@@ -222,7 +224,7 @@ KERNELS: list[Kernel] = [
                 *("prelu", "batch_norm", "add", "broadcast_add", "multiply"),
             ),
             "softmax": ("softmax",),
-            "channels": ("concat", "channel_pad", "flatten"),
+            "channels": ("concat", "channel_select", "channel_pad", "flatten"),
         }.items()
         for operation in operations
     ),

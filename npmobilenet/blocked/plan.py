@@ -46,7 +46,8 @@ INT8_ROWS = 7  # of a strip of a block of 8-bit layers, on several threads
 
 PLAIN = 0x101  # of an array's `flags.num`: C-contiguous and aligned
 
-READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d", "dequantize")  # a tensor within any frame
+# A tensor within any frame.
+READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d", "channel_select", "dequantize")
 
 
 @dataclass

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, axis_of, operator, room
+from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, axis_of, operator
+from npmobilenet.onnx.room import room
 
 
 @operator("Constant")
@@ -103,7 +104,11 @@ def transpose(x: np.ndarray, *, perm: Ints | None = None) -> np.ndarray:
 @operator("Concat")
 def concat(*xs: np.ndarray, axis: int = 1) -> np.ndarray:
     """Several tensors one after the other."""
-    return np.concatenate(xs, axis_of(axis, xs[0].ndim))
+    axis = axis_of(axis, xs[0].ndim)
+    if any(x.ndim != xs[0].ndim for x in xs):
+        raise ValueError(f"tensors of {len({x.ndim for x in xs})} ranks cannot follow one another")
+    room((*xs[0].shape[:axis], sum(x.shape[axis] for x in xs), *xs[0].shape[axis + 1 :]))
+    return np.concatenate(xs, axis)
 
 
 @operator("Split", decides=(1,))
@@ -182,6 +187,7 @@ def gather_elements(x: np.ndarray, indices: np.ndarray, *, axis: int = 0) -> np.
 def gather_nd(x: np.ndarray, indices: np.ndarray, *, batch_dims: int = 0) -> np.ndarray:
     """Parts of a tensor, each at a place of its own."""
     batch = indices.shape[:batch_dims]
+    room((*indices.shape[:-1], *x.shape[batch_dims + indices.shape[-1] :]))
     flat_x, flat = x.reshape(-1, *x.shape[batch_dims:]), indices.reshape(-1, *indices.shape[batch_dims:])
     parts = [one[tuple(np.moveaxis(where, -1, 0))] for one, where in zip(flat_x, flat, strict=True)]
     return np.stack(parts).reshape(*batch, *parts[0].shape)
@@ -271,6 +277,8 @@ def space_to_depth(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"]
 def one_hot(indices: np.ndarray, depth: Decides, values: np.ndarray, *, axis: int = -1) -> np.ndarray:
     """One of two numbers at each place: the second where the index is."""
     (count,) = as_ints(depth.astype(np.int64))
+    if values.shape != (2,):
+        raise ValueError(f"takes two values, got {values.shape}")
     room((*indices.shape, count))
     axis = axis_of(axis, indices.ndim + 1)
     wrapped = np.expand_dims(np.where(indices < 0, indices + count, indices), axis)

@@ -329,7 +329,7 @@ def _prelu(at: Region, node: Node) -> None:
 def _softmax(at: Region, node: Node) -> None:
     rank = len(at.bound.shape(node.inputs[0]))
     axis = node.attributes.get("axis", 1 if at.bound.opset < 13 else -1) % rank
-    require(axis == 1 and (rank == 2 or at.bound.opset >= 13))
+    require(axis == 1 and (at.bound.opset >= 13 or prod(at.bound.shape(node.inputs[0])[2:]) == 1))
     at.add("softmax", [at.x(node)])
 
 
@@ -423,6 +423,49 @@ def _concat(at: Region, node: Node) -> None:
 
 @converts("Split")
 def _split(at: Region, node: Node) -> None:
+    """The parts of a mixed convolution, or of anything else."""
+    try:
+        _mixed(at, node)
+    except DoesNotFitError:
+        _slice(at, node)
+
+
+@converts("Slice")
+def _slice(at: Region, node: Node) -> None:
+    """Some channels, and of all other axes everything."""
+    shape, channels = at.bound.shape(node.inputs[0]), []
+    rest = [at.constant(node, number) for number in range(1, len(node.inputs))]
+    for axis, length in enumerate(shape):  # where along it the values of each output come from
+        after = len(shape) - axis - 1
+        places = np.broadcast_to(np.arange(length).reshape(-1, *[1] * after), shape)
+        parts = OPERATORS[node.operator].compute(node, [places, *rest], at.bound.opset)
+        require(all(part.size for part in parts))
+        lines = [part[(*[0] * axis, slice(None), *[0] * after)].tolist() for part in parts]
+        if axis == 1:
+            channels = lines
+        else:
+            require(all(line == list(range(length)) for line in lines))
+    _select(at, node, channels)
+
+
+@converts("Gather")
+def _gather(at: Region, node: Node) -> None:
+    indices, channels = at.constant(node, 1), at.shape(node)[0]
+    rank = len(at.bound.shape(node.inputs[0]))
+    require(indices.ndim == 1 and indices.size and at.attribute(node, "axis") in (1, 1 - rank))
+    _select(at, node, [np.where(indices < 0, indices + channels, indices).tolist()])
+
+
+def _select(at: Region, node: Node, channels: Sequence[Sequence[int]]) -> None:
+    """Let each output be some channels of the input."""
+    for output, indices in zip(node.outputs, channels, strict=True):
+        if tuple(indices) == tuple(range(at.shape(node)[0])):
+            at.made[output] = at.x(node)
+        else:
+            at.add("channel_select", [at.x(node)], makes=output, indices=tuple(indices))
+
+
+def _mixed(at: Region, node: Node) -> None:
     """Channels cut into parts, each under a convolution of its own, and concatenated: one convolution."""
     convolutions, function, concat = _parts(at, node)
     weights = [at.constant(one, 1) for one in convolutions]

@@ -108,6 +108,8 @@ class OnnxGraph:
     inputs, outputs : tuple of Port
         Inputs that an initializer gives are none.
     metadata : mapping of str to str
+    bytes : int
+        Of the file and of those beside it.
     """
 
     name: str
@@ -117,6 +119,7 @@ class OnnxGraph:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    bytes: int = 0
 
 
 def read_model(path: str | os.PathLike) -> OnnxGraph:
@@ -166,7 +169,8 @@ def parse_model(data: bytes, beside: Beside) -> OnnxGraph:
     for entry in about.get(14, ()):
         pair = gathered(message(entry))
         metadata[text(only(pair, 1, b""))] = text(only(pair, 2, b""))
-    return _graph(message(only(about, 7, b"")), opset, metadata, beside)
+    graph = _graph(message(only(about, 7, b"")), opset, metadata, beside)
+    return replace(graph, bytes=len(data) + beside.bytes)
 
 
 def _graph(data: memoryview, opset: int, metadata: Mapping[str, str], beside: Beside) -> OnnxGraph:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from npmobilenet.onnx.file import Node, OnnxGraph, Port
 from npmobilenet.onnx.names import Names
 from npmobilenet.onnx.operator import OLDEST_OPSET, OPERATORS, check_node
 from npmobilenet.onnx.patterns import simplified
+from npmobilenet.onnx.room import FIXED, at_most, check_together
 from npmobilenet.onnx.shapes import Bound, Coming, bind
 from npmobilenet.onnx.tensors import COMPUTED_IN, TYPES
 from npmobilenet.text import quote
@@ -111,7 +113,8 @@ def _settled(bound: Bound, steps: list[Region | Node]) -> list[Part | Node]:
             found.append(step)
             continue
         outputs = {name: made for name, made in step.made.items() if name in read and made != INPUT}
-        graph, weights = with_blocks(_needed(step.graph(outputs)), step.weights)
+        channels = {name: shape[0] for name, shape in step.shapes.items()}
+        graph, weights = with_blocks(_needed(step.graph(outputs)), step.weights, channels)
         weights = {name: weights[name] for name in graph.tensors}
         found.append(Part(graph, weights, step.source, tuple(step.replaced)))
     return found
@@ -254,10 +257,14 @@ class _Sized:
         values: dict[str, np.ndarray] = {
             name: value for name, value in self.bound.values.items() if isinstance(value, np.ndarray)
         } | dict(inputs)
+        together = 0
         for at, step in enumerate(self.steps):
             if isinstance(step, Node):
                 arrays = [values[name] if name else None for name in step.inputs]
-                results = OPERATORS[step.operator].compute(step, arrays, self.bound.opset)
+                with at_most(self.bound.most):
+                    results = OPERATORS[step.operator].compute(step, arrays, self.bound.opset)
+                together += sum(result.size for result in results)
+                check_together(together, self.bound.most)
                 values.update(zip(step.outputs, results, strict=False))
                 read = step.inputs
             else:
@@ -321,6 +328,8 @@ def whole(graph: OnnxGraph, size: tuple[int, int]) -> Whole | None:
     if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
         return None
     fixed = tuple(shape[2:]) if all(isinstance(length, int) for length in shape[2:]) else None
+    if prod(length for length in shape if isinstance(length, int)) > FIXED:
+        return None
     found: list[Part] = []
     for height, width in [fixed] if fixed else [(size[0] + more, size[1] + other) for more, other in OTHER_SIZES]:
         batch = shape[0] if isinstance(shape[0], int) else SOME_BATCH

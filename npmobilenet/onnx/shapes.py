@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
 from npmobilenet.errors import CheckpointError
 from npmobilenet.onnx.file import Node, OnnxGraph
-from npmobilenet.onnx.operator import OPERATORS, Operator, at_most
-
-FOLDED_BASE, FOLDED_FACTOR = 64 << 20, 4  # bytes that constants may become: of any graph, and by those it has
+from npmobilenet.onnx.operator import OPERATORS, Operator
+from npmobilenet.onnx.room import MOST_VALUES, at_most, check_together, of_constants, of_tensors, room
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Bound:
     opset : int
     shapes_of : mapping of str to set of str
         Of tensors that follow from shapes: whose.
+    most : int
+        Values that a tensor may have.
     """
 
     nodes: tuple[Node, ...]
@@ -46,6 +48,7 @@ class Bound:
     outputs: tuple[str, ...]
     opset: int
     shapes_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    most: int = MOST_VALUES
 
     def constant(self, name: str) -> np.ndarray | None:
         """Return a tensor that is known, else None."""
@@ -87,8 +90,24 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
     CheckpointError
         If a node does not fit; the message names it.
     """
+    most = of_tensors(graph, {name: value.shape for name, value in inputs.items()})
+    with at_most(most):
+        for port in graph.inputs:
+            try:
+                room(inputs[port.name].shape)
+            except ValueError as error:
+                raise CheckpointError(f"the input {port} {error}") from None
+        nodes, values, shapes_of = _folded(graph, inputs, most)
+    outputs = tuple(port.name for port in graph.outputs)
+    return Bound((), values, outputs, graph.opset, shapes_of, most).with_nodes(nodes)
+
+
+def _folded(
+    graph: OnnxGraph, inputs: Mapping[str, Coming], most: int
+) -> tuple[list[Node], dict[str, Value], dict[str, frozenset[str]]]:
+    """The nodes that remain, and of all tensors what is known: values, and whose shapes they follow from."""
     values: dict[str, Value] = {"": None, **graph.constants, **inputs}
-    left = FOLDED_BASE + FOLDED_FACTOR * sum(array.nbytes for array in graph.constants.values())
+    left, together = of_constants(graph), 0
     nodes: list[Node] = []
     shapes_of: dict[str, frozenset[str]] = {}
     for node in graph.nodes:
@@ -96,9 +115,9 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
         found = [values[name] if name else None for name in node.inputs]
         given = [value for name, value in zip(node.inputs, found, strict=True) if name]
         if all(isinstance(value, np.ndarray) for value in given) and operator.kind != "dynamic":
-            with at_most(left // 8):
+            with at_most(left // 4):
                 results = operator.compute(node, found, graph.opset)
-            left -= sum(array.nbytes for array in results if array is not None and array.base is None)
+            left -= _new_bytes(results, given)
             if left < 0:
                 raise CheckpointError(f"{node.title}: its constants become more than this file may take")
         elif operator.kind == "shape" and given[0] is not None:
@@ -106,13 +125,23 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
         else:
             results = _coming(operator, node, found, graph.opset)
             nodes.append(node)
+            try:
+                together += sum(prod(room(result.shape)) for result in results if result is not None)
+                check_together(together, most)
+            except ValueError as error:
+                raise CheckpointError(f"{node.title}: {error}") from None
         whose = {source for name in node.inputs for source in shapes_of.get(name, ())}
         whose |= {node.inputs[0]} if node.operator == "Shape" else set()
         shapes_of |= dict.fromkeys(node.outputs, frozenset(whose)) if whose else {}
         for name, result in zip(node.outputs, results, strict=False):
             values[name] = result
-    outputs = tuple(port.name for port in graph.outputs)
-    return Bound((), values, outputs, graph.opset, shapes_of).with_nodes(nodes)
+    return nodes, values, shapes_of
+
+
+def _new_bytes(results: Iterable[np.ndarray], inputs: Iterable[np.ndarray]) -> int:
+    """What results would take if they were stored: all of it, or of a view what is more than it is a view of."""
+    seen = sum(array.nbytes for array in inputs)
+    return sum(max(array.nbytes - (seen if array.base is not None else 0), 0) for array in results)
 
 
 def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int) -> tuple[Value, ...]:
@@ -137,7 +166,7 @@ def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int) -> 
         rest = [value if isinstance(value, np.ndarray) else _stand_in(value) for value in inputs[1:]]
         results = operator.compute(node, [first, *rest], opset)
         return tuple(Coming((*images, *result.shape[1:]), result.dtype) for result in results)
-    given = [np.zeros(value.shape, value.dtype) if isinstance(value, Coming) else value for value in inputs]
+    given = [_stand_in(value) if isinstance(value, Coming) else value for value in inputs]
     results = operator.compute(node, given, opset)
     return tuple(Coming(result.shape, result.dtype) for result in results)
 

@@ -311,6 +311,11 @@ def _of_two(operator: str) -> Callable[[_Writer, graphs.Node], None]:
     return write
 
 
+def _channel_select(to: _Writer, node: graphs.Node) -> None:
+    x = to.one("Concat", node.inputs, f"{node.name}.all", axis=1) if len(node.inputs) > 1 else node.inputs[0]
+    to.one("Gather", [x, to.constant(f"{node.name}.indices", node["indices"])], node.name, axis=1)
+
+
 def _channel_pad(to: _Writer, node: graphs.Node) -> None:
     pixels = [0] * (to.ranks[node.inputs[0]] - 2)
     pads = to.constant(f"{node.name}.pads", [0, node["before"], *pixels, 0, node["after"], *pixels])
@@ -387,6 +392,7 @@ _OPERATIONS: dict[str, Callable[[_Writer, graphs.Node], None]] = {
     "broadcast_add": _of_two("Add"),
     "multiply": _of_two("Mul"),
     "concat": _simple("Concat", axis=1),
+    "channel_select": _channel_select,
     "channel_pad": _channel_pad,
     "flatten": _simple("Flatten"),
     "global_average_pool": _global_pool("GlobalAveragePool"),
