@@ -109,7 +109,9 @@ def _layers(node: Node, weights: Mapping[str, np.ndarray], shapes: Mapping[str, 
         yield Layer(node.name, node.operation, node.inputs, weight=weights.get(f"{node.name}.weight"))
     elif node.operation == "max_pool2d":
         kernel, stride = node["kernel"], node["stride"] or node["kernel"]
-        pads = resolve_padding(node["padding"], shapes[node.inputs[0]][1:], kernel, stride)
+        size = shapes[node.inputs[0]][1:]
+        axes = zip(size, kernel, stride, resolve_padding(node["padding"], size, kernel, stride), strict=True)
+        pads = tuple((before, _reached(*axis, before, after)) for *axis, (before, after) in axes)
         yield Layer(node.name, "max_pool", node.inputs, kernel=kernel, stride=stride, pads=pads)
     elif node.operation == "resize2d":
         how = {"size": shapes[node.name][1:], "mode": node["mode"], "coordinates": node["coordinates"]}
@@ -132,6 +134,12 @@ def _layers(node: Node, weights: Mapping[str, np.ndarray], shapes: Mapping[str, 
             yield Layer(node.name, "add", (name, *residual))
     else:
         raise ValueError(f"cannot be exported: {node.name}, {node.operation}")
+
+
+def _reached(length: int, kernel: int, stride: int, before: int, after: int) -> int:
+    """How many of the zeros after an image its last window reaches."""
+    last = (before + length + after - kernel) // stride * stride
+    return max(0, last + kernel - before - length)
 
 
 def _single(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
