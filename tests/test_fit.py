@@ -300,6 +300,14 @@ def test_resolution_without_metadata(tmp_path):
         assert (model.preprocessing.resize, model.preprocessing.crop) == (resize, (crop, crop))
 
 
+@pytest.mark.parametrize("name", ["vgg19", "face_expression", "tiny_face_detector", "lraspp_mobilenet_v3_large"])
+def test_our_own_names_tell_the_network(name):
+    about = get_architecture(name)
+    weights = {key: np.zeros(shape, np.float32) for key, shape in about.graph(1.0, about.classes).tensors.items()}
+    found = fit(weights)
+    assert found.architecture.name == name and found.weights.keys() == weights.keys()
+
+
 def test_unknown_name_lists_the_known(monkeypatch, tmp_path):
     monkeypatch.setenv("NPMOBILENET_CACHE_DIR", str(tmp_path))
     with pytest.raises(CheckpointError, match="weights known by name: mobilenet_v2, mobilenet_v1"):

@@ -23,7 +23,8 @@ def copy_in(target: Target, out: Tensor) -> Call:
 
 def copy_out(target: Target, x: Tensor) -> Call:
     """Copy a blocked tensor, blocks at a time, to the array that is `GIVEN`."""
+    rows, columns = (x.height, x.width) if x.padded else (1, x.pixels)  # without a frame rows follow one another
     return COPY_OUT.call(
-        library.common(target).address("copy_out"), x.blocks, x=x.inner, out=GIVEN, channels=x.channels, rows=x.height,
-        columns=x.width,
+        library.common(target).address("copy_out"), x.blocks, x=x.inner, out=GIVEN, channels=x.channels, rows=rows,
+        columns=columns,
     )  # fmt: skip

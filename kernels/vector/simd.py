@@ -457,6 +457,20 @@ class Code:
         value = self.builder.shuffle_vector(value, ir.Constant(bytes_, ir.Undefined), mask)
         return Integers(self, self.builder.bitcast(value, self.integers_type))
 
+    def columns_of(self, rows: Sequence[Vector]) -> list[Vector]:
+        """Of as many vectors as they have lanes: the first lane of each in one vector, and so on."""
+        lanes, step, rows = self.target.lanes, 1, list(rows)
+        while step < lanes:  # squares of 2 x 2, of these again 2 x 2
+            upper = [lane if not lane & step else lanes + lane - step for lane in range(lanes)]
+            masks = [ir.Constant(self.integers_type, [I32(i + shift) for i in upper]) for shift in (0, step)]
+            for row in range(lanes):
+                if not row & step:
+                    pair = rows[row].value, rows[row + step].value
+                    halves = [Vector(self, self.builder.shuffle_vector(*pair, mask)) for mask in masks]
+                    rows[row], rows[row + step] = halves
+            step *= 2
+        return rows
+
     def lane_maxima(self, vectors: Sequence[Integers]) -> Integers:
         """Each vector's largest lane, in the lane of its number: of one vector, or of as many as there are lanes."""
         lanes, builder = self.target.lanes, self.builder

@@ -337,12 +337,17 @@ def _average_pool(to: _Writer, node: graphs.Node) -> None:
     to.one("AveragePool", node.inputs, node.name, **window)
 
 
+def resizing(mode: str, coordinates: str) -> dict[str, str]:
+    """Return the attributes of a Resize that does as a node ``resize2d`` of this mode and these coordinates."""
+    if mode != "nearest":
+        return {"mode": "linear", "coordinate_transformation_mode": coordinates}
+    # A pixel's place is floor((q + 0.5) * step) here, and rounded from (q + 0.5) * step - 0.5 in ONNX.
+    rounding = "floor" if coordinates == "asymmetric" else "round_prefer_ceil"
+    return {"mode": "nearest", "coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
+
+
 def _resize(to: _Writer, node: graphs.Node) -> None:
-    nearest = node["mode"] == "nearest"
-    how = {"mode": "nearest" if nearest else "linear", "coordinate_transformation_mode": node["coordinates"]}
-    if nearest:
-        # A pixel's place is floor((q + 0.5) * step) here, and rounded from (q + 0.5) * step - 0.5 in ONNX.
-        how["nearest_mode"] = "floor" if node["coordinates"] == "asymmetric" else "round_prefer_ceil"
+    how = resizing(node["mode"], node["coordinates"])
     x, *like = node.inputs
     if node["scale"] is not None:
         factors = node["scale"] if isinstance(node["scale"], Sequence) else (node["scale"],) * 2

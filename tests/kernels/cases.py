@@ -237,6 +237,8 @@ DENSE_TAILS = [
         if h > 2 or k[0] == 1 or k == (3, 3)
     ),
     conv(1, 9, 10, 20, 33, dilation=6, padding=6, activation="relu6"),
+    conv(1, 5, 33, 17, 20, dilation=(7, 12), padding="same"),  # windows most of which lie outside
+    conv(1, 4, 19, 17, 20, stride=(2, 1), dilation=(1, 3), padding=((6, 0), (0, 9))),
     conv(2, 4, 33, 17, 35, padding=1, activation="hard_swish"),
     conv(1, 3, 61, 24, 20, k=(3, 5), stride=(1, 2), padding="same", activation="relu"),
     *(conv(1, 5, 6, c, d, groups=4, padding=1, stride=s) for c, d, s in ((4, 8, 1), (68, 20, 2), (24, 132, 1))),
