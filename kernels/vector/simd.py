@@ -199,16 +199,17 @@ class Pointer:
         """Write a vector there."""
         self.code.builder.store(vector.value, (self + offset).value).align = 4
 
-    def store_bytes(self, vectors: Sequence[Vector], offset: Integer | int = 0) -> None:
+    def store_bytes(self, vectors: Sequence[Vector], offset: Integer | int = 0, bounded: bool = False) -> None:
         """Write vectors there as bytes, one after the other: the nearest integers, half to even, from 0 to 255.
 
-        Four vectors make a register. What is no number becomes 0.
+        Four vectors make a register. What is no number becomes 0. Of values that are known to be below 2**31
+        (``bounded``) there is a shorter way.
         """
         code = self.code
         for at in range(0, len(vectors), 4):
             some = [vector.value for vector in vectors[at : at + 4]]
             place = self + offset + at * code.target.lanes
-            value = lowering.saturated_bytes(code.builder, code.target, some)
+            value = lowering.saturated_bytes(code.builder, code.target, some, bounded)
             code.builder.store(value, place.value).align = 1
 
     def fill_bytes(self, source: Pointer | None = None) -> None:
@@ -397,6 +398,11 @@ class Integers:
         return Integers(
             self.code, builder.select(builder.icmp_signed(">", self.value, other.value), self.value, other.value)
         )
+
+    def first(self) -> Integer:
+        """What is in the first lane."""
+        builder = self.code.builder
+        return Integer(self.code, builder.sext(builder.extract_element(self.value, I32(0)), I64))
 
     def as_float(self) -> Vector:
         """The float32 values that have these bits."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
@@ -92,7 +93,7 @@ def channels_call(x: Tensor, out: Tensor, weights: Channels, factor: Tensor | No
     return CHANNELS.call(
         library.int8(weights.target, weights.ending.end).address(weights.name), out.blocks, keep=weights,
         x=x.inner, out=out.inner, rows=out.height, columns=out.width,
-        clamp=weights.ending.arguments()["clamp"], **weights.arguments() | ({"factor": factor} if factor else {}),
+        clamp=activations.clamp(weights.ending.bounds), **weights.arguments() | ({"factor": factor} if factor else {}),
     )  # fmt: skip
 
 

@@ -70,3 +70,8 @@ def start(weight: np.ndarray, zero_point: int | np.ndarray) -> np.ndarray:
     """
     shares = np.asarray(zero_point, np.int64) * weight.astype(np.int64)
     return (-shares.sum(axis=tuple(range(weight.ndim - 1)))).astype(np.int32)
+
+
+def magnitudes(weight: np.ndarray) -> np.ndarray:
+    """Those of weights (..., C_out), added up for each channel."""
+    return np.abs(weight.astype(np.int64)).sum(axis=tuple(range(weight.ndim - 1)))

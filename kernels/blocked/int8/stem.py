@@ -11,8 +11,8 @@ from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8 import ending as endings
 from npmobilenet.kernels.blocked.int8 import entry
-from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
-from npmobilenet.kernels.blocked.int8.layout import words
+from npmobilenet.kernels.blocked.int8.ending import NOTHING, ONE, Ending
+from npmobilenet.kernels.blocked.int8.layout import magnitudes, words
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels, pack_panels, wide_panels
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.checks import Size
@@ -21,11 +21,11 @@ from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
 from npmobilenet.kernels.vector.target import Target
 
-# As the float kernel's; a work item is one row of the output. `floats` is 1 if the result is float32;
-# `stride` is the vertical one.
+# As the float kernel's; a work item is one row of the output. `floats` is 1 if the result is float32, `clamp` 0 if it
+# has no bounds, `bounded` 1 if all results are below 2**31; `stride` is the vertical one.
 STEM = Fields(
-    "x x_row x_plane channels weights scale bias out out_row out_plane columns clamp steps offset floats wide blocks "
-    "stride"
+    "x x_row x_plane channels weights scale bias out out_row out_plane columns clamp steps offset bounded floats wide "
+    "blocks stride"
 )
 
 
@@ -33,7 +33,7 @@ STEM = Fields(
 class Stem(Packed):
     """Packed weights."""
 
-    ARGUMENTS = ("weights", "scale", "bias", "channels", "wide")
+    ARGUMENTS = ("weights", "scale", "bias", "channels", "wide", "bounded")
 
     target: Target
     kernel: Pair
@@ -43,6 +43,7 @@ class Stem(Packed):
     bias: np.ndarray
     channels: int
     wide: int
+    bounded: bool
     ending: Ending
 
 
@@ -58,7 +59,8 @@ def pack(
     *kernel, c_in, c_out = weight.shape
     weights = pack_panels(target, words(weight.transpose(2, 0, 1, 3)))
     ends = (pack_channels(target, np.float32(each)) for each in (scale, bias))
-    return Stem(target, tuple(kernel), stride, weights, *ends, c_in, wide_panels(target, c_out), ending)
+    bounded = ending.limit(2.0**15 * magnitudes(weight), scale, bias) >= ONE
+    return Stem(target, tuple(kernel), stride, weights, *ends, c_in, wide_panels(target, c_out), bounded, ending)
 
 
 def call(x: Tensor, out: Tensor, weights: Stem) -> Call:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats, then_bytes, then_floats
+from npmobilenet.kernels.blocked.code.int8.ending import (
+    either_floats,
+    end_floats,
+    store_bytes,
+    store_floats,
+    then_bytes,
+    then_floats,
+)
 from npmobilenet.kernels.blocked.int8.depthwise import DEPTHWISE, LOW_BITS
 from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction
 from npmobilenet.kernels.blocked.library import CLAMP, int8_window_name
@@ -134,14 +141,21 @@ def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int,
 
             def as_bytes() -> None:
                 then, distance = then_bytes(code, end, out_steps, out_offset), out_row if len(sums) > pixels else 0
-                store_bytes(sums, lambda m: channels, offset, then, place, min(PIXELS, pixels), distance)
+                together = min(PIXELS, pixels)
+                store_bytes(sums, lambda m: channels, offset, then, place, pixels > 1, together, distance)
 
-            def as_floats() -> None:
+            def bare() -> None:
                 for at in range(0, len(sums), pixels):
                     row = place + out_row * (at // pixels)
-                    store_floats(sums[at : at + pixels], lambda m: channels, offset, then_floats(code, end, clamp), row)
+                    store_floats(sums[at : at + pixels], lambda m: channels, offset, row)
 
-            code.either(floats.equals(0), as_bytes, as_floats)
+            def ended() -> None:
+                bare()
+                then = then_floats(code, end, clamp)
+                for row in range(len(sums) // pixels):
+                    end_floats(code, then, place + out_row * row, pixels)
+
+            code.either(floats.equals(0), as_bytes, lambda: either_floats(code, end, clamp, bare, ended))
 
         def each_tile(row: Integer, compute: Callable[[Pointer, Pointer], None]) -> None:
             pixel_bytes = code.select(floats.equals(0), code.integer(lanes), code.integer(size))
@@ -197,6 +211,7 @@ def _whole(library: Library, name: str, kernel: Pair, stride: Pair, wide: bool):
             cost = code.select(columns >= pixels, cost, code.integer(1 << 41))
             chosen = code.select(cost < least, code.integer(pixels), chosen)
             least = cost.minimum(least)
+        chosen = code.select(a["bounded"] > 0, chosen, code.integer(1))  # which bounds results itself
 
         def at_item(item: Integer) -> None:
             block, top = item // a["strips"], item % a["strips"] * a["strip"]

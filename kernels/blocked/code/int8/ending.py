@@ -65,12 +65,13 @@ def store_bytes(
     bias: Vector,
     then: Then | None,
     out: Pointer,
+    bounded: bool,
     together: int = TOGETHER,
     distance: Integer | int = 0,
 ) -> None:
     """Write the results of one channel block for pixels of which so many follow one another.
 
-    The next ones begin at a distance in bytes, without one where the others end.
+    The next ones begin at a distance in bytes, without one where the others end. ``bounded`` ones are below 2**31.
     """
     code, size = out.code, out.code.target.bytes
     distance = distance or together * code.target.lanes
@@ -78,7 +79,7 @@ def store_bytes(
     for at in range(0, len(sums), together):
         some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + together])]
         if not then:
-            (out + distance * (at // together)).store_bytes(some)
+            (out + distance * (at // together)).store_bytes(some, bounded=bounded)
         for m, y in enumerate(some if then else ()):
             place.store(y, (at + m) * size)
     if not then:
@@ -86,7 +87,7 @@ def store_bytes(
 
     def group(number: Integer, count: int) -> None:
         values = [(place + number * (together * size)).vector(m * size) for m in range(count)]
-        (out + number * distance).store_bytes([then(y) for y in values])
+        (out + number * distance).store_bytes([then(y) for y in values], bounded=bounded)
 
     # An activation needs registers for itself: in a loop, it has all that the sums had.
     code.loop(whole, lambda number: group(number, together))
@@ -98,12 +99,33 @@ def store_floats(
     sums: Sequence[Integers],
     scale: Callable[[int], Vector],
     bias: Vector,
-    then: Then,
     out: Pointer,
     residual: Pointer | None = None,
 ) -> None:
-    """Write them as float32, with a residual added."""
+    """Write them as float32, with a residual added, without an activation."""
     for m, y in enumerate(sums):
         at = m * out.code.target.bytes
-        value = then(bias.fused(y.to_float(), scale(m)))
+        value = bias.fused(y.to_float(), scale(m))
         out.store(value if residual is None else value + residual.vector(at), at)
+
+
+def either_floats(code: Code, end: str, clamp: Pointer, bare: Callable[[], None], then: Callable[[], None]) -> None:
+    """Write results of float32 by ``bare`` if nothing follows the multiply-add, else by ``then``."""
+    if end == CLAMP:
+        code.either(clamp.is_null(), bare, then)
+    else:
+        then()
+
+
+def end_floats(code: Code, then: Then, out: Pointer, count: int, residual: Pointer | None = None) -> None:
+    """Put so many pixels of a block through what follows, where they stand, and add a residual.
+
+    Activations are few among results of float32: in a loop, their code is short.
+    """
+
+    def pixel(number: Integer) -> None:
+        place = out + number * code.target.bytes
+        value = then(place.vector())
+        place.store(value if residual is None else value + (residual + number * code.target.bytes).vector())
+
+    code.loop(count, pixel)

@@ -79,7 +79,8 @@ def _group(pixels: int, of_bytes: bool):
 
             def at_block(block: Integer) -> None:
                 value, target = values(block, pixel), place + out_plane * block
-                target.store_bytes([zero_point.fused(value(m), steps.lane(m)) for m in range(pixels)])
+                # Where the largest is not finite, steps are 0 or no number; else 255 is the most, rounding apart.
+                target.store_bytes([zero_point.fused(value(m), steps.lane(m)) for m in range(pixels)], bounded=True)
 
             code.loop(blocks, at_block)
 

@@ -5,13 +5,24 @@ A row of the image, or all of it where rows follow one another, is cut into tile
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
-from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats, then_bytes, then_floats
+from llvmlite import ir
+
+from npmobilenet.kernels.blocked.code.int8.ending import (
+    either_floats,
+    end_floats,
+    store_bytes,
+    store_floats,
+    then_bytes,
+    then_floats,
+)
 from npmobilenet.kernels.blocked.code.pointwise import steps
+from npmobilenet.kernels.blocked.int8.ending import ONE
 from npmobilenet.kernels.blocked.int8.layout import QUAD, are_widened, is_one_instruction, tiles
 from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
-from npmobilenet.kernels.blocked.layout import k_unit
+from npmobilenet.kernels.blocked.layout import Arguments, k_unit
 from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.blocked.pointwise import INPUTS
 from npmobilenet.kernels.blocked.tiles import Tile
@@ -93,27 +104,47 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool):
             sums = [start.integers(v * size) for _ in range(tile.pixels) for v in range(blocks)]
             sums = code.loop(trips, lambda k, *sums: step(k, pixel, list(sums)), sums)
 
-            def end(as_floats: bool, pixel_scaled: bool, added: bool = False) -> None:
+            def each_block(pixel_scaled: bool) -> Iterator[tuple[int, tuple]]:
                 for v in range(blocks):
-                    channels, place = scale.vector(v * size), out + out_plane * v
+                    channels = scale.vector(v * size)
 
                     def factor(m: int, channels: Vector = channels) -> Vector:
                         return channels * (pixel_scale + pixel * 4).splat(4 * m) if pixel_scaled else channels
 
-                    about = sums[v::blocks], factor, bias.vector(v * size)
-                    if as_floats:
-                        other = residual + residual_plane * v + pixel * size if added else None
-                        store_floats(*about, then_floats(code, ending, clamp), place + pixel * size, other)
-                    else:
-                        then = then_bytes(code, ending, out_steps + v * size, out_offset + v * size)
-                        store_bytes(*about, then, place + pixel * lanes)
+                    yield v, (sums[v::blocks], factor, bias.vector(v * size))
+
+            def as_bytes(pixel_scaled: bool) -> None:
+                for v, about in each_block(pixel_scaled):
+                    then = then_bytes(code, ending, out_steps + v * size, out_offset + v * size)
+                    store_bytes(*about, then, out + out_plane * v + pixel * lanes, bounded=tile.pixels > 1)
+
+            def as_floats(pixel_scaled: bool) -> None:
+                def place(v: int) -> Pointer:
+                    return out + out_plane * v + pixel * size
+
+                def other(v: int) -> Pointer:
+                    return residual + residual_plane * v + pixel * size
+
+                def bare(added: bool = False) -> None:
+                    for v, about in each_block(pixel_scaled):
+                        store_floats(*about, place(v), other(v) if added else None)
+
+                def end(added: bool) -> None:
+                    then = then_floats(code, ending, clamp)
+                    for v in range(blocks):
+                        end_floats(code, then, place(v), tile.pixels, other(v) if added else None)
+
+                def ended() -> None:
+                    bare()
+                    code.either(residual.is_null(), lambda: end(False), lambda: end(True))
+
+                def not_ended() -> None:
+                    code.either(residual.is_null(), bare, lambda: bare(True))
+
+                either_floats(code, ending, clamp, not_ended, ended)
 
             def ends(pixel_scaled: bool) -> None:
-                def as_floats() -> None:
-                    added = [lambda added=added: end(True, pixel_scaled, added) for added in (False, True)]
-                    code.either(residual.is_null(), *added)
-
-                code.either(floats.equals(0), lambda: end(False, pixel_scaled), as_floats)
+                code.either(floats.equals(0), lambda: as_bytes(pixel_scaled), lambda: as_floats(pixel_scaled))
 
             code.either(pixel_scale.is_null(), lambda: ends(False), lambda: ends(True))
 
@@ -134,6 +165,7 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, small: bool):
         residual, pixel_scale, inputs = a.at("residual"), a.at("pixel_scale"), a.at("inputs")
         no_residual = residual.is_null()
         merged = code.builder.and_(a["x_row"].equals(columns * lanes), a["out_row"].equals(columns * out_pixel))
+        saturates = saturating(code, a, top, rows)
         same = code.builder.or_(no_residual, a["residual_row"].equals(columns * size))
         merged = code.builder.and_(merged, same)
         pixels = code.select(merged, columns * rows, columns)
@@ -147,7 +179,7 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, small: bool):
                 better = needed < least
                 best = code.select(better, code.integer(shape.pixels), best)
                 least = code.select(better, needed, least)
-            return best
+            return code.select(saturates, code.integer(1), best)
 
         def panel(number: Integer, tile: Tile) -> None:
             chosen = choose(tile)
@@ -190,6 +222,20 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, small: bool):
         code.loop(last, lambda number: panel(number, narrow_tile), start=first.maximum(wide))
 
     return write
+
+
+def saturating(code: Code, a: Arguments, top: Integer, rows: Integer) -> ir.Value:
+    """Whether results of some rows may pass 2**31, which only the tile of a single pixel bounds before saturating."""
+    lanes, scales = code.target.lanes, a.at("pixel_scale") + top * a["columns"] * 4
+    count = code.select(a.at("pixel_scale").is_null(), code.integer(0), rows * a["columns"])
+    whole, one = count // lanes * lanes, [code.splat_integers(ONE)]
+    most = code.loop(
+        whole, lambda at, most: [most.maximum((scales + at * 4).vector().magnitude_bits())], one, step=lanes
+    )
+    most = code.loop(
+        count, lambda at, most: [most.maximum((scales + at * 4).splat().magnitude_bits())], most, start=whole
+    )
+    return code.lane_maxima(most).first() > a["limit"]
 
 
 def pointwise(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:

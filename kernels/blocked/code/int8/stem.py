@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.code.int8.ending import store_bytes, store_floats, then_bytes, then_floats
+from collections.abc import Iterator
+
+from npmobilenet.kernels.blocked.code.int8.ending import (
+    either_floats,
+    end_floats,
+    store_bytes,
+    store_floats,
+    then_bytes,
+    then_floats,
+)
 from npmobilenet.kernels.blocked.code.int8.pointwise import SMALL
 from npmobilenet.kernels.blocked.int8.layout import tiles
 from npmobilenet.kernels.blocked.int8.stem import STEM
@@ -83,17 +92,30 @@ def _row(library: Library, kernel: Pair, stride: Pair, tile: Tile, ending: str):
             sums = [code.splat_integers(0)] * (tile.pixels * blocks)
             sums = code.loop(channels * kernel[0], lambda row, *sums: step(row, pixel, list(sums)), sums)
 
-            def end(as_floats: bool) -> None:
+            def each_block() -> Iterator[tuple[int, tuple]]:
                 for v in range(blocks):
-                    factor, place = scale.vector(v * size), out + out_plane * v
-                    about = sums[v::blocks], lambda m, factor=factor: factor, bias.vector(v * size)
-                    if as_floats:
-                        store_floats(*about, then_floats(code, ending, clamp), place + pixel * size)
-                    else:
-                        then = then_bytes(code, ending, out_steps + v * size, out_offset + v * size)
-                        store_bytes(*about, then, place + pixel * lanes)
+                    factor = scale.vector(v * size)
+                    yield v, (sums[v::blocks], lambda m, factor=factor: factor, bias.vector(v * size))
 
-            code.either(floats.equals(0), lambda: end(False), lambda: end(True))
+            def as_bytes() -> None:
+                for v, about in each_block():
+                    then = then_bytes(code, ending, out_steps + v * size, out_offset + v * size)
+                    store_bytes(*about, then, out + out_plane * v + pixel * lanes, bounded=tile.pixels > 1)
+
+            def place(v: int) -> Pointer:
+                return out + out_plane * v + pixel * size
+
+            def bare() -> None:
+                for v, about in each_block():
+                    store_floats(*about, place(v))
+
+            def ended() -> None:
+                bare()
+                then = then_floats(code, ending, clamp)
+                for v in range(blocks):
+                    end_floats(code, then, place(v), tile.pixels)
+
+            code.either(floats.equals(0), as_bytes, lambda: either_floats(code, ending, clamp, bare, ended))
 
         code.loop((columns + (tile.pixels - 1)) // tile.pixels, at_tile)
 
@@ -120,9 +142,10 @@ def _whole(library: Library, own: str, kernel: Pair, stride: Pair, wide_tile: Ti
                 *(a.at(name) + block * size for name in ("steps", "offset")),
                 a["floats"],
             )
-            above = code.integer(1 << 40)
+            # Only the tile of a single pixel bounds what is not known to be below 2**31.
+            chosen, above = code.select(a["bounded"] > 0, columns, code.integer(1)), code.integer(1 << 40)
             for shape in _shapes(tile):
-                with code.when(code.builder.and_(columns >= shape.pixels, columns < above)):
+                with code.when(code.builder.and_(chosen >= shape.pixels, chosen < above)):
                     code.call(_name(own, shape), *arguments)
                 above = code.integer(shape.pixels)
 
