@@ -66,33 +66,28 @@ def store_bytes(
     then: Then | None,
     out: Pointer,
     bounded: bool,
-    together: int = TOGETHER,
-    distance: Integer | int = 0,
 ) -> None:
-    """Write the results of one channel block for pixels of which so many follow one another.
-
-    The next ones begin at a distance in bytes, without one where the others end. ``bounded`` ones are below 2**31.
-    """
+    """Write the results of one channel block; ``bounded`` ones are below 2**31."""
     code, size = out.code, out.code.target.bytes
-    distance = distance or together * code.target.lanes
-    whole, place = len(sums) // together, code.local(len(sums)) if then else None
-    for at in range(0, len(sums), together):
-        some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + together])]
+    together = TOGETHER * code.target.lanes
+    whole, place = len(sums) // TOGETHER, code.local(len(sums)) if then else None
+    for at in range(0, len(sums), TOGETHER):
+        some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + TOGETHER])]
         if not then:
-            (out + distance * (at // together)).store_bytes(some, bounded=bounded)
+            out.store_bytes(some, at * code.target.lanes, bounded)
         for m, y in enumerate(some if then else ()):
             place.store(y, (at + m) * size)
     if not then:
         return
 
     def group(number: Integer, count: int) -> None:
-        values = [(place + number * (together * size)).vector(m * size) for m in range(count)]
-        (out + number * distance).store_bytes([then(y) for y in values], bounded=bounded)
+        values = [(place + number * (TOGETHER * size)).vector(m * size) for m in range(count)]
+        (out + number * together).store_bytes([then(y) for y in values], bounded=bounded)
 
     # An activation needs registers for itself: in a loop, it has all that the sums had.
-    code.loop(whole, lambda number: group(number, together))
-    if len(sums) % together:
-        group(code.integer(whole), len(sums) % together)
+    code.loop(whole, lambda number: group(number, TOGETHER))
+    if len(sums) % TOGETHER:
+        group(code.integer(whole), len(sums) % TOGETHER)
 
 
 def store_floats(
