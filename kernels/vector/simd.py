@@ -392,6 +392,11 @@ class Integers:
         """``self`` and the products of two signed 16-bit integers with two others: exact, modulo 2**32."""
         return Integers(self.code, lowering.dot2(self.code.builder, self.code.target, self.value, a.value, b.value))
 
+    def paired(self, other: Integers) -> Integers:
+        """Of integers that 16 bits hold, two in each: this one's, and above it the other's."""
+        builder, low = self.code.builder, lowering.constant(self.value.type, 0xFFFF)
+        return Integers(self.code, builder.or_(builder.and_(self.value, low), (other << 16).value))
+
     def maximum(self, other: Integers) -> Integers:
         """The larger of both."""
         builder = self.code.builder

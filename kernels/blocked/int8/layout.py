@@ -42,7 +42,7 @@ def words(weight: np.ndarray) -> np.ndarray:
     together = 4 // weight.dtype.itemsize
     full = np.zeros((*axes, -(-k // together) * together, c_out), weight.dtype)
     full[..., :k, :] = weight
-    groups = full.reshape(*axes, -1, together, c_out)
+    groups = full.reshape(*axes, full.shape[-2] // together, together, c_out)
     return np.ascontiguousarray(np.moveaxis(groups, -2, -1)).view(np.int32)[..., 0]
 
 

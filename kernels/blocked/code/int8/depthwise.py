@@ -16,6 +16,7 @@ from npmobilenet.kernels.blocked.code.int8.ending import (
     then_bytes,
     then_floats,
 )
+from npmobilenet.kernels.blocked.code.int8.rows import best_width
 from npmobilenet.kernels.blocked.int8.depthwise import DEPTHWISE, LOW_BITS
 from npmobilenet.kernels.blocked.int8.layout import QUAD, is_one_instruction
 from npmobilenet.kernels.blocked.library import CLAMP, int8_window_name
@@ -27,7 +28,6 @@ from npmobilenet.kernels.vector.target import Target
 UNROLLED_ROWS = 5  # of a window; more become a loop
 PIXELS = 4  # of a tile: what they become is one register of bytes
 WIDE_PIXELS = 8  # of one that is a single row of the result
-OVERHEAD = 2  # of a tile, in pixels
 
 
 def _begun(kernel: Pair, stride: Pair) -> int:
@@ -215,13 +215,7 @@ def _whole(library: Library, name: str, kernel: Pair, stride: Pair, wide: bool):
         """Kernel: items ``first`` up to ``last`` of a layer (fields `DEPTHWISE`)."""
         a = DEPTHWISE.read(arguments)
         columns, tap_column = a["columns"], a["tap_column"]
-        chosen, least = code.integer(1), code.integer(1 << 40)
-        for pixels in _widths(library.target, kernel, stride, wide):
-            cost = (columns + (pixels - 1)) // pixels * (pixels + OVERHEAD)
-            cost = code.select(columns >= pixels, cost, code.integer(1 << 41))
-            chosen = code.select(cost < least, code.integer(pixels), chosen)
-            least = cost.minimum(least)
-        chosen = code.select(a["bounded"] > 0, chosen, code.integer(1))  # which bounds results itself
+        chosen = best_width(code, columns, _widths(library.target, kernel, stride, wide), a["bounded"])
 
         def at_item(item: Integer) -> None:
             block, top = item // a["strips"], item % a["strips"] * a["strip"]
