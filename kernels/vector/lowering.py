@@ -50,6 +50,20 @@ def _slice(builder: ir.IRBuilder, value: ir.Value, start: int, count: int) -> ir
     return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
 
 
+def shortened(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """The first lanes of a vector."""
+    return _slice(builder, value, 0, lanes)
+
+
+def lengthened(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """A vector with zeros in the lanes that it lacks."""
+    count = value.type.count
+    if lanes == count:
+        return value
+    mask = ir.Constant(ir.VectorType(I32, lanes), [I32(min(lane, count)) for lane in range(lanes)])
+    return builder.shuffle_vector(value, constant(value.type, 0), mask)
+
+
 def joined(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
     """Vectors of one type, one after the other in one; their number is a power of two."""
     values = list(values)

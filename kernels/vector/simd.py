@@ -172,9 +172,9 @@ class Pointer:
         """Write a 64-bit integer there."""
         self.code.builder.store(value.value, (self + offset).value).align = 8
 
-    def integers(self, offset: Integer | int = 0) -> Integers:
-        """The register of integers that stands there (any alignment)."""
-        return Integers(self.code, self._load(self.code.integers_type, offset, 1))
+    def integers(self, offset: Integer | int = 0, lanes: int = 0) -> Integers:
+        """The register of integers that stands there (any alignment), or fewer of them."""
+        return Integers(self.code, self._load(ir.VectorType(I32, lanes or self.code.target.lanes), offset, 1))
 
     def splat_integers(self, offset: Integer | int = 0) -> Integers:
         """Four bytes, in every lane (any alignment)."""
@@ -277,14 +277,7 @@ class Vector:
 
     def whole(self) -> Vector:
         """The same values, and zeros in the lanes that this one lacks."""
-        missing = self.code.target.lanes - self.lanes
-        if not missing:
-            return self
-        lanes = [*range(self.lanes), *[self.lanes] * missing]
-        mask = ir.Constant(ir.VectorType(I32, len(lanes)), [I32(lane) for lane in lanes])
-        return Vector(
-            self.code, self.code.builder.shuffle_vector(self.value, self.code.splat(0.0, self.lanes).value, mask)
-        )
+        return Vector(self.code, lowering.lengthened(self.code.builder, self.value, self.code.target.lanes))
 
     def maximum(self, other: Vector) -> Vector:
         """The larger of both; NaN where either is."""
@@ -383,6 +376,14 @@ class Integers:
         """
         values = (self.value, unsigned.value, signed.value)
         return Integers(self.code, lowering.dot4(self.code.builder, self.code.target, *values, small))
+
+    def half(self) -> Integers:
+        """The first half of the lanes."""
+        return Integers(self.code, lowering.shortened(self.code.builder, self.value, self.value.type.count // 2))
+
+    def whole(self) -> Integers:
+        """The same integers, and zeros in the lanes that this one lacks."""
+        return Integers(self.code, lowering.lengthened(self.code.builder, self.value, self.code.target.lanes))
 
     def even_and_odd(self) -> tuple[Integers, Integers]:
         """Of four unsigned bytes in each, two as 16-bit integers, the first and the third, and the other two."""

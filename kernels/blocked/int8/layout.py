@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from npmobilenet.kernels.blocked.tiles import Tile, largest
+from npmobilenet.kernels.blocked.tiles import tiles as best
 from npmobilenet.kernels.vector.target import Target
 
 BYTE = np.dtype(np.uint8)
@@ -29,7 +32,8 @@ def tiles(target: Target, small: bool = False) -> tuple[Tile, Tile]:
     """The wide tile, and the one of a single block; smaller where a product takes several instructions."""
     whole = largest(target)
     if is_one_instruction(target):
-        return whole.wide, whole.narrow
+        halves = best(target).wide.halves
+        return replace(whole.wide, halves=halves), replace(whole.narrow, halves=halves)
     room = target.registers - (PAIRED if small else WIDENED)
     return tuple(
         Tile(max(1, min(tile.pixels, room // tile.blocks)), tile.blocks) for tile in (whole.wide, whole.narrow)

@@ -37,7 +37,8 @@ def define(library: Library, end: str = CLAMP, small: bool = False) -> None:
     """Add the kernels, whose results end so (`int8.ending`), for any weights or ``small`` ones (`int8.layout`)."""
     for tile in dict.fromkeys(tiles(library.target, small)):
         for shape in shapes(tile):
-            library.add(_name(shape), _tile(library, shape, end, small))
+            for half in (False, True)[: 1 + shape.halves]:
+                library.add(_name(shape, half), _tile(library, shape, end, small, half))
     library.add(f"{NAME}_panels", _panels(library, *tiles(library.target, small), small))
     library.add(NAME, pointwise)
 
@@ -49,18 +50,22 @@ def shapes(tile: Tile) -> list[Tile]:
     return list(dict.fromkeys([tile, best, *(Tile(p, tile.blocks) for p in (SMALL, 1) if p < tile.pixels)]))
 
 
-def _name(tile: Tile) -> str:
-    return f"{NAME}_{tile.pixels}x{tile.blocks}"
+def _name(tile: Tile, half: bool = False) -> str:
+    return f"{NAME}_{tile.pixels}x{tile.blocks}{'_half' * half}"
 
 
-def _tile(library: Library, tile: Tile, ending: str, small: bool):
-    """One panel, as many blocks as the tile has, for a row of at least as many pixels as it has."""
+def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
+    """One panel, as many blocks as the tile has, for a row of at least as many pixels as it has.
+
+    With ``half``, half a vector is computed of the last block, and the rest of it becomes zeros.
+    """
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
     lanes, blocks = target.lanes, tile.blocks
     if not is_one_instruction(target) and target.dot != "madd":  # weights are widened, too, and registers are few
         unit = QUAD
     per_block, widened = lanes // unit, are_widened(target, small)
     parts = 1 + widened
+    own = [lanes] * (blocks - half) + [lanes // 2] * half  # of each block
 
     def write(
         code: Code,
@@ -86,12 +91,14 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool):
             source = x + (k // per_block) * x_plane + (k % per_block) * unit + pixel * lanes
             panel = weights + k * (unit // QUAD * parts * blocks * size)
             for j in range(unit // QUAD):
-                w = [panel.integers((j * parts * blocks + each) * size) for each in range(parts * blocks)]
+                at = j * parts * blocks
+                w = [panel.integers((at + each) * size, own[each % blocks]) for each in range(parts * blocks)]
                 for m in range(tile.pixels):
                     value = source.splat_integers(m * lanes + QUAD * j)
                     pairs = value.even_and_odd() if widened else ()
                     for v in range(blocks):
                         at = m * blocks + v
+                        value = value if own[v] == lanes else value.half()
                         sums[at] = sums[at] if widened else sums[at].dot4(value, w[v], small)
                         for part, pair in enumerate(pairs):
                             sums[at] = sums[at].dot2(pair, w[part * blocks + v])
@@ -101,8 +108,9 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool):
 
         def at_tile(index: Integer) -> None:
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
-            sums = [start.integers(v * size) for _ in range(tile.pixels) for v in range(blocks)]
+            sums = [start.integers(v * size, own[v]) for _ in range(tile.pixels) for v in range(blocks)]
             sums = code.loop(trips, lambda k, *sums: step(k, pixel, list(sums)), sums)
+            sums = [each.whole() for each in sums]
 
             def each_block(pixel_scaled: bool) -> Iterator[tuple[int, tuple]]:
                 for v in range(blocks):
@@ -214,7 +222,11 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, small: bool):
                 )
                 for shape in shapes(tile):
                     with code.when(chosen.equals(shape.pixels)):
-                        code.call(_name(shape), *arguments)
+                        call = [partial(code.call, _name(shape, half), *arguments) for half in (False, True)]
+                        if shape.halves:
+                            code.either(number.equals(a["halved"]), call[True], call[False])
+                        else:
+                            call[False]()
 
             code.loop(runs, at_run)
 
