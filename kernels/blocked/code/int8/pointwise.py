@@ -18,7 +18,7 @@ from npmobilenet.kernels.blocked.code.int8.ending import (
     then_bytes,
     then_floats,
 )
-from npmobilenet.kernels.blocked.code.pointwise import steps
+from npmobilenet.kernels.blocked.code.pointwise import LINE, PLANE, steps
 from npmobilenet.kernels.blocked.int8.ending import ONE
 from npmobilenet.kernels.blocked.int8.layout import QUAD, are_widened, is_one_instruction, tiles
 from npmobilenet.kernels.blocked.int8.pointwise import POINTWISE
@@ -66,6 +66,8 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
     per_block, widened = lanes // unit, are_widened(target, small)
     parts = 1 + widened
     own = [lanes] * (blocks - half) + [lanes // 2] * half  # of each block
+    unit_lines = k_unit(target) // QUAD * parts * blocks * size // LINE  # of the weights for `k_unit` channels
+    lines = -(-unit_lines // -(-PLANE // tile.pixels))  # that a tile asks for of these, so that a few ask for all
 
     def write(
         code: Code,
@@ -87,7 +89,9 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
         out_offset: Pointer,
         floats: Integer,
     ) -> None:
-        def step(k: Integer, pixel: Integer, sums: list[Integers]) -> list[Integers]:
+        def step(k: Integer, pixel: Integer, ahead: Pointer, sums: list[Integers]) -> list[Integers]:
+            for line in range(lines):
+                (ahead + k * (lines * LINE)).prefetch(line * LINE)
             source = x + (k // per_block) * x_plane + (k % per_block) * unit + pixel * lanes
             panel = weights + k * (unit // QUAD * parts * blocks * size)
             for j in range(unit // QUAD):
@@ -106,10 +110,16 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
 
         trips = k_units * (k_unit(target) // unit)
 
+        def asked(index: Integer) -> Pointer:
+            """From where on a tile asks for a part of the next panel's weights; those of this one need not come."""
+            part = index * lines
+            place = weights + k_units * LINE * (part.minimum(unit_lines - lines) + unit_lines)
+            return code.select(part < unit_lines, place, weights)
+
         def at_tile(index: Integer) -> None:
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
             sums = [start.integers(v * size, own[v]) for _ in range(tile.pixels) for v in range(blocks)]
-            sums = code.loop(trips, lambda k, *sums: step(k, pixel, list(sums)), sums)
+            sums = code.loop(trips, lambda k, *sums: step(k, pixel, asked(index), list(sums)), sums)
             sums = [each.whole() for each in sums]
 
             def each_block(pixel_scaled: bool) -> Iterator[tuple[int, tuple]]:
