@@ -50,11 +50,6 @@ def _slice(builder: ir.IRBuilder, value: ir.Value, start: int, count: int) -> ir
     return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
 
 
-def shortened(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
-    """The first lanes of a vector."""
-    return _slice(builder, value, 0, lanes)
-
-
 def lengthened(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     """A vector with zeros in the lanes that it lacks."""
     count = value.type.count

@@ -176,9 +176,9 @@ class Pointer:
         """The register of integers that stands there (any alignment), or fewer of them."""
         return Integers(self.code, self._load(ir.VectorType(I32, lanes or self.code.target.lanes), offset, 1))
 
-    def splat_integers(self, offset: Integer | int = 0) -> Integers:
-        """Four bytes, in every lane (any alignment)."""
-        return self.code.splat_integers(self._load(I32, offset, 1))
+    def splat_integers(self, offset: Integer | int = 0, lanes: int = 0) -> Integers:
+        """Four bytes, in every lane (any alignment), or in fewer lanes."""
+        return self.code.splat_integers(self._load(I32, offset, 1), lanes)
 
     def widened_bytes(self, offset: Integer | int = 0) -> Integers:
         """As many bytes as a register has lanes, each as an integer."""
@@ -377,10 +377,6 @@ class Integers:
         values = (self.value, unsigned.value, signed.value)
         return Integers(self.code, lowering.dot4(self.code.builder, self.code.target, *values, small))
 
-    def half(self) -> Integers:
-        """The first half of the lanes."""
-        return Integers(self.code, lowering.shortened(self.code.builder, self.value, self.value.type.count // 2))
-
     def whole(self) -> Integers:
         """The same integers, and zeros in the lanes that this one lacks."""
         return Integers(self.code, lowering.lengthened(self.code.builder, self.value, self.code.target.lanes))
@@ -452,12 +448,13 @@ class Code:
         mask = ir.Constant(ir.VectorType(I32, kind.count), [I32(0)] * kind.count)
         return Vector(self, self.builder.shuffle_vector(one, one, mask))
 
-    def splat_integers(self, value: ir.Value | int) -> Integers:
-        """One 32-bit integer in every lane."""
+    def splat_integers(self, value: ir.Value | int, lanes: int = 0) -> Integers:
+        """One 32-bit integer in every lane, or in fewer lanes."""
+        kind = ir.VectorType(I32, lanes or self.target.lanes)
         if not isinstance(value, ir.Value):
-            return Integers(self, lowering.constant(self.integers_type, value))
-        one = self.builder.insert_element(ir.Constant(self.integers_type, ir.Undefined), value, I32(0))
-        return Integers(self, self.builder.shuffle_vector(one, one, lowering.constant(self.integers_type, 0)))
+            return Integers(self, lowering.constant(kind, value))
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
+        return Integers(self, self.builder.shuffle_vector(one, one, lowering.constant(kind, 0)))
 
     def transposed(self, register: Integers | ir.Value) -> Integers:
         """Of four groups of bytes, one for each lane, the first of each in the first lane, and so on."""

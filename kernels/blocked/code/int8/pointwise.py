@@ -100,14 +100,19 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
                 for m in range(tile.pixels):
                     value = source.splat_integers(m * lanes + QUAD * j)
                     pairs = value.even_and_odd() if widened else ()
-                    for v in range(blocks):
+                    for v in range(blocks - half):
                         at = m * blocks + v
-                        value = value if own[v] == lanes else value.half()
                         sums[at] = sums[at] if widened else sums[at].dot4(value, w[v], small)
                         for part, pair in enumerate(pairs):
                             sums[at] = sums[at].dot2(pair, w[part * blocks + v])
+                for at in range(blocks - 1, len(sums), blocks) if half else ():
+                    value = (source + apart).splat_integers(at // blocks * lanes + QUAD * j, lanes // 2)
+                    sums[at] = sums[at].dot4(value, w[-1])
             return sums
 
+        # 0, but LLVM does not know: halves of vectors follow one another and load their values, which are not to be held
+        # in registers for them.
+        apart = code.select(k_units < 0, code.integer(LINE), code.integer(0)) if half else 0
         trips = k_units * (k_unit(target) // unit)
 
         def asked(index: Integer) -> Pointer:
