@@ -119,9 +119,7 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
             code.call(a.at("leave_kernel"), rows[4], 0, 1, scratch)
 
     def of_image(source: Integer, present: Integer, place: Pointer) -> None:
-        row = STEM.read(a.at("expand"))
-        # The row of the image where the first window begins: a window's stride is in the kernel's name.
-        _put(rows[1], STEM, a.at("expand"), {"x": source * row["x_row"] * row["stride"], "out": place})
+        _put(rows[1], STEM, a.at("expand"), {"out": place}, first=source)
         code.call(a.at("expand_kernel"), rows[1], 0, present, scratch)
 
     def of_pixels(source: Integer, present: Integer, place: Pointer) -> None:
