@@ -39,6 +39,8 @@ class Bound:
     opset : int
     shapes_of : mapping of str to set of str
         Of tensors that follow from shapes: whose.
+    folded : mapping of str to Node
+        Of constants that were computed: by which node.
     """
 
     nodes: tuple[Node, ...]
@@ -46,6 +48,7 @@ class Bound:
     outputs: tuple[str, ...]
     opset: int
     shapes_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    folded: Mapping[str, Node] = field(default_factory=dict)
 
     def constant(self, name: str) -> np.ndarray | None:
         """Return a tensor that is known, else None."""
@@ -91,6 +94,7 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
     left = FOLDED_BASE + FOLDED_FACTOR * sum(array.nbytes for array in graph.constants.values())
     nodes: list[Node] = []
     shapes_of: dict[str, frozenset[str]] = {}
+    folded: dict[str, Node] = {}
     for node in graph.nodes:
         operator = OPERATORS[node.operator]
         found = [values[name] if name else None for name in node.inputs]
@@ -101,6 +105,7 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
             left -= sum(array.nbytes for array in results if array is not None and array.base is None)
             if left < 0:
                 raise CheckpointError(f"{node.title}: its constants become more than this file may take")
+            folded |= dict.fromkeys(node.outputs, node)
         elif operator.kind == "shape" and given[0] is not None:
             results = operator.compute(node, [_stand_in(found[0], found[0].shape)], graph.opset)
         else:
@@ -112,7 +117,7 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
         for name, result in zip(node.outputs, results, strict=False):
             values[name] = result
     outputs = tuple(port.name for port in graph.outputs)
-    return Bound((), values, outputs, graph.opset, shapes_of).with_nodes(nodes)
+    return Bound((), values, outputs, graph.opset, shapes_of, folded).with_nodes(nodes)
 
 
 def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int) -> tuple[Value, ...]:
