@@ -320,7 +320,11 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
 
         return OnnxModel(found, **run)
     graph, weights = found.whole.part.graph, found.whole.part.weights
-    if dtype == "int8":
+    if graph.is_quantised:
+        if dtype not in (None, "int8"):
+            raise ValueError(f"{where}: is a network of 8 bits, which cannot be loaded as {dtype!r:.40}")
+        found.provenance["quantisation"], dtype = ("stored", "file"), "int8"
+    elif dtype == "int8":
         refuse_cuda(run["backend"])
         graph, weights = quantised_graph(graph, weights, found.preprocessing, found.provenance, where)
     return Model(

@@ -66,8 +66,12 @@ def quantized(
 
 
 class Writer:
-    """A graph of 8 bits in the making: ``nodes``, their ``arrays``, and the ``codes`` of the tensors that are uint8."""
+    """A graph of 8 bits in the making: ``nodes``, their ``arrays``, and the ``codes`` of the tensors that are uint8.
 
+    ``weights`` are those of the graph that it is made from.
+    """
+
+    weights: Mapping[str, np.ndarray]
     nodes: list[Node]
     arrays: dict[str, np.ndarray]
     codes: dict[str, Code]
@@ -82,6 +86,19 @@ class Writer:
             arrays = {"scale": code.scale, "zero_point": code.zero_point}
             self._add(made, "dequantize", (name,), self._block(name), arrays, {})
         return made
+
+    def _float(self, node: Node) -> None:
+        """Its batch norm folded in, so that a node is all of its layer."""
+        arrays = {name: self.weights[f"{node.name}.{name}"] for name in node.parameters}
+        attributes = {key: value for key, value in node.attributes.items() if key != "norm"}
+        if "norm" in node.attributes:
+            parts, bias = folded_parameters(node, self.weights)
+            names = [name for name in node.parameters if name.endswith("weight")]
+            if not isinstance(parts, list):
+                parts = np.split(parts, len(names))
+            arrays = dict(zip(names, parts, strict=True)) | dict(_biases(names, bias, [len(part) for part in parts]))
+            arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        self._add(node.name, node.operation, tuple(map(self._real, node.inputs)), node.block, arrays, attributes)
 
     def _block(self, name: str) -> str:
         return next(node.block for node in self.nodes if node.name == name)
@@ -274,19 +291,6 @@ class _Writer(Writer):
         if code.zero_point.any():
             arrays["zero_point"] = code.zero_point
         self._add(node.name, f"{node.operation}_int8", node.inputs, node.block, arrays, dict(node.attributes))
-
-    def _float(self, node: Node) -> None:
-        """Its batch norm folded in, so that a node is all of its layer."""
-        arrays = {name: self.weights[f"{node.name}.{name}"] for name in node.parameters}
-        attributes = {key: value for key, value in node.attributes.items() if key != "norm"}
-        if "norm" in node.attributes:
-            parts, bias = folded_parameters(node, self.weights)
-            names = [name for name in node.parameters if name.endswith("weight")]
-            if not isinstance(parts, list):
-                parts = np.split(parts, len(names))
-            arrays = dict(zip(names, parts, strict=True)) | dict(_biases(names, bias, [len(part) for part in parts]))
-            arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-        self._add(node.name, node.operation, tuple(map(self._real, node.inputs)), node.block, arrays, attributes)
 
     # Between them ------------------------------------------------------------------------------------------
 

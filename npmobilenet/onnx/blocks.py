@@ -165,10 +165,10 @@ def _parts(node: Node) -> list[str]:
 
 
 def _classifier(graph: Graph) -> Graph:
-    """What the first output's vector comes from, before a softmax, is the classifier; a pooling the pool."""
+    """What the first output's vector comes from, before softmax and rounding, is the classifier; a pooling the pool."""
     nodes = {node.name: node for node in graph}
     last = nodes[next(iter(graph.output_nodes.values()))]
-    if last.operation == "softmax" and last.inputs[0] in nodes:
+    while last.operation in ("softmax", "quantize", "dequantize") and last.inputs[0] in nodes:
         last = nodes[last.inputs[0]]
     if last.operation not in VECTORS or last.attributes.get("keepdims"):
         return graph

@@ -98,7 +98,7 @@ class Region:
         images = self.bound.shape(self.source)[0]
         for name in [name for name in node.outputs if name in self.made]:
             value, shape = self.bound.values[name], self.shapes[self.made[name]]
-            require(isinstance(value, Coming) and value.dtype == np.float32)
+            require(isinstance(value, Coming) and (value.dtype == np.float32 or node.operator == "QuantizeLinear"))
             require(value.shape[:1] == (images,) and value.shape[1:] in (shape, (*shape, 1, 1)))
 
     @property
@@ -109,6 +109,7 @@ class Region:
     def x(self, node: Node, at: int = 0) -> str:
         """Return the node of this graph that makes an input."""
         require(len(node.inputs) > at and node.inputs[at] in self.made)
+        require(self.bound.values[node.inputs[at]].dtype == np.float32)
         return self.made[node.inputs[at]]
 
     def shape(self, node: Node, at: int = 0) -> Shape:
@@ -136,7 +137,10 @@ class Region:
         **attributes: object,
     ) -> str:
         """Add a node and return its name; it makes the current node's result, or the tensor ``makes``, unless ""."""
-        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in (parameters or {}).items()}
+        arrays = {
+            name: np.ascontiguousarray(array, None if array.dtype == np.uint8 else np.float32)  # a zero point
+            for name, array in (parameters or {}).items()
+        }
         name, block = self.names.of(self._current)
         shapes = {key: array.shape for key, array in arrays.items()}
         node = graphs.Node(name, operation, tuple(inputs), block, shapes, attributes)

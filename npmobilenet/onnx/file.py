@@ -31,6 +31,7 @@ from npmobilenet.text import printable, quote
 
 MOST_NODES = 100_000
 STANDARD = ("", "ai.onnx")  # the domain of the operators that are known here
+MICROSOFT = "com.microsoft"  # onnxruntime's own: such operators have the domain in their names
 Dimension = int | str | None  # a length, the name of one, or nothing is said
 
 
@@ -249,13 +250,15 @@ def _node(data: memoryview, beside: Beside) -> Node:
     names = {number: tuple(text(one) for one in about.get(number, ())) for number in (1, 2)}
     node = Node(text(only(about, 3, b"")), text(only(about, 4, b"")), names[1], names[2])
     domain = text(only(about, 7, b""))
-    if domain not in STANDARD:
+    if domain == MICROSOFT:
+        node = replace(node, operator=f"{domain}.{node.operator}")
+    elif domain not in STANDARD:
         raise CheckpointError(f"{node.title}: operators of the domain {quote(domain)} are not supported")
     attributes = {}
     for attribute in about.get(5, ()):
         name, value = _attribute(message(attribute), beside, node)
         attributes[name] = value
-    return Node(node.name, node.operator, *names.values(), attributes)
+    return replace(node, attributes=attributes)
 
 
 def _attribute(data: memoryview, beside: Beside, node: Node) -> tuple[str, Any]:

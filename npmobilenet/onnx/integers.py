@@ -11,8 +11,8 @@ from npmobilenet.onnx.tensors import COMPUTED_IN, TYPES
 from npmobilenet.onnx.windows import matmul, requantised
 
 
-def _per_axis(values: np.ndarray, rank: int, axis: int, length: int, block_size: int) -> np.ndarray:
-    """Numbers of a whole tensor, of each place of an axis, or of blocks along it, as they broadcast."""
+def per_axis(values: np.ndarray, rank: int, axis: int, length: int, block_size: int) -> np.ndarray:
+    """Return numbers of a whole tensor, of each place of an axis, or of blocks along it, as they broadcast."""
     if block_size:
         axis = axis_of(axis, rank)
         if not 0 < block_size <= length:
@@ -42,7 +42,7 @@ def quantize_linear(
     if zero is None:
         zero = np.zeros(scale.shape, COMPUTED_IN.get(name, name) or np.uint8)
     length = x.shape[axis] if x.ndim and scale.size > 1 else 1
-    steps, zeros = (_per_axis(each, x.ndim, axis, length, block_size) for each in (scale, zero))
+    steps, zeros = (per_axis(each, x.ndim, axis, length, block_size) for each in (scale, zero))
     real = (x / steps).astype(np.float32)
     if name in NARROW:
         if zero.dtype.kind in "iu":
@@ -65,10 +65,10 @@ def dequantize_linear(
 ) -> np.ndarray:
     """``(x - zero) * scale``."""
     length = x.shape[axis] if x.ndim and scale.size > 1 else 1
-    steps = _per_axis(scale, x.ndim, axis, length, block_size)
+    steps = per_axis(scale, x.ndim, axis, length, block_size)
     whole = x.astype(np.int64) if x.dtype.kind in "iu" else x
     if zero is not None:
-        whole = whole - _per_axis(zero.astype(whole.dtype), x.ndim, axis, length, block_size)
+        whole = whole - per_axis(zero.astype(whole.dtype), x.ndim, axis, length, block_size)
     return (whole * steps).astype(np.float32)
 
 

@@ -21,6 +21,7 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET, Preprocessing
 from npmobilenet.onnx.file import OnnxGraph, read_model
 from npmobilenet.onnx.parts import Whole, check, whole
+from npmobilenet.onnx.qlinear import normalised
 from npmobilenet.provenance import Provenance
 from npmobilenet.text import plural, printable
 
@@ -70,6 +71,7 @@ def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
     path, where = Path(path), printable(path)
     graph = read_model(path)
     try:
+        graph = normalised(graph)
         check(graph)
         found, notes = _told(graph, path, where)
         known = options["preprocessing"] or found["preprocessing"]

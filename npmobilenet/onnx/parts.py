@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -15,7 +15,7 @@ from npmobilenet.engine import Engine
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import INPUT, WINDOWED, Graph
 from npmobilenet.kernels.sharing import give_lock
-from npmobilenet.onnx import arrangement, elementwise, integers, reductions, resizing, windows  # noqa: F401 - enter
+from npmobilenet.onnx import arrangement, elementwise, integers, qdq, reductions, resizing, windows  # noqa: F401 - enter
 from npmobilenet.onnx.blocks import with_blocks
 from npmobilenet.onnx.conversion import Region
 from npmobilenet.onnx.elementwise import converted
@@ -26,6 +26,7 @@ from npmobilenet.onnx.patterns import simplified
 from npmobilenet.onnx.room import FIXED, at_most, check_together
 from npmobilenet.onnx.shapes import Bound, Coming, bind
 from npmobilenet.onnx.tensors import COMPUTED_IN, TYPES
+from npmobilenet.passes_qdq import lowered
 from npmobilenet.text import quote
 
 SIZES_KEPT = 8  # combinations of input shapes whose parts are kept for the next call
@@ -47,12 +48,20 @@ class Part:
         The tensor that it begins at.
     replaced : tuple of Node
         The nodes of ONNX that it stands for.
+    floats : mapping of str to str
+        Of a part of 8 bits: the layers that stay float32, and why.
     """
 
     graph: Graph
     weights: Mapping[str, np.ndarray]
     source: str
     replaced: tuple[Node, ...]
+    floats: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        """In which its weights are stored."""
+        return "int8" if self.graph.is_quantised else "float32"
 
 
 def divided(graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Bound, list[Part | Node]]:
@@ -115,8 +124,11 @@ def _settled(bound: Bound, steps: list[Region | Node]) -> list[Part | Node]:
         outputs = {name: made for name, made in step.made.items() if name in read and made != INPUT}
         channels = {name: shape[0] for name, shape in step.shapes.items()}
         graph, weights = with_blocks(_needed(step.graph(outputs)), step.weights, channels)
+        floats: dict[str, str] = {}
+        if graph.is_quantised:
+            graph, weights, floats = lowered(graph, weights, qdq.integers_of(step))
         weights = {name: weights[name] for name in graph.tensors}
-        found.append(Part(graph, weights, step.source, tuple(step.replaced)))
+        found.append(Part(graph, weights, step.source, tuple(step.replaced), floats))
     return found
 
 
@@ -204,7 +216,7 @@ class Session:
                 np.array_equal(array, other.weights[name]) for name, array in part.weights.items()
             ):
                 return part, engine
-        engine = Engine(part.graph, part.weights, self.backend, keep_bytes=self.keep_bytes)
+        engine = Engine(part.graph, part.weights, self.backend, part.dtype, self.keep_bytes)
         self._engines.append((part, engine))
         while len(self._engines) > 4 * SIZES_KEPT:
             self._engines.pop(0)

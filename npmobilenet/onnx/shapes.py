@@ -41,6 +41,8 @@ class Bound:
         Of tensors that follow from shapes: whose.
     most : int
         Values that a tensor may have.
+    folded : mapping of str to Node
+        Of constants that were computed: by which node.
     """
 
     nodes: tuple[Node, ...]
@@ -49,6 +51,7 @@ class Bound:
     opset: int
     shapes_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
     most: int = MOST_VALUES
+    folded: Mapping[str, Node] = field(default_factory=dict)
 
     def constant(self, name: str) -> np.ndarray | None:
         """Return a tensor that is known, else None."""
@@ -97,19 +100,20 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
                 room(inputs[port.name].shape)
             except ValueError as error:
                 raise CheckpointError(f"the input {port} {error}") from None
-        nodes, values, shapes_of = _folded(graph, inputs, most)
+        nodes, values, shapes_of, folded = _folded(graph, inputs, most)
     outputs = tuple(port.name for port in graph.outputs)
-    return Bound((), values, outputs, graph.opset, shapes_of, most).with_nodes(nodes)
+    return Bound((), values, outputs, graph.opset, shapes_of, most, folded).with_nodes(nodes)
 
 
 def _folded(
     graph: OnnxGraph, inputs: Mapping[str, Coming], most: int
-) -> tuple[list[Node], dict[str, Value], dict[str, frozenset[str]]]:
-    """The nodes that remain, and of all tensors what is known: values, and whose shapes they follow from."""
+) -> tuple[list[Node], dict[str, Value], dict[str, frozenset[str]], dict[str, Node]]:
+    """The nodes that remain, of all tensors what is known, whose shapes they follow from, and who computed constants."""
     values: dict[str, Value] = {"": None, **graph.constants, **inputs}
     left, together = of_constants(graph), 0
     nodes: list[Node] = []
     shapes_of: dict[str, frozenset[str]] = {}
+    folded: dict[str, Node] = {}
     for node in graph.nodes:
         operator = OPERATORS[node.operator]
         found = [values[name] if name else None for name in node.inputs]
@@ -120,6 +124,7 @@ def _folded(
             left -= _new_bytes(results, given)
             if left < 0:
                 raise CheckpointError(f"{node.title}: its constants become more than this file may take")
+            folded |= dict.fromkeys(node.outputs, node)
         elif operator.kind == "shape" and given[0] is not None:
             results = operator.compute(node, [_stand_in(found[0], found[0].shape)], graph.opset)
         else:
@@ -135,7 +140,7 @@ def _folded(
         shapes_of |= dict.fromkeys(node.outputs, frozenset(whose)) if whose else {}
         for name, result in zip(node.outputs, results, strict=False):
             values[name] = result
-    return nodes, values, shapes_of
+    return nodes, values, shapes_of, folded
 
 
 def _new_bytes(results: Iterable[np.ndarray], inputs: Iterable[np.ndarray]) -> int:

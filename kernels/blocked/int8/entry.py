@@ -16,6 +16,7 @@ from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
 from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
@@ -104,6 +105,12 @@ def image_call(target: Target, x: int, out: Tensor, steps: float) -> Call:
         rows=out.rows, height=out.height, width=out.width, top=out.frame[0][0], left=out.frame[1][0],
         steps=np.array([steps], np.float32),
     )  # fmt: skip
+
+
+def within(image: np.ndarray, steps: float, limits: Pair) -> np.ndarray:
+    """Return the image that 16 bits are made of, cut off beyond limits in such steps: itself if nothing is beyond."""
+    low, high = (np.float32(end) / np.float32(steps) for end in limits)
+    return np.clip(image, low, high) if image.size and (image.min() < low or image.max() > high) else image
 
 
 def halves(x: Tensor) -> Tensor:

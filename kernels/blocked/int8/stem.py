@@ -87,6 +87,7 @@ def conv2d_int8(
     bias: np.ndarray,
     *,
     steps: float | None = None,
+    limits: Pair | None = None,
     zero_point: int | np.ndarray = 0,
     stride: Size = 1,
     padding: PaddingSpec = 0,
@@ -100,12 +101,15 @@ def conv2d_int8(
 ) -> Images:
     """Dense convolution of 16 bits, without groups and dilation: (N, H, W, C_in) * int16 -> (N, P, Q, C_out)."""
     g = checks.conv2d_int8(
-        x, weight, scale, bias, steps=steps, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
-        groups=groups, activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
+        x, weight, scale, bias, steps=steps, limits=limits, zero_point=zero_point, stride=stride, padding=padding,
+        dilation=dilation, groups=groups, activation=activation, dtype=dtype, out_steps=out_steps,
+        out_zero_point=out_zero_point,
     )  # fmt: skip
     if groups != 1 or g.dilation != (1, 1) or x.dtype == np.uint8:
         raise ValueError(f"groups and dilation must be 1 and x of 16 bits or float32 in this kernel, got {groups}, "
                          f"{g.dilation} and {x.dtype}")  # fmt: skip
+    if limits is not None:
+        x = entry.within(x, steps, limits)
     images = Images(g.shape, threads, np.dtype(dtype))
     ending = endings.pack(images.target, activation, out_steps, out_zero_point)
     packed = pack(images.target, weight, scale, bias, g.stride, ending)
