@@ -32,7 +32,7 @@ FOLDER = Path(kernels.__path__[0]) / shipped.FOLDER
 COMPILING = "npmobilenet.kernels.vector.library"  # how whatever is written is compiled
 # What finds, keeps and opens machine code, and has no part in it.
 KEEPING = {f"{lookup.OURS}{name}" for name in ("cache", "memory", "numba_cache", "paths", "sharing")}
-KEEPING |= {f"{lookup.OURS}vector.{name}" for name in ("functions", "lookup", "shipped")}
+KEEPING |= {f"{lookup.OURS}vector.{name}" for name in ("foreign", "functions", "lookup", "mapped", "shipped")}
 
 # What the architectures of the package need beside the common libraries.
 DEPTHWISE = (*(((k, k), (s, s)) for k in (5, 7, 9) for s in (1, 2)), ((11, 11), (2, 2)))
@@ -65,7 +65,7 @@ def build(level: str, folder: Path) -> None:
     contents = {"compilers": PINNED, "sources": {}, "writers": {}, "libraries": {}}
     folder.mkdir(parents=True)
     for name, served in sorted(write(LEVELS[level].target).items()):
-        content = served.functions.shared_object()
+        content = lookup.shared_object(name, LEVELS[level].target)
         (folder / f"{name}.so").write_bytes(content)
         about = {"file": f"{level}/{name}.so", "sha256": sha256(content).hexdigest(), "writer": served.writer}
         contents["libraries"][name] = about

@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npmobilenet.architectures import Architecture
 from npmobilenet.backends import DEFAULT
-from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.dlpack import host_array
 from npmobilenet.engine import NO_INT8_ON_CUDA, Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
-from npmobilenet.graph import INPUT, Graph
-from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, place_of, preprocess, read_image
+from npmobilenet.image.network_input import place_of, preprocess
+from npmobilenet.image.preprocessing import IMAGENET
+from npmobilenet.image.reading import read_image
 from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.tasks.boxes import Detector, Place
-from npmobilenet.tasks.detection import DETECTORS, Detection, detections
-from npmobilenet.tasks.segmentation import Segmentation, probabilities, segmentation
 from npmobilenet.text import dimensions, listed, printable, quote
 
 if TYPE_CHECKING:
+    from npmobilenet.architectures import Architecture
     from npmobilenet.checkpoints.file_names import FileNames
     from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
+    from npmobilenet.graph import Graph
+    from npmobilenet.image import ImageSource, Preprocessing
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.tasks.boxes import Detector
+    from npmobilenet.tasks.detection import Detection
+    from npmobilenet.tasks.segmentation import Segmentation
 
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
 
@@ -101,16 +103,22 @@ class Model:
         provenance: Provenance | None = None,
         read_from: str = "",
         detector: Detector | None = None,
-        input_name: str = INPUT,
+        input_name: str = "",
         size: Pair | None = None,
     ) -> None:
+        from npmobilenet.graph import INPUT  # here, for a packed network has no graph
+
         self.graph = graph
-        self.input_name, self.size = input_name, size
+        self.input_name, self.size = input_name or INPUT, size
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
-        known = DETECTORS.get(architecture)
-        self._detector = detector or (known if known and known.reads(graph) else None)
+        self._detector = detector
+        if not detector and not self._has_logits:
+            from npmobilenet.tasks.detection import DETECTORS  # here, as what other tasks need
+
+            known = DETECTORS.get(architecture)
+            self._detector = known if known and known.reads(graph) else None
         self._segments = graph.main_output == "scores" or (self._has_logits and "classifier" not in graph.blocks)
         outputs = len(classes or ())
         if self._has_logits or self._segments:
@@ -325,11 +333,12 @@ class Model:
             return quantize(self).stored()
         if self.dtype == "int8" and dtype not in (None, "int8"):
             raise ValueError(f"the model is of 8 bits, and cannot be stored as {dtype!r:.40}")
+        from npmobilenet.checkpoints.info import WeightsInfo
+        from npmobilenet.checkpoints.network_file import described
+
         about = WeightsInfo(
             preprocessing=self.preprocessing, classes=self.classes or None, multi_label=self.multi_label or None
         )
-        from npmobilenet.checkpoints.network_file import described
-
         heads = getattr(self._detector, "heads", ())
         return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width, heads)
 
@@ -424,6 +433,9 @@ class Model:
     ) -> list[list[Detection]]:
         """Find things in a batch of inputs, made of photographs of (height, width); see :meth:`detect`."""
         self.require_detector()
+        from npmobilenet.tasks.boxes import Place
+        from npmobilenet.tasks.detection import detections
+
         outputs = self._run(x, self.graph.output_names, threads)
         places = [Place(*place_of(*size, self.preprocessing)) for size in sizes]
         return detections(self._detector.find(outputs, threshold), self.classes, sizes, places)
@@ -431,6 +443,8 @@ class Model:
     def require_detector(self) -> None:
         """Raise an error unless the network finds boxes, in whole photographs."""
         if not self._detector:
+            from npmobilenet.tasks.detection import DETECTORS
+
             raise CheckpointError(
                 f"{printable(self.source)}: {self.architecture} finds no boxes; what does: {', '.join(DETECTORS)}"
             )
@@ -483,6 +497,8 @@ class Model:
         self, inputs: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], *, threads: int | None = None
     ) -> list[Segmentation]:
         """Say what the pixels of photographs of (height, width) show, whose inputs these are; see :meth:`segment`."""
+        from npmobilenet.tasks.segmentation import probabilities, segmentation
+
         self.require_segmenter()
         found: list[Segmentation] = []
         for _, same in groupby(zip(inputs, sizes, strict=True), key=lambda each: each[0].shape):

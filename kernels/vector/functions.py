@@ -6,6 +6,7 @@ import ctypes
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -56,6 +57,10 @@ class Functions(ABC):
             If there is none of that name.
         """
 
+    def lacks(self, name: str) -> LookupError:
+        """Say that there is no function of that name."""
+        return LookupError(f"the library {self.name!r} has no kernel {name!r}")
+
     def callable(self, name: str, arguments: int) -> Callable[..., None]:
         """Return a function that Numba compiled, for Python; other Python threads run while it does.
 
@@ -83,43 +88,50 @@ class Functions(ABC):
         return new(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), owner, None)
 
 
-class SharedObject(Functions):
-    """Functions in a file that the system's loader opens.
+def opened(name: str, origin: str, content: bytes, file: str = "") -> Functions:
+    """Open a shared object that `link` wrote.
 
     Parameters
     ----------
     name, origin : str
-    file : path
-        Of the shared object, if it is a file.
+        As of all `Functions`.
     content : bytes
-        What stands in it: opened from memory where there is no such file, or none may be opened there.
+        Of the shared object, whose hash was compared.
+    file : path
+        Where it stands, if it does: opened by the system's loader, so that nothing that was written in memory is
+        executed. Otherwise, and where no file may be run, it is copied to memory (`mapped`); and where that may not be
+        executed either, to a file that is in memory alone.
 
     Raises
     ------
     OSError
-        If the system cannot open it.
+        If the system allows none of it.
     """
+    if os.path.isfile(file):  # noqa: PTH113 - before pathlib
+        with suppress(OSError):
+            return Loaded(name, origin, file)
+    from npmobilenet.kernels.vector.mapped import Mapped  # here, for installed packages are files
 
-    def __init__(self, name: str, origin: str, file: str, content: bytes) -> None:
+    try:
+        return Mapped(name, origin, content)
+    except OSError as error:
+        if error.errno is None or not hasattr(os, "memfd_create"):
+            raise
+    number = os.memfd_create(name)  # stays open: the loader takes a file of the same name for the same one
+    with open(number, "wb", closefd=False) as written:
+        written.write(content)
+    return Loaded(name, origin, f"/proc/self/fd/{number}")
+
+
+class Loaded(Functions):
+    """Functions in a file that the system's loader opens; it raises an OSError if it cannot."""
+
+    def __init__(self, name: str, origin: str, file: str) -> None:
         self.name, self.origin = name, origin
-        try:
-            if not os.path.isfile(file):  # noqa: PTH113 - before pathlib
-                raise OSError(f"{file} is no file")
-            self._opened = ctypes.CDLL(file)
-        except OSError:
-            self._opened = _open_in_memory(name, content)
+        self._opened = ctypes.CDLL(file)
 
     def address(self, name: str) -> int:
         try:
             return ctypes.cast(getattr(self._opened, name), ctypes.c_void_p).value
         except AttributeError:
-            raise LookupError(f"the library {self.name!r} has no kernel {name!r}") from None
-
-
-def _open_in_memory(name: str, content: bytes) -> ctypes.CDLL:
-    if not hasattr(os, "memfd_create"):
-        raise OSError("this system opens no shared objects from memory")
-    number = os.memfd_create(name)  # stays open: the loader takes a file of the same name for the same one
-    with open(number, "wb", closefd=False) as file:
-        file.write(content)
-    return ctypes.CDLL(f"/proc/self/fd/{number}")
+            raise self.lacks(name) from None

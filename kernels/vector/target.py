@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -89,12 +90,19 @@ class Level(NamedTuple):
     lacks: str = ""
     models: tuple[tuple[str, str, range], ...] = ()
 
-    def serves(self, cpu: dict[str, str]) -> bool:
-        """Whether it does a CPU of which Linux says this."""
-        has = {*cpu.get("flags", cpu.get("Features", "")).split()}
+    def runs_on(self, cpu: dict[str, str]) -> bool:
+        """Whether a CPU of which Linux says this can execute its code."""
         about = cpu.get("vendor_id"), cpu.get("cpu family"), int(cpu.get("model", -1))
         known = not self.models or any(about[:2] == one[:2] and about[2] in one[2] for one in self.models)
-        return known and has.issuperset(self.needs.split()) and has.isdisjoint(self.lacks.split())
+        return known and _features(cpu).issuperset(self.needs.split())
+
+    def serves(self, cpu: dict[str, str]) -> bool:
+        """Whether no other code would serve such a CPU better."""
+        return self.runs_on(cpu) and _features(cpu).isdisjoint(self.lacks.split())
+
+
+def _features(cpu: dict[str, str]) -> set[str]:
+    return {*cpu.get("flags", cpu.get("Features", "")).split()}
 
 
 _X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
@@ -119,9 +127,26 @@ LEVELS: dict[str, Level] = {
 """By name; the first that serves a CPU is its own."""
 
 
+_kept: list[Target] = []  # the one that was kept to
+
+
+def best_level(levels: Iterable[str]) -> str | None:
+    """The best of these levels that this CPU runs, or, if it is among them, the one that NUMBA_CPU_NAME names."""
+    chosen = os.environ.get("NUMBA_CPU_NAME")
+    allowed = [name for name in LEVELS if name in levels and LEVELS[name].runs_on(_cpu())]
+    return chosen if chosen in allowed else next(iter(allowed), None)
+
+
+def keep_to(level: str) -> None:
+    """Let a level be this machine's target, whatever it is: there is code for no other."""
+    _kept[:] = [LEVELS[level].target]
+
+
 @once
 def host() -> Target:
     """Return this machine's target; Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES restrict it."""
+    if _kept:
+        return _kept[0]
     chosen, features = (os.environ.get(f"NUMBA_CPU_{name}") for name in ("NAME", "FEATURES"))
     if features is None and chosen in LEVELS:
         return LEVELS[chosen].target

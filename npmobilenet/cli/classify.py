@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import add_model_options, load_model, positive
-from npmobilenet.cli.out import SOURCES_HELP, add_out_option, write_table
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
-    from npmobilenet.model import Prediction
+    from npmobilenet.model import Model, Prediction
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
+    from npmobilenet.cli.options import add_model_options, positive
+    from npmobilenet.cli.out import SOURCES_HELP, add_out_option
+
     parser = commands.add_parser(
         "classify",
         help="name what photographs show",
@@ -36,11 +38,19 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Classify every image; one that cannot be read is reported and makes the exit code 1."""
+    from npmobilenet.cli.options import load_model
+
     model = load_model(options)
     if options.out:
+        from npmobilenet.cli.out import write_table
         from npmobilenet.streaming.tasks import Classify
 
         return write_table(options, Classify(model, options.top))
+    return show(model, options)
+
+
+def show(model: Model, options: argparse.Namespace) -> int:
+    """Print what a model makes of the images."""
 
     def compute(batch: np.ndarray) -> Iterator[list[Prediction] | ValueError]:
         for logits in model(batch):

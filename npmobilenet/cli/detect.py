@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import add_model_options, load_model, probability
-from npmobilenet.cli.out import SOURCES_HELP, add_out_option, write_table
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
+    from npmobilenet.model import Model
     from npmobilenet.tasks.detection import Detection
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
+    from npmobilenet.cli.options import add_model_options, probability
+    from npmobilenet.cli.out import SOURCES_HELP, add_out_option
+
     parser = commands.add_parser(
         "detect",
         help="find things in photographs",
@@ -43,15 +46,23 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Look at every image; one that cannot be read is reported and makes the exit code 1."""
-    import numpy as np
+    from npmobilenet.cli.options import load_model
 
     if options.out and options.draw:
         raise ValueError("--draw is for photographs whose boxes are printed, without --out")
     model = load_model(options)
     if options.out:
+        from npmobilenet.cli.out import write_table
         from npmobilenet.streaming.tasks import Detect
 
         return write_table(options, Detect(model, options.threshold))
+    return show(model, options)
+
+
+def show(model: Model, options: argparse.Namespace) -> int:
+    """Print what a model finds in the images."""
+    import numpy as np
+
     drawn = None
     if options.draw:
         from npmobilenet.cli.drawing import Drawings

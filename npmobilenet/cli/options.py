@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -189,17 +186,7 @@ def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
     return models[0], models[1]
 
 
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Importing and loading make many objects, and none to be collected: looking for some takes a tenth of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@_no_garbage()
+@terminal.no_garbage()
 def load_model(options: argparse.Namespace) -> Model:
     """Load the network of `add_model_options`."""
     from npmobilenet.loading import load

@@ -15,6 +15,7 @@ import numpy as np
 
 from npmobilenet.errors import ImageError, LargeImageError, NpmobilenetError
 from npmobilenet.files import read_all
+from npmobilenet.image import array_files
 from npmobilenet.image.arrays import rgb_array
 from npmobilenet.image.formats import is_pillow_image, let_pillow_open, open_image
 from npmobilenet.image.pixels import rgb_of
@@ -49,7 +50,8 @@ def read_image(
     Parameters
     ----------
     source : path, bytes, binary file object, PIL image or uint8 array
-        Arrays are grey (H, W) or (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), and need no Pillow.
+        Arrays are grey (H, W) or (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), and need no Pillow. Nor do files that
+        NumPy's ``save`` has written.
     decode : {"viewer", "torchvision"}
         "viewer": the orientation noted by a camera (EXIF) is applied, transparency lies over white, 16-bit grey is
         scaled to 8 bits. "torchvision": what its datasets do, ``PIL.Image.open(file).convert("RGB")``: a photograph
@@ -151,8 +153,22 @@ def _decode(file: BinaryIO, name: str, decode: str, limit: int, lend: bool) -> n
     with _one_clear_error(name):
         if not (hasattr(file, "seekable") and file.seekable()):
             file = io.BytesIO(_whole(file, name))
+        if _begins_with(file, array_files.BEGINNING):
+            return _picture(array_files.read_array(file, name, limit), name, decode)
         with open_image(file, name) as image:
             return _decoded(image, name, decode, limit, lend)
+
+
+def _begins_with(file: BinaryIO, beginning: bytes) -> bool:
+    file.seek(0)
+    return file.read(len(beginning)) == beginning
+
+
+def _picture(array: np.ndarray, name: str, decode: str) -> np.ndarray:
+    try:
+        return rgb_array(array, decode)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
 def _decoded(image: Image, name: str, decode: str, limit: int, lend: bool) -> np.ndarray:

@@ -108,7 +108,7 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
 def _folded(
     graph: OnnxGraph, inputs: Mapping[str, Coming], most: int
 ) -> tuple[list[Node], dict[str, Value], dict[str, frozenset[str]], dict[str, Node]]:
-    """The nodes that remain, of all tensors what is known, whose shapes they follow from, and who computed constants."""
+    """The nodes that remain; of tensors what is known, whose shapes they follow from, and which nodes computed them."""
     values: dict[str, Value] = {"": None, **graph.constants, **inputs}
     left, together = of_constants(graph), 0
     nodes: list[Node] = []

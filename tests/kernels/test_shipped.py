@@ -7,6 +7,7 @@ import json
 import shutil
 import struct
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from npmobilenet import build_kernels
 from npmobilenet.kernels.blocked.code import channels, softmax
 from npmobilenet.kernels.vector import shipped
-from npmobilenet.kernels.vector.functions import SharedObject
+from npmobilenet.kernels.vector.functions import opened
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.link import LinkError, shared_object
+from npmobilenet.kernels.vector.mapped import Mapped
 from npmobilenet.kernels.vector.target import LEVELS, Target, host
 from tests.conftest import compiled_only, photo
 from tests.kernels.test_jit import REPOSITORY, python
@@ -121,16 +123,55 @@ def test_nothing_is_shipped_for_other_targets():
     assert found is None and why == "nothing is shipped for this CPU"
 
 
+def content_of(name: str, level: str) -> bytes:
+    """A library's shared object."""
+    return (build_kernels.FOLDER / CONTENTS[level]["libraries"][name]["file"]).read_bytes()
+
+
 @linux_only
-def test_opened_from_memory_where_there_is_no_file():
-    """As of a package in an archive, or in a place where no code may be run."""
-    content = (
-        build_kernels.FOLDER / CONTENTS[shipped.level_of(host())]["libraries"]["elementwise"]["file"]
-    ).read_bytes()
-    library = SharedObject("elementwise", "memory", "/absent.so", content)
-    assert library.address("copy") > 0
+def test_mapped_where_there_is_no_file():
+    """As of a package in an archive. No page may be both written to and executed."""
+    library = opened("elementwise", "archive", content_of("elementwise", shipped.level_of(host())), "/absent.so")
+    assert isinstance(library, Mapped)
+    address = library.address("copy")
+    pages = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    (allowed,) = (p[1] for p in pages if int(p[0].partition("-")[0], 16) <= address < int(p[0].partition("-")[2], 16))
+    assert allowed == "r-xp"
     with pytest.raises(LookupError, match="the library 'elementwise' has no kernel 'nothing'"):
         library.address("nothing")
+
+
+@linux_only
+def test_nothing_is_mapped_for_another_machine():
+    other = next(name for name, level in LEVELS.items() if level.target.triple[:3] != host().triple[:3])
+    with pytest.raises(OSError, match="it is machine code for Linux on "):
+        Mapped("softmax", "another", content_of("softmax", other))
+    with pytest.raises(OSError, match="it is machine code for Linux on "):
+        opened("softmax", "another", content_of("softmax", other))
+
+
+@linux_only
+def test_where_what_was_written_may_never_be_executed():
+    """As services are run (systemd's MemoryDenyWriteExecute): from a file in memory."""
+    file = build_kernels.FOLDER / CONTENTS[shipped.level_of(host())]["libraries"]["softmax"]["file"]
+    program = f"""
+import ctypes
+from npmobilenet.kernels.vector import functions, mapped
+content = open({str(file)!r}, "rb").read()
+refused = ctypes.CDLL(None).prctl(65, ctypes.c_ulong(1), *[ctypes.c_ulong(0)] * 3) == 0  # PR_SET_MDWE
+try:
+    mapped.Mapped("softmax", "test", content)
+except OSError as error:
+    print(error.strerror.partition(":")[0] if refused else error)
+else:
+    print("allowed" if refused else "old kernel")
+library = functions.opened("softmax", "test", content)
+print(type(library).__name__, library.address("softmax") > 0)
+"""
+    answers = python(program).split()
+    if answers[0] == "old":
+        pytest.skip("this kernel cannot refuse it")
+    assert answers == ["mprotect", "Loaded", "True"]
 
 
 CPUS = {
@@ -243,7 +284,7 @@ def test_functions_call_each_other_constants_and_the_c_library(tmp_path):
     content = Library("linked", host(), define, None).shared_object()
     (tmp_path / "linked.so").write_bytes(content)
     for file in (tmp_path / "linked.so", tmp_path / "absent.so"):
-        address = SharedObject("linked", "test", str(file), content).address("outer")
+        address = opened("linked", "test", content, str(file)).address("outer")
         out = np.zeros(host().lanes, np.float32)
         ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(address)(out.ctypes.data, 0)
         assert (out == 2.75).all()
