@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numba
-from numba.core.caching import FunctionCache
-
+from npmobilenet.kernels import compilers
 from npmobilenet.kernels.cache import kernel_cache
-from npmobilenet.kernels.numba_cache import keep_code
-from npmobilenet.kernels.sharing import expect_compilers
 
-expect_compilers()
+numba = compilers.needed("a loop", compilers.NUMBA)
+
+from numba.core.caching import FunctionCache  # noqa: E402
+
+from npmobilenet.kernels.numba_cache import keep_code  # noqa: E402
 
 # `contract` lets a * b + c become one fused instruction. No other fast-math flag: NaN and infinity must pass
 # through, and the order of additions must not depend on anything but the source.

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -77,9 +78,7 @@ def numba_is_on() -> bool:
 
 
 def cpu_name() -> str:
-    """Return what the CPU calls itself, with LLVM's name for its microarchitecture."""
-    import llvmlite.binding as llvm
-
+    """Return what the CPU calls itself, with LLVM's name for its microarchitecture where there is LLVM."""
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -88,7 +87,11 @@ def cpu_name() -> str:
                 break
     except OSError:
         pass
-    return f"{name} ({llvm.get_host_cpu_name()})"
+    with suppress(ImportError):
+        import llvmlite.binding as llvm
+
+        name += f" ({llvm.get_host_cpu_name()})"
+    return name
 
 
 def vector_set() -> str:

@@ -66,3 +66,7 @@ All take ``dtype=np.float32`` besides what stands here, and the options of the o
     ``x, expand_weight, expand_bias, weight, bias, project_weight, project_bias, out``; the residual is ``x``. It
     returns None for a block that does not fit in shared memory or is better left to its three kernels
 """
+
+from npmobilenet.kernels import compilers
+
+compilers.needed("CUDA kernels", compilers.NUMBA)

@@ -14,3 +14,7 @@ to all public functions here:
 
 The loops are plain Python loops over channels, innermost, which LLVM vectorises.
 """
+
+from npmobilenet.kernels import compilers
+
+compilers.needed("plain loops", compilers.NUMBA)

@@ -6,7 +6,6 @@ import os
 import sys
 from itertools import count
 
-from npmobilenet.kernels.vector import shipped
 from npmobilenet.kernels.vector.functions import Functions
 from npmobilenet.kernels.vector.target import Target
 
@@ -16,7 +15,7 @@ _addresses = count(1 << 62)  # where no memory is
 def is_foreign(target: Target) -> bool:
     """Whether code for a target can never run on this kind of machine."""
     machine = target.triple.partition("-")[0]
-    return shipped.level_of(target) is not None and (
+    return target.level is not None and (
         sys.platform != "linux" or sys.maxsize < 1 << 32 or os.uname().machine != machine
     )
 

@@ -1,35 +1,30 @@
 """Kernels compiled together, once, with Numba's code generator (llvmlite): kept on disk, found by their names.
 
-Functions that Numba compiles are taken in as well; Numba itself, which takes half a second to start, is needed only
-to compile them, not to run them.
+Functions that Numba compiles are taken in as well. Neither compiler is imported where what is kept serves.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import inspect
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
-
-from npmobilenet.kernels import cache
-from npmobilenet.kernels.sharing import MAKING, expect_compilers
-from npmobilenet.kernels.vector.functions import Functions
-from npmobilenet.kernels.vector.link import FROM_PYTHON, shared_object
+from npmobilenet.kernels import cache, compilers
+from npmobilenet.kernels.sharing import MAKING
+from npmobilenet.kernels.vector.functions import Functions, opened
+from npmobilenet.kernels.vector.link import LinkError, is_shared_object, shared_object
 from npmobilenet.kernels.vector.target import Target
 
 if TYPE_CHECKING:
+    import llvmlite.binding as llvm
     from llvmlite import ir
 
-expect_compilers()
-
-_loaded: list[llvm.ExecutionEngine] = []  # for ever: plans and threads hold bare addresses of machine code
-
 Kernel = Callable[..., None]
+DIGEST = hashlib.sha256().digest_size  # of the compilers' versions, before what they made
 
 # A function in Python's own convention around one in Numba's, which takes where to put the result and an exception.
 BUILTIN = """
@@ -48,7 +43,7 @@ define ptr @{name}(i64 %owner, i64 %arguments, i64 %number) {{
 
 
 class Library(Functions):
-    """Kernels compiled together, once; the object code is kept in ``folder`` and loaded from there later.
+    """Kernels compiled together, once; the machine code is kept in ``folder`` and loaded from there later.
 
     Parameters
     ----------
@@ -58,19 +53,17 @@ class Library(Functions):
     define : callable
         ``define(library)`` adds the kernels, with :meth:`add`.
     folder : Path or None
-        Where to keep the object code, a folder whose name depends on every kernel source
+        Where to keep the machine code, a folder whose name depends on every kernel source
         (`cache.kernel_cache`); None compiles in every process.
     """
 
-    origin = "compiled"
-
     def __init__(self, name: str, target: Target, define: Callable[[Library], None], folder: Path | None) -> None:
-        self.name, self.target = name, target
+        self.name, self.target, self.origin = name, target, f"to be compiled for {target.name}"
         self.functions: dict[str, ir.Function] = {}
         self._define = define
-        self._engine: llvm.ExecutionEngine | None = None
+        self._opened: Functions | None = None
         self._compiled = False
-        self._stamp = repr((name, target, llvm.llvm_version_info))
+        self._stamp = repr((name, target))
         digest = hashlib.sha256(self._stamp.encode()).hexdigest()[:16]
         self.file = folder / f"{name}-{digest}.o" if folder else None
 
@@ -79,7 +72,9 @@ class Library(Functions):
 
         ``write(code, ...)`` writes it down; its parameters are annotated as ``Pointer`` or ``Integer``.
         """
-        from llvmlite import ir  # here, as the vocabulary: what is kept need not be written
+        import inspect  # here, as the vocabulary: what is kept need not be written
+
+        from llvmlite import ir
 
         from npmobilenet.kernels.vector.simd import ADDRESS, I64, Code, Integer, Pointer
 
@@ -118,6 +113,7 @@ class Library(Functions):
 
     def machine(self, **options: object) -> llvm.TargetMachine:
         """LLVM's code generator for the target."""
+        llvm = self._llvm()
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
         target = llvm.Target.from_triple(self.target.triple)
@@ -125,17 +121,22 @@ class Library(Functions):
         return target.create_target_machine(cpu=self.target.cpu, features=self.target.features, opt=2, **options)
 
     def compile(self) -> bytes:
-        """Return the object code.
+        """Return the machine code: a shared object, or where none can be linked an object that LLVM can load.
 
         Raises
         ------
         RuntimeError
             If the IR is malformed; LLVM would end the process otherwise.
+        NoCompilerError
+            If there is no LLVM.
         """
+        if "linux" in self.target.triple:
+            with suppress(LinkError):
+                return self.shared_object()
         return self.machine().emit_object(self._linked())
 
     def shared_object(self) -> bytes:
-        """Return the same code as a shared object for 64-bit Linux."""
+        """Return the machine code as a shared object for 64-bit Linux."""
         machine = self.machine(jit=False, reloc="pic", codemodel="small")
         return shared_object(machine.emit_object(self._linked()))
 
@@ -144,6 +145,7 @@ class Library(Functions):
         return self.machine().emit_assembly(self._linked())
 
     def _linked(self) -> llvm.ModuleRef:
+        llvm = self._llvm()
         module = llvm.parse_assembly(self.write_ir())
         module.verify()
         if self._numba or self._builtins:
@@ -156,6 +158,9 @@ class Library(Functions):
             module.link_in(llvm.parse_assembly(BUILTIN.format(name=name)))
         return module
 
+    def _llvm(self) -> ModuleType:
+        return compilers.needed(f"the library {self.name!r} for {self.target.name}", compilers.LLVM)
+
     def address(self, name: str) -> int:
         """Return the address of a kernel, compiled or loaded when the first is asked for.
 
@@ -164,43 +169,41 @@ class Library(Functions):
         LookupError
             If the library has no such kernel.
         """
-        if self._engine is None:
+        if self._opened is None:
             with MAKING:
-                if self._engine is None:
-                    self._load(self._kept() or self._compile_and_keep())
-        address = self._engine.get_function_address(name)
-        if not address:
-            with MAKING:
-                if not self._compiled:  # what was kept is of another library of this name
-                    self._load(self._compile_and_keep())
-                address = self._engine.get_function_address(name)
-        if not address:
-            raise LookupError(f"the library {self.name!r} has no kernel {name!r}")
-        return address
+                if self._opened is None:
+                    self._open(self._kept() or self._compile_and_keep())
+        with suppress(LookupError):
+            return self._opened.address(name)
+        with MAKING:
+            if not self._compiled:  # what was kept is of another library of this name
+                self._open(self._compile_and_keep())
+            return self._opened.address(name)
 
-    def _load(self, code: bytes) -> None:
-        for name in FROM_PYTHON:  # which not every system's loader finds in this process
-            llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
-        backing = llvm.parse_assembly("")
-        backing.triple = self.target.triple
-        engine = llvm.create_mcjit_compiler(backing, self.machine())
-        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        engine.finalize_object()
-        _loaded.append(engine)
-        self._engine = engine
+    def _open(self, code: bytes) -> None:
+        if is_shared_object(code):
+            self._opened = opened(self.name, self.origin, code)
+        else:
+            from npmobilenet.kernels.vector.jitted import Jitted  # here, for it imports LLVM
+
+            self._opened = Jitted(self.name, self.origin, code, self.target.triple, self.machine())
 
     def _kept(self) -> bytes | None:
-        """Read the object code if it is there and this library's: LLVM would run or trip over whatever it is given."""
+        """Read the machine code if it is there and this library's, since whatever is given would be run.
+
+        What other compilers made is compiled anew, where there are any.
+        """
         kept = cache.read(self.file, self._stamp) if self.file else None
-        if kept:
-            self.origin = "compiled before"
-        return kept
+        if not kept or compilers.installed() not in (kept[:DIGEST], b""):
+            return None
+        self.origin = f"kept in the cache for {self.target.name}"
+        return kept[DIGEST:]
 
     def _compile_and_keep(self) -> bytes:
         code = self.compile()
-        self._compiled, self.origin = True, "compiled"
+        self._compiled, self.origin = True, f"compiled for {self.target.name}"
         if self.file:
-            cache.keep(self.file, self._stamp, code)
+            cache.keep(self.file, self._stamp, compilers.installed().ljust(DIGEST, b"\0") + code)
         return code
 
 

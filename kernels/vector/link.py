@@ -18,6 +18,7 @@ CALLED = frozenset({*FROM_PYTHON, "sched_yield", "memset", "memcpy", "memmove"})
 _HEADER, _SEGMENT, _SECTION, _SYMBOL, _DYNAMIC, _RELOCATION = 64, 56, 64, 24, 16, 24
 _PROGBITS, _SYMTAB, _RELA = 1, 2, 4
 _WRITABLE, _ALLOCATED = 1, 2
+_SHARED = 3  # of the types of files
 _FUNCTION = 0x12  # a global one
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_RELA, _DT_RELASZ, _DT_RELAENT, _DT_STRSZ, _DT_SYMENT = 4, 5, 6, 7, 8, 9, 10, 11
 _LINE = 64
@@ -168,6 +169,11 @@ class _Object:
                     yield where, info & 0xFFFFFFFF, self.symbols[info >> 32], beyond
 
 
+def is_shared_object(content: bytes) -> bool:
+    """Whether this is one, and no object file."""
+    return content[:4] == b"\x7fELF" and content[16] == _SHARED
+
+
 def shared_object(content: bytes) -> bytes:
     """Return the shared object of an object file; it offers the object's global functions.
 
@@ -241,7 +247,7 @@ def shared_object(content: bytes) -> bytes:
         (0x6474E551, 6, 0, 0, 0, 16),  # the stack, without code
     )
     ident = b"\x7fELF\2\1\1".ljust(16, b"\0")
-    header = ident, 3, machine.number, 1, 0, _HEADER, 0, 0, _HEADER, _SEGMENT, len(segments), _SECTION, 0, 0
+    header = ident, _SHARED, machine.number, 1, 0, _HEADER, 0, 0, _HEADER, _SEGMENT, len(segments), _SECTION, 0, 0
     struct.pack_into("<16sHHIQQQIHHHHHH", file, 0, *header)
     for n, (kind, flags, offset, where, size, alignment) in enumerate(segments):
         about = kind, flags, offset, where, where, size, size, alignment

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.vector.functions import Functions, opened
-from npmobilenet.kernels.vector.target import LEVELS, Target
+from npmobilenet.kernels.vector.target import Target
 
 # Of Python itself: `hashlib` loads OpenSSL, which takes longer than to hash all that is hashed here.
 try:
@@ -50,7 +50,7 @@ def find(name: str, target: Target) -> Found:
     if found.bytes is None:
         return Found(None, found.why)
     try:
-        return Found(opened(name, f"shipped for {level_of(target)}", found.bytes, found.file))
+        return Found(opened(name, f"shipped for {target.level}", found.bytes, found.file))
     except OSError as error:
         return Found(None, f"{found.file} cannot be opened: {error}")
 
@@ -59,7 +59,7 @@ def content(name: str, target: Target) -> Content:
     """Read a library that is shipped for a target."""
     if os.environ.get(SETTING) == "0":
         return Content(None, why=f"{SETTING} is 0")
-    level = level_of(target)
+    level = target.level
     if level is None:
         return Content(None, why="nothing is shipped for this CPU")
     about = _contents(level)
@@ -79,12 +79,6 @@ def content(name: str, target: Target) -> Content:
     if sha256(found).hexdigest() != entry["sha256"]:
         return Content(None, why=f"{entry['file']} is damaged: it has not the hash that it should have")
     return Content(found, file)
-
-
-@once
-def level_of(target: Target) -> str | None:
-    """The level of CPUs that a target is."""
-    return next((name for name, level in LEVELS.items() if level.target == target), None)
 
 
 @once

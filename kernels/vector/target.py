@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from npmobilenet.kernels import compilers
 from npmobilenet.kernels.sharing import once
 
 
@@ -45,6 +46,16 @@ class Target:
         return 4 * self.lanes
 
     @property
+    def level(self) -> str | None:
+        """Its name in `LEVELS`; None if it is another CPU."""
+        return next((name for name, level in LEVELS.items() if level.target == self), None)
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.level or self.cpu
+
+    @property
     def adds_pairs(self) -> bool:
         """Whether an instruction multiplies bytes and adds neighbouring products in 16 bits, saturating."""
         return self.dot == "madd" and self.integer_bits > 128
@@ -53,8 +64,7 @@ class Target:
     def of(cls, cpu: str, features: str, triple: str = "") -> Target:
         """Describe the CPU that LLVM calls ``cpu``, with features such as ``"+avx2,+fma,-avx512f"``."""
         if not triple:
-            import llvmlite.binding as llvm
-
+            llvm = compilers.needed(f"what is for the CPU {cpu}", compilers.LLVM)
             triple = llvm.get_process_triple()
         has = {item[1:] for item in features.split(",") if item.startswith("+")}
         if triple.startswith(("aarch64", "arm64")):
@@ -90,18 +100,19 @@ class Level(NamedTuple):
     lacks: str = ""
     models: tuple[tuple[str, str, range], ...] = ()
 
+    def serves(self, cpu: dict[str, str]) -> bool:
+        """Whether it does a CPU of which Linux says this."""
+        return self.runs_on(cpu) and _has(cpu).isdisjoint(self.lacks.split())
+
     def runs_on(self, cpu: dict[str, str]) -> bool:
-        """Whether a CPU of which Linux says this can execute its code."""
+        """Whether such a CPU knows all its instructions."""
         about = cpu.get("vendor_id"), cpu.get("cpu family"), int(cpu.get("model", -1))
         known = not self.models or any(about[:2] == one[:2] and about[2] in one[2] for one in self.models)
-        return known and _features(cpu).issuperset(self.needs.split())
-
-    def serves(self, cpu: dict[str, str]) -> bool:
-        """Whether no other code would serve such a CPU better."""
-        return self.runs_on(cpu) and _features(cpu).isdisjoint(self.lacks.split())
+        return known and _has(cpu).issuperset(self.needs.split())
 
 
-def _features(cpu: dict[str, str]) -> set[str]:
+def _has(cpu: dict[str, str]) -> set[str]:
+    """What a CPU has, in Linux's words."""
     return {*cpu.get("flags", cpu.get("Features", "")).split()}
 
 
@@ -144,18 +155,31 @@ def keep_to(level: str) -> None:
 
 @once
 def host() -> Target:
-    """Return this machine's target; Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES restrict it."""
+    """Return this machine's target; Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES restrict it.
+
+    A CPU that is better served by code for itself is served by a lower level's where there is no compiler.
+
+    Raises
+    ------
+    NoCompilerError
+        If it has no level, and LLVM, which would know it, cannot be imported.
+    """
     if _kept:
         return _kept[0]
     chosen, features = (os.environ.get(f"NUMBA_CPU_{name}") for name in ("NAME", "FEATURES"))
-    if features is None and chosen in LEVELS:
+    cpu = _cpu()
+    if features is None and cpu and chosen in LEVELS:
         return LEVELS[chosen].target
-    if not chosen and features is None:
-        for level in LEVELS.values():
-            if level.serves(_cpu()):
-                return level.target
-    import llvmlite.binding as llvm
-
+    levels = [] if chosen or features is not None else [level for level in LEVELS.values() if level.runs_on(cpu)]
+    for level in levels:
+        if level.serves(cpu):
+            return level.target
+    try:
+        llvm = compilers.needed("what is for this CPU alone", compilers.LLVM)
+    except compilers.NoCompilerError:
+        if not levels:
+            raise
+        return levels[0].target
     if features is None:
         features = "" if chosen else llvm.get_host_cpu_features().flatten()
     return Target.of(chosen or llvm.get_host_cpu_name(), features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -48,18 +49,18 @@ def examine() -> dict[str, str]:
     """Return the report, one line per subject."""
     from npmobilenet import __version__
     from npmobilenet.kernels.cache import place
-    from npmobilenet.kernels.cuda import device
     from npmobilenet.kernels.vector.target import host
-    from npmobilenet.machine import available_cpus, cpu_name, vector_set
+    from npmobilenet.machine import available_cpus, cpu_name
 
     report = {
         "npmobilenet": f"{__version__}, Python {platform.python_version()}, {platform.platform()}",
         "packages": ", ".join(f"{name} {_version(name)}" for name in REQUIRED),
         "optional": ", ".join(f"{name} {_version(name)} ({use})" for name, use in OPTIONAL.items()),
         "CPU": cpu_name(),
-        "vectors": f"{host().lanes} float32 lanes ({vector_set()})",
+        "vectors": f"{host().lanes} float32 lanes",
+        "level": _level(),
         "threads": f"{available_cpus()} by default (CPUs this process may use)",
-        "CUDA": device.status(),
+        "CUDA": _cuda(),
         "self-test": _self_test(),
         "machine code": _machine_code(),
         "CUDA test": _cuda_test(),
@@ -68,15 +69,43 @@ def examine() -> dict[str, str]:
     return report
 
 
+def _level() -> str:
+    """What machine code this system and this CPU get."""
+    from npmobilenet.kernels.vector.target import host
+
+    if sys.platform != "linux":
+        system = {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)
+        here = f"compiled here for {host().name}, and kept"
+        return f"{here}: what is shipped is for Linux; on {system} this package was never tested"
+    if host().level is None:
+        return f"none that machine code is shipped for; compiled here for {host().name}, and kept"
+    return f"{host().level}, for which machine code is shipped"
+
+
+def _cuda() -> str:
+    """Whether there is a device."""
+    from npmobilenet.kernels.compilers import NoCompilerError
+
+    try:
+        from npmobilenet.kernels.cuda import device
+    except NoCompilerError as error:
+        return f"not available: {error}"
+    return device.status()
+
+
 def _self_test() -> str:
     """Compare the compiled network with the NumPy one, on one thread and on all."""
+    from npmobilenet.kernels.compilers import NoCompilerError
     from npmobilenet.machine import available_cpus
 
-    return _compared("auto", (1, available_cpus()), "numbers of threads")
+    try:
+        return _compared("auto", (1, available_cpus()), "numbers of threads")
+    except NoCompilerError as error:
+        return f"FAILED: {error}"
 
 
 def _machine_code() -> str:
-    """Where that of the self-test came from."""
+    """Where that of the self-test came from, and if it is not shipped, why not."""
     from npmobilenet.kernels.vector import lookup
 
     names: dict[str, list[str]] = {}
@@ -87,8 +116,12 @@ def _machine_code() -> str:
 
 def _cuda_test() -> str:
     """The same on the GPU, where there is one."""
-    from npmobilenet.kernels.cuda import device
+    from npmobilenet.kernels.compilers import NoCompilerError
 
+    try:
+        from npmobilenet.kernels.cuda import device
+    except NoCompilerError:
+        return "not run: no compiler"
     if device.SIMULATED or device.problem():
         return "not run: no device"
     try:
@@ -117,7 +150,7 @@ def _compared(backend: str, threads: Sequence[int], between: str) -> str:
         "" if all(np.array_equal(result, results[0]) for result in results) else f"; results differ between {between}"
     )
     verdict = "passed" if error <= TOLERANCE and not same else "FAILED"
-    took = f"{seconds:.1f} s with compiling"
+    took = f"{seconds:.1f} s, with compiling if anything was"
     return f"{verdict}: largest error {error:.1e} (tolerance {TOLERANCE:.0e}){same}; {took}"
 
 

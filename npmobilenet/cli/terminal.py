@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
 
 from npmobilenet.errors import AssumptionWarning, NpmobilenetError
+from npmobilenet.kernels.compilers import NoCompilerError
 from npmobilenet.text import printable
 
 Item = TypeVar("Item")
@@ -72,7 +73,7 @@ def no_garbage() -> Iterator[None]:
 def problem(error: BaseException) -> str:
     """Say what went wrong."""
     text = str(error).strip()
-    if isinstance(error, (NpmobilenetError, ValueError)):
+    if isinstance(error, (NpmobilenetError, NoCompilerError, ValueError)):
         return text or type(error).__name__
     if isinstance(error, MemoryError):
         return f"out of memory{f': {text}' if text else ''}"

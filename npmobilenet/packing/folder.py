@@ -117,7 +117,7 @@ def checked_levels(targets: str) -> tuple[str, ...]:
     if targets == "all":
         return tuple(LEVELS)
     if targets == "host":
-        level = shipped.level_of(host()) or best_level(LEVELS)
+        level = host().level or best_level(LEVELS)
         if level is None:
             raise ValueError(
                 f"there is no machine code for this machine, only for Linux on {', '.join(LEVELS)}: name those it is "

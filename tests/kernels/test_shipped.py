@@ -25,7 +25,7 @@ from tests.kernels.test_jit import REPOSITORY, python
 
 REMEDY = "make it again: python -m npmobilenet.build_kernels"
 CONTENTS = {level: json.loads((build_kernels.FOLDER / level / shipped.CONTENTS).read_text()) for level in LEVELS}
-linux_only = pytest.mark.skipif(shipped.level_of(host()) is None, reason="nothing is shipped for this CPU")
+linux_only = pytest.mark.skipif(host().level is None, reason="nothing is shipped for this CPU")
 
 
 # What is there -----------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_edited_sources_and_damaged_files_do_not_serve(tmp_path):
     for package in ("npmobilenet", "kernels"):
         ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=ignored)
-    level, find = shipped.level_of(host()), FIND.format(shipped.level_of(host()))
+    level, find = host().level, FIND.format(host().level)
     assert python(find, tmp_path) == f"shipped for {level}"
     assert python(find, tmp_path, NPMOBILENET_SHIPPED_KERNELS="0") == "NPMOBILENET_SHIPPED_KERNELS is 0"
     file = CONTENTS[level]["libraries"]["softmax"]["file"]
@@ -131,7 +131,7 @@ def content_of(name: str, level: str) -> bytes:
 @linux_only
 def test_mapped_where_there_is_no_file():
     """As of a package in an archive. No page may be both written to and executed."""
-    library = opened("elementwise", "archive", content_of("elementwise", shipped.level_of(host())), "/absent.so")
+    library = opened("elementwise", "archive", content_of("elementwise", host().level), "/absent.so")
     assert isinstance(library, Mapped)
     address = library.address("copy")
     pages = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
@@ -153,7 +153,7 @@ def test_nothing_is_mapped_for_another_machine():
 @linux_only
 def test_where_what_was_written_may_never_be_executed():
     """As services are run (systemd's MemoryDenyWriteExecute): from a file in memory."""
-    file = build_kernels.FOLDER / CONTENTS[shipped.level_of(host())]["libraries"]["softmax"]["file"]
+    file = build_kernels.FOLDER / CONTENTS[host().level]["libraries"]["softmax"]["file"]
     program = f"""
 import ctypes
 from npmobilenet.kernels.vector import functions, mapped
@@ -224,7 +224,7 @@ def test_shipped_networks_need_no_compiler():
     """And have the bits of those that are compiled here."""
     images = (str(photo("coffee.png")),) * 3
     digest, *origins = python(WITHOUT.format(True, *images)).split(",")
-    assert origins == [f"shipped for {shipped.level_of(host())}"], REMEDY
+    assert origins == [f"shipped for {host().level}"], REMEDY
     compiled, *origins = python(WITHOUT.format(False, *images), NPMOBILENET_SHIPPED_KERNELS="0").split(",")
     assert compiled == digest and {*origins} <= {"compiled", "compiled before"}
 

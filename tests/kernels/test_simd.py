@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 
+from npmobilenet.kernels import compilers
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer, Vector
 from npmobilenet.kernels.vector.target import host
@@ -367,6 +368,45 @@ def test_object_code_is_kept_and_loaded(tmp_path):
         assert other.file != first.file
         with pytest.raises(AssertionError, match="compiled again"):
             other.address("add")
+
+
+WITHOUT = """
+import sys
+sys.modules |= dict.fromkeys(("llvmlite", "numba"))
+from pathlib import Path
+from npmobilenet.kernels import compilers
+from npmobilenet.kernels.vector.library import Library
+from npmobilenet.kernels.vector.target import LEVELS
+library = Library("test", LEVELS[{level!r}].target, None, Path({folder!r}))
+print(library.address("add") > 0, library.origin)
+try:
+    library.address("subtracted")
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(host().level is None, reason="LLVM alone knows this CPU")
+def test_what_is_kept_needs_no_compiler(tmp_path):
+    Library("test", host(), adders, tmp_path).address("add")
+    loaded, missing = python(WITHOUT.format(level=host().level, folder=str(tmp_path))).splitlines()
+    assert loaded == f"True kept in the cache for {host().level}"
+    assert missing.startswith(f"the library 'test' for {host().level} must be compiled, and the compiler cannot be ")
+    assert missing.endswith(": pip install numba")
+
+
+def test_what_other_compilers_made_is_compiled_anew(tmp_path, monkeypatch):
+    """Where there are any."""
+    Library("test", host(), adders, tmp_path).address("add")
+    with monkeypatch.context() as patch:
+        patch.setattr(compilers, "installed", lambda: b"")
+        assert total(Library("test", host(), never, tmp_path)) == [107, 7, -7]
+        patch.setattr(compilers, "installed", lambda: b"others".ljust(32))
+        with pytest.raises(AssertionError, match="compiled again"):
+            Library("test", host(), never, tmp_path).address("add")
+        assert total(Library("test", host(), adders, tmp_path)) == [107, 7, -7]
+    with pytest.raises(AssertionError, match="compiled again"):
+        Library("test", host(), never, tmp_path).address("add")
 
 
 DAMAGE = {
