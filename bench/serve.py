@@ -105,11 +105,11 @@ def main():
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    without = [alone(options.model, options.photographs, options.seconds / 4)]
+    without = [alone(options.model, options.photographs, options.seconds / 6)]
     with Server(options.model) as server:
         asyncio.run(load(server, options.photographs, 2, 1))
         took, statuses, rate = asyncio.run(load(server, options.photographs, options.clients, options.seconds))
-    without.append(alone(options.model, options.photographs, options.seconds / 4))
+    without.append(alone(options.model, options.photographs, options.seconds / 6))
     p50, p99, longest = 1000 * np.percentile(took, [50, 99, 100])
     answers = ", ".join(f"{status}: {number}" for status, number in sorted(statuses.items(), key=str))
     print(f"{options.clients} clients, {options.seconds:g} s, {options.model}: answers {answers}")
