@@ -3,7 +3,7 @@
 ``python -m npmobilenet.bench.serve PHOTOGRAPH... [--model M --clients 64 --seconds 60]`` starts ``npmobilenet serve``
 in a process of its own, sends it these photographs from so many clients at once, each the next one as soon as it has
 its answer, and states throughput, percentiles and errors. Before it and after it a process like the server's decodes
-and classifies the same files: by the same threads, in batches, with nothing between.
+and classifies the same files: by the same threads, with as many under way, and nothing between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 ALONE = """
-import json, sys, time
+import itertools, json, sys, time
 import npmobilenet
 from npmobilenet.pipelines import Classify
 from npmobilenet.workers import Workers
@@ -30,18 +30,18 @@ model, seconds, *names = json.loads(sys.argv[1])
 contents = [open(name, "rb").read() for name in names]
 model = npmobilenet.load(model)
 pipeline, workers = Classify(model), Workers(model.threads)
-contents *= -(-64 // len(contents))
-workers.map(pipeline, contents)
-begun, done = time.monotonic(), 0
+seen = enumerate(workers.map(pipeline, itertools.cycle(contents)), 1)
+for _ in range(64):
+    next(seen)
+begun = time.monotonic()
 while time.monotonic() - begun < seconds:
-    workers.map(pipeline, contents)
-    done += len(contents)
-print(done / (time.monotonic() - begun))
+    done, _ = next(seen)
+print((done - 64) / (time.monotonic() - begun))
 """
 
 
 def alone(model, photographs, seconds):
-    """Photographs a second without a server: decoded and classified by a server's threads, 64 or more at a time."""
+    """Photographs a second without a server: decoded and classified by a server's threads, with 64 under way."""
     arguments = json.dumps([model, seconds, *map(str, photographs)])
     return float(subprocess.run([sys.executable, "-c", ALONE, arguments], check=True, capture_output=True).stdout)
 
@@ -105,11 +105,11 @@ def main():
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    without = [alone(options.model, options.photographs, options.seconds / 4)]
+    without = [alone(options.model, options.photographs, options.seconds / 6)]
     with Server(options.model) as server:
         asyncio.run(load(server, options.photographs, 2, 1))
         took, statuses, rate = asyncio.run(load(server, options.photographs, options.clients, options.seconds))
-    without.append(alone(options.model, options.photographs, options.seconds / 4))
+    without.append(alone(options.model, options.photographs, options.seconds / 6))
     p50, p99, longest = 1000 * np.percentile(took, [50, 99, 100])
     answers = ", ".join(f"{status}: {number}" for status, number in sorted(statuses.items(), key=str))
     print(f"{options.clients} clients, {options.seconds:g} s, {options.model}: answers {answers}")

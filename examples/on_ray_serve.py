@@ -22,8 +22,5 @@ class Photographs:
         answer = await self.service.answer(request.url.path.strip("/"), await request.body())
         return JSONResponse(answer.told, answer.status)
 
-    def __del__(self):
-        self.service.close()
-
 
 app = Photographs.bind()

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.kernels.walk.threads import say_alone
+from npmobilenet.text import plural
 
 if TYPE_CHECKING:
     from npmobilenet.image import ImageSource
@@ -105,16 +107,32 @@ class Workers:
             if self._closed:
                 raise BusyError("closing: nothing more is taken on")
             if self.most is not None and self.waiting >= self.most:
-                raise BusyError(f"{self.waiting} photographs wait already: try again later")
+                raise BusyError(f"{plural(self.waiting, 'photograph')} waiting already: try again later")
             self._start()
             self._waiting.append(job)
             self._changed.notify()
         return job.future
 
-    def map(self, pipeline: Pipeline, sources: Iterable[ImageSource]) -> list[Any]:
-        """Return the result of each photograph, or the exception that there is instead, in their order."""
-        futures = [self.submit(pipeline, source) for source in sources]
-        return [future.exception() or future.result() for future in futures]
+    def map(
+        self, pipeline: Pipeline, sources: Iterable[ImageSource], ahead: int = 64
+    ) -> Iterator[tuple[ImageSource, Any]]:
+        """Yield each photograph with its result, or the exception that there is instead, in their order.
+
+        So many are under way at a time; ``sources`` are read no faster.
+        """
+        under_way: deque[tuple[ImageSource, Future[Any]]] = deque()
+        sources = iter(sources)
+        try:
+            while True:
+                for source in islice(sources, max(1, ahead) - len(under_way)):
+                    under_way.append((source, self.submit(pipeline, source)))
+                if not under_way:
+                    return
+                source, future = under_way.popleft()
+                yield source, future.exception() or future.result()
+        finally:
+            for _, future in under_way:
+                future.cancel()
 
     def close(self) -> None:
         """Take on nothing more, and wait until all is done."""

@@ -14,6 +14,13 @@ from npmobilenet.workers import BusyError, Workers
 from tests.conftest import compiled_only, no_kernels
 
 
+def results(workers, pipeline, sources):
+    """All of them, in order."""
+    found = list(workers.map(pipeline, sources))
+    assert [source for source, _ in found] == list(sources)
+    return [result for _, result in found]
+
+
 class Counted:
     """A pipeline that squares numbers, and knows how many threads are in it."""
 
@@ -53,14 +60,14 @@ def test_batches_without_too_many_threads(threads):
     """Each has its own result or exception; CPUs that are lent are counted too."""
     pipeline = Counted(0.001, 0.002)
     workers = Workers(threads, batch=4)
-    results = workers.map(pipeline, [at for at in range(60) if at != 17])
+    found = results(workers, pipeline, [at for at in range(60) if at != 17])
     expected = [at * at for at in range(60) if at not in (13, 17, 19)]
-    assert [one for one in results if isinstance(one, int)] == expected
-    assert [str(one) for one in results if not isinstance(one, int)] == ["13 is no photograph", "19 has no result"]
+    assert [one for one in found if isinstance(one, int)] == expected
+    assert [str(one) for one in found if not isinstance(one, int)] == ["13 is no photograph", "19 has no result"]
     assert pipeline.most <= threads and max(map(len, pipeline.batches)) <= 4
     assert len(pipeline.batches) < 59  # so there were batches
-    (failed,) = workers.map(pipeline, [17])
-    assert isinstance(failed, MemoryError) and workers.map(pipeline, [2]) == [4]
+    (failed,) = results(workers, pipeline, [17])
+    assert isinstance(failed, MemoryError) and results(workers, pipeline, [2]) == [4]
     workers.close()
     assert pipeline.active == 0 and not any(thread.is_alive() for thread in workers._threads)
 
@@ -69,7 +76,7 @@ def test_batches_without_too_many_threads(threads):
 def test_alone_a_photograph_is_computed_by_all_threads():
     workers, pipeline = Workers(3), Counted()
     for at in range(3):
-        assert workers.map(pipeline, [at]) == [at * at]
+        assert results(workers, pipeline, [at]) == [at * at]
         while workers._idle < 3:  # all wait again
             time.sleep(0.001)
     assert pipeline.threads[1:] == [3, 3] and pipeline.batches == [[0], [1], [2]]
@@ -81,12 +88,12 @@ def test_nobody_waits_longer_than_the_bound():
     """Where preparing takes long, or computing, batches are short."""
     slow = Counted(prepare=0.01)
     workers = Workers(1, batch=100, latency=0.04)
-    workers.map(slow, range(12))
+    results(workers, slow, range(12))
     assert max(map(len, slow.batches)) <= 6 and len(slow.batches) > 1
     slow = Counted(compute=0.03)
     workers = Workers(1, batch=100, latency=0.04)
-    workers.map(slow, [0])
-    workers.map(slow, range(6))
+    results(workers, slow, [0])
+    results(workers, slow, range(6))
     assert set(map(len, slow.batches)) == {1}
     workers.close()
 
@@ -110,7 +117,7 @@ def test_what_is_too_much_is_refused_and_what_is_cancelled_costs_nothing():
     while workers.waiting:  # until it is begun
         time.sleep(0.001)
     futures += [workers.submit(pipeline, at) for at in (1, 2, 3)]
-    with pytest.raises(BusyError, match="3 photographs wait already: try again later"):
+    with pytest.raises(BusyError, match="3 photographs waiting already: try again later"):
         workers.submit(pipeline, 4)
     assert futures[2].cancel()
     workers.close()
@@ -121,6 +128,18 @@ def test_what_is_too_much_is_refused_and_what_is_cancelled_costs_nothing():
         futures[2].result()
     assert sorted(chain.from_iterable(pipeline.batches)) == [0, 1, 3] and sum(lengths) == 3
     assert workers.waiting == 0
+
+
+@no_kernels
+def test_sources_are_read_as_they_are_needed():
+    """And who does not want the rest has nothing more done."""
+    read, pipeline = [], Counted(0.001)
+    workers = Workers(2)
+    some = workers.map(pipeline, (read.append(at) or at for at in range(1000)), ahead=5)
+    assert [next(some) for _ in range(3)] == [(0, 0), (1, 1), (2, 4)] and len(read) <= 8
+    some.close()
+    workers.close()
+    assert max(chain.from_iterable(pipeline.batches)) < 8
 
 
 @no_kernels
@@ -139,8 +158,8 @@ def test_options():
 def test_the_same_bits_as_one_at_a_time(pets, thumbnails, threads, batch):
     model, names = npmobilenet.load(pets), sorted(map(str, thumbnails.iterdir()))
     workers = Workers(threads, batch)
-    assert workers.map(Classify(model, top=2), names) == [model.classify(name, 2) for name in names]
-    features = workers.map(Features(model), names)
+    assert results(workers, Classify(model, top=2), names) == [model.classify(name, 2) for name in names]
+    features = results(workers, Features(model), names)
     for name, found in zip(names, features, strict=True):
         assert np.array_equal(found, model.features(model.preprocess(name)[None])[0])
     assert Features(model).length == len(features[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 PICTURES = ("image", "bytes", "content", "path")
 """Columns that photographs are looked for in, in this order: arrays (Ray's ``read_images``), the bytes of files (Ray's
 ``read_binary_files``; Spark's ``binaryFile``), paths."""
-
-AHEAD = 64  # photographs of a batch that are on their way together
 
 SPARK_TYPES = {int: "bigint", str: "string", float: "double", list: "array<float>"}
 ARRAY_TYPES = {int: "int64", str: object, float: "float64"}
@@ -201,12 +198,11 @@ class Predictor:
             )
         return source
 
-    def _looked_at(self, photographs: Iterable[ImageSource]) -> tuple[np.ndarray, dict[str, list]]:
+    def _looked_at(self, photographs: Sequence[Any]) -> tuple[np.ndarray, dict[str, list]]:
         """Rows of results: of which photograph each is, and its values by column."""
-        photographs = list(photographs)
         repeated: list[int] = []
         rows: list[tuple] = []
-        for at, result in enumerate(self._results(photographs)):
+        for at, result in enumerate(self._results(photographs) if len(photographs) else ()):
             if isinstance(result, (ImageError, ValueError)):
                 nothing = [MISSING[kind] for kind in self._kind.columns.values()]
                 found = [(*nothing, printable(str(result), 1000))]
@@ -219,12 +215,9 @@ class Predictor:
         columns = zip(*rows, strict=True) if rows else ((),) * len(self.columns)
         return np.array(repeated, np.intp), dict(zip(self.columns, map(list, columns), strict=True))
 
-    def _results(self, photographs: list[ImageSource]) -> Iterator[Any]:
-        if not photographs:
-            return iter(())
-        pipeline, workers = self._pipeline(), _process.workers(self.threads)
-        parts = (photographs[start : start + AHEAD] for start in range(0, len(photographs), AHEAD))
-        return chain.from_iterable(workers.map(pipeline, map(_picture, part)) for part in parts)
+    def _results(self, photographs: Iterable[Any]) -> Iterator[Any]:
+        workers = _process.workers(self.threads)
+        return (result for _, result in workers.map(self._pipeline(), map(_picture, photographs)))
 
     def _pipeline(self) -> Pipeline:
         return self._kind(_process.model(self._key, self._load), **self._chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
@@ -20,17 +21,31 @@ BACKLOG = 2048  # connections that wait to be accepted
 
 
 class _Protocol(H11Protocol):
-    """A connection; one on which no request has begun in time is closed."""
+    """A connection; one on which a request is not begun, or not told whole up to its body, in time is closed."""
 
     patience = 60.0
+    _timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: object) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.loop.call_later(self.patience, self._close_if_silent)
+        self._wait()
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._wait()
+        elif self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self) -> None:
+        if not self._timer:
+            self._timer = self.loop.call_later(self.patience, self.transport.close)
+
+    def connection_lost(self, reason: Exception | None) -> None:
+        super().connection_lost(reason)
+        if self._timer:
+            self._timer.cancel()
 
 
 class _Server(uvicorn.Server):
