@@ -9,6 +9,7 @@ and what a core reads it has written itself. A GPU computes batches.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,10 +102,10 @@ def stream(
     if not isinstance(task, Task):
         if task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {quote(task)}")
-        known = TASKS[task].__dataclass_fields__
+        known = [field.name for field in fields(TASKS[task]) if field.name != "model"]
         for name in options:
             if name not in known:
-                there = ", ".join(name for name in known if name != "model") or "none"
+                there = ", ".join(known) or "none"
                 raise ValueError(f"the task {task!r} has no option {quote(name)}; it has: {there}")
         task = TASKS[task](model, **options)
     return _batches(outcomes(Sources(paths), task, workers), task, batch_size)

@@ -91,13 +91,15 @@ class Collection:
         return self
 
     def __exit__(self, *of_error: object) -> None:
-        if self._parts.folder.exists():
-            with suppress(OSError, ValueError):
-                self._keep()
-            with suppress(OSError, ValueError):
-                if not self._parts.count:
-                    self._parts.remove()
-        self._parts.close()
+        try:
+            if self._parts.folder.exists():
+                with suppress(OSError, ValueError):
+                    self._keep()
+                with suppress(OSError, ValueError):
+                    if not self._parts.count:
+                        self._parts.remove()
+        finally:
+            self._parts.close()
 
     def __iter__(self) -> Iterator[tuple[str, str | None]]:
         entries = iter(self.sources)

@@ -14,7 +14,6 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,8 +90,11 @@ class Parts:
     def _begin(self, fingerprint: dict[str, str]) -> None:
         mark = self.folder / FINGERPRINT
         if mark.exists():
-            with suppress(ValueError):  # a file that is no JSON differs in everything
-                self._compare(fingerprint, json.loads(mark.read_bytes()))
+            try:
+                theirs = json.loads(mark.read_bytes())
+            except ValueError:
+                theirs = {}  # differs in everything
+            self._compare(fingerprint, theirs)
         else:
             self._sweep(strict=True)  # of a run that came to its end, and was killed while it cleaned up
             with replacing(mark) as file:

@@ -26,6 +26,7 @@ LARGEST_HEADER = 1 << 20  # bytes of a name that is too long for a block, or of 
 LARGEST_EXPANSION = 200  # times the compressed bytes, beyond the first
 FREE_EXPANSION = 1 << 30  # bytes
 BUFFER = 1 << 18
+CUT = "ends: is it cut short?"
 
 REGULAR, DIRECTORY = (b"\0", b"0", b"7"), b"5"  # "7": contiguous, which nobody writes any more
 WITHOUT_DATA = (b"1", b"2", b"3", b"4", DIRECTORY, b"6")
@@ -83,11 +84,9 @@ class Tar:
                     if is_image_name(name):
                         yield self._entry(stream, name, header)
                     stream.finish_member()
-                    if stream.cut:
-                        if is_image_name(name):
-                            return  # whose own failure says so
-                        raise ArchiveError("ends in the middle: is it cut short?")
-        except (ArchiveError, OSError, EOFError, zlib.error) as error:
+                    if stream.cut and is_image_name(name):
+                        return  # whose own failure says so
+        except (ArchiveError, OSError) as error:
             yield Entry.failed(self.path, f"as a tar archive: {reason(error)}")
 
     def _entry(self, stream: _Stream, member: str, header: _Header) -> Entry:
@@ -101,33 +100,49 @@ class Tar:
         def content() -> NamedBytes:
             data = stream.member()
             if stream.cut:
-                raise ImageError(f"{printable(name)}: the archive ends in the middle of it: is it cut short?")
+                raise ImageError(f"{printable(name)}: in the middle of it the archive {stream.problem}")
             return NamedBytes(data, name)
 
         return Entry(name, content, passing=True)
 
 
 class _Stream:
-    """What stands in the archive, and where its member's bytes are."""
+    """What stands in the archive, and where its member's bytes are. What cannot be read is taken for its end.
+
+    Attributes
+    ----------
+    problem : str
+        Why it ends where it should not.
+    cut : bool
+        Whether that was in a member's bytes.
+    """
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw, self._file = raw, raw
         self._compressed = raw.peek(2)[:2] == b"\x1f\x8b"
+        self._seekable = raw.seekable()
         self._read = self._left = self._padding = 0
-        self.cut = False
+        self.problem, self.cut = CUT, False
         if self._compressed:
             self._file = gzip.GzipFile(fileobj=raw)
 
     @property
     def position(self) -> int:
-        """Of the file, in bytes."""
-        return self._raw.tell() if self._raw.seekable() else 0
+        """Of the end of the member in the file, or near it."""
+        return self._raw.tell() + (0 if self._compressed else self._left) if self._seekable else 0
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(size)
+        try:
+            data = self._file.read(size)
+        except EOFError:
+            return b""
+        except (OSError, zlib.error) as error:
+            self.problem = f"is damaged: {reason(error)}"
+            return b""
         self._read += len(data)
-        if self._compressed and self._read > FREE_EXPANSION + LARGEST_EXPANSION * max(self.position, 1):
-            raise ArchiveError(f"expands to more than {LARGEST_EXPANSION} times its size: a bomb?")
+        if self._compressed and self._read > FREE_EXPANSION + LARGEST_EXPANSION * max(self._raw.tell(), 1):
+            self.problem = f"expands to more than {LARGEST_EXPANSION} times its size: a bomb?"
+            return b""
         return data
 
     def begin_member(self, size: int) -> None:
@@ -136,20 +151,27 @@ class _Stream:
     def member(self) -> bytes:
         """All bytes of the member, once; fewer if the archive ends."""
         data = self.read(self._left)
-        self._left -= len(data)
-        self.cut = self._left > 0
+        self.cut = len(data) < self._left
+        self._left = 0
         return data
 
     def finish_member(self) -> None:
-        """Go to the next header."""
-        left, self._left = self._left + self._padding, 0
-        if left > BUFFER and not self._compressed and self._raw.seekable():
-            self._raw.seek(left - 1, io.SEEK_CUR)
-            self._read, left = self._read + left - 1, 1
-        while left and not self.cut:
-            part = self.read(min(left, BUFFER))
-            left -= len(part)
+        """Go to the next header, whatever has been read of the member.
+
+        Raises
+        ------
+        ArchiveError
+            If the archive ends after the member's last byte.
+        """
+        if self._left > BUFFER and self._seekable and not self._compressed:
+            self._raw.seek(self._left - 1, io.SEEK_CUR)
+            self._left = 1
+        while self._left and not self.cut:
+            part = self.read(min(self._left, BUFFER))
+            self._left -= len(part)
             self.cut = not part
+        if not self.cut and len(self.read(self._padding)) < self._padding:
+            raise ArchiveError(self.problem)
 
 
 def _members(stream: _Stream) -> Iterator[_Header]:
@@ -159,9 +181,9 @@ def _members(stream: _Stream) -> Iterator[_Header]:
     while True:
         block = stream.read(BLOCK)
         if len(block) < BLOCK:
-            if first:
+            if first and stream.problem == CUT:
                 raise ArchiveError("is empty" if not block else "no tar archive")
-            raise ArchiveError("ends without the mark of its end: is it cut short?")
+            raise ArchiveError(stream.problem)
         if block == bytes(BLOCK):
             return
         try:
@@ -176,7 +198,7 @@ def _members(stream: _Stream) -> Iterator[_Header]:
             data = stream.member()
             stream.finish_member()
             if stream.cut:
-                raise ArchiveError("ends in the middle: is it cut short?")
+                raise ArchiveError(stream.problem)
             if header.kind == LONG_NAME:
                 told["path"] = data.rstrip(b"\0")
             elif header.kind == PAX:
@@ -190,6 +212,8 @@ def _members(stream: _Stream) -> Iterator[_Header]:
         kind = b"S" if any(key.startswith("GNU.sparse") for key in told) else header.kind
         stream.begin_member(0 if header.kind in WITHOUT_DATA else size)
         yield _Header(told.get("GNU.sparse.name") or told.get("path") or header.name, kind, size)
+        if stream.cut:
+            raise ArchiveError(stream.problem)
         told = {}
 
 
