@@ -87,6 +87,15 @@ def test_networks_written_and_read_have_the_same_bits(tmp_path, name, padding):
     assert second.classes == first.classes and second.preprocessing == first.preprocessing
 
 
+SHUFFLE = [
+    ("Reshape", "x five", "s", {}),
+    ("Transpose", "s", "t", {"perm": (0, 2, 1, 3, 4)}),
+    ("Reshape", "t four", "y", {}),
+]
+SHAPES = {
+    "five": [0, 2, 2, 8, 10], "four": [0, -1, 8, 10], "pairs": [-1, 2, 80], "halves": [2, -1, 2, 8, 10],
+    "one": np.int64(1),
+}  # fmt: skip
 HALF = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6), "sixth": np.float32(1 / 6)}
 SQUEEZE = {
     "r": np.float32(np.linspace(-1, 1, 8).reshape(2, 4, 1, 1)), "rb": np.float32([0.1, 0.2]),
@@ -137,6 +146,23 @@ SQUEEZE = {
           ("Concat", "c d", "y", {"axis": 1})],
          {"u": np.ones((3, 2, 1, 1), np.float32), "v": np.full((3, 2, 1, 1), 2, np.float32)},
          ["conv2d", "pointwise_conv2d"]),
+        (SHUFFLE, SHAPES, ["conv2d", "channel_select"]),
+        ([("Reshape", "x pairs", "a", {}), ("Transpose", "a", "b", {"perm": (1, 0, 2)}),
+          ("Reshape", "b halves", "c", {}), ("Gather", "c one", "y", {})], SHAPES, ["conv2d", "channel_select"]),
+        ([("Slice", "x one last axis minus", "y", {})], SHAPES | {"last": [-9], "axis": [1], "minus": [-1], "one": [2]},
+         ["conv2d", "channel_select"]),
+        ([("Slice", "x zeros ends", "y", {})], {"zeros": [0, 0, 0, 0], "ends": [9, 2, 9, 99]},
+         ["conv2d", "channel_select"]),
+        ([("Gather", "x these", "y", {"axis": 1})], {"these": [3, -4, 3]}, ["conv2d", "channel_select"]),
+        ([("Split", "x", "a b", {"axis": 1}), ("Add", "a b", "y", {})], {},
+         ["conv2d", "channel_select", "channel_select", "add"]),
+        ([("Split", "x", "a b", {"axis": 1}), ("Concat", "b a", "c", {"axis": 1}), ("Split", "c", "d e", {"axis": -3}),
+          ("Concat", "e d", "y", {"axis": 1})], {}, ["conv2d", *["channel_select"] * 2, "concat"]),
+        ([("Split", "x", "a b", {"axis": 1}), ("Conv", "b u", "c", {}), ("Concat", "a c", "x2", {"axis": 1}),
+          *[(name, reads.replace("x", "x2"), makes.replace("y", "z"), how) for name, reads, makes, how in SHUFFLE],
+          ("Split", "z", "d e", {"axis": 1}), ("Concat", "d e", "y", {"axis": 1})],
+         SHAPES | {"u": np.ones((2, 2, 1, 1), np.float32)},
+         ["conv2d", "channel_select", "pointwise_conv2d", *["channel_select"] * 2, "concat"]),
         ([("Conv", "x v", "c", {}), ("Add", "x c", "y", {})], {"v": np.ones((4, 4, 1, 1), np.float32)},
          ["conv2d", "pointwise_conv2d"]),
         ([("MaxPool", "x", "y", {"kernel_shape": (3, 3), "strides": (2, 2), "ceil_mode": 1})], {},
@@ -183,6 +209,57 @@ def test_what_the_kernels_do_not_compute_is_numpys_between_them():
     ]  # fmt: skip
     fast, exact = (Session(graph, backend).run({"image": x}, 2)["y"] for backend in ("auto", "reference"))
     np.testing.assert_allclose(fast, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Transpose", "x", "y", {"perm": (0, 1, 3, 2)})],
+        [
+            ("Reshape", "x five", "a", {}),
+            ("Transpose", "a", "b", {"perm": (0, 1, 3, 2, 4)}),
+            ("Reshape", "b four", "y", {}),
+        ],
+        [("Slice", "x minus least axis minus", "y", {})],
+        [("Slice", "x zero two axis", "y", {})],
+    ],
+)
+def test_values_moved_to_other_pixels_are_numpys(nodes):
+    constants = {"five": [0, 2, 2, 10, 10], "four": [0, -1, 10, 10], "axis": [2], "minus": [-1], "least": [-99]}
+    graph = parsed(serialised(block(nodes, constants | {"zero": [0], "two": [2]})))
+    x = np.random.default_rng(2).standard_normal((1, 3, 10, 10)).astype(np.float32)
+    _, parts = divided(graph, {"image": x.shape})
+    assert [isinstance(part, Part) for part in parts] == [True, *[False] * len(nodes)]
+
+
+@pytest.mark.parametrize("size", [(12, 10), (31, 18)])
+def test_shuffled_networks_of_any_batch_and_size(size):
+    """As ShuffleNet is exported: sizes that follow from the image's, and half of the channels go on as they are."""
+    layers = [("Shape", "x", "shape", {}), ("Slice", "shape two nine", "size", {})]
+    layers += [("Concat", f"{way} size", f"to_{way}", {"axis": 0}) for way in ("apart", "joined")]
+    for number in range(3):
+        x, a, b, c, y = (f"{name}{number}" if number or name != "x" else name for name in "xabcy")
+        layers += [
+            ("Split", x, f"{a} {b}", {"axis": 1}),
+            ("Conv", f"{b} u", c, {"group": 2, "pads": (1, 1, 1, 1)}),
+            ("Concat", f"{a} {c}", y, {"axis": 1}),
+            ("Reshape", f"{y} to_apart", f"{y}r", {}),
+            ("Transpose", f"{y}r", f"{y}t", {"perm": (0, 2, 1, 3, 4)}),
+            ("Reshape", f"{y}t to_joined", f"x{number + 1}", {}),
+        ]
+    constants = {"apart": [-1, 2, 2], "joined": [-1, 4], "two": [2], "nine": [9]}
+    constants["u"] = np.random.default_rng(1).standard_normal((2, 1, 3, 3)).astype(np.float32)
+    graph = parsed(serialised(block(layers, constants, "x3")))
+    found = whole(graph, (24, 24))
+    kinds = [node.operation for node in found.part.graph]
+    assert kinds == ["conv2d", *["channel_select", "depthwise_conv2d"] * 3, "channel_select"]
+    x = np.random.default_rng(2).standard_normal((2, 3, *size)).astype(np.float32)
+    values = {"image": x, **graph.constants}
+    for node in graph.nodes:
+        arrays = OPERATORS[node.operator].compute(node, [values[name] for name in node.inputs], graph.opset)
+        values |= dict(zip(node.outputs, arrays, strict=True))
+    result = Session(graph, "reference").run({"image": x})["x3"]
+    np.testing.assert_allclose(result, values["x3"], rtol=1e-5, atol=1e-5)
 
 
 def test_sizes_that_follow_from_shapes_make_one_graph_of_all_sizes():
