@@ -55,7 +55,7 @@ def size(x: np.ndarray) -> np.ndarray:
     return np.array(x.size, np.int64)
 
 
-@operator("Reshape", decides=(1,))
+@operator("Reshape", "view", (1,))
 def reshape(x: np.ndarray, shape: Decides | None = None, *, allowzero: int = 0, opset: int) -> np.ndarray:
     """Another shape; 0 is the length that was there, -1 what is left."""
     lengths = as_ints(shape)
@@ -68,7 +68,7 @@ def reshape(x: np.ndarray, shape: Decides | None = None, *, allowzero: int = 0, 
     return x.reshape(lengths)
 
 
-@operator("Flatten")
+@operator("Flatten", "view")
 def flatten(x: np.ndarray, *, axis: int = 1) -> np.ndarray:
     """Two axes: those before ``axis``, and the rest."""
     if not -x.ndim <= axis <= x.ndim:
@@ -77,7 +77,7 @@ def flatten(x: np.ndarray, *, axis: int = 1) -> np.ndarray:
     return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
-@operator("Squeeze", decides=(1,))
+@operator("Squeeze", "view", (1,))
 def squeeze(x: np.ndarray, axes: Decides | None = None, *, axes_given: Ints | None = None) -> np.ndarray:
     """Without axes of length 1."""
     chosen = axes_given if axes is None else as_ints(axes)
@@ -86,7 +86,7 @@ def squeeze(x: np.ndarray, axes: Decides | None = None, *, axes_given: Ints | No
     return x.squeeze(axes_of(chosen, x.ndim))
 
 
-@operator("Unsqueeze", decides=(1,))
+@operator("Unsqueeze", "view", (1,))
 def unsqueeze(x: np.ndarray, axes: Decides | None = None, *, axes_given: Ints | None = None) -> np.ndarray:
     """With axes of length 1 added, counted in the result."""
     chosen = axes_given if axes is None else as_ints(axes)
@@ -95,13 +95,13 @@ def unsqueeze(x: np.ndarray, axes: Decides | None = None, *, axes_given: Ints | 
     return np.expand_dims(x, axes_of(chosen, x.ndim + len(chosen)))
 
 
-@operator("Transpose")
+@operator("Transpose", "view")
 def transpose(x: np.ndarray, *, perm: Ints | None = None) -> np.ndarray:
     """The axes in another order."""
     return x.transpose(perm)
 
 
-@operator("Concat")
+@operator("Concat", "joined")
 def concat(*xs: np.ndarray, axis: int = 1) -> np.ndarray:
     """Several tensors one after the other."""
     axis = axis_of(axis, xs[0].ndim)
@@ -111,7 +111,7 @@ def concat(*xs: np.ndarray, axis: int = 1) -> np.ndarray:
     return np.concatenate(xs, axis)
 
 
-@operator("Split", decides=(1,))
+@operator("Split", "view", (1,))
 def split(
     x: np.ndarray,
     lengths: Decides | None = None,
@@ -133,7 +133,7 @@ def split(
     return tuple(np.split(x, np.cumsum(parts)[:-1], axis))
 
 
-@operator("Slice", decides=(1, 2, 3, 4))
+@operator("Slice", "view", (1, 2, 3, 4))
 def slice_(
     x: np.ndarray,
     starts: Decides | None = None,
@@ -193,7 +193,7 @@ def gather_nd(x: np.ndarray, indices: np.ndarray, *, batch_dims: int = 0) -> np.
     return np.stack(parts).reshape(*batch, *parts[0].shape)
 
 
-@operator("Expand", decides=(1,))
+@operator("Expand", "view", (1,))
 def expand(x: np.ndarray, shape: Decides) -> np.ndarray:
     """The shape to which it broadcasts with another."""
     return np.broadcast_to(x, room(np.broadcast_shapes(x.shape, as_ints(shape))))
@@ -249,7 +249,7 @@ def pad(
     return np.pad(x[cut], added, constant_values=np.asarray(filling).astype(x.dtype))
 
 
-@operator("DepthToSpace")
+@operator("DepthToSpace", "view")
 def depth_to_space(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"] = "DCR") -> np.ndarray:
     """Blocks of channels become squares of pixels."""
     n, c, h, w = x.shape
@@ -261,7 +261,7 @@ def depth_to_space(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"]
     return x.reshape(n, c // (b * b), b, b, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(n, -1, h * b, w * b)
 
 
-@operator("SpaceToDepth")
+@operator("SpaceToDepth", "view")
 def space_to_depth(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"] = "DCR") -> np.ndarray:
     """Squares of pixels become blocks of channels."""
     n, c, h, w = x.shape

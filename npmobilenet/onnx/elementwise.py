@@ -108,7 +108,7 @@ def thresholded_relu(x: np.ndarray, *, alpha: float = 1.0) -> np.ndarray:
     return same_type(x, np.where(x > alpha, x, 0))
 
 
-@operator("PRelu")
+@operator("PRelu", "like")
 def prelu(x: np.ndarray, slope: np.ndarray, *, opset: int) -> np.ndarray:
     """``slope * x`` below 0; before opset 7 a row of slopes was one for each channel."""
     if opset < 7 and slope.ndim == 1 and slope.size > 1:

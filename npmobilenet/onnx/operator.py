@@ -40,10 +40,12 @@ class Operator:
     name : str
     function : callable
         From arrays to an array, or to a tuple of them.
-    kind : {"any", "elementwise", "windows", "shape", "dynamic"}
-        How the shape of a result is found without its values. "elementwise": it is that to which the inputs broadcast;
-        "windows": the first axis, of the first input, is that of images, and each is computed by itself; "shape": the
-        result is known once the inputs' shapes are; "dynamic": the shape depends on values; "any": by computing it.
+    kind : {"any", "view", "like", "elementwise", "windows", "joined", "shape", "dynamic"}
+        How the shape of a result is found without its values. "like": it is the first input's; "elementwise": that to
+        which the inputs broadcast; "windows": the first axis, of the first input, is that of images, and each is
+        computed by itself; "joined": of all inputs, unless they are joined along it; "shape": the result is known once
+        the inputs' shapes are; "dynamic": the shape depends on values; "view": by computing it, which takes no memory;
+        "any": by computing it.
     decides : tuple of int
         The inputs whose values decide on the shape of the result.
     attributes : mapping of str to (parameter, type, default)

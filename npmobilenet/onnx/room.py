@@ -6,7 +6,8 @@ Constants
 Tensors
     The caller's inputs say how large images are, and a network makes them larger by a factor that is not large: each
     tensor may have 4 Mi values, 512 for each value of the inputs, and four for each number in the file; all of them
-    together 16 times as many.
+    together 16 times as many. Where an operator has to compute to tell the shape of its result, before there is an
+    input, 4 Mi values and 32 for each of the inputs' must do: else the shape is known in a call.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 BYTES_BASE, BYTES_FACTOR = 16 << 20, 4  # of constants: of any graph, and by those that the file has
 MADE, MOST_MADE = 96 << 10, 1 << 30  # bytes of constants for each other one of the file, and all of these
 VALUES_BASE, VALUES_FACTOR, VALUES_OF_CONSTANTS = 4 << 20, 512, 4
-TOGETHER = 16
+TOGETHER, VALUES_FACTOR_OF_SHAPES = 16, 32
 MOST_VALUES = 1 << 30  # where no graph is bound
 FIXED = 1 << 26  # values of an input whose shape the file, not the caller, chooses
 
@@ -44,15 +45,24 @@ def of_tensors(graph: OnnxGraph, inputs: Mapping[str, Sequence[int]]) -> int:
     return VALUES_BASE + VALUES_FACTOR * sum(map(prod, inputs.values())) + VALUES_OF_CONSTANTS * stored
 
 
+def of_shapes(inputs: Mapping[str, Sequence[int]]) -> int:
+    """Return how many values may be computed for their shape alone."""
+    return VALUES_BASE + VALUES_FACTOR_OF_SHAPES * sum(map(prod, inputs.values()))
+
+
+class RoomError(ValueError):
+    """A tensor would take more memory than it may."""
+
+
 def check_together(values: int, most: int) -> None:
     """Refuse tensors that have so many values together, where each may have ``most``.
 
     Raises
     ------
-    ValueError
+    RoomError
     """
     if values > TOGETHER * most:
-        raise ValueError(f"the tensors up to here have {values} values, more than the {TOGETHER * most} that they may")
+        raise RoomError(f"the tensors up to here have {values} values, more than the {TOGETHER * most} that they may")
 
 
 @contextmanager
@@ -70,9 +80,9 @@ def room(shape: Sequence[int]) -> tuple[int, ...]:
 
     Raises
     ------
-    ValueError
+    RoomError
         If it is.
     """
     if any(size < 0 for size in shape) or prod(shape) > _most.get():
-        raise ValueError(f"asks for a tensor of shape {shown(tuple(shape))}, more than {_most.get()} values")
+        raise RoomError(f"asks for a tensor of shape {shown(tuple(shape))}, more than {_most.get()} values")
     return tuple(shape)

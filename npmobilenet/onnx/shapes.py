@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -12,7 +13,16 @@ import numpy as np
 from npmobilenet.errors import CheckpointError
 from npmobilenet.onnx.file import Node, OnnxGraph
 from npmobilenet.onnx.operator import OPERATORS, Operator
-from npmobilenet.onnx.room import MOST_VALUES, at_most, check_together, of_constants, of_tensors, room
+from npmobilenet.onnx.room import (
+    MOST_VALUES,
+    RoomError,
+    at_most,
+    check_together,
+    of_constants,
+    of_shapes,
+    of_tensors,
+    room,
+)
 
 
 @dataclass(frozen=True)
@@ -93,20 +103,21 @@ def bind(graph: OnnxGraph, inputs: Mapping[str, Coming]) -> Bound:
     CheckpointError
         If a node does not fit; the message names it.
     """
-    most = of_tensors(graph, {name: value.shape for name, value in inputs.items()})
+    shapes = {name: value.shape for name, value in inputs.items()}
+    most = of_tensors(graph, shapes)
     with at_most(most):
         for port in graph.inputs:
             try:
                 room(inputs[port.name].shape)
             except ValueError as error:
                 raise CheckpointError(f"the input {port} {error}") from None
-        nodes, values, shapes_of, folded = _folded(graph, inputs, most)
+        nodes, values, shapes_of, folded = _folded(graph, inputs, most, of_shapes(shapes))
     outputs = tuple(port.name for port in graph.outputs)
     return Bound((), values, outputs, graph.opset, shapes_of, most, folded).with_nodes(nodes)
 
 
 def _folded(
-    graph: OnnxGraph, inputs: Mapping[str, Coming], most: int
+    graph: OnnxGraph, inputs: Mapping[str, Coming], most: int, for_shapes: int
 ) -> tuple[list[Node], dict[str, Value], dict[str, frozenset[str]], dict[str, Node]]:
     """The nodes that remain; of tensors what is known, whose shapes they follow from, and which nodes computed them."""
     values: dict[str, Value] = {"": None, **graph.constants, **inputs}
@@ -128,7 +139,7 @@ def _folded(
         elif operator.kind == "shape" and given[0] is not None:
             results = operator.compute(node, [_stand_in(found[0], found[0].shape)], graph.opset)
         else:
-            results = _coming(operator, node, found, graph.opset)
+            results = _coming(operator, node, found, graph.opset, for_shapes)
             nodes.append(node)
             try:
                 together += sum(prod(room(result.shape)) for result in results if result is not None)
@@ -149,7 +160,7 @@ def _new_bytes(results: Iterable[np.ndarray], inputs: Iterable[np.ndarray]) -> i
     return sum(max(array.nbytes - (seen if array.base is not None else 0), 0) for array in results)
 
 
-def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int) -> tuple[Value, ...]:
+def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int, for_shapes: int) -> tuple[Value, ...]:
     """What a node makes, as far as it can be told without values: it is computed of zeros."""
     unknown = operator.kind == "dynamic" or any(
         name and value is None for name, value in zip(node.inputs, inputs, strict=True)
@@ -165,19 +176,38 @@ def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int) -> 
             raise CheckpointError(f"{node.title}: {error}") from None
         results = operator.compute(node, [_stand_in(value, ()) for value in inputs], opset)
         return tuple(Coming(shape, result.dtype) for result in results)
+    if operator.kind == "like":
+        return (Coming(inputs[0].shape, inputs[0].dtype),)
     if operator.kind == "windows":
-        images = inputs[0].shape[:1]
-        first = _stand_in(inputs[0], (0, *inputs[0].shape[1:]))
-        rest = [value if isinstance(value, np.ndarray) else _stand_in(value) for value in inputs[1:]]
-        results = operator.compute(node, [first, *rest], opset)
-        return tuple(Coming((*images, *result.shape[1:]), result.dtype) for result in results)
-    given = [_stand_in(value) if isinstance(value, Coming) else value for value in inputs]
-    results = operator.compute(node, given, opset)
+        return _of_images(operator, node, inputs, 1, opset)
+    if operator.kind == "joined" and node.attributes.get("axis", 1) % max(len(inputs[0].shape), 1):
+        return _of_images(operator, node, inputs, len(inputs), opset)
+    free = operator.kind == "view"
+    if not free and sum(prod(value.shape) for value in inputs if isinstance(value, Coming)) > for_shapes:
+        return (None,) * len(node.outputs)
+    try:
+        with nullcontext() if free else at_most(for_shapes):
+            results = operator.compute(node, [_stand_in(value) for value in inputs], opset)
+    except CheckpointError as error:
+        if free or not isinstance(error.__cause__, RoomError):
+            raise
+        return (None,) * len(node.outputs)
     return tuple(Coming(result.shape, result.dtype) for result in results)
 
 
+def _of_images(operator: Operator, node: Node, inputs: list[Value], cut: int, opset: int) -> tuple[Value, ...]:
+    """What it makes of so many images as the first inputs have, told by what it makes of none."""
+    images = inputs[0].shape[:1]
+    if any(value.shape[:1] != images for value in inputs[:cut]):
+        shapes = ", ".join(str(value.shape) for value in inputs[:cut])
+        raise CheckpointError(f"{node.title}: tensors of shapes {shapes} do not fit")
+    none = [_stand_in(value, (0, *value.shape[1:])) for value in inputs[:cut]]
+    results = operator.compute(node, none + [_stand_in(value) for value in inputs[cut:]], opset)
+    return tuple(Coming((*images, *result.shape[1:]), result.dtype) for result in results)
+
+
 def _stand_in(value: Value, shape: tuple[int, ...] | None = None) -> np.ndarray | None:
-    """Zeros in place of a tensor, which take no memory."""
-    if value is None:
-        return None
+    """Zeros in place of a tensor that is not known, or which is wanted in another shape: they take no memory."""
+    if value is None or (isinstance(value, np.ndarray) and shape is None):
+        return value
     return np.broadcast_to(np.zeros((), value.dtype), value.shape if shape is None else shape)

@@ -376,13 +376,13 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.matmul(a, b)
 
 
-@operator("Softmax")
+@operator("Softmax", "like")
 def softmax(x: np.ndarray, *, axis: int | None = None, opset: int) -> np.ndarray:
     """Exponentials that add up to 1."""
     return _along(x, axis, opset, lambda powers, _: powers / powers.sum(-1, keepdims=True))
 
 
-@operator("LogSoftmax")
+@operator("LogSoftmax", "like")
 def log_softmax(x: np.ndarray, *, axis: int | None = None, opset: int) -> np.ndarray:
     """Their logarithms."""
     return _along(x, axis, opset, lambda powers, shifted: shifted - np.log(powers.sum(-1, keepdims=True)))
