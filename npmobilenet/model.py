@@ -593,7 +593,7 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
     Warns
     -----
     AssumptionWarning
-        If there are neither statistics nor photographs, so that ranges are found in images that are made up.
+        If there are neither statistics nor photographs, so that what they tell is found in images that are made up.
     """
     if not isinstance(model, Model):
         raise ValueError(f"model must be a Model, such as npmobilenet.load() returns, got {type(model).__name__}")
@@ -643,7 +643,7 @@ def quantised_graph(
     provenance["quantisation"] = made.known_from
     if made.known_from[1] == "assumed":
         note = (
-            f"{source}: no batch norm tells the ranges of the network's values: found in {made.known_from[0]}; "
+            f"{source}: no batch norm tells what values the network has: found in {made.known_from[0]}; "
             "npmobilenet.quantize(model, images=[...]) takes photographs"
         )
         warnings.warn(note, AssumptionWarning, stacklevel=4)

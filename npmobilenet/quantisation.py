@@ -2,6 +2,9 @@
 
 From the statistics of its batch norms, without an image; where these are folded into the convolutions, or say what is
 not so, from photographs or, failing those, from images that are made up.
+
+Ranges of a few images say little of a network without batch norms (a segmenter of persons has channels for persons):
+there only those count that activations bound. So it is where the outputs are too far from those of float32 with them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ OF_PHOTOGRAPHS, OF_MADE_UP = 1.25, 3.0  # by which a range is wider than what wa
 DEVIATIONS, BESIDE_NORMS = 8.0, 1.25  # a batch norm's range, and how far one that was found may widen it
 BOUNDED = {"relu6": 6.0, "sigmoid": 1.0, "hard_sigmoid": 1.0}
 DISAGREEMENT = 0.4  # `_agree`: trained networks have 0.05 to 0.2, seeded weights 0.7
+LEAST_DECIBELS = 20.0  # of every output, for the images in which ranges were found
 WEIGHT_BITS = range(4, 9)
 
 
@@ -85,8 +89,17 @@ def quantised(
         means, largest = means if correct_biases else {}, float(np.abs(preprocessing.ends).max())
         return Quantised(*quantized(graph, weights, ranges, means, largest, int(weight_bits)), known_from)
 
+    def near(
+        ranges: Mapping[str, Values], means: Mapping[str, Values], known_from: tuple[str, str], images: Sequence
+    ) -> Quantised:
+        made = written(ranges, means, known_from)
+        if _least_decibels(graph, weights, made, images) >= LEAST_DECIBELS:
+            return made
+        return written(_bounds(fused, means), means, known_from)
+
     told, limit = promised(fused, weights, DEVIATIONS), promised(fused, weights)
     has_norms = all(has_statistics(node, weights) for node in convolutions)
+    folded = not any("norm" in node.attributes for node in convolutions)
     if images is not None:
         found = _measured(graph, weights, images)
         photographs = plural(len(images), "photograph")
@@ -94,16 +107,18 @@ def quantised(
             known_from = (f"batch norms, {photographs}", "option")
             ranges = _beside_norms(told, limit, found)
             return written(ranges, found, known_from)
-        ranges = _ranges(fused, found, OF_PHOTOGRAPHS)
-        return written(ranges, found, (photographs, "option"))
+        if folded:
+            return written(_bounds(fused, found), found, (photographs, "option"))
+        return near(_ranges(fused, found, OF_PHOTOGRAPHS), found, (photographs, "option"), images)
     made_up = made_up_images(preprocessing, graph.in_channels)
     clouds = _measured(graph, weights, made_up[:1])
     if has_norms and _agree(fused, told, clouds):
         ranges = _beside_norms(told, limit, clouds)
         return written(ranges, told, ("batch norms", "file"))
-    found = _measured(graph, weights, made_up)
-    ranges = _ranges(fused, found, OF_MADE_UP)
-    return written(ranges, found, ("images made up", "assumed"))
+    found, known_from = _measured(graph, weights, made_up), ("images made up", "assumed")
+    if folded:
+        return written(_bounds(fused, found), found, known_from)
+    return near(_ranges(fused, found, OF_MADE_UP), found, known_from, made_up[:1])
 
 
 def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> dict[str, Values]:
@@ -142,12 +157,34 @@ def _beside_norms(
 
 def _ranges(fused: Graph, found: Mapping[str, Values], allowance: float) -> dict[str, Values]:
     """What was found, with an allowance for other images; what an activation bounds has its bound."""
-    ranges = {name: values.wider(allowance) for name, values in found.items()}
+    return {name: values.wider(allowance) for name, values in found.items()} | _bounds(fused, found)
+
+
+def _bounds(fused: Graph, found: Mapping[str, Values]) -> dict[str, Values]:
+    """The ranges that activations bound, with the means that were found."""
+    ranges = {}
     for node in fused:
         if node.attributes.get("activation") in BOUNDED and not node.attributes.get("residual"):
             channels, bound = len(found[node.name].mean), BOUNDED[node["activation"]]
             ranges[node.name] = Values(np.zeros(channels), np.full(channels, bound), found[node.name].mean)
     return ranges
+
+
+def _least_decibels(
+    graph: Graph, weights: Mapping[str, np.ndarray], made: Quantised, images: Sequence[np.ndarray]
+) -> float:
+    """The signal to noise of the output that has the least."""
+    exact, near = (
+        Engine(*network, "auto" if numba_is_on() else "reference", dtype)
+        for network, dtype in (((graph, weights), "float32"), ((made.graph, made.weights), "int8"))
+    )
+    names, pairs = graph.output_names, []
+    for image in images:
+        pairs.append([engine.outputs(image[None], names) for engine in (near, exact)])
+    return min(
+        signal_to_noise(*(np.concatenate([each[of][name].ravel() for each in pairs]) for of in (0, 1)))
+        for name in names
+    )
 
 
 def _agree(fused: Graph, told: Mapping[str, Values], found: Mapping[str, Values]) -> bool:

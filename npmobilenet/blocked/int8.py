@@ -91,7 +91,7 @@ def is_block(nodes: Sequence[Node]) -> bool:
     expand, middle, *project = nodes
     of_image = expand.operation == "conv2d_int8" and expand.inputs[0] == INPUT
     expands = of_image or (expand.operation == "pointwise_conv2d_int8" and enters(expand))
-    whole = len(expand.inputs) == 1 and expand["dtype"] == middle.attributes.get("dtype") == "uint8"
+    whole = len(expand.inputs) == 1 and expand.attributes.get("dtype") == middle.attributes.get("dtype") == "uint8"
     return middle.operation in DEPTHWISE and expands and whole and not any(map(enters, project))
 
 
