@@ -110,8 +110,8 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
                     sums[at] = sums[at].dot4(value, w[-1])
             return sums
 
-        # 0, but LLVM does not know: halves of vectors follow one another and load their values, which are not to be held
-        # in registers for them.
+        # 0, but LLVM does not know: halves of vectors follow one another and load their values, which are not to be
+        # held in registers for them.
         apart = code.select(k_units < 0, code.integer(LINE), code.integer(0)) if half else 0
         trips = k_units * (k_unit(target) // unit)
 
