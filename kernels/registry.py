@@ -230,6 +230,7 @@ KERNELS: list[Kernel] = [
     ),
     _row("quantize", "blocked", "simd", "blocked.int8.entry"),
     _row("dequantize", "blocked", "simd", "blocked.int8.entry"),
+    _row("add_int8", "blocked", "simd", "blocked.int8.add"),
     _row("conv2d_int8", "blocked", "simd", "blocked.int8.stem", supports=_dense_of_16_bits),
     _row("depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.depthwise"),
     _row("mixed_depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.mixed"),

@@ -53,6 +53,7 @@ def write(target: Target) -> dict[str, lookup.Served]:
     for window in STEMS:
         library.stem_window(*window, target)
     library.int8(target)  # whose other ends, of hard swish and swish, would take as much again as all of this
+    library.int8_add(target)
     for window in INT8_DEPTHWISE:
         library.int8_window(*window, target, library.CLAMP, small=False)
     for module in BETWEEN:

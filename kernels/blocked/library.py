@@ -92,6 +92,12 @@ def int8_squeeze_excite(target: Target) -> Functions:
     return _library("int8_squeeze_excite", target, "int8.squeeze_excite")
 
 
+@once
+def int8_add(target: Target) -> Functions:
+    """Return the library that has the sum of 8-bit tensors."""
+    return _library("int8_add", target, "int8.add")
+
+
 def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
     """A depthwise window's kernel of 8-bit tensors; ``wide`` has weights of 15 bits."""
     return f"int8_depthwise_{_window(kernel, stride)}{'_wide' * wide}"

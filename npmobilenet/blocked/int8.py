@@ -30,8 +30,6 @@ def is_int8(node: Node) -> bool:
 
 def problem(node: Node) -> str | None:
     """What these kernels cannot compute."""
-    if node.operation == "add_int8":  # of networks that PyTorch quantised, whose sums are rounded to bytes
-        return node.operation
     if node.operation != "conv2d_int8":
         return None
     if node.inputs[0] != INPUT or node["dilation"] != (1, 1) or node["groups"] != 1:
@@ -44,6 +42,7 @@ def problem(node: Node) -> str | None:
 def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
     """Bring a node's parameters into the layout of its kernel."""
     from npmobilenet.kernels.blocked.int8 import (
+        add,
         depthwise,
         ending,
         entry,
@@ -59,6 +58,8 @@ def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packe
         return pooling.pack(target, **given)
     if node.operation == "squeeze_excite_int8":
         return squeeze_excite.pack(target, **given)
+    if node.operation == "add_int8":
+        return add.pack(target, **given)
     if node.operation == "quantize":
         return entry.pack_quantize(target, **given, activation=_activation(node))
     if node.operation == "dequantize":
@@ -176,6 +177,7 @@ def calls(
     ``left`` has the readers of what blocks compute and quantise for them, by the last node of the block.
     """
     from npmobilenet.kernels.blocked.int8 import (
+        add,
         depthwise,
         entry,
         inverted_residual,
@@ -209,6 +211,8 @@ def calls(
         yield pooling.call(x, out, *weights)
     elif last.operation in ("quantize", "dequantize"):
         yield entry.channels_call(x, out, *weights)
+    elif last.operation == "add_int8":
+        yield add.call(x, residual, out, *weights)
     elif last.operation == "conv2d_int8":
         yield stem.call(x, out, *weights)
     elif last.operation in DEPTHWISE:

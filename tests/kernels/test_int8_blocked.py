@@ -17,6 +17,7 @@ from npmobilenet.kernels.blocked import images
 from npmobilenet.kernels.blocked.code.int8 import common
 from npmobilenet.kernels.blocked.code.int8 import ended as ended_library
 from npmobilenet.kernels.blocked.int8 import depthwise, entry, pointwise
+from npmobilenet.kernels.blocked.int8.add import add_int8
 from npmobilenet.kernels.blocked.int8.depthwise import depthwise_conv2d_int8
 from npmobilenet.kernels.blocked.int8.layout import tiles
 from npmobilenet.kernels.blocked.int8.linear import linear_int8
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="explicit vecto
 KERNELS = {
     kernel.__name__: kernel
     for kernel in (
+        add_int8,
         conv2d_int8,
         depthwise_conv2d_int8,
         entry.dequantize,
@@ -154,7 +156,9 @@ def stem_cases(rng: np.random.Generator) -> Iterator[Case]:
                 x = rng.standard_normal((n, h, w, c_in)).astype(np.float32) * 2
                 x.flat[0], x.flat[1 % x.size] = np.nan, np.inf
                 more = {"dtype": "float32", "activation": "relu6"} if w == 29 else {}
-                yield "conv2d_int8", {"x": x, "weight": weight, **end, **options, **more, "steps": 1000.3}
+                given = {"x": x, "weight": weight, **end, **options, **more, "steps": 1000.3}
+                yield "conv2d_int8", given
+                yield "conv2d_int8", {**given, "limits": (-1203, 1107)}
 
 
 def other_cases(rng: np.random.Generator) -> Iterator[Case]:
@@ -170,6 +174,10 @@ def other_cases(rng: np.random.Generator) -> Iterator[Case]:
         ends = {"steps": steps, "zero_point": zero_points, "activation": ("none", "relu", "relu6")[number % 3]}
         yield "quantize", {"x": floats, **ends}
         yield "quantize", {"x": floats[:, 0, 0], **ends}
+        factors = {name: rng.uniform(0.2, 0.9, c).astype(np.float32) for name in ("scale", "other_scale")}
+        given = {"x": x, "y": uint8(rng, n, h, w, c), **factors, "bias": rng.normal(0, 30, c).astype(np.float32)}
+        yield "add_int8", given
+        yield "add_int8", {**given, "x": x[:, 0, 0], "y": given["y"][:, 0, 0]}
     for n, c_in, c_out in ((1, 3, 5), (3, 40, 33), (2, 129, 1000)):
         for zero_point in (0, 128):
             x = rng.standard_normal((n, c_in)).astype(np.float32)

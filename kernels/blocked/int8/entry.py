@@ -108,9 +108,10 @@ def image_call(target: Target, x: int, out: Tensor, steps: float) -> Call:
 
 
 def within(image: np.ndarray, steps: float, limits: Pair) -> np.ndarray:
-    """Return the image that 16 bits are made of, cut off beyond limits in such steps: itself if nothing is beyond."""
+    """Return an image cut off beyond limits in such steps, NaN at the lower: itself if nothing of it is beyond."""
     low, high = (np.float32(end) / np.float32(steps) for end in limits)
-    return np.clip(image, low, high) if image.size and (image.min() < low or image.max() > high) else image
+    inside = image.size == 0 or (image.min() >= low and image.max() <= high)
+    return image if inside else np.fmin(np.fmax(image, low), high)
 
 
 def halves(x: Tensor) -> Tensor:
