@@ -49,8 +49,6 @@ class Recording(NamedTuple):
         uint8, for each: what it is, one of the constants above.
     image_values, arena_values : int
         float32 values of the memory for the padded image and for all other tensors.
-    slots : tuple of (int, int)
-        As of a :class:`~npmobilenet.kernels.call.Table`.
     shapes : tuple of tuple of int
         Of every output of one image.
     """
@@ -63,7 +61,6 @@ class Recording(NamedTuple):
     of_tables: Stored
     image_values: int
     arena_values: int
-    slots: tuple[tuple[int, int], ...]
     shapes: tuple[tuple[int, ...], ...]
 
 
