@@ -177,7 +177,7 @@ class Detect(Pipeline):
 
     @classmethod
     def rows(cls, result: list[Detection]) -> list[tuple]:
-        nothing = [(None, *[float("nan")] * 5)]  # so that it can be told from a photograph that got lost
+        nothing = [("", *[float("nan")] * 5)]  # so that it can be told from a photograph that got lost
         return [(one.label, one.score, *one.box) for one in result] or nothing
 
 

@@ -51,8 +51,8 @@ def test_arrays(pets, thumbnails):
     found = list(zip(rows["label"], rows["probability"], rows["index"], strict=True))
     assert found[:-1] == [tuple(one) for one in chain.from_iterable(alone)]
     assert rows["rank"].tolist() == [1, 2] * 4 + [-1]
-    assert rows["label"][-1] is None and np.isnan(rows["probability"][-1])
-    assert rows["error"][:-1].tolist() == [None] * 8
+    assert rows["label"][-1] == "" and np.isnan(rows["probability"][-1])
+    assert rows["error"][:-1].tolist() == [""] * 8
     assert rows["error"][-1] == "nowhere.png: cannot be opened: No such file or directory"
 
 
@@ -86,7 +86,7 @@ def test_detections_and_shares():
     """A photograph in which nothing is found has a row too."""
     assert Detect.rows([Detection("person", 0.9, (1.0, 2.0, 3.0, 4.0))]) == [("person", 0.9, 1.0, 2.0, 3.0, 4.0)]
     ((label, *numbers),) = Detect.rows([])
-    assert label is None and len(numbers) == len(Detect.columns) - 1 and np.isnan(numbers).all()
+    assert label == "" and len(numbers) == len(Detect.columns) - 1 and np.isnan(numbers).all()
     assert Segment.rows(Segmentation(np.eye(4, dtype=np.uint8), ("person",), np.ones((1, 1, 1)))) == [("person", 0.25)]
 
 
@@ -100,12 +100,13 @@ def test_frames(pets, thumbnails):
     rows, arrays = looks(frame), looks({"path": frame["path"]})
     assert rows.index.tolist() == [5, 5, 6, 6, 7, 7, 8, 8, 9] and set(rows["label"]) == {"mine"}
     assert rows["found_probability"].tolist()[:-1] == arrays["found_probability"].tolist()[:-1]
-    assert rows["found_error"].isna().tolist() == [True] * 8 + [False]
+    assert (rows["found_error"] == "").tolist() == [True] * 8 + [False]
     nothing = looks.meta(frame)
     assert len(nothing) == 0 and nothing.dtypes.equals(rows.dtypes)
     assert [len(part) for part in looks.frames(iter([frame[:1], frame[1:]]))] == [2, 7]
     features = Predictor(pets, "features")(frame)
-    assert features["features"][9] is None and features["features"][5].dtype == np.float32
+    assert np.isnan(features["features"][9]).all() and features["features"][5].dtype == np.float32
+    assert {len(vector) for vector in features["features"]} == {1280}
     assert Predictor(pets, "features").schema("path string") == ("path string, `features` array<float>, `error` string")
 
 
@@ -287,10 +288,20 @@ def test_dask(folder, expected, tmp_path):
         rows = classify(client, folder, batch=3, predictor=Mortal, grave=grave).compute()
         check(rows, expected, grave)
         assert set(client.run(_models_loaded).values()) == {1}
+        rows = classify(client, folder, predictor=_Features)
+        rows.to_parquet(tmp_path / "features", write_index=False)
+        pandas, names = pytest.importorskip("pandas"), sorted(map(str, folder.iterdir()))
+        features = Predictor("mobilenet_v2", "features")({"path": names})["features"]
+        assert np.array_equal(np.stack(pandas.read_parquet(tmp_path / "features")["features"]), features)
     with distributed.Client(n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
         rows = classify(client, folder, batch=3, predictor=Mortal, grave=grave).compute()
         assert _by_name(rows["path"], rows["label"], rows["probability"]) == expected
         assert set(rows["looking"]) == {min(2, available_cpus())} and max(rows["helping"]) < 2
+
+
+class _Features(Predictor):
+    def __init__(self, model):
+        super().__init__(model, "features")
 
 
 def _models_loaded():

@@ -28,9 +28,9 @@ PICTURES = ("image", "bytes", "content", "path")
 ``read_binary_files``; Spark's ``binaryFile``), paths."""
 
 SPARK_TYPES = {int: "bigint", str: "string", float: "double", list: "array<float>"}
-ARRAY_TYPES = {int: "int64", str: object, float: "float64"}
-PANDAS_TYPES = {int: "int64", str: "string", float: "float64"}
-MISSING = {int: -1, str: None, float: float("nan"), list: None}  # in the row of a photograph that cannot be read
+PANDAS_TYPES = {int: "int64", str: "string", float: "float64", list: object}
+MISSING = {int: -1, str: "", float: float("nan"), list: None}
+"""In the row of a photograph that cannot be read. Engines put batches together: no column may be without a type."""
 
 
 class Predictor:
@@ -127,6 +127,7 @@ class Predictor:
         dict of arrays, or DataFrame
             The other columns, and :attr:`columns`: of each photograph a row at least, in their order. One that cannot
             be read has a row with an ``error``, and so does the one without a class because its logits are not finite.
+            Where there is none of it a text is empty, an integer -1, and a float, or those of a vector, not a number.
 
         Raises
         ------
@@ -142,7 +143,8 @@ class Predictor:
         result = batch.drop(columns=_dropped(batch)).iloc[repeated].copy()
         for name, values in added.items():
             kind = self.columns[name]
-            result[name] = _objects(values) if kind is list else pandas.array(values, PANDAS_TYPES[kind])
+            vectors = kind is list and len(values)
+            result[name] = _objects(self._matrix(values)) if vectors else pandas.array(values, PANDAS_TYPES[kind])
         return result
 
     def frames(self, batches: Iterable[DataFrame]) -> Iterator[DataFrame]:
@@ -162,7 +164,14 @@ class Predictor:
 
     def meta(self, frame: DataFrame) -> DataFrame:
         """Return what Dask wants to be told of the result (``meta``): its columns, without a row, for such a frame."""
-        return self(frame.iloc[:0])
+        nothing = self(frame.iloc[:0])
+        for name, kind in self.columns.items():
+            if kind is list:  # which to write to Parquet it would have to guess
+                import pandas
+                import pyarrow
+
+                nothing[name] = pandas.array([], pandas.ArrowDtype(pyarrow.list_(pyarrow.float32())))
+        return nothing
 
     def _of_arrays(self, batch: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
         if not isinstance(batch, Mapping):
@@ -173,7 +182,7 @@ class Predictor:
         result = {name: _array(values)[repeated] for name, values in batch.items() if name not in dropped}
         for name, values in added.items():
             kind = self.columns[name]
-            result[name] = self._matrix(values) if kind is list else np.array(values, ARRAY_TYPES[kind])
+            result[name] = self._matrix(values) if kind is list else np.array(values, kind)
         return result
 
     def _matrix(self, vectors: list[np.ndarray | None]) -> np.ndarray:
@@ -209,7 +218,7 @@ class Predictor:
             elif isinstance(result, Exception):  # no matter of this photograph: a package that is missing, memory
                 raise result
             else:
-                found = [(*row, None) for row in self._kind.rows(result)]
+                found = [(*row, "") for row in self._kind.rows(result)]
             repeated += [at] * len(found)
             rows += found
         columns = zip(*rows, strict=True) if rows else ((),) * len(self.columns)
