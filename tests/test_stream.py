@@ -20,8 +20,10 @@ from npmobilenet.cli import main
 from npmobilenet.errors import MissingDependencyError
 from npmobilenet.streaming import Classify, Collection, Detect, Entry, Features, collecting, stream
 from npmobilenet.streaming.tables import table_for
+from tests.conftest import no_kernels
 
 pytest.importorskip("PIL", reason="these tests read image files")
+pytestmark = no_kernels
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 NAMES = ("a.png", "b, c.png", "=1+1.png", "deep/é.png", "deep/two\nlines.png", "z.png")
 
