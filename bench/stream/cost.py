@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-import npmobilenet
+from npmobilenet.bench.study.study import load_network
 from npmobilenet.image import preprocess, read_image
 from npmobilenet.image.formats import let_pillow_keep
 
@@ -33,14 +33,14 @@ class Cost(NamedTuple):
         return sum(self)
 
     @staticmethod
-    def median(costs: Sequence[Cost]) -> Cost:
+    def least(costs: Sequence[Cost]) -> Cost:
         """Of each step."""
-        return Cost(*map(float, np.median(np.array(costs), axis=0)))
+        return Cost(*map(min, zip(*costs, strict=True)))
 
 
 def measured(photograph: Path, source: str = "mobilenet_v2") -> Cost:
     """Measure each step by itself, again and again on the same data: the least that it can cost."""
-    model = npmobilenet.load(source, threads=1)
+    model = load_network(source)
     let_pillow_keep(1)
     content = photograph.read_bytes()
     picture = read_image(content, lend=True)
@@ -48,7 +48,7 @@ def measured(photograph: Path, source: str = "mobilenet_v2") -> Cost:
     return Cost(
         _seconds(lambda: read_image(content, lend=True)),
         _seconds(lambda: preprocess(picture, model.preprocessing)),
-        _seconds(lambda: model(x)),
+        _seconds(lambda: model(x, threads=1)),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import add_model_options, load_model, positive
-from npmobilenet.cli.out import SOURCES_HELP, add_out_option, write_table
+from npmobilenet.cli.out import SOURCES_HELP, add_out_option, add_part_option, write_table
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
@@ -30,6 +30,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
     add_out_option(form)
+    add_part_option(parser)
     add_model_options(parser)
     return parser
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import add_model_options, load_model, probability
-from npmobilenet.cli.out import SOURCES_HELP, add_out_option, write_table
+from npmobilenet.cli.out import SOURCES_HELP, add_out_option, add_part_option, write_table
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
@@ -37,6 +37,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--draw", type=Path, metavar="FOLDER", help="write every photograph there with the boxes, as NAME.boxes.jpg"
     )
+    add_part_option(parser)
     add_model_options(parser, "ssdlite_mobilenet_v2_person", "persons")
     return parser
 
