@@ -20,8 +20,10 @@ from npmobilenet.cli import main
 from npmobilenet.errors import MissingDependencyError
 from npmobilenet.streaming import Classify, Collection, Detect, Entry, Features, collecting, stream
 from npmobilenet.streaming.tables import table_for
+from tests.conftest import no_kernels
 
 pytest.importorskip("PIL", reason="these tests read image files")
+pytestmark = no_kernels
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 NAMES = ("a.png", "b, c.png", "=1+1.png", "deep/é.png", "deep/two\nlines.png", "z.png")
 
@@ -95,6 +97,8 @@ def test_tasks(photos, model):
     [
         ({"batch_size": 0}, "batch_size must be an integer >= 1"),
         ({"workers": 0}, "workers must be an integer >= 1"),
+        ({"part": (3, 2)}, r"part must be \(which, of how many\)"),
+        ({"part": "12"}, r"part must be \(which, of how many\)"),
         ({"task": "paint"}, "task must be one of outputs, classify, features, detect, got 'paint'"),
         ({"task": "features", "top": 3}, "has no option 'top'; it has: block"),
         ({"task": "features", "block": "neck"}, "no block 'neck'"),
@@ -125,7 +129,7 @@ def test_memory_does_not_grow_with_the_number_of_images(photos, model, monkeypat
     peaks = []
     for count in (300, 3000):
         entries = (Entry(f"{index:050}", lambda: picture) for index in range(count))
-        monkeypatch.setattr("npmobilenet.streaming.batches.Sources", lambda given: given)
+        monkeypatch.setattr("npmobilenet.streaming.batches.Sources", lambda given, part: given)
         monkeypatch.setattr(type(model), "__call__", lambda self, x, threads: np.zeros((len(x), 2), np.float32))
         monkeypatch.setattr(type(model), "preprocess", lambda self, x: np.zeros((3, 32, 32), np.float32))
         tracemalloc.start()
@@ -249,6 +253,18 @@ def test_files_of_another_kind_stay_as_they_are(photos, model, tmp_path):
         list(table)
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real/o.csv").is_file()
     assert [file.name for file in (tmp_path / "real").iterdir()] == ["o.csv"]
+
+
+def test_parts_of_the_images_are_all_of_them(photos, run, model, tmp_path):
+    names = []
+    for which in (1, 2, 3):
+        run("classify", photos, "--out", tmp_path / f"{which}.csv", "--part", f"{which}/3", "--top", "1")
+        names += [row[0] for row in rows_of(tmp_path / f"{which}.csv")[1]]
+        (batch,) = stream(photos, model, part=(which, 3))
+        assert batch.names == names[-len(batch.names) :]
+    assert sorted(names) == good_names(photos)
+    with pytest.raises(SystemExit):
+        run("classify", photos, "--out", tmp_path / "o.csv", "--part", "4/3")
 
 
 def test_errors_of_an_earlier_run_go(photos, run, tmp_path):

@@ -78,6 +78,7 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
         "int8": ["--images", picture, "--model", tiny, "--crops", "2"],
         "tiles": ["--rounds", "2", "--resolution", "32", "--candidates", "4x2"],
         "timeline": ["--width", "0.25", "--resolution", "64", "--threads", "2", "--rounds", "3"],
+        "scale": ["--images", "1e6", "--cores", "8", "--milliseconds", "1,0.5,6", "--bytes", "50000"],
         "asm": ["depthwise_3x3_s1x1_row_3"],
     }[topic]
 

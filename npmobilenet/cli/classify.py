@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     from npmobilenet.cli.options import add_model_options, positive
-    from npmobilenet.cli.out import SOURCES_HELP, add_out_option
+    from npmobilenet.cli.out import SOURCES_HELP, add_out_option, add_part_option
 
     parser = commands.add_parser(
         "classify",
@@ -32,6 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
     add_out_option(form)
+    add_part_option(parser)
     add_model_options(parser)
     return parser
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     from npmobilenet.cli.options import add_model_options, probability
-    from npmobilenet.cli.out import SOURCES_HELP, add_out_option
+    from npmobilenet.cli.out import SOURCES_HELP, add_out_option, add_part_option
 
     parser = commands.add_parser(
         "detect",
@@ -40,6 +40,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--draw", type=Path, metavar="FOLDER", help="write every photograph there with the boxes, as NAME.boxes.jpg"
     )
+    add_part_option(parser)
     add_model_options(parser, "ssdlite_mobilenet_v2_person", "persons")
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from npmobilenet.cli.options import add_model_options, load_model
-from npmobilenet.cli.out import SOURCES_HELP, add_out_option, write_table
+from npmobilenet.cli.out import SOURCES_HELP, add_out_option, add_part_option, write_table
 from npmobilenet.cli.photographs import IMAGES_HELP
 
 
@@ -22,6 +22,7 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument(
         "--block", default="pool", metavar="NAME", help="a block or layer (default: the pooled features)"
     )
+    add_part_option(parser)
     add_model_options(parser)
     return parser
 

@@ -52,6 +52,17 @@ def probability(text: str) -> float:
     return value
 
 
+def amount(text: str) -> float:
+    """A number above 0, such as ``1e9``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number > 0 such as 1e9, got {text!r}")
+    return value
+
+
 def natural(text: str) -> int:
     """An integer of at least 0."""
     if not text.isdecimal():

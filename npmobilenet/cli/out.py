@@ -30,12 +30,27 @@ def add_out_option(
     )  # fmt: skip
 
 
+def add_part_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option by which several processes or machines share out the photographs of ``--out``."""
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="K/N",
+        help="of --out: every Nth image from the Kth on, for N processes or machines, each with a FILE of its own",
+    )  # fmt: skip
+
+
+def _part(text: str) -> tuple[int, int]:
+    which, slash, parts = text.partition("/")
+    if not (slash and which.isdecimal() and parts.isdecimal() and 1 <= int(which) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"expected K/N with 1 <= K <= N, such as 2/8, got {text!r}")
+    return int(which), int(parts)
+
+
 def write_table(options: argparse.Namespace, task: Task) -> int:
     """Have a task look at all images and write its table; one that cannot be read makes the exit code 1."""
     from npmobilenet.streaming.collecting import Collection
 
     given = [Entry(name, StandardInput, passing=True) if name == STANDARD_INPUT else name for name in options.images]
-    table = Collection(given, task, options.out)
+    table = Collection(given, task, options.out, part=options.part)
     try:
         with table:
             _show(table)

@@ -61,6 +61,7 @@ def stream(
     batch_size: int = BATCH,
     task: str | Task = "outputs",
     workers: int | None = None,
+    part: tuple[int, int] = (1, 1),
     **options: Any,
 ) -> Iterator[Batch]:
     """Compute all images of some sources, in their order; decoding, resizing and computing overlap on all cores.
@@ -80,6 +81,8 @@ def stream(
         of a block (``block``); lists of detections (``threshold``).
     workers : int, optional
         Threads, each with an image of its own; `model.threads` if None.
+    part : (int, int)
+        ``(2, 8)``: the second of eight processes, each of which takes other images.
     **options
         Of the task.
 
@@ -108,7 +111,7 @@ def stream(
                 there = ", ".join(known) or "none"
                 raise ValueError(f"the task {task!r} has no option {quote(name)}; it has: {there}")
         task = TASKS[task](model, **options)
-    return _batches(outcomes(Sources(paths), task, workers), task, batch_size)
+    return _batches(outcomes(Sources(paths, part), task, workers), task, batch_size)
 
 
 def _batches(found: Iterator[Outcome], task: Task, batch_size: int) -> Iterator[Batch]:

@@ -39,7 +39,7 @@ class Collection:
 
     Parameters
     ----------
-    given : a source, or several
+    given, part
         As for :class:`~npmobilenet.streaming.sources.Sources`.
     task : Task
         One with columns.
@@ -66,9 +66,14 @@ class Collection:
     """
 
     def __init__(
-        self, given: Source | Iterable[Source], task: Task, out: str | os.PathLike, workers: int | None = None
+        self,
+        given: Source | Iterable[Source],
+        task: Task,
+        out: str | os.PathLike,
+        workers: int | None = None,
+        part: tuple[int, int] = (1, 1),
     ) -> None:
-        self.sources, self.task, self.workers = Sources(given), task, workers
+        self.sources, self.task, self.workers = Sources(given, part), task, workers
         self._table = table_for(Path(out), task)
         self.out = Path(out)
         with self._writing():
@@ -79,7 +84,7 @@ class Collection:
         self.written = False
         self._pending: list[tuple[str, Any]] = []  # one append each: an interrupt comes before or after it
         self._bytes, self._since = 0, time.monotonic()
-        fingerprint = {**task.fingerprint(), "sources": json.dumps(self.sources.names)}
+        fingerprint = {**task.fingerprint(), "sources": json.dumps(self.sources.names), "part": str(part)}
         with self._writing():
             self._parts = Parts(self.out.with_name(self.out.name + PARTS_SUFFIX), fingerprint)
 

@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -31,6 +32,9 @@ class Sources:
         The path of an image, of a folder (its photographs and those of its subfolders, by path), or of an archive:
         ``.tar``, ``.tar.gz`` and ``.tgz``, read once from beginning to end, or ``.zip``; a glob; ``@list.txt``, a file
         with a path on each line (or each before a zero byte); or an :class:`Entry`.
+    part : (int, int)
+        Of so many parts, such as ``(1, 8)``, which one: each process or machine that takes another one gets other
+        images, and all of them have each once.
 
     Attributes
     ----------
@@ -38,13 +42,18 @@ class Sources:
         Of what was given.
     """
 
-    def __init__(self, given: Source | Iterable[Source]) -> None:
+    def __init__(self, given: Source | Iterable[Source], part: tuple[int, int] = (1, 1)) -> None:
+        self.part = _checked_part(part)
         alone = isinstance(given, (str, os.PathLike, Entry))
         self._given = [one if isinstance(one, Entry) else os.fsdecode(one) for one in ([given] if alone else given)]
         self.names = [one.name if isinstance(one, Entry) else one for one in self._given]
         self._yielded = self._in_tar = self._tar_bytes = 0  # so far
 
     def __iter__(self) -> Iterator[Entry]:
+        which, parts = self.part
+        return islice(self._all(), which - 1, None, parts)
+
+    def _all(self) -> Iterator[Entry]:
         self._yielded = self._in_tar = self._tar_bytes = 0
         for found in self._found():
             if isinstance(found, Entry):
@@ -70,12 +79,13 @@ class Sources:
             else:
                 size += found.file_size()
 
+        which, parts = self.part
+
         def total() -> int | None:
-            if not size:
-                return counted
-            if not self._tar_bytes:
+            if size and not self._tar_bytes:
                 return None
-            return max(self._yielded, counted + self._in_tar * size // self._tar_bytes)
+            guess = counted + (self._in_tar * size // self._tar_bytes if size else 0)
+            return (max(self._yielded, guess) + parts - which) // parts
 
         return total
 
@@ -87,6 +97,16 @@ class Sources:
                 yield from _of_list(one[len(LIST_MARK) :])
             else:
                 yield from _of_path(one, glob.has_magic(one))
+
+
+def _checked_part(part: tuple[int, int]) -> tuple[int, int]:
+    try:
+        which, parts = part
+        if type(which) is int and type(parts) is int and 1 <= which <= parts:
+            return which, parts
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"part must be (which, of how many), such as (1, 8), got {part!r:.40}")
 
 
 def _of_list(path: str) -> Iterator[Entry | Tar]:

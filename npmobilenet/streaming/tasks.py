@@ -83,12 +83,18 @@ class Classify(Task):
             raise ValueError(f"top must be an integer >= 1, got {self.top!r}")
         self.model.require_classifier()
 
-    def compute(self, prepared: Sequence[Any]) -> Iterator[list[Prediction] | ValueError]:
-        for logits in np.asarray(self.model(_batch(prepared), threads=1)):
-            try:
-                yield self.model.top(logits[None], self.top)[0]
-            except ValueError as error:  # the logits are not finite: a matter of this image alone
-                yield error
+    def compute(self, prepared: Sequence[Any]) -> Iterable[list[Prediction] | ValueError]:
+        logits = np.asarray(self.model(_batch(prepared), threads=1))
+        try:
+            return self.model.top(logits, self.top)
+        except ValueError:  # some are not finite
+            return [self._top(row) for row in logits]
+
+    def _top(self, logits: np.ndarray) -> list[Prediction] | ValueError:
+        try:
+            return self.model.top(logits[None], self.top)[0]
+        except ValueError as error:
+            return error
 
     def together(self, results: list[Any], like: Any = None) -> list[list[Prediction]]:
         return results
