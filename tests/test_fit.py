@@ -407,6 +407,18 @@ def test_without_a_classifier_there_are_features(tmp_path):
                 call(x)
 
 
+def test_names_of_classes_go_with_their_head(tmp_path):
+    names = [f"kind {number}" for number in range(10)]
+    path = npmobilenet.export_weights(small(10), tmp_path / "named.npz", metadata={"classes": names})
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate("abc"))}))
+    for source in (path, "mobilenet_v2"):
+        with pytest.warns(npmobilenet.AssumptionWarning, match="left out 2 tensors"):
+            model = npmobilenet.load(source, num_classes=0, backend="reference")
+        assert model.classes == () and model.provenance["classes"] == ("0 classes", "assumed")
+    with pytest.raises(ValueError, match="the network has 0 classes, but 2 class names were given"):
+        npmobilenet.load(path, num_classes=0, classes=["a", "b"])
+
+
 def test_heads_of_networks_with_a_hidden_layer(tmp_path):
     tensors = small(1000, architecture="mobilenet_v3_small", source="timm")
     padding = [r"padding 'symmetric' and eps 1e-05 assumed: timm's networks from TensorFlow"]
