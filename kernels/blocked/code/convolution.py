@@ -132,11 +132,11 @@ def _whole(library: Library, wide_tile: Tile, narrow_tile: Tile):
         columns, wide, activate = a["columns"], a["wide"], a.at("activate")
 
         def least(shapes: list[Tile]) -> Integer:
-            """The pixels of the shape that takes a row in the fewest steps."""
+            """The pixels of the shape that takes a row in the fewest steps; of equals the lower: it is faster."""
             best, fewest = code.integer(1), steps(columns, Tile(1, shapes[0].blocks))
             for shape in reversed(shapes[:-1]):
                 needed = code.select(columns >= shape.pixels, steps(columns, shape), code.integer(1 << 41))
-                better = needed <= fewest
+                better = needed < fewest
                 best = code.select(better, code.integer(shape.pixels), best)
                 fewest = code.select(better, needed, fewest)
             return best
