@@ -338,12 +338,6 @@ class Vector:
         bits = builder.and_(builder.bitcast(self.value, integers), lowering.constant(integers, 0x7FFFFFFF))
         return Integers(self.code, bits)
 
-    def lane(self, number: int) -> Vector:
-        """One lane's value, in all."""
-        lanes = self.code.integers_type
-        mask = lowering.constant(lanes, number)
-        return Vector(self.code, self.code.builder.shuffle_vector(self.value, self.value, mask))
-
     def nearest(self) -> Integers:
         """The nearest integers, half to even, of values below 2**22."""
         return Integers(self.code, lowering.nearest(self.code.builder, self.code.target, self.value))
@@ -365,6 +359,9 @@ class Integers:
 
     def __sub__(self, other: Integers) -> Integers:
         return Integers(self.code, self.code.builder.sub(self.value, other.value))
+
+    def __and__(self, other: Integers) -> Integers:
+        return Integers(self.code, self.code.builder.and_(self.value, other.value))
 
     def __lshift__(self, bits: int) -> Integers:
         return Integers(self.code, self.code.builder.shl(self.value, lowering.constant(self.value.type, bits)))
@@ -391,8 +388,8 @@ class Integers:
 
     def paired(self, other: Integers) -> Integers:
         """Of integers that 16 bits hold, two in each: this one's, and above it the other's."""
-        builder, low = self.code.builder, lowering.constant(self.value.type, 0xFFFF)
-        return Integers(self.code, builder.or_(builder.and_(self.value, low), (other << 16).value))
+        low = self & self.code.splat_integers(0xFFFF)
+        return Integers(self.code, self.code.builder.or_(low.value, (other << 16).value))
 
     def maximum(self, other: Integers) -> Integers:
         """The larger of both."""
@@ -482,19 +479,19 @@ class Code:
 
     def lane_maxima(self, vectors: Sequence[Integers]) -> Integers:
         """Each vector's largest lane, in the lane of its number: of one vector, or of as many as there are lanes."""
-        lanes, builder = self.target.lanes, self.builder
+        lanes, vectors, run = self.target.lanes, list(vectors), self.target.lanes // 2
 
         def halved(a: Integers, b: Integers, run: int) -> Integers:
             """The larger of neighbouring runs of lanes, those of ``a`` and of ``b`` in turn."""
-            first = [at + i + n for at in range(0, lanes, 2 * run) for n in (0, lanes) for i in range(run)]
-            masks = [ir.Constant(self.integers_type, [I32(i + shift) for i in first]) for shift in (0, run)]
-            low, high = (Integers(self, builder.shuffle_vector(a.value, b.value, mask)) for mask in masks)
-            return low.maximum(high)
+            own = [lane + (lanes if lane & run else 0) for lane in range(lanes)]  # these stay in their lanes
+            other = [lane - run + lanes if lane & run else lane + run for lane in range(lanes)]
+            both = (ir.Constant(self.integers_type, [I32(lane) for lane in order]) for order in (own, other))
+            first, second = (Integers(self, self.builder.shuffle_vector(a.value, b.value, mask)) for mask in both)
+            return first.maximum(second)
 
-        vectors, run = list(vectors) * (lanes if len(vectors) == 1 else 1), lanes // 2
-        while len(vectors) > 1:
-            half = len(vectors) // 2
-            vectors = [halved(a, b, run) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
+        while run:
+            half = max(1, len(vectors) // 2)  # a single one meets itself
+            vectors = [halved(a, b, run) for a, b in zip(vectors[:half], vectors[-half:], strict=True)]
             run //= 2
         return vectors[0]
 

@@ -73,14 +73,17 @@ def _group(pixels: int, of_bytes: bool):
 
             found = code.loop(blocks, magnitudes, [code.splat_integers(0)] * pixels)
             largest = code.splat(LEAST).maximum(code.lane_maxima(found).as_float())
-            steps = most / largest
+            steps = code.local(1)
+            steps.store(most / largest)
             scales = largest * (code.splat(1.0) / most) + (largest - largest)  # NaN of what is not finite
             (scale + pixel * 4).store_lanes(scales, pixels)
 
             def at_block(block: Integer) -> None:
                 value, target = values(block, pixel), place + out_plane * block
                 # Where the largest is not finite, steps are 0 or no number; else 255 is the most, rounding apart.
-                target.store_bytes([zero_point.fused(value(m), steps.lane(m)) for m in range(pixels)], bounded=True)
+                target.store_bytes(
+                    [zero_point.fused(value(m), steps.splat(4 * m)) for m in range(pixels)], bounded=True
+                )
 
             code.loop(blocks, at_block)
 

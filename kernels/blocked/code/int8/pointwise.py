@@ -55,7 +55,7 @@ def _name(tile: Tile, half: bool = False) -> str:
 
 
 def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
-    """One panel, as many blocks as the tile has, for a row of at least as many pixels as it has.
+    """One panel, as many blocks as the tile has, for rows of at least as many pixels as it has.
 
     With ``half``, half a vector is computed of the last block, and the rest of it becomes zeros.
     """
@@ -72,6 +72,7 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
     def write(
         code: Code,
         x: Pointer,
+        x_row: Integer,
         x_plane: Integer,
         weights: Pointer,
         start: Pointer,
@@ -79,9 +80,12 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
         bias: Pointer,
         pixel_scale: Pointer,
         residual: Pointer,
+        residual_row: Integer,
         residual_plane: Integer,
         out: Pointer,
+        out_row: Integer,
         out_plane: Integer,
+        rows: Integer,
         pixels: Integer,
         k_units: Integer,
         clamp: Pointer,
@@ -89,10 +93,10 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
         out_offset: Pointer,
         floats: Integer,
     ) -> None:
-        def step(k: Integer, pixel: Integer, ahead: Pointer, sums: list[Integers]) -> list[Integers]:
+        def step(k: Integer, source: Pointer, ahead: Pointer, sums: list[Integers]) -> list[Integers]:
             for line in range(lines):
                 (ahead + k * (lines * LINE)).prefetch(line * LINE)
-            source = x + (k // per_block) * x_plane + (k % per_block) * unit + pixel * lanes
+            source = source + (k // per_block) * x_plane + (k % per_block) * unit
             panel = weights + k * (unit // QUAD * parts * blocks * size)
             for j in range(unit // QUAD):
                 at = j * parts * blocks
@@ -121,32 +125,37 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
             place = weights + k_units * LINE * (part.minimum(unit_lines - lines) + unit_lines)
             return code.select(part < unit_lines, place, weights)
 
-        def at_tile(index: Integer) -> None:
+        each_row = (pixels + (tile.pixels - 1)) // tile.pixels
+
+        def at_tile(row: Integer, index: Integer) -> None:
             pixel = (index * tile.pixels).minimum(pixels - tile.pixels)
+            source, ahead = x + row * x_row + pixel * lanes, asked(row * each_row + index)
             sums = [start.integers(v * size, own[v]) for _ in range(tile.pixels) for v in range(blocks)]
-            sums = code.loop(trips, lambda k, *sums: step(k, pixel, asked(index), list(sums)), sums)
+            sums = code.loop(trips, lambda k, *sums: step(k, source, ahead, list(sums)), sums)
             sums = [each.whole() for each in sums]
 
             def each_block(pixel_scaled: bool) -> Iterator[tuple[int, tuple]]:
+                scales = pixel_scale + (row * pixels + pixel) * 4
                 for v in range(blocks):
                     channels = scale.vector(v * size)
 
                     def factor(m: int, channels: Vector = channels) -> Vector:
-                        return channels * (pixel_scale + pixel * 4).splat(4 * m) if pixel_scaled else channels
+                        return channels * scales.splat(4 * m) if pixel_scaled else channels
 
                     yield v, (sums[v::blocks], factor, bias.vector(v * size))
 
             def as_bytes(pixel_scaled: bool) -> None:
                 for v, about in each_block(pixel_scaled):
                     then = then_bytes(code, ending, out_steps + v * size, out_offset + v * size)
-                    store_bytes(*about, then, out + out_plane * v + pixel * lanes, bounded=tile.pixels > 1)
+                    place = out + row * out_row + out_plane * v + pixel * lanes
+                    store_bytes(*about, then, place, bounded=tile.pixels > 1)
 
             def as_floats(pixel_scaled: bool) -> None:
                 def place(v: int) -> Pointer:
-                    return out + out_plane * v + pixel * size
+                    return out + row * out_row + out_plane * v + pixel * size
 
                 def other(v: int) -> Pointer:
-                    return residual + residual_plane * v + pixel * size
+                    return residual + row * residual_row + residual_plane * v + pixel * size
 
                 def bare(added: bool = False) -> None:
                     for v, about in each_block(pixel_scaled):
@@ -171,7 +180,7 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
 
             code.either(pixel_scale.is_null(), lambda: ends(False), lambda: ends(True))
 
-        code.loop((pixels + (tile.pixels - 1)) // tile.pixels, at_tile)
+        code.loop(rows, lambda row: code.loop(each_row, lambda index: at_tile(row, index)))
 
     return write
 
@@ -216,34 +225,27 @@ def _panels(library: Library, wide_tile: Tile, narrow_tile: Tile, small: bool):
                 [code.integer(0), a["k_units"], block * block_weights],
             )
 
-            def at_run(run: Integer) -> None:
-                row = top + run
-                residual_at = residual + a["residual_row"] * row + a["residual_plane"] * block
-                arguments = (
-                    a.at("x") + a["x_row"] * row + first_block * a["x_plane"],
-                    a["x_plane"],
-                    a.at("weights") + weights_at,
-                    *(a.at(name) + block * size for name in ("start", "scale", "bias")),
-                    code.select(pixel_scale.is_null(), pixel_scale, pixel_scale + row * columns * 4),
-                    code.select(no_residual, residual, residual_at),
-                    a["residual_plane"],
-                    a.at("out") + a["out_row"] * row + a["out_plane"] * block,
-                    a["out_plane"],
-                    pixels,
-                    units,
-                    a.at("clamp"),
-                    *(a.at(name) + block * size for name in ("steps", "offset")),
-                    floats,
-                )
-                for shape in shapes(tile):
-                    with code.when(chosen.equals(shape.pixels)):
-                        call = [partial(code.call, _name(shape, half), *arguments) for half in (False, True)]
-                        if shape.halves:
-                            code.either(number.equals(a["halved"]), call[True], call[False])
-                        else:
-                            call[False]()
-
-            code.loop(runs, at_run)
+            residual_at = residual + a["residual_row"] * top + a["residual_plane"] * block
+            arguments = (
+                a.at("x") + a["x_row"] * top + first_block * a["x_plane"],
+                *(a["x_row"], a["x_plane"]),
+                a.at("weights") + weights_at,
+                *(a.at(name) + block * size for name in ("start", "scale", "bias")),
+                code.select(pixel_scale.is_null(), pixel_scale, pixel_scale + top * columns * 4),
+                code.select(no_residual, residual, residual_at),
+                *(a["residual_row"], a["residual_plane"]),
+                a.at("out") + a["out_row"] * top + a["out_plane"] * block,
+                *(a["out_row"], a["out_plane"], runs, pixels, units, a.at("clamp")),
+                *(a.at(name) + block * size for name in ("steps", "offset")),
+                floats,
+            )
+            for shape in shapes(tile):
+                with code.when(chosen.equals(shape.pixels)):
+                    call = [partial(code.call, _name(shape, half), *arguments) for half in (False, True)]
+                    if shape.halves:
+                        code.either(number.equals(a["halved"]), call[True], call[False])
+                    else:
+                        call[False]()
 
         code.loop(last.minimum(wide), lambda number: panel(number, wide_tile), start=first)
         code.loop(last, lambda number: panel(number, narrow_tile), start=first.maximum(wide))
