@@ -31,7 +31,9 @@ PINNED = {"llvmlite": "0.50.0", "numba": "0.68.1"}  # the compilers
 FOLDER = Path(kernels.__path__[0]) / shipped.FOLDER
 COMPILING = "npmobilenet.kernels.vector.library"  # how whatever is written is compiled
 # What finds, keeps and opens machine code, and has no part in it.
-KEEPING = {f"{lookup.OURS}{name}" for name in ("cache", "compilers", "memory", "numba_cache", "paths", "sharing")}
+KEEPING = {
+    f"{lookup.OURS}{name}" for name in ("cache", "compilers", "hashing", "memory", "numba_cache", "paths", "sharing")
+}
 KEEPING |= {f"{lookup.OURS}vector.{name}" for name in ("foreign", "functions", "jitted", "lookup", "mapped", "shipped")}
 
 # What the architectures of the package need beside the common libraries.

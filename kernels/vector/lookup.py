@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from npmobilenet.kernels import compilers
 from npmobilenet.kernels.vector import shipped
 from npmobilenet.kernels.vector.foreign import Foreign, is_foreign
 from npmobilenet.kernels.vector.functions import Functions
@@ -46,9 +47,11 @@ def library(name: str, target: Target, writer: str, define: Callable[[Library], 
     if found is None and is_foreign(target):
         found = Foreign(name)
     if found is None:
-        from npmobilenet.kernels import cache  # here, as what follows: few processes compile
-        from npmobilenet.kernels.vector.library import Library
-
+        try:  # here, for few processes compile
+            from npmobilenet.kernels import cache
+            from npmobilenet.kernels.vector.library import Library
+        except ModuleNotFoundError:  # in a pack, which has no means to compile
+            raise compilers.NoCompilerError(f"the machine code {name!r} cannot be used: {why}") from None
         # The cache's folder stands for the sources of kernels; loops may stand elsewhere.
         version = "" if writer.startswith(OURS) else f"-{cache.sources(writer)[:16]}"
         found = Library(name + version, target, define, cache.kernel_cache())

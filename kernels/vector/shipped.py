@@ -12,18 +12,10 @@ import sys
 from json import loads
 from typing import NamedTuple
 
+from npmobilenet.kernels.hashing import sha256
 from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.vector.functions import Functions, opened
 from npmobilenet.kernels.vector.target import Target
-
-# Of Python itself: `hashlib` loads OpenSSL, which takes longer than to hash all that is hashed here.
-try:
-    from _sha2 import sha256
-except ImportError:
-    try:
-        from _sha256 import sha256  # before Python 3.12
-    except ImportError:
-        from hashlib import sha256
 
 SETTING = "NPMOBILENET_SHIPPED_KERNELS"  # 0: compiled all the same
 FOLDER, CONTENTS = "shipped", "contents.json"  # below the package of kernels

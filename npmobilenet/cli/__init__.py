@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = (
-    *("classify", "detect", "faces", "segment", "features", "evaluate", "inspect", "export", "weights"),
+    *("classify", "detect", "faces", "segment", "features", "evaluate", "inspect", "export", "pack", "weights"),
     *("serve", "bench", "report", "study", "warmup", "doctor"),
 )
 

@@ -138,6 +138,11 @@ def add_model_options(
     )
     add_backend_options(parser)
     add_dtype_option(parser)
+    add_weights_options(parser)
+
+
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """Add what belongs to weights and is taken from their file else: classes, the network, preparing photographs."""
     parser.add_argument(
         "--classes", type=Path, metavar="FILE", help="class names, one per line, in the order of the outputs"
     )

@@ -20,7 +20,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
-from npmobilenet.blocked.program import BlockedProgram
+from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.image import loops
 from npmobilenet.kernels.vector import lookup, shipped
@@ -94,7 +94,7 @@ def pack(models: Sequence[Model], out: str | os.PathLike, targets: str = "host")
         If there is something at this path, or no such target.
     """
     out = Path(out)
-    _check_place(out)
+    check_place(out)
     levels = checked_levels(targets)
     made = Pack(_task(models), models, levels)
     networks = [_Network(model, made) for model in models]
@@ -131,7 +131,8 @@ def checked_levels(targets: str) -> tuple[str, ...]:
     return tuple(name for name in LEVELS if name in wanted)
 
 
-def _check_place(out: Path) -> None:
+def check_place(out: Path) -> None:
+    """Refuse what is not where a pack can be written: a folder that has something in it."""
     if out.suffix == ARCHIVE and out.is_dir():
         raise ValueError(f"{printable(out)}: is a folder, and an archive should be written there")
     if out.suffix == ARCHIVE:
@@ -175,7 +176,10 @@ class _Network:
         model, graph = self.model, self.model.graph
         target = LEVELS[level].target
         where = printable(model.source)
-        programs = [BlockedProgram(graph, model._weights, target, strict=False) for _ in range(2)]
+        try:
+            programs = [BlockedProgram(graph, model._weights, target, strict=False) for _ in range(2)]
+        except UnsupportedGraphError as error:
+            raise NpmobilenetError(f"{where}: cannot be packed: {error}") from None
         if programs[0].problems:
             name, problem = next(iter(programs[0].problems.items()))
             raise NpmobilenetError(
@@ -264,7 +268,7 @@ def _write(made: Pack, description: Description, out: Path) -> None:
     description = description._replace(offset=PLACE if archive else 0)
     made.files[DESCRIPTION] = BEGINNING + pickle.dumps(description)
     made.files |= _compiled(made.files, archive)
-    made.files |= texts.files(made, out)
+    made.files |= texts.files(made, out.name, archive)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         written = Path(temporary) / out.name

@@ -179,11 +179,14 @@ class _Recording:
     def _arrays(self) -> Iterator[Memory]:
         """What calls find besides; what stands within another array, as part of that."""
         pairs = zip(*(_arrays_of([call.keep for call in table.calls]) for table in self.tables), strict=True)
+        found: dict[tuple[int, int], Memory] = {}
         for (first, owner), (second, _) in pairs:
-            if first.flags.c_contiguous and first.size:
-                starts = first.ctypes.data, second.ctypes.data
+            if first.flags.c_contiguous:
+                place = first.ctypes.data, first.nbytes
                 table = (first, second) if first.dtype == np.int64 else (None, None)
-                yield Memory(starts, first.nbytes, STORED, *table, owner)
+                if place not in found or owner is not None:
+                    found[place] = Memory((place[0], second.ctypes.data), first.nbytes, STORED, *table, owner)
+        yield from found.values()
         for name, bounds in activation.CLAMPS.items():
             address = activation.clamp(name)
             yield Memory((address, address), len(bounds) * np.dtype(np.float32).itemsize, STORED)
