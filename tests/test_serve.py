@@ -402,6 +402,8 @@ def test_what_cannot_be_served(server, small, capfd):
     assert f"127.0.0.1:{server.port}: Address already in use" in capfd.readouterr().err
     assert main(["serve", small, "--port", "70000"]) == 1
     assert "--port must be from 0 to 65535, got 70000" in capfd.readouterr().err
+    assert main(["serve", small, "--host", ""]) == 1
+    assert "--host must be an address or a name, got ''" in capfd.readouterr().err
     assert main(["serve", "nowhere.npz"]) == 1
     assert "nowhere.npz" in capfd.readouterr().err
 
