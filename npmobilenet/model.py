@@ -290,7 +290,12 @@ class Model:
         return self._run(x, block, threads)
 
     def require_classifier(self) -> None:
-        """Raise an error unless the network has logits of classes."""
+        """Raise an error unless the network has logits of classes, of a whole photograph."""
+        if self._has_logits and self._segments:
+            raise CheckpointError(
+                f"{printable(self.source)}: scores every pixel, and no class of a whole photograph; "
+                "segment(photo) says what its pixels show"
+            )
         if not self._has_logits:
             gives = "features(x) gives what one would read"
             if self._detector or self.graph.outputs:

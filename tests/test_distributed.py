@@ -13,6 +13,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet.distributed import Predictor, cpus, granted_cpus, map_batches
+from npmobilenet.distributed.predictor import MODELS_KEPT
 from npmobilenet.distributed.processes import WorkerDiedError
 from npmobilenet.errors import ImageError
 from npmobilenet.machine import available_cpus
@@ -163,6 +164,9 @@ def test_pickled(pets, thumbnails, monkeypatch):
     os.utime(pets, (1, 1))  # another file of the same name
     looks(batch)
     assert len(loaded) == 2
+    for bn_eps in range(1, 6):  # a process that sees many models does not keep them all
+        Predictor(pets, bn_eps=bn_eps / 1000)(batch)
+    assert _models_loaded() == MODELS_KEPT
 
 
 # CPUs ------------------------------------------------------------------------------------------------------

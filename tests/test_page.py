@@ -76,7 +76,7 @@ def test_labels(page, small):  # noqa: F811
     finally:
         server.stop()
     page.set_input_files("#file", photo("coffee.png"))
-    page.wait_for_function("document.getElementById('say').textContent.startsWith('The server does not answer')")
+    page.wait_for_selector("#say.wrong:has-text('The server does not answer')")
 
 
 @compiled_only

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import npmobilenet
+from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.pipelines import Classify, Detect, Features, Segment
 from npmobilenet.workers import BusyError, Workers
 from tests.conftest import compiled_only, no_kernels
@@ -174,3 +175,6 @@ def test_what_a_model_cannot_do(pets):
             kind(model)
     with pytest.raises(ValueError, match="no block 'roof'"):
         Features(model, block="roof")
+    graph = get_architecture("lraspp_mobilenet_v3_large").graph(1.0, 3)
+    with pytest.raises(ValueError, match=r"scores every pixel, and no class of a whole photograph; segment\(photo\)"):
+        Classify(npmobilenet.Model(graph, random_weights(graph), architecture="lraspp_mobilenet_v3_large"))

@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.port > 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {options.port}")
+    if not options.host:
+        raise ValueError("--host must be an address or a name, got ''; 0.0.0.0 stands for all of this machine's")
     model = load_model(options)
     service = Service(
         model,

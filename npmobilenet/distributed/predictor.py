@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from npmobilenet.image import ImageSource
+
+MODELS_KEPT = 4  # in a process, which may see many jobs
 
 PICTURES = ("image", "bytes", "content", "path")
 """Columns that photographs are looked for in, in this order: arrays (Ray's ``read_images``), the bytes of files (Ray's
@@ -239,21 +243,21 @@ class _Process:
     """What predictors share in a process."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple, Model] = {}
+        self._models: OrderedDict[tuple, Model] = OrderedDict()
         self._workers: dict[tuple[int, int], Workers] = {}
         give_lock(self)
 
     def model(self, key: tuple, make: Callable[[], Model]) -> Model:
         """Return the model of this key, made when it is first asked for, and again where its file is another one."""
-        try:
-            state = os.stat(key[0])  # noqa: PTH116 - a name of weights is no path
+        with suppress(OSError, ValueError):  # a name of weights is no path
+            state = os.stat(key[0])  # noqa: PTH116
             key = (*key, state.st_mtime_ns, state.st_size)
-        except (OSError, ValueError):
-            pass
         with self._lock:
-            if key not in self._models:
-                self._models[key] = make()
-            return self._models[key]
+            model = self._models.pop(key, None) or make()
+            self._models[key] = model
+            while len(self._models) > MODELS_KEPT:
+                self._models.popitem(last=False)
+            return model
 
     def workers(self, threads: int) -> Workers:
         """Return this process's so many threads; a child that was forked has none of its parent's."""

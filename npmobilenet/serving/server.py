@@ -85,7 +85,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise OSError(error.errno, f"{host}:{port}: {error.strerror or error}") from None
+        reason = str(error.strerror or error).partition(" (while")[0]
+        raise OSError(error.errno, f"{host}:{port}: {reason}") from None
     listening.set_inheritable(True)
     return listening
 
