@@ -3,13 +3,14 @@
 import csv
 import json
 import os
-import random
+import random as random_module
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -326,6 +327,53 @@ def test_whatever_step_is_the_last_one(photos, model, tmp_path, monkeypatch):
     assert killed > 20
 
 
+def test_an_interrupt_between_any_two_instructions(photos, model, tmp_path, monkeypatch):
+    """Of what keeps the rows; what is done afterwards, where the context ends, is done."""
+    from npmobilenet.streaming import parts
+
+    task, out = Classify(model), tmp_path / "o.csv"
+    with Collection(photos, task, tmp_path / "whole.csv") as table:
+        list(table)
+    expected = (tmp_path / "whole.csv").read_bytes(), (tmp_path / "whole.csv.errors.csv").read_bytes()
+    monkeypatch.setattr(collecting, "PART_SECONDS", 0)
+    traced = {collecting.__file__, parts.__file__}
+    left = 0
+
+    def trace(frame, event, argument):
+        nonlocal left
+        if frame.f_code.co_filename not in traced:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    def work():
+        with Collection(photos, task, out) as table:
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                list(table)
+            finally:
+                sys.settrace(before)
+
+    left = 1 << 30
+    work()
+    instructions, random = (1 << 30) - left, random_module.Random(0)
+    assert instructions > 1000
+    for moment in random.sample(range(1, instructions), 12):
+        out.unlink(missing_ok=True)
+        left = moment
+        with suppress(KeyboardInterrupt):
+            work()
+        left = 0
+        with Collection(photos, task, out) as table:
+            list(table)
+        assert (out.read_bytes(), Path(f"{out}.errors.csv").read_bytes()) == expected, moment
+
+
 KILLED = """
 import sys
 from npmobilenet.cli import main
@@ -343,7 +391,7 @@ def test_killed_at_random_moments(number, photos, pets, run, tmp_path):
     names = tmp_path / "list.txt"
     names.write_text("".join(f"{name}\n" for name in good_names(photos) if "\n" not in name) * 40)
     arguments = ["classify", f"@{names}", "--model", pets, "--backend", "reference", "--out"]
-    out, moments = tmp_path / "o.parquet", random.Random(int(number))
+    out, moments = tmp_path / "o.parquet", random_module.Random(int(number))
     for _ in range(3 if number == signal.SIGKILL else 2):
         wanted = moments.randrange(1, 6)
         command = [sys.executable, "-c", KILLED, *arguments, str(out)]

@@ -17,7 +17,6 @@ from pathlib import Path
 import npmobilenet
 from npmobilenet.bench.stream.cost import Cost, measured
 from npmobilenet.bench.stream.photographs import SIZES, photograph
-from npmobilenet.cli.options import positive, size
 from npmobilenet.machine import available_cpus, cpu_name
 from npmobilenet.text import columns
 
@@ -141,6 +140,11 @@ def _done(parts: Path) -> int:
         return 0
 
 
+def _size(text: str) -> tuple[int, int]:
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -148,15 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Images a second from file to five classes, beside what CPU time allows and beside PyTorch's "
         "DataLoader with onnxruntime. All images of a size are the same file under many names.",
     )
+    parser.add_argument("--images", type=int, default=1000, metavar="N", help="of each size (default: %(default)s)")
     parser.add_argument(
-        "--images", type=positive, default=1000, metavar="N", help="of each size (default: %(default)s)"
+        "--size", type=_size, action="append", metavar="WxH", help="of photographs (default: 500x375 and 4000x3000)"
     )
-    parser.add_argument(
-        "--size", type=size, action="append", metavar="WxH", help="of photographs (default: 500x375 and 4000x3000)"
-    )
-    parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="of all in turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of all in turn (default: %(default)s)")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="npmobilenet alone")
-    parser.add_argument("--memory", type=positive, metavar="N", help="the memory of a run over N images instead")
+    parser.add_argument("--memory", type=int, metavar="N", help="the memory of a run over N images instead")
     parser.add_argument("--once", type=Path, metavar="LIST", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.once:

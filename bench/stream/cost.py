@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npmobilenet.bench.study.study import load_network
+from npmobilenet.backends import DEFAULT
 from npmobilenet.image import preprocess, read_image
 from npmobilenet.image.formats import let_pillow_keep
+from npmobilenet.loading import load
+from npmobilenet.machine import numba_is_on
 
 SECONDS = 0.5  # of measuring each step
 
@@ -40,7 +42,7 @@ class Cost(NamedTuple):
 
 def measured(photograph: Path, source: str = "mobilenet_v2") -> Cost:
     """Measure each step by itself, again and again on the same data: the least that it can cost."""
-    model = load_network(source)
+    model = load(source, threads=1, backend=DEFAULT if numba_is_on() else "reference")
     let_pillow_keep(1)
     content = photograph.read_bytes()
     picture = read_image(content, lend=True)
@@ -48,7 +50,7 @@ def measured(photograph: Path, source: str = "mobilenet_v2") -> Cost:
     return Cost(
         _seconds(lambda: read_image(content, lend=True)),
         _seconds(lambda: preprocess(picture, model.preprocessing)),
-        _seconds(lambda: model(x, threads=1)),
+        _seconds(lambda: model(x)),
     )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EFFICIENCY = 0.9  # of the cores' time that is spent on images, as measured (docs/scale.md)
-LOCK = 0.3e-3  # seconds for an image during which a process holds Python's lock
+LOCK = 0.25e-3  # seconds for an image during which a process holds Python's lock
 LOCK_SHARE = 0.5  # of the time: beyond it threads wait for each other
 SHARD = 1000  # images in a tar archive: one request for all of them
 CORES = (1, 4, 16, 64, 256, 1024, 4096)
@@ -113,7 +113,7 @@ class Scale:
             ],
             texts=2,
             notes=[
-                f"processes: a thread holds Python's lock for {1e3 * LOCK:.1f} ms an image; one process for so many "
+                f"processes: a thread holds Python's lock for {1e3 * LOCK:g} ms an image; one process for so many "
                 f"cores that it is held {100 * LOCK_SHARE:.0f} % of the time",
                 "the table written: "
                 + ", ".join(f"{name}: {self.images * size / 1e12:.2f} TB" for name, size in ROW.items()),

@@ -8,9 +8,10 @@ and what a core reads it has written itself. A GPU computes batches.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from itertools import islice, repeat
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npmobilenet.errors import MissingDependencyError
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
 
 BATCH = 32
-CPU_BATCH, CPU_BATCH_BYTES = 4, 1 << 23  # of inputs: a thread prepares some, then computes them, for its caches' sake
+CPU_BATCH, CPU_BATCH_BYTES = 16, 1 << 24  # of inputs: a thread prepares some, then computes them, for its caches' sake
+CPU_SECONDS = 0.1  # that a thread takes for these: of slow ones it takes fewer, so that all come to their end together
 GPU_BATCH = 64
-AHEAD = 64  # images, besides what the threads are at: one that takes as long as these is waited for without a pause
+AHEAD = 10  # batches, besides what the threads are at: one that takes as long as these is waited for without a pause
 AHEAD_BYTES = 1 << 29  # of images that came out of streams
 
 Outcome = tuple[str, Any]  # an image's name, and its result or the exception that there is instead
@@ -129,21 +131,29 @@ def outcomes(entries: Iterable[Entry], task: Task, workers: int | None = None) -
     workers = min(workers or task.model.threads, available_cpus())
     height, width = task.model.preprocessing.crop
     most = GPU_BATCH if on_gpu else max(1, min(CPU_BATCH, CPU_BATCH_BYTES // (12 * height * width)))
-    lengths = repeat(most) if on_gpu else _growing(most, 2 * workers)
-    ahead = AHEAD // most + workers
+    pace = most / CPU_SECONDS if on_gpu else 0.0  # images a second of a thread, lately
+
+    def lengths() -> Iterator[int]:
+        while True:
+            yield max(1, min(most, int(pace * CPU_SECONDS)))
 
     def work(chunk: list[_Taken]) -> list[Any]:
+        nonlocal pace
+        start = time.perf_counter()
         prepared = [_prepared(task, taken) for taken in chunk]
         good = [one for one in prepared if not isinstance(one, Exception)]
-        results = iter(task.compute(good)) if good else iter(())
-        return [one if isinstance(one, Exception) else next(results) for one in prepared]
+        computed = iter(task.compute(good)) if good else iter(())
+        results = [one if isinstance(one, Exception) else next(computed) for one in prepared]
+        if not on_gpu:
+            pace = len(chunk) / max(time.perf_counter() - start, 1e-6)
+        return results
 
     def size(chunk: list[_Taken]) -> int:
         return sum(len(taken.content) for taken in chunk if isinstance(taken.content, NamedBytes))
 
     let_pillow_keep(workers + 1)
-    chunks = _chunks(map(_taken, entries), lengths)
-    for chunk, results in prepared_ahead(work, chunks, workers, ahead, size, AHEAD_BYTES):
+    chunks = _chunks(map(_taken, entries), lengths())
+    for chunk, results in prepared_ahead(work, chunks, workers, AHEAD + workers, size, AHEAD_BYTES):
         if isinstance(results, Exception):  # of no image in particular
             raise results
         yield from zip((taken.name for taken in chunk), results, strict=True)
@@ -177,15 +187,6 @@ def _prepared(task: Task, taken: _Taken) -> Any:
         raise
     except Exception as error:
         return error.with_traceback(None)  # which would keep the whole picture
-
-
-def _growing(most: int, times: int) -> Iterator[int]:
-    """1 so many times, then 2, and so on: of few images each thread gets some."""
-    length = 1
-    while length < most:
-        yield from repeat(length, times)
-        length *= 2
-    yield from repeat(most)
 
 
 def _chunks(items: Iterator[_Taken], lengths: Iterator[int]) -> Iterator[list[_Taken]]:

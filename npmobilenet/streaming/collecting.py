@@ -82,7 +82,7 @@ class Collection:
             self.out = real  # where it is renamed to: within one file system
         self.errors = self.out.with_name(self.out.name + ERRORS_SUFFIX)
         self.written = False
-        self._pending: list[tuple[str, Any]] = []  # one append each: an interrupt comes before or after it
+        self._pending: list[tuple[int, str, Any]] = []  # of the images after the parts, with how many came before
         self._bytes, self._since = 0, time.monotonic()
         fingerprint = {**task.fingerprint(), "sources": json.dumps(self.sources.names), "part": str(part)}
         with self._writing():
@@ -109,14 +109,15 @@ class Collection:
     def __iter__(self) -> Iterator[tuple[str, str | None]]:
         entries = iter(self.sources)
         self._pass_over(entries)
-        for name, result in outcomes(entries, self.task, self.workers):
+        outcome = enumerate(outcomes(entries, self.task, self.workers), self.progress.images)
+        for index, (name, result) in outcome:
             error = None
             if isinstance(result, Exception):
                 result = error = describe(name, result)
             else:
                 self._table.check(result)
                 self._bytes += getattr(result, "nbytes", 0)
-            self._pending.append((name, result))
+            self._pending.append((index, name, result))
             yield name, error
             if self._bytes > PART_BYTES or time.monotonic() - self._since > PART_SECONDS:
                 self._keep()
@@ -137,13 +138,14 @@ class Collection:
 
     def _keep(self) -> None:
         """Write a part of what has been computed since the last one."""
-        if not self._pending:
-            return
         progress = self.progress
-        for name, result in self._pending:
+        pending = [(name, result) for index, name, result in self._pending if index >= progress.images]
+        if not pending:  # an interrupt may have come before they were cleared
+            return
+        for name, result in pending:
             progress = progress.with_one(name, isinstance(result, str), getattr(result, "shape", ()))
-        good = [(name, result) for name, result in self._pending if not isinstance(result, str)]
-        errors = "".join(csv_line([plain_text(name), plain_text(r)]) for name, r in self._pending if isinstance(r, str))
+        good = [(name, result) for name, result in pending if not isinstance(result, str)]
+        errors = "".join(csv_line([plain_text(name), plain_text(why)]) for name, why in pending if isinstance(why, str))
         with self._writing():
             self._parts.append(self._table.encode(good), errors, progress)
         self._pending, self._bytes, self._since = [], 0, time.monotonic()

@@ -66,6 +66,7 @@ class Parts:
 
     Attributes
     ----------
+    count : int
     progress : Progress
 
     Raises
@@ -80,7 +81,7 @@ class Parts:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         self._lock = _locked(folder)
-        self.count, self.progress = 0, Progress()
+        self._end = 0, Progress()  # of the parts; one assignment, so that an interrupt comes before or after it
         try:
             self._begin({"format": FORMAT, **fingerprint})
         except BaseException:
@@ -101,11 +102,20 @@ class Parts:
                 file.write(json.dumps(fingerprint, indent=1).encode())
         for file in self.folder.glob(".*.tmp"):  # which a killed process was writing
             file.unlink()
-        while self._path(self.count).exists():
-            self.count += 1
-        if self.count:
-            about = json.loads(self._members(self.count - 1)["about"])
-            self.progress = Progress(**{**about, "shape": tuple(about["shape"])})
+        count = 0
+        while self._path(count).exists():
+            count += 1
+        if count:
+            about = json.loads(self._members(count - 1)["about"])
+            self._end = count, Progress(**{**about, "shape": tuple(about["shape"])})
+
+    @property
+    def count(self) -> int:
+        return self._end[0]
+
+    @property
+    def progress(self) -> Progress:
+        return self._end[1]
 
     def _compare(self, mine: dict[str, str], theirs: Any) -> None:
         theirs = theirs if isinstance(theirs, dict) else {}
@@ -127,7 +137,7 @@ class Parts:
                 archive.writestr(name, data)
         with replacing(self._path(self.count)) as file:
             file.write(content.getbuffer())
-        self.count, self.progress = self.count + 1, progress
+        self._end = self.count + 1, progress
 
     def __iter__(self) -> Iterator[dict[str, bytes]]:
         """The parts, in their order: what they hold, by name; ``errors`` among it."""
