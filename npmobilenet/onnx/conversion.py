@@ -136,7 +136,7 @@ class Region:
         **attributes: object,
     ) -> str:
         """Add a node and return its name; it makes the current node's result, or the tensor ``makes``, unless ""."""
-        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in (parameters or {}).items()}
+        arrays = {name: np.asarray(array, np.float32) for name, array in (parameters or {}).items()}
         name, block = self.names.of(self._current)
         shapes = {key: array.shape for key, array in arrays.items()}
         node = graphs.Node(name, operation, tuple(inputs), block, shapes, attributes)
