@@ -336,8 +336,9 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
         preprocessing=found.preprocessing,
         dtype=dtype or "float32",
         provenance=found.provenance,
-        input_name=found.whole.part.source,
+        input_name=found.graph.inputs[0].name,
         size=found.whole.size,
+        channels_last=found.whole.channels_last,
         **run,
     )
 

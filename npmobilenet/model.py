@@ -81,6 +81,8 @@ class Model:
         What :meth:`run` calls the image.
     size : (int, int) or None
         The only height and width that the network takes, if its file fixes them.
+    channels_last : bool
+        Whether :meth:`run` takes the image as (N, H, W, C), for so the file has it.
     """
 
     def __init__(
@@ -105,11 +107,12 @@ class Model:
         detector: Detector | None = None,
         input_name: str = "",
         size: Pair | None = None,
+        channels_last: bool = False,
     ) -> None:
         from npmobilenet.graph import INPUT  # here, for a packed network has no graph
 
         self.graph = graph
-        self.input_name, self.size = input_name or INPUT, size
+        self.input_name, self.size, self.channels_last = input_name or INPUT, size, channels_last
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
@@ -198,7 +201,7 @@ class Model:
             If the array is not of that kind, or the weights have no classifier.
         """
         if self._detector:
-            return self.run({self.input_name: x}, threads=threads)
+            return self._detector.collect(self._run(x, self.graph.output_names, threads))
         if not self._has_logits and not self._segments:
             self.require_classifier()
         return self._run(x, None, threads)
@@ -216,7 +219,8 @@ class Model:
         Parameters
         ----------
         inputs : mapping
-            ``{"input": x}``, as for a call; of an ONNX file the name that it gives, :attr:`input_name`.
+            ``{"input": x}``, as for a call; of an ONNX file the name that it gives, :attr:`input_name`, and images as
+            it has them, (N, H, W, C) if :attr:`channels_last`.
         threads : int, optional
 
         Returns
@@ -232,7 +236,10 @@ class Model:
         if set(inputs) != {self.input_name}:
             given = ", ".join(map(quote, inputs)) or "none"
             raise ValueError(f"the network has one input, {quote(self.input_name)}, got {given}")
-        outputs = self._run(inputs[self.input_name], self.graph.output_names, threads)
+        x = inputs[self.input_name]
+        if self.channels_last:
+            x = channels_first(self.input_name, x, self.graph.in_channels)
+        outputs = self._run(x, self.graph.output_names, threads)
         return self._detector.collect(outputs) if self._detector else outputs
 
     def outputs(
@@ -629,6 +636,7 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
         detector=model._detector if model.graph.output_names[0] != "boxes0" else None,
         input_name=model.input_name,
         size=model.size,
+        channels_last=model.channels_last,
     )
 
 
@@ -672,6 +680,20 @@ def _checked_threads(threads: int) -> int:
     if isinstance(threads, (int, np.integer)) and not isinstance(threads, bool) and threads >= 1:
         return int(threads)
     raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
+
+
+def channels_first(name: str, x: np.ndarray | Any, channels: int) -> np.ndarray:
+    """Return images (N, H, W, C), which a file has so, as (N, C, H, W).
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
+    x = host_array(x)
+    if x.ndim != 4 or x.shape[3] != channels:
+        raise ValueError(f"the input {quote(name)} must be a float array (N, H, W, {channels}), got {x.shape}")
+    return x.transpose(0, 3, 1, 2)
 
 
 def checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarray | DeviceArray:

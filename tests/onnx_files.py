@@ -53,6 +53,15 @@ def one(operator, *inputs, opset=17, results=1, **attributes):
     return found[0] if results == 1 else found
 
 
+def by_numpy(graph, **inputs):
+    """Every tensor of a graph, node by node as NumPy computes it."""
+    values = {**inputs, **graph.constants}
+    for node in graph.nodes:
+        arrays = [values[name] if name else None for name in node.inputs]
+        values |= dict(zip(node.outputs, OPERATORS[node.operator].compute(node, arrays, graph.opset), strict=True))
+    return values
+
+
 def exported(name, width=0.25, classes=5, padding="symmetric"):
     """A small network and what is written of it."""
     graph = get_architecture(name).graph(width, classes, padding)
@@ -86,3 +95,34 @@ def classifier(ends=(), metadata=None, shape=IMAGE, odd=False):
         17,
         metadata,
     )
+
+
+def tensorflow(optimised=True, scaled=False, odd=False, size=("h", "w")):
+    """A classifier of images with channels last, as tf2onnx writes it: transposed once, or for each convolution."""
+    random, shapes = np.random.default_rng(7), {"w": (4, 3, 3, 3), "v": (4, 1, 3, 3), "b": 4, "k": (4, 5), "kb": (1, 5)}
+    constants = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    constants |= {"part": np.float32(1 / 255), "one": np.float32([1, 0.5, 2])}
+    constants |= {"pads": np.int64([0, 0, 0, 0, 0, 1, 1, 0]), "rows": np.int64([-1, 4])}
+    first, last = {"perm": (0, 3, 1, 2)}, {"perm": (0, 2, 3, 1)}
+    x = "image"
+    nodes = []
+    if scaled:
+        nodes += [("Mul", "image part", "scaled", {}), ("Sub", "scaled one", "image1", {})]
+        x = "image1"
+    nodes += [("Pad", f"{x} pads", "padded", {}), ("Transpose", "padded", "p", first)]
+    nodes += [("Conv", "p w", "c", {"strides": (2, 2)})]
+    if optimised:
+        constants["b4"] = constants["b"].reshape(1, 4, 1, 1)
+        nodes += [("Add", "c b4", "d", {}), ("Relu", "d", "e", {})]
+        nodes += [("Conv", "e v", "f", {"group": 4, "auto_pad": "SAME_UPPER"}), ("Add", "e f", "g", {})]
+        nodes += [("Softplus", "g", "g1", {})] * odd
+        nodes += [("GlobalAveragePool", "g1" if odd else "g", "m", {}), ("Squeeze", "m", "r", {"axes": (2, 3)})]
+    else:
+        nodes += [("Transpose", "c", "cl", last), ("Add", "cl b", "d", {}), ("Relu", "d", "e", {})]
+        nodes += [("Transpose", "e", "ef", first), ("Conv", "ef v", "f", {"group": 4, "auto_pad": "SAME_UPPER"})]
+        nodes += [("Transpose", "f", "fl", last), ("Add", "fl e", "g", {})]
+        nodes += [("Softplus", "g", "g1", {})] * odd
+        nodes += [("ReduceMean", "g1" if odd else "g", "m", {"axes": (1, 2)}), ("Reshape", "m rows", "r", {})]
+    nodes += [("MatMul", "r k", "n", {}), ("Add", "n kb", "l", {}), ("Softmax", "l", "probabilities", {"axis": -1})]
+    image = [("image", "float32", ("n", *size, 3))]
+    return graph_of(nodes, image, [("probabilities", "float32", ("n", 5))], constants, 12)

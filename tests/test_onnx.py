@@ -18,7 +18,7 @@ from npmobilenet.model import Model
 from npmobilenet.onnx.file import Port
 from npmobilenet.onnx.writing import export_onnx
 from npmobilenet.onnx_model import OnnxModel
-from tests.onnx_files import IMAGE, classifier, run
+from tests.onnx_files import IMAGE, by_numpy, classifier, run, tensorflow
 
 PHOTOGRAPH = np.random.default_rng(4).integers(0, 256, (40, 50, 3), np.uint8)
 TOLD = Preprocessing(40, (32, 32), None, (0.1,) * 3, (0.2,) * 3)
@@ -36,6 +36,32 @@ def test_photographs_are_classified(saved, odd):
     assert np.array_equal(next(iter(model.run({"image": model.preprocess(PHOTOGRAPH)[None]}).values())), logits)
     with pytest.raises(ValueError, match="'image'"):
         model.run({"input": logits})
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("optimised", [False, True])
+def test_images_whose_channels_come_last(saved, optimised, scaled, odd):
+    graph = tensorflow(optimised, scaled, odd)
+    values = (
+        "values from 0 to 255, which the network scales itself" if scaled else "values from -1 to 1, as TensorFlow's"
+    )
+    with pytest.warns(AssumptionWarning, match=f"preprocessing 224x224 of 256, with {values}"):
+        model = npmobilenet.load(saved(graph), backend="reference")
+    assert isinstance(model, OnnxModel) == odd and model.channels_last and len(model.classes) == 5
+    x = np.random.default_rng(1).standard_normal((2, 14, 18, 3)).astype(np.float32) * (255 if scaled else 1)
+    wanted = by_numpy(graph, image=x)
+    found = model.run({"image": x})["probabilities"]
+    np.testing.assert_allclose(found, wanted["probabilities"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model(x.transpose(0, 3, 1, 2)), wanted["probabilities" if odd else "l"], rtol=1e-4, atol=1e-4
+    )
+    assert model.classify(PHOTOGRAPH, top=1)[0].index == model(model.preprocess(PHOTOGRAPH)[None]).argmax()
+    if not odd:
+        with pytest.raises(
+            ValueError, match=r"the input 'image' must be a float array \(N, H, W, 3\), got \(2, 3, 14, 18\)"
+        ):
+            model.run({"image": x.transpose(0, 3, 1, 2)})
 
 
 def test_a_model_in_parts_is_a_model(saved, tmp_path):

@@ -8,12 +8,11 @@ import pytest
 import npmobilenet
 from npmobilenet.model import Model
 from npmobilenet.onnx.file import Node, Port
-from npmobilenet.onnx.operator import OPERATORS
 from npmobilenet.onnx.parts import Part, Session, divided, whole
 from npmobilenet.onnx.writing import export_onnx, serialised
 from npmobilenet.passes import fuse
 from tests.conftest import compiled_only
-from tests.onnx_files import IMAGE, block, exported, graph_of, parsed, run
+from tests.onnx_files import IMAGE, block, by_numpy, exported, graph_of, parsed, run
 
 
 def test_inputs_and_outputs_by_name_and_shapes_bound_in_a_call():
@@ -182,10 +181,7 @@ def test_patterns_of_exporters_are_the_layers_that_they_were(nodes, constants, o
         for node in fuse(parts[0].graph)
     ]  # fmt: skip
     assert layers == operations
-    values = {"image": x, **graph.constants}
-    for node in graph.nodes:  # as NumPy computes them
-        found = OPERATORS[node.operator].compute(node, [values[n] if n else None for n in node.inputs], graph.opset)
-        values |= dict(zip(node.outputs, found, strict=True))
+    values = by_numpy(graph, image=x)
     result = Session(graph, "reference").run({"image": x})["y"]
     assert result.shape == values["y"].shape
     np.testing.assert_allclose(result, values["y"], rtol=1e-4, atol=1e-4)
@@ -254,10 +250,7 @@ def test_shuffled_networks_of_any_batch_and_size(size):
     kinds = [node.operation for node in found.part.graph]
     assert kinds == ["conv2d", *["channel_select", "depthwise_conv2d"] * 3, "channel_select"]
     x = np.random.default_rng(2).standard_normal((2, 3, *size)).astype(np.float32)
-    values = {"image": x, **graph.constants}
-    for node in graph.nodes:
-        arrays = OPERATORS[node.operator].compute(node, [values[name] for name in node.inputs], graph.opset)
-        values |= dict(zip(node.outputs, arrays, strict=True))
+    values = by_numpy(graph, image=x)
     result = Session(graph, "reference").run({"image": x})["x3"]
     np.testing.assert_allclose(result, values["x3"], rtol=1e-5, atol=1e-5)
 

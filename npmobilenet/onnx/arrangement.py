@@ -34,7 +34,7 @@ def constant(
     return found[0]
 
 
-@operator("ConstantOfShape", decides=(0,))
+@operator("ConstantOfShape", "view", (0,))
 def constant_of_shape(shape: Decides, *, value: np.ndarray | None = None) -> np.ndarray:
     """A tensor of one number."""
     value = np.zeros(1, np.float32) if value is None else value

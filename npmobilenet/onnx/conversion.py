@@ -138,7 +138,7 @@ class Region:
     ) -> str:
         """Add a node and return its name; it makes the current node's result, or the tensor ``makes``, unless ""."""
         arrays = {
-            name: np.ascontiguousarray(array, None if array.dtype == np.uint8 else np.float32)  # a zero point
+            name: np.asarray(array, None if array.dtype == np.uint8 else np.float32)  # a zero point
             for name, array in (parameters or {}).items()
         }
         name, block = self.names.of(self._current)

@@ -20,6 +20,7 @@ from npmobilenet.onnx.blocks import with_blocks
 from npmobilenet.onnx.conversion import Region
 from npmobilenet.onnx.elementwise import converted
 from npmobilenet.onnx.file import Node, OnnxGraph, Port
+from npmobilenet.onnx.layout import FIRST, channels_first
 from npmobilenet.onnx.names import Names
 from npmobilenet.onnx.operator import OLDEST_OPSET, OPERATORS, check_node
 from npmobilenet.onnx.patterns import simplified
@@ -73,7 +74,7 @@ def divided(graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Bo
         If a node does not fit.
     """
     inputs = {port.name: Coming(tuple(shapes[port.name]), _dtype(port)) for port in graph.inputs}
-    bound = simplified(bind(graph, inputs))
+    bound = simplified(channels_first(bind(graph, inputs)))
     names, regions, steps = Names(), {}, []
     for node in bound.nodes:
         region = _region_for(node, bound, regions, names)
@@ -325,10 +326,13 @@ class Whole:
     part : Part
     size : (int, int) or None
         The only one that the file allows.
+    channels_last : bool
+        Whether its image is (N, H, W, C).
     """
 
     part: Part
     size: tuple[int, int] | None
+    channels_last: bool = False
 
 
 def whole(graph: OnnxGraph, size: tuple[int, int]) -> Whole | None:
@@ -337,35 +341,57 @@ def whole(graph: OnnxGraph, size: tuple[int, int]) -> Whole | None:
         return None
     (port,) = graph.inputs
     shape = port.shape
-    if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
+    if shape is None or len(shape) != 4 or prod(length for length in shape if isinstance(length, int)) > FIXED:
         return None
-    fixed = tuple(shape[2:]) if all(isinstance(length, int) for length in shape[2:]) else None
-    if prod(length for length in shape if isinstance(length, int)) > FIXED:
+    channels_last = has_channels_last(graph)
+    batch, channels, *sides = (shape[axis] for axis in FIRST) if channels_last else shape
+    if not isinstance(channels, int):
         return None
+    fixed = tuple(sides) if all(isinstance(length, int) for length in sides) else None
     found: list[Part] = []
     for height, width in [fixed] if fixed else [(size[0] + more, size[1] + other) for more, other in OTHER_SIZES]:
-        batch = shape[0] if isinstance(shape[0], int) else SOME_BATCH
+        images = batch if isinstance(batch, int) else SOME_BATCH
         lengths = [
-            wanted if isinstance(wanted, int) else one for wanted, one in zip(shape[2:], (height, width), strict=True)
+            length if isinstance(length, int) else one for length, one in zip(sides, (height, width), strict=True)
         ]
+        image = (images, *lengths, channels) if channels_last else (images, channels, *lengths)
         try:
-            bound, steps = divided(graph, {port.name: (batch, shape[1], *lengths)})
+            bound, steps = divided(graph, {port.name: image})
         except CheckpointError:
             if fixed:
                 raise
             if found and not any(node.operation == "resize2d" and len(node.inputs) > 1 for node in found[0].graph):
                 continue  # an image of this size does not fit, and sizes are not compared
             return None
-        if len(steps) != 1 or not isinstance(steps[0], Part) or steps[0].source != port.name:
+        part = _only_part(steps, port.name)
+        if part is None or set(part.graph.outputs) != set(bound.outputs) or not _same_shapes(bound, part, lengths):
             return None
-        if set(steps[0].graph.outputs) != set(bound.outputs) or not _same_shapes(bound, steps[0], lengths):
-            return None
-        found.append(steps[0])
+        found.append(part)
     if any(part.graph != found[0].graph for part in found):
         return None
     part = found[0]
     ordered = {one.name: part.graph.outputs[one.name] for one in graph.outputs}
-    return Whole(replace(part, graph=replace(part.graph, outputs=ordered)), fixed)
+    return Whole(replace(part, graph=replace(part.graph, outputs=ordered)), fixed, channels_last)
+
+
+def has_channels_last(graph: OnnxGraph) -> bool:
+    """Whether the first input is an image (N, H, W, C): told by how many channels images have, and by a Transpose."""
+    shape = graph.inputs[0].shape if graph.inputs else None
+    if shape is None or len(shape) != 4 or shape[3] not in (1, 3) or shape[1] in (1, 3):
+        return False
+    return any(tuple(node.attributes.get("perm", ())) == FIRST for node in graph.nodes if node.operator == "Transpose")
+
+
+def _only_part(steps: Sequence[Part | Node], image: str) -> Part | None:
+    """The part that all is, but that an image's channels may first be put in front."""
+    if len(steps) == 2 and isinstance(steps[0], Node):
+        node, *steps = steps
+        if node.operator != "Transpose" or node.inputs != (image,) or tuple(node.attributes.get("perm", ())) != FIRST:
+            return None
+        (image,) = node.outputs
+    if len(steps) != 1 or not isinstance(steps[0], Part) or steps[0].source != image:
+        return None
+    return steps[0]
 
 
 def _same_shapes(bound: Bound, part: Part, size: Sequence[int]) -> bool:

@@ -1,8 +1,9 @@
 """How much memory a graph may take: what a network of the file's size could need, whatever a few numbers in it ask for.
 
 Constants
-    A node of 60 bytes can ask for the weights of a layer. So what is computed of constants alone may take 16 MiB, four
-    times what stands in the file, and 96 KiB for each byte that is no such number, of the latter 1 GiB at most.
+    What is computed of constants alone may take 16 MiB and four times what stands in the file. One number repeated
+    takes nothing, but may become the weights of a layer: 96 KiB for each byte of the file that is no such number, and
+    1 GiB in all.
 Tensors
     The caller's inputs say how large images are, and a network makes them larger by a factor that is not large: each
     tensor may have 4 Mi values, 512 for each value of the inputs, and four for each number in the file; all of them
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from npmobilenet.onnx.file import OnnxGraph
 
 BYTES_BASE, BYTES_FACTOR = 16 << 20, 4  # of constants: of any graph, and by those that the file has
-MADE, MOST_MADE = 96 << 10, 1 << 30  # bytes of constants for each other one of the file, and all of these
+REPEATED, MOST_REPEATED = 96 << 10, 1 << 30  # bytes of one number for each other byte of the file, and all of these
 VALUES_BASE, VALUES_FACTOR, VALUES_OF_CONSTANTS = 4 << 20, 512, 4
 TOGETHER, VALUES_FACTOR_OF_SHAPES = 16, 32
 MOST_VALUES = 1 << 30  # where no graph is bound
@@ -35,8 +36,13 @@ _most = ContextVar("values that one tensor may have", default=MOST_VALUES)
 
 def of_constants(graph: OnnxGraph) -> int:
     """Return how many bytes may be computed of constants alone."""
+    return BYTES_BASE + BYTES_FACTOR * sum(array.nbytes for array in graph.constants.values())
+
+
+def of_repeated(graph: OnnxGraph) -> int:
+    """Return how many bytes one number may be repeated to."""
     stored = sum(array.nbytes for array in graph.constants.values())
-    return BYTES_BASE + BYTES_FACTOR * stored + min(MADE * max(graph.bytes - stored, 0), MOST_MADE)
+    return BYTES_BASE + min(REPEATED * max(graph.bytes - stored, 0), MOST_REPEATED)
 
 
 def of_tensors(graph: OnnxGraph, inputs: Mapping[str, Sequence[int]]) -> int:

@@ -19,6 +19,7 @@ from npmobilenet.onnx.room import (
     at_most,
     check_together,
     of_constants,
+    of_repeated,
     of_shapes,
     of_tensors,
     room,
@@ -121,7 +122,7 @@ def _folded(
 ) -> tuple[list[Node], dict[str, Value], dict[str, frozenset[str]], dict[str, Node]]:
     """The nodes that remain; of tensors what is known, whose shapes they follow from, and which nodes computed them."""
     values: dict[str, Value] = {"": None, **graph.constants, **inputs}
-    left, together = of_constants(graph), 0
+    left, repeated, together = of_constants(graph), of_repeated(graph), 0
     nodes: list[Node] = []
     shapes_of: dict[str, frozenset[str]] = {}
     folded: dict[str, Node] = {}
@@ -130,10 +131,13 @@ def _folded(
         found = [values[name] if name else None for name in node.inputs]
         given = [value for name, value in zip(node.inputs, found, strict=True) if name]
         if all(isinstance(value, np.ndarray) for value in given) and operator.kind != "dynamic":
-            with at_most(left // 4):
+            with at_most((repeated if operator.kind == "view" else left) // 4):
                 results = operator.compute(node, found, graph.opset)
-            left -= _new_bytes(results, given)
-            if left < 0:
+            if operator.kind == "view":
+                repeated -= max(sum(array.nbytes for array in results) - sum(array.nbytes for array in given), 0)
+            else:
+                left -= sum(array.nbytes for array in results)
+            if min(left, repeated) < 0:
                 raise CheckpointError(f"{node.title}: its constants become more than this file may take")
             folded |= dict.fromkeys(node.outputs, node)
         elif operator.kind == "shape" and given[0] is not None:
@@ -152,12 +156,6 @@ def _folded(
         for name, result in zip(node.outputs, results, strict=False):
             values[name] = result
     return nodes, values, shapes_of, folded
-
-
-def _new_bytes(results: Iterable[np.ndarray], inputs: Iterable[np.ndarray]) -> int:
-    """What results would take if they were stored: all of it, or of a view what is more than it is a view of."""
-    seen = sum(array.nbytes for array in inputs)
-    return sum(max(array.nbytes - (seen if array.base is not None else 0), 0) for array in results)
 
 
 def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int, for_shapes: int) -> tuple[Value, ...]:
