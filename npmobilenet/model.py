@@ -24,7 +24,7 @@ from npmobilenet.provenance import Provenance
 from npmobilenet.tasks.boxes import Detector, Place
 from npmobilenet.tasks.detection import DETECTORS, Detection, detections
 from npmobilenet.tasks.segmentation import Segmentation, probabilities, segmentation
-from npmobilenet.text import dimensions, listed, printable, quote
+from npmobilenet.text import dimensions, listed, printable, quote, shown
 
 if TYPE_CHECKING:
     from npmobilenet.checkpoints.file_names import FileNames
@@ -424,6 +424,7 @@ class Model:
     ) -> list[list[Detection]]:
         """Find things in a batch of inputs, made of photographs of (height, width); see :meth:`detect`."""
         self.require_detector()
+        checked_sizes(len(x), sizes)
         outputs = self._run(x, self.graph.output_names, threads)
         places = [Place(*place_of(*size, self.preprocessing)) for size in sizes]
         return detections(self._detector.find(outputs, threshold), self.classes, sizes, places)
@@ -484,6 +485,7 @@ class Model:
     ) -> list[Segmentation]:
         """Say what the pixels of photographs of (height, width) show, whose inputs these are; see :meth:`segment`."""
         self.require_segmenter()
+        checked_sizes(len(inputs), sizes)
         found: list[Segmentation] = []
         for _, same in groupby(zip(inputs, sizes, strict=True), key=lambda each: each[0].shape):
             batch, shapes = zip(*same, strict=True)
@@ -643,6 +645,13 @@ def checked_threshold(threshold: float) -> None:
     """Refuse what is no threshold of scores."""
     if not (isinstance(threshold, (int, float, np.number)) and 0 <= threshold <= 1):
         raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
+
+
+def checked_sizes(count: int, sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuse what are no sizes of so many photographs."""
+    right = [len(size) == 2 and min(size) >= 1 for size in sizes]
+    if len(right) != count or not all(right):
+        raise ValueError(f"sizes must be (height, width) of the photographs of all {count} inputs, got {shown(sizes)}")
 
 
 def _checked_threads(threads: int) -> int:
