@@ -20,7 +20,7 @@ from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.text import dimensions, listed, printable, quote
+from npmobilenet.text import dimensions, listed, printable, quote, shown
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -444,10 +444,11 @@ class Model:
         self, x: np.ndarray, sizes: Sequence[tuple[int, int]], threshold: float = 0.5, *, threads: int | None = None
     ) -> list[list[Detection]]:
         """Find things in a batch of inputs, made of photographs of (height, width); see :meth:`detect`."""
-        self.require_detector()
         from npmobilenet.tasks.boxes import Place
         from npmobilenet.tasks.detection import detections
 
+        self.require_detector()
+        checked_sizes(len(x), sizes)
         outputs = self._run(x, self.graph.output_names, threads)
         places = [Place(*place_of(*size, self.preprocessing)) for size in sizes]
         return detections(self._detector.find(outputs, threshold), self.classes, sizes, places)
@@ -512,6 +513,7 @@ class Model:
         from npmobilenet.tasks.segmentation import probabilities, segmentation
 
         self.require_segmenter()
+        checked_sizes(len(inputs), sizes)
         found: list[Segmentation] = []
         for _, same in groupby(zip(inputs, sizes, strict=True), key=lambda each: each[0].shape):
             batch, shapes = zip(*same, strict=True)
@@ -672,6 +674,13 @@ def checked_threshold(threshold: float) -> None:
     """Refuse what is no threshold of scores."""
     if not (isinstance(threshold, (int, float, np.number)) and 0 <= threshold <= 1):
         raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
+
+
+def checked_sizes(count: int, sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuse what are no sizes of so many photographs."""
+    right = [len(size) == 2 and min(size) >= 1 for size in sizes]
+    if len(right) != count or not all(right):
+        raise ValueError(f"sizes must be (height, width) of the photographs of all {count} inputs, got {shown(sizes)}")
 
 
 def _checked_threads(threads: int) -> int:
