@@ -104,12 +104,17 @@ def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
 
 
 @once
-def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target, end: str, small: bool) -> Functions:
-    """Return the library that has a depthwise window of 8-bit tensors, with such results and weights."""
-    if (kernel, stride, wide) in INT8_WINDOWS:
+def int8_window(
+    kernel: Pair, stride: Pair, wide: bool, target: Target, end: str, small: bool, row_by_row: bool = False
+) -> Functions:
+    """Return the library that has a depthwise window of 8-bit tensors, with such results and weights.
+
+    ``row_by_row`` is slower: a rung of the ladder.
+    """
+    if not row_by_row and (kernel, stride, wide) in INT8_WINDOWS:
         return int8(target, end, small)
-    name = f"{int8_window_name(kernel, stride, wide)}_{end}{'_small' * small}"
-    return _library(name, target, "int8.depthwise", kernel, stride, wide, end, small)
+    name = f"{int8_window_name(kernel, stride, wide)}_{end}{'_small' * small}{'_row_by_row' * row_by_row}"
+    return _library(name, target, "int8.depthwise", kernel, stride, wide, end, small, row_by_row)
 
 
 def int8_stem_name(kernel: Pair, stride: Pair) -> str:

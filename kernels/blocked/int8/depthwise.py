@@ -47,6 +47,8 @@ class Run(Packed):
     """Where the window begins, counted from where the image's frame does: rows and columns."""
     dilation: Pair
     weights: np.ndarray
+    row_by_row: bool = False
+    """Whether rows of the result share nothing: a rung of the ladder."""
 
     @classmethod
     def pack(cls, target: Target, begin: int, corner: Pair, weight: np.ndarray, dilation: Pair) -> Run:
@@ -63,7 +65,8 @@ class Run(Packed):
     def kernel_address(self, weights: Depthwise) -> int:
         """Where the kernel is that slides the window."""
         window = self.kernel, weights.stride, self.wide
-        functions = library.int8_window(*window, weights.target, weights.ending.end, self.small)
+        about = weights.target, weights.ending.end, self.small, self.row_by_row
+        functions = library.int8_window(*window, *about)
         return functions.address(library.int8_window_name(*window))
 
 

@@ -50,33 +50,54 @@ def _room(target: Target) -> int:
     return target.registers if is_one_instruction(target) else target.registers // 2
 
 
-def _widths(target: Target, kernel: Pair, stride: Pair, wide: bool) -> tuple[int, ...]:
+def _widths(target: Target, rolls: bool, wide: bool) -> tuple[int, ...]:
     """How many pixels of a row are computed at once, falling."""
-    if _rolls(target, kernel, stride, wide) or 2 * WIDE_PIXELS * (1 + wide) > _room(target):
+    if rolls or 2 * WIDE_PIXELS * (1 + wide) > _room(target):
         return PIXELS, 1
     return WIDE_PIXELS, PIXELS, 1
 
 
-def define(library: Library, kernel: Pair, stride: Pair, wide: bool, end: str = CLAMP, small: bool = False) -> None:
-    """Add the kernels for one window, with weights of 15 bits if ``wide``, whose results end so (`int8.ending`)."""
+def define(
+    library: Library,
+    kernel: Pair,
+    stride: Pair,
+    wide: bool,
+    end: str = CLAMP,
+    small: bool = False,
+    row_by_row: bool = False,
+) -> None:
+    """Add the kernels for one window, with weights of 15 bits if ``wide``, whose results end so (`int8.ending`).
+
+    ``row_by_row`` they are computed whatever the registers have room for: a rung of the ladder.
+    """
     name = int8_window_name(kernel, stride, wide)
+    rolls = _rolls(library.target, kernel, stride, wide) and not row_by_row
     for dilated in (False, True):
-        for pixels in _widths(library.target, kernel, stride, wide):
-            row = _rows(library, kernel, stride, wide, pixels, dilated, end, small)
+        for pixels in _widths(library.target, rolls, wide):
+            row = _rows(library, kernel, stride, wide, pixels, dilated, end, small, rolls and not dilated)
             library.add(_row_name(name, pixels, dilated), row)
-    library.add(name, _whole(library, name, kernel, stride, wide))
+    library.add(name, _whole(library, name, kernel, stride, wide, rolls))
 
 
 def _row_name(window: str, pixels: int, dilated: bool) -> str:
     return f"{window}_row_{pixels}{'_dilated' * dilated}"
 
 
-def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int, dilated: bool, end: str, small: bool):
+def _rows(
+    library: Library,
+    kernel: Pair,
+    stride: Pair,
+    wide: bool,
+    pixels: int,
+    dilated: bool,
+    end: str,
+    small: bool,
+    rolls: bool,
+):
     """Rows of one block, of at least so many pixels."""
     size, lanes = library.target.bytes, library.target.lanes
     quads, parts = -(-kernel[1] // QUAD), 1 + wide
     # What is read for several windows is read once, unless taps stand apart: by pixels, which windows and which taps.
-    rolls = not dilated and _rolls(library.target, kernel, stride, wide)
     uses: dict[int, list[tuple[int, int]]] = {}
     for m in range(pixels):
         for quad in range(quads):
@@ -207,7 +228,7 @@ def _rows(library: Library, kernel: Pair, stride: Pair, wide: bool, pixels: int,
     return write
 
 
-def _whole(library: Library, name: str, kernel: Pair, stride: Pair, wide: bool):
+def _whole(library: Library, name: str, kernel: Pair, stride: Pair, wide: bool, rolls: bool):
     size, lanes = library.target.bytes, library.target.lanes
     block_weights = kernel[0] * -(-kernel[1] // QUAD) * (1 + wide) * size
 
@@ -215,7 +236,7 @@ def _whole(library: Library, name: str, kernel: Pair, stride: Pair, wide: bool):
         """Kernel: items ``first`` up to ``last`` of a layer (fields `DEPTHWISE`)."""
         a = DEPTHWISE.read(arguments)
         columns, tap_column = a["columns"], a["tap_column"]
-        chosen = best_width(code, columns, _widths(library.target, kernel, stride, wide), a["bounded"])
+        chosen = best_width(code, columns, _widths(library.target, rolls, wide), a["bounded"])
 
         def at_item(item: Integer) -> None:
             block, top = item // a["strips"], item % a["strips"] * a["strip"]
@@ -233,7 +254,7 @@ def _whole(library: Library, name: str, kernel: Pair, stride: Pair, wide: bool):
                 *(a["floats"], a["tap_row"], tap_column),
             )
             for dilated in (False, True):
-                for pixels in _widths(library.target, kernel, stride, wide):
+                for pixels in _widths(library.target, rolls, wide):
                     apart = tap_column > lanes if dilated else tap_column.equals(lanes)
                     with code.when(code.builder.and_(chosen.equals(pixels), apart)):
                         code.call(_row_name(name, pixels, dilated), *arguments)
