@@ -10,21 +10,25 @@ there only those count that activations bound. So it is where the outputs are to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from npmobilenet.engine import Engine
 from npmobilenet.graph import WINDOWED, Graph, Node
 from npmobilenet.image import Preprocessing
+from npmobilenet.kernels import reference
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import fuse
-from npmobilenet.passes_int8 import quantized
+from npmobilenet.passes_int8 import OF_MEANS, quantized
+from npmobilenet.passes_rounded import Rounded, apart, rounded
 from npmobilenet.statistics import Values, has_statistics, measured, promised
 from npmobilenet.text import plural
 
 OF_PHOTOGRAPHS, OF_MADE_UP = 1.25, 3.0  # by which a range is wider than what was found in them
 DEVIATIONS, BESIDE_NORMS = 8.0, 1.25  # a batch norm's range, and how far one that was found may widen it
+LINEAR_DEVIATIONS = 6.0  # of results that are rounded without an activation
+NORMS = "batch norms"
 BOUNDED = {"relu6": 6.0, "sigmoid": 1.0, "hard_sigmoid": 1.0}
 DISAGREEMENT = 0.4  # `_agree`: trained networks have 0.05 to 0.2, seeded weights 0.7
 LEAST_DECIBELS = 20.0  # of every output, for the images in which ranges were found
@@ -78,53 +82,143 @@ def quantised(
     """
     if not (isinstance(weight_bits, (int, np.integer)) and weight_bits in WEIGHT_BITS):
         raise ValueError(f"weight_bits must be an integer from 4 to 8, got {weight_bits!r}")
+    _check(graph)
+    fused = fuse(graph)
+    known = _known(fused, weights, preprocessing, images)
+    means, largest = known.means if correct_biases else {}, float(np.abs(preprocessing.ends).max())
+
+    def written(ranges: Mapping[str, Values]) -> Quantised:
+        return Quantised(*quantized(graph, weights, ranges, means, largest, int(weight_bits)), known.known_from)
+
+    if known.are_told:
+        return written(known.ranges)
+    if any("norm" in node.attributes for node in fused):
+        made = written(known.ranges)
+        if _least_decibels(graph, weights, made, known.images) >= LEAST_DECIBELS:
+            return made
+    return written(_bounds(fused, known.found))  # also where the publisher folded the norms
+
+
+def with_roundings(
+    graph: Graph,
+    weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    images: Sequence[np.ndarray] | None = None,
+) -> tuple[Rounded, tuple[str, str]]:
+    """Return a network of float32 with its roundings to 8 bits, as other runtimes compute them.
+
+    Parameters and errors are those of :func:`quantised`; with the network comes where ranges and means are from.
+    """
+    _check(graph)
+    fused, tensors = fuse(graph), apart(graph)
+    known = _known(tensors, weights, preprocessing, images)
+    means = dict(known.means)
+    if known.found is not means:  # of what fusing leaves apart here, batch norms tell only there
+        last = {name: original for original, name in fused.merged.items() if original in known.found}
+        means |= {last.get(name, name): values for name, values in promised(fused, weights).items()}
+    ranges = _every_range(tensors, weights, known, means)
+    return rounded(tensors, weights, ranges, means, preprocessing.ends), known.known_from
+
+
+def _every_range(
+    graph: Graph, weights: Mapping[str, np.ndarray], known: Known, means: Mapping[str, Values]
+) -> dict[str, Values]:
+    """The range of every tensor, also where batch norms do not tell it."""
+    ranges: dict[str, Values] = {}
+    deviations: dict[str, np.ndarray] = {}
+    for node in graph:
+        told, found, source = known.ranges[node.name], known.found[node.name], ranges.get(node.inputs[0])
+        if node.operation == "add" and all(name in deviations for name in node.inputs):
+            deviations[node.name] = np.sqrt(sum(deviations[name] ** 2 for name in node.inputs))
+            told = _around(means[node.name].mean, deviations[node.name], found)
+        elif told.low is None and node.operation == "activation":
+            told = _activated(source, node["function"])
+        elif told.low is None:
+            told = found.wider(OF_MADE_UP)
+            if node.operation in OF_MEANS:  # never more than what they are of
+                told = Values(np.maximum(told.low, source.low), np.minimum(told.high, source.high), told.mean)
+        elif node.operation in WINDOWED and node.attributes.get("activation", "none") == "none" and known.are_told:
+            deviations[node.name] = np.abs(weights[f"{node['norm'].name}.weight"].astype(np.float64))
+            told = _around(told.mean, deviations[node.name], found)
+        ranges[node.name] = told
+    return ranges
+
+
+def _around(mean: np.ndarray, deviation: np.ndarray, found: Values) -> Values:
+    """The range of a linear result, whose ends are seldom reached, and more where one image had more."""
+    most = LINEAR_DEVIATIONS * deviation
+    found = found.wider(BESIDE_NORMS)
+    return Values(np.minimum(mean - most, found.low), np.maximum(mean + most, found.high), mean)
+
+
+def _activated(source: Values, function: str) -> Values:
+    """The range of what an activation makes of one."""
+    made = reference.ACTIVATIONS[function](np.linspace(source.low, source.high, 129))
+    return Values(np.minimum(made.min(axis=0), 0), np.maximum(made.max(axis=0), 0))
+
+
+def _check(graph: Graph) -> None:
     if graph.is_quantised:
         raise ValueError("the network is of 8 bits already; quantise the one of float32 that it was made of")
-    fused = fuse(graph)
-    convolutions = [node for node in fused if node.operation in WINDOWED]
-    if not convolutions:
+    if not any(node.operation in WINDOWED for node in graph):
         raise ValueError("the network has no convolutions: there is nothing that 8 bits would make faster")
 
-    def written(ranges: Mapping[str, Values], means: Mapping[str, Values], known_from: tuple[str, str]) -> Quantised:
-        means, largest = means if correct_biases else {}, float(np.abs(preprocessing.ends).max())
-        return Quantised(*quantized(graph, weights, ranges, means, largest, int(weight_bits)), known_from)
 
-    def near(
-        ranges: Mapping[str, Values], means: Mapping[str, Values], known_from: tuple[str, str], images: Sequence
-    ) -> Quantised:
-        made = written(ranges, means, known_from)
-        if _least_decibels(graph, weights, made, images) >= LEAST_DECIBELS:
-            return made
-        return written(_bounds(fused, means), means, known_from)
+@dataclass(frozen=True)
+class Known:
+    """What is known of the values of a network's tensors.
 
+    Attributes
+    ----------
+    ranges, means : mapping of str to Values
+        By node; not of all.
+    found : mapping of str to Values
+        What images have, all tensors.
+    known_from : tuple of str
+    images : sequence of array
+        Some of those images.
+    """
+
+    ranges: Mapping[str, Values]
+    means: Mapping[str, Values]
+    found: Mapping[str, Values]
+    known_from: tuple[str, str]
+    images: Sequence[np.ndarray]
+
+    @property
+    def are_told(self) -> bool:
+        """Whether batch norms tell ranges."""
+        return self.known_from[0].startswith(NORMS)
+
+
+def _known(
+    fused: Graph,
+    weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    images: Sequence[np.ndarray] | None,
+) -> Known:
     told, limit = promised(fused, weights, DEVIATIONS), promised(fused, weights)
-    has_norms = all(has_statistics(node, weights) for node in convolutions)
-    folded = not any("norm" in node.attributes for node in convolutions)
+    has_norms = all(has_statistics(node, weights) for node in fused if node.operation in WINDOWED)
     if images is not None:
-        found = _measured(graph, weights, images)
+        found = _measured(fused, weights, images)
         photographs = plural(len(images), "photograph")
         if has_norms and _agree(fused, told, found):
-            known_from = (f"batch norms, {photographs}", "option")
-            ranges = _beside_norms(told, limit, found)
-            return written(ranges, found, known_from)
-        if folded:
-            return written(_bounds(fused, found), found, (photographs, "option"))
-        return near(_ranges(fused, found, OF_PHOTOGRAPHS), found, (photographs, "option"), images)
-    made_up = made_up_images(preprocessing, graph.in_channels)
-    clouds = _measured(graph, weights, made_up[:1])
+            known_from = (f"{NORMS}, {photographs}", "option")
+            return Known(_beside_norms(told, limit, found), found, found, known_from, images)
+        return Known(_ranges(fused, found, OF_PHOTOGRAPHS), found, found, (photographs, "option"), images)
+    made_up = made_up_images(preprocessing, fused.in_channels)
+    clouds = _measured(fused, weights, made_up[:1])
     if has_norms and _agree(fused, told, clouds):
-        ranges = _beside_norms(told, limit, clouds)
-        return written(ranges, told, ("batch norms", "file"))
-    found, known_from = _measured(graph, weights, made_up), ("images made up", "assumed")
-    if folded:
-        return written(_bounds(fused, found), found, known_from)
-    return near(_ranges(fused, found, OF_MADE_UP), found, known_from, made_up[:1])
+        return Known(_beside_norms(told, limit, clouds), told, clouds, (NORMS, "file"), made_up[:1])
+    found = _measured(fused, weights, made_up)
+    return Known(_ranges(fused, found, OF_MADE_UP), found, found, ("images made up", "assumed"), made_up[:1])
 
 
 def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> dict[str, Values]:
-    """What every tensor of the fused graph holds, one image after the other."""
-    engine = Engine(graph, weights, "auto" if numba_is_on() else "reference")
-    names = [node.name for node in engine.program.graph]
+    """What every tensor of a fused graph holds, one image after the other."""
+    names = [node.name for node in graph]
+    whole = replace(graph, outputs={name: name for name in names})  # so that nothing more is fused
+    engine = Engine(whole, weights, "auto" if numba_is_on() else "reference")
     found: dict[str, Values] = {}
     for image in images:
         one = measured(engine.outputs(image[None], names))
