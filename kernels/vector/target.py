@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -153,6 +155,9 @@ def keep_to(level: str) -> None:
     _kept[:] = [LEVELS[level].target]
 
 
+_HWCAP, _HWCAPS = 16, {"asimd": 1, "asimddp": 20}  # AT_HWCAP, and its bits
+
+
 @once
 def host() -> Target:
     """Return this machine's target; Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES restrict it.
@@ -187,17 +192,17 @@ def host() -> Target:
 
 @once
 def _cpu() -> dict[str, str]:
-    """What Linux says of the first CPU; nothing elsewhere, and of a process that is not of 64 bits."""
-    if sys.platform != "linux" or sys.maxsize < 1 << 32:
-        return {}
+    """What Linux says of the CPU; nothing elsewhere, and of a process that is not of 64 bits."""
+    machine = os.uname().machine if sys.platform == "linux" and sys.maxsize >> 32 else ""
+    if machine == "aarch64":  # told to every process: an emulator's /proc/cpuinfo is that of the CPU it runs on
+        has = ctypes.CDLL(None).getauxval(_HWCAP)
+        return {"Features": " ".join(name for name, bit in _HWCAPS.items() if has >> bit & 1)}
     said: dict[str, str] = {}
-    try:
-        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 - before pathlib
+    if machine == "x86_64":
+        with suppress(OSError), open("/proc/cpuinfo") as lines:  # noqa: PTH123 - before pathlib
             for line in lines:
                 if not line.strip():
                     break
                 name, _, value = line.partition(":")
                 said[name.strip()] = value.strip()
-    except OSError:
-        pass
-    return said
+    return said if "flags" in said else {}
