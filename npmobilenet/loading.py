@@ -22,13 +22,12 @@ from npmobilenet.image import IMAGENET, Preprocessing, letterboxed
 from npmobilenet.labels import class_names
 from npmobilenet.model import Model, quantised_graph, refuse_cuda
 from npmobilenet.provenance import Provenance
-from npmobilenet.tasks.boxes import Detector
-from npmobilenet.tasks.detection import DETECTORS
 from npmobilenet.text import plural, printable
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
     from npmobilenet.architectures.yolo import Head
+    from npmobilenet.tasks.boxes import Detector
 
 DARKNET_FILES = (".cfg", ".weights")
 
@@ -177,6 +176,7 @@ def load(
         checkpoint,
         info,
         printable(source),
+        entry and entry.architecture,
         **about_network,
         **told,
     )
@@ -345,6 +345,8 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
 
 def _named(architecture: str, graph: Graph) -> str:
     """A name for a network of whoever; that of a detector only if it has a detector's layers."""
+    from npmobilenet.tasks.detection import DETECTORS
+
     layers = {node.name for node in graph}
     if architecture in DETECTORS and not {"ssdlite.scores0", "ssdlite.boxes0"} <= layers:
         return f"{architecture}, without its layers"

@@ -52,7 +52,7 @@ class Settled(NamedTuple):
     notes: tuple[str, ...]
 
 
-def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any) -> Settled:
+def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, known: str | None = None, **options: Any) -> Settled:
     """Find the network in a checkpoint and settle what belongs to it.
 
     Parameters
@@ -62,6 +62,8 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         Its metadata.
     where : str
         What to call it in errors.
+    known : str, optional
+        The architecture, where there can be no other.
     **options
         As `npmobilenet.load` takes them.
 
@@ -75,7 +77,8 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
     found = find_network(
         checkpoint.tensors,
         where=where,
-        **{name: options[name] for name in ("architecture", "width", "num_classes", "prefix")},
+        architecture=options["architecture"] or known,
+        **{name: options[name] for name in ("width", "num_classes", "prefix")},
     )
     if not isinstance(options["preprocessing"], (Preprocessing, type(None))):
         raise ValueError(f"preprocessing must be a Preprocessing, got {options['preprocessing']!r}")
