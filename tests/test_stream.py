@@ -19,7 +19,8 @@ import pytest
 import npmobilenet
 from npmobilenet.cli import main
 from npmobilenet.errors import MissingDependencyError
-from npmobilenet.streaming import Classify, Collection, Detect, Entry, Features, collecting, stream
+from npmobilenet.pipelines import Classify, Detect, Features
+from npmobilenet.streaming import Collection, Entry, collecting, stream
 from npmobilenet.streaming.tables import table_for
 from tests.conftest import no_kernels
 
@@ -100,7 +101,7 @@ def test_tasks(photos, model):
         ({"workers": 0}, "workers must be an integer >= 1"),
         ({"part": (3, 2)}, r"part must be \(which, of how many\)"),
         ({"part": "12"}, r"part must be \(which, of how many\)"),
-        ({"task": "paint"}, "task must be one of outputs, classify, features, detect, got 'paint'"),
+        ({"task": "paint"}, "task must be one of outputs, classify, features, detect, segment, got 'paint'"),
         ({"task": "features", "top": 3}, "has no option 'top'; it has: block"),
         ({"task": "features", "block": "neck"}, "no block 'neck'"),
         ({"task": "classify", "top": 0}, "top must be an integer >= 1"),
@@ -213,7 +214,7 @@ def test_detections(photos, tmp_path, monkeypatch):
             return [[box, box] if threshold < 0.75 else [] for box in boxes]
 
     for threshold, count in ((0.5, 2), (0.9, 0)):
-        with Collection([photos / "a.png"], Detect(Found(), threshold), tmp_path / "d.csv") as table:
+        with Collection([photos / "a.png"], Detect(Found(), threshold=threshold), tmp_path / "d.csv") as table:
             assert list(table) == [(str(photos / "a.png"), None)]
         assert rows_of(tmp_path / "d.csv") == (
             ["image", "label", "score", "x0", "y0", "x1", "y1"],
@@ -429,7 +430,7 @@ def test_parts_of_another_command_are_refused(begun, photos, model, run, tmp_pat
     with pytest.raises(ValueError, match=r"holds part of what another command began \(command 'classify', now"):
         Collection(photos, Features(model), begun)
     with pytest.raises(ValueError, match=r"\(top '5', now '3'\): start that one again to go on, or delete the folder"):
-        Collection(photos, Classify(model, 3), begun)
+        Collection(photos, Classify(model, top=3), begun)
     with pytest.raises(ValueError, match="sources"):
         Collection([photos / "deep"], Classify(model), begun)
     other = npmobilenet.load(model.source, backend="reference")

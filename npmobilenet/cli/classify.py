@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options)
     if options.out:
         from npmobilenet.cli.out import write_table
-        from npmobilenet.streaming.tasks import Classify
+        from npmobilenet.pipelines import Classify
 
-        return write_table(options, Classify(model, options.top))
+        return write_table(options, Classify(model, top=options.top))
     return show(model, options)
 
 

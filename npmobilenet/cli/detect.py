@@ -54,9 +54,9 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options)
     if options.out:
         from npmobilenet.cli.out import write_table
-        from npmobilenet.streaming.tasks import Detect
+        from npmobilenet.pipelines import Detect
 
-        return write_table(options, Detect(model, options.threshold))
+        return write_table(options, Detect(model, threshold=options.threshold))
     return show(model, options)
 
 

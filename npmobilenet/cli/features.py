@@ -29,6 +29,6 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Write the features of every image that can be read; of none, no file."""
-    from npmobilenet.streaming.tasks import Features
+    from npmobilenet.pipelines import Features
 
-    return write_table(options, Features(load_model(options), options.block))
+    return write_table(options, Features(load_model(options), block=options.block))

@@ -12,8 +12,8 @@ from npmobilenet.streaming.entries import Entry
 from npmobilenet.text import dimensions, plural, printable
 
 if TYPE_CHECKING:
+    from npmobilenet.pipelines import Pipeline
     from npmobilenet.streaming.collecting import Collection
-    from npmobilenet.streaming.tasks import Task
 
 SOURCES_HELP = "; with --out also an archive (.tar, .tar.gz, .zip), or @FILE, a list of names"
 FAILURES_SHOWN = 20  # of what goes to a file of its own
@@ -45,7 +45,7 @@ def _part(text: str) -> tuple[int, int]:
     return int(which), int(parts)
 
 
-def write_table(options: argparse.Namespace, task: Task) -> int:
+def write_table(options: argparse.Namespace, task: Pipeline) -> int:
     """Have a task look at all images and write its table; one that cannot be read makes the exit code 1."""
     from npmobilenet.streaming.collecting import Collection
 

@@ -215,14 +215,14 @@ class Predictor:
         """Rows of results: of which photograph each is, and its values by column."""
         repeated: list[int] = []
         rows: list[tuple] = []
+        nothing = [MISSING[kind] for kind in self._kind.columns.values()]
         for at, result in enumerate(self._results(photographs) if len(photographs) else ()):
             if isinstance(result, (ImageError, ValueError)):
-                nothing = [MISSING[kind] for kind in self._kind.columns.values()]
                 found = [(*nothing, printable(str(result), 1000))]
             elif isinstance(result, Exception):  # no matter of this photograph: a package that is missing, memory
                 raise result
-            else:
-                found = [(*row, "") for row in self._kind.rows(result)]
+            else:  # one at least, so that it can be told from a photograph that got lost
+                found = [(*row, "") for row in self._kind.rows(result)] or [(*nothing, "")]
             repeated += [at] * len(found)
             rows += found
         columns = zip(*rows, strict=True) if rows else ((),) * len(self.columns)

@@ -7,8 +7,6 @@
     all of them together, in their order.
 ``ahead``
     Work done by several threads, handed over in order.
-``tasks``
-    What is computed of a picture, and which rows of a table it makes.
 ``batches``
     :func:`stream`: sources, threads and a task together.
 ``tables``
@@ -24,11 +22,8 @@ from npmobilenet import lazily
 __getattr__ = lazily(
     __name__,
     Batch="batches",
-    Classify="tasks",
     Collection="collecting",
-    Detect="tasks",
     Entry="entries",
-    Features="tasks",
     Sources="sources",
     stream="batches",
 )

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npmobilenet.errors import MissingDependencyError
-from npmobilenet.image import read_image
 from npmobilenet.image.formats import let_pillow_keep
 from npmobilenet.machine import available_cpus
+from npmobilenet.pipelines import PIPELINES, Outputs, Pipeline
 from npmobilenet.streaming.ahead import prepared_ahead
 from npmobilenet.streaming.entries import Entry, NamedBytes
 from npmobilenet.streaming.sources import Source, Sources
-from npmobilenet.streaming.tasks import TASKS, Task
 from npmobilenet.text import quote
 
 if TYPE_CHECKING:
@@ -34,6 +32,8 @@ CPU_SECONDS = 0.1  # that a thread takes for these: of slow ones it takes fewer,
 GPU_BATCH = 64
 AHEAD = 10  # batches, besides what the threads are at: one that takes as long as these is waited for without a pause
 AHEAD_BYTES = 1 << 29  # of images that came out of streams
+
+TASKS: dict[str, type[Pipeline]] = {Outputs.task: Outputs, **PIPELINES}
 
 Outcome = tuple[str, Any]  # an image's name, and its result or the exception that there is instead
 
@@ -61,7 +61,7 @@ def stream(
     model: Model,
     *,
     batch_size: int = BATCH,
-    task: str | Task = "outputs",
+    task: str | Pipeline = "outputs",
     workers: int | None = None,
     part: tuple[int, int] = (1, 1),
     **options: Any,
@@ -78,9 +78,9 @@ def stream(
     model : Model
     batch_size : int
         Images of a batch, failed ones among them; the last one is shorter.
-    task : {"outputs", "classify", "features", "detect"}
+    task : {"outputs", "classify", "features", "detect", "segment"}
         What a batch's ``outputs`` are: what calling the model gives; lists of predictions (option ``top``); the output
-        of a block (``block``); lists of detections (``threshold``).
+        of a block (``block``); lists of detections (``threshold``); segmentations.
     workers : int, optional
         Threads, each with an image of its own; `model.threads` if None.
     part : (int, int)
@@ -104,10 +104,10 @@ def stream(
         raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
-    if not isinstance(task, Task):
+    if not isinstance(task, Pipeline):
         if task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {quote(task)}")
-        known = [field.name for field in fields(TASKS[task]) if field.name != "model"]
+        known = TASKS[task].options()
         for name in options:
             if name not in known:
                 there = ", ".join(known) or "none"
@@ -116,7 +116,7 @@ def stream(
     return _batches(outcomes(Sources(paths, part), task, workers), task, batch_size)
 
 
-def _batches(found: Iterator[Outcome], task: Task, batch_size: int) -> Iterator[Batch]:
+def _batches(found: Iterator[Outcome], task: Pipeline, batch_size: int) -> Iterator[Batch]:
     like = None
     while some := list(islice(found, batch_size)):
         good = [(name, result) for name, result in some if not isinstance(result, Exception)]
@@ -125,7 +125,7 @@ def _batches(found: Iterator[Outcome], task: Task, batch_size: int) -> Iterator[
         yield Batch([name for name, _ in good], task.together([result for _, result in good], like), errors)
 
 
-def outcomes(entries: Iterable[Entry], task: Task, workers: int | None = None) -> Iterator[Outcome]:
+def outcomes(entries: Iterable[Entry], task: Pipeline, workers: int | None = None) -> Iterator[Outcome]:
     """Yield the name of each image with its result, or with the exception that there is instead, in their order."""
     on_gpu = task.model.backend == "cuda"
     workers = min(workers or task.model.threads, available_cpus())
@@ -142,7 +142,7 @@ def outcomes(entries: Iterable[Entry], task: Task, workers: int | None = None) -
         start = time.perf_counter()
         prepared = [_prepared(task, taken) for taken in chunk]
         good = [one for one in prepared if not isinstance(one, Exception)]
-        computed = iter(task.compute(good)) if good else iter(())
+        computed = iter(task.compute(good, 1)) if good else iter(())
         results = [one if isinstance(one, Exception) else next(computed) for one in prepared]
         if not on_gpu:
             pace = len(chunk) / max(time.perf_counter() - start, 1e-6)
@@ -175,14 +175,14 @@ def _taken(entry: Entry) -> _Taken:
         return _Taken(entry.name, error)
 
 
-def _prepared(task: Task, taken: _Taken) -> Any:
+def _prepared(task: Pipeline, taken: _Taken) -> Any:
     """What is made of a picture, or why there is none."""
     content: ImageSource | Exception = taken.content
     if isinstance(content, Exception):
         return content
     try:
         content = content() if callable(content) else content
-        return task.prepare(read_image(content, decode=task.model.preprocessing.decode, lend=True))
+        return task.prepare(content, lend=True)
     except MissingDependencyError:
         raise
     except Exception as error:

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.files import replaceable, replacing
+from npmobilenet.pipelines import Pipeline
 from npmobilenet.streaming.batches import outcomes
 from npmobilenet.streaming.entries import Entry, reason
 from npmobilenet.streaming.parts import Parts, Progress
 from npmobilenet.streaming.sources import Source, Sources
 from npmobilenet.streaming.tables import csv_line, plain_text, table_for
-from npmobilenet.streaming.tasks import Task
 from npmobilenet.text import plural, printable
 
 PART_SECONDS = 5.0  # what a kill costs at most
@@ -41,7 +41,7 @@ class Collection:
     ----------
     given, part
         As for :class:`~npmobilenet.streaming.sources.Sources`.
-    task : Task
+    task : Pipeline
         One with columns.
     out : path
         ``.parquet``, ``.csv``, ``.jsonl``; of features also ``.npz`` and ``.npy``.
@@ -68,7 +68,7 @@ class Collection:
     def __init__(
         self,
         given: Source | Iterable[Source],
-        task: Task,
+        task: Pipeline,
         out: str | os.PathLike,
         workers: int | None = None,
         part: tuple[int, int] = (1, 1),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from npmobilenet.errors import MissingDependencyError
-from npmobilenet.streaming.tasks import VECTOR, Task
+from npmobilenet.pipelines import Pipeline
 from npmobilenet.text import dimensions, printable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Table:
     suffix = ""
     takes_maps = False  # arrays of more than one axis
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Pipeline) -> None:
         self.task = task
 
     def check(self, result: Any) -> None:
@@ -90,9 +90,9 @@ class Csv(Lines):
 
     def header(self, shape: tuple[int, ...]) -> str:
         names = [IMAGE]
-        for name, kind in self.task.columns:
-            values = shape[0] if kind == VECTOR and shape else 0
-            names += [f"{name.removesuffix('s')}{index}" for index in range(values)] if kind == VECTOR else [name]
+        for name, kind in self.task.columns.items():
+            values = shape[0] if kind is list and shape else 0
+            names += [f"{name.removesuffix('s')}{index}" for index in range(values)] if kind is list else [name]
         return csv_line(names)
 
     def line(self, image: str, row: tuple) -> str:
@@ -115,8 +115,7 @@ class JsonLines(Lines):
             [float(_SHORTEST(value)) for value in cell.tolist()] if isinstance(cell, np.ndarray) else cell
             for cell in row
         )
-        names = (name for name, _ in self.task.columns)
-        return json.dumps({IMAGE: image, **dict(zip(names, cells, strict=True))}, allow_nan=False) + "\n"
+        return json.dumps({IMAGE: image, **dict(zip(self.task.columns, cells, strict=True))}, allow_nan=False) + "\n"
 
 
 class Parquet(Table):
@@ -124,7 +123,7 @@ class Parquet(Table):
 
     suffix = ".parquet"
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Pipeline) -> None:
         super().__init__(task)
         self.arrow = _pyarrow()
 
@@ -151,8 +150,8 @@ class Parquet(Table):
         arrow = self.arrow
         kinds = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
         fields = [arrow.field(IMAGE, arrow.string(), nullable=False)]
-        for name, kind in self.task.columns:
-            if kind == VECTOR:
+        for name, kind in self.task.columns.items():
+            if kind is list:
                 value = arrow.field("item", arrow.float32(), nullable=False)
                 fields.append(arrow.field(name, arrow.list_(value, shape[0]), nullable=False))
             else:
@@ -223,7 +222,7 @@ class Npz(Npy):
 KINDS: tuple[type[Table], ...] = (Npz, Npy, Csv, Parquet, JsonLines)
 
 
-def table_for(out: Path, task: Task) -> Table:
+def table_for(out: Path, task: Pipeline) -> Table:
     """Return what writes the rows of this task to a file with this suffix.
 
     Raises
@@ -233,7 +232,7 @@ def table_for(out: Path, task: Task) -> Table:
     MissingDependencyError
         If it needs a package.
     """
-    vectors = [kind for _, kind in task.columns] == [VECTOR]
+    vectors = [*task.columns.values()] == [list]
     kinds = {kind.suffix: kind for kind in KINDS if vectors or not issubclass(kind, Npy)}
     if out.suffix.lower() not in kinds:
         raise ValueError(f"{printable(out)}: {task.results} are written as {', '.join(kinds)}")
