@@ -30,7 +30,7 @@ EXTRAS = {
     "study": ["matplotlib>=3.7", "pillow>=9.1"],
     "test": [
         *("pytest>=7.4", "pytest-benchmark>=4.0", "hypothesis>=6.80"),
-        *("pillow>=9.1", "tqdm>=4.60", "matplotlib>=3.7"),
+        *("pillow>=9.1", "tqdm>=4.60", "matplotlib>=3.7", "pyarrow>=14"),
     ],
     "bench": ["pytest>=7.4", "pytest-benchmark>=4.0"],
     "report": ["matplotlib>=3.7"],
