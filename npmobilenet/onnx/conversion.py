@@ -25,6 +25,7 @@ from npmobilenet.onnx.shapes import Bound, Coming
 from npmobilenet.onnx.windows import transposed_pads, window_pads
 
 Shape = tuple[int, ...]
+WIDEST_PADDING = 16  # beyond a window: more makes images of nothing but padding, however small they are
 CONVERTERS: dict[str, Callable[[Region, Node], None]] = {}
 
 
@@ -74,7 +75,7 @@ class Region:
             self.replaced.append(node)
             return True
         convert = CONVERTERS.get(node.operator)
-        if convert is None or len(list(filter(None, node.outputs))) != len(node.outputs):
+        if convert is None or not all(isinstance(self.bound.values.get(name), Coming) for name in node.outputs):
             return False
         before = len(self.nodes), dict(self.made)
         self._current = node
@@ -202,7 +203,10 @@ def _geometry(at: Region, node: Node, kernel: Shape) -> tuple[Shape, Shape, Padd
     require(len(strides) == len(dilations) == 2 and min(strides + dilations) > 0 and len(pads) in (0, 4))
     if auto == "SAME_UPPER":
         return strides, dilations, "same"
-    return strides, dilations, _plain(window_pads(auto, pads, size, kernel, strides, dilations))
+    edges = window_pads(auto, pads, size, kernel, strides, dilations)
+    for k, d, edge in zip(kernel, dilations, edges, strict=True):
+        require(max(edge) <= max(k * d, WIDEST_PADDING))
+    return strides, dilations, _plain(edges)
 
 
 def _plain(pads: Sequence[tuple[int, int]]) -> PaddingSpec:
