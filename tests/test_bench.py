@@ -183,10 +183,10 @@ def test_networks_are_named(text, tmp_path):
 
 def test_a_checkpoint_is_compared_at_its_own_size(tmp_path):
     about = get_architecture("vgg19")
-    weights = random_weights(about.graph(0.125))
+    weights = random_weights(about.graph(0.25))
     file = npmobilenet.export_weights(weights, tmp_path / "style.safetensors")
     network = Network.parse(str(file), tmp_path)
-    assert (network.name, network.shipped) == ("style-0.125-224", False)
+    assert (network.name, network.shipped) == ("style-0.25-224", False)
     assert network.weights == file and len(network.model.graph.output_names) == 6
 
 
