@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from npmobilenet.kernels.blocked.code.int8.ending import (
-    either_floats,
     end_floats,
     store_bytes,
     store_floats,
     then_bytes,
     then_floats,
+    when_more,
 )
 from npmobilenet.kernels.blocked.code.int8.rows import best_width
 from npmobilenet.kernels.blocked.int8.depthwise import DEPTHWISE, LOW_BITS
@@ -166,14 +166,14 @@ def _rows(
                 then = then_bytes(code, end, out_steps, out_offset)
                 store_bytes(*about, then, place, bounded=pixels > 1)
 
-            def bare() -> None:
-                store_floats(*about, place)
-
-            def ended() -> None:
-                bare()
+            def follow() -> None:
                 end_floats(code, then_floats(code, end, clamp), place, pixels)
 
-            code.either(floats.equals(0), as_bytes, lambda: either_floats(code, end, clamp, bare, ended))
+            def as_floats() -> None:
+                store_floats(*about, place)
+                when_more(code, end, clamp, follow)
+
+            code.either(floats.equals(0), as_bytes, as_floats)
 
         def each_tile(compute: Callable[[Pointer, Pointer], None], row: Integer | int = 0) -> None:
             pixel_bytes = code.select(floats.equals(0), code.integer(lanes), code.integer(size))

@@ -104,12 +104,13 @@ def store_floats(
         out.store(value if residual is None else value + residual.vector(at), at)
 
 
-def either_floats(code: Code, end: str, clamp: Pointer, bare: Callable[[], None], then: Callable[[], None]) -> None:
-    """Write results of float32 by ``bare`` if nothing follows the multiply-add, else by ``then``."""
+def when_more(code: Code, end: str, clamp: Pointer, follow: Callable[[], None]) -> None:
+    """Do what follows the multiply-add of results of float32, if anything does."""
     if end == CLAMP:
-        code.either(clamp.is_null(), bare, then)
+        with code.when(code.builder.not_(clamp.is_null())):
+            follow()
     else:
-        then()
+        follow()
 
 
 def end_floats(code: Code, then: Then, out: Pointer, count: int, residual: Pointer | None = None) -> None:

@@ -11,12 +11,12 @@ from functools import partial
 from llvmlite import ir
 
 from npmobilenet.kernels.blocked.code.int8.ending import (
-    either_floats,
     end_floats,
     store_bytes,
     store_floats,
     then_bytes,
     then_floats,
+    when_more,
 )
 from npmobilenet.kernels.blocked.code.pointwise import LINE, PLANE, steps
 from npmobilenet.kernels.blocked.int8.ending import ONE
@@ -166,14 +166,14 @@ def _tile(library: Library, tile: Tile, ending: str, small: bool, half: bool):
                     for v in range(blocks):
                         end_floats(code, then, place(v), tile.pixels, other(v) if added else None)
 
-                def ended() -> None:
+                # A residual is added after what follows.
+                alone = residual.is_null()
+                if ending == CLAMP:
+                    at_once = code.builder.and_(code.builder.not_(alone), clamp.is_null())
+                    code.either(at_once, lambda: bare(True), bare)
+                else:
                     bare()
-                    code.either(residual.is_null(), lambda: end(False), lambda: end(True))
-
-                def not_ended() -> None:
-                    code.either(residual.is_null(), bare, lambda: bare(True))
-
-                either_floats(code, ending, clamp, not_ended, ended)
+                when_more(code, ending, clamp, lambda: code.either(alone, lambda: end(False), lambda: end(True)))
 
             def ends(pixel_scaled: bool) -> None:
                 code.either(floats.equals(0), lambda: as_bytes(pixel_scaled), lambda: as_floats(pixel_scaled))

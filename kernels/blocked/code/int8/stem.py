@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from npmobilenet.kernels.blocked.code.int8.ending import (
-    either_floats,
     end_floats,
     store_bytes,
     store_floats,
     then_bytes,
     then_floats,
+    when_more,
 )
 from npmobilenet.kernels.blocked.code.int8.rows import best_width
 from npmobilenet.kernels.blocked.int8.stem import STEM
@@ -108,14 +108,14 @@ def _row(library: Library, kernel: Pair, stride: Pair, pixels: int, end: str):
                 then = then_bytes(code, end, out_steps, out_offset)
                 store_bytes(*about, then, out + pixel * lanes, bounded=pixels > 1)
 
-            def bare() -> None:
-                store_floats(*about, out + pixel * size)
-
-            def ended() -> None:
-                bare()
+            def follow() -> None:
                 end_floats(code, then_floats(code, end, clamp), out + pixel * size, pixels)
 
-            code.either(floats.equals(0), as_bytes, lambda: either_floats(code, end, clamp, bare, ended))
+            def as_floats() -> None:
+                store_floats(*about, out + pixel * size)
+                when_more(code, end, clamp, follow)
+
+            code.either(floats.equals(0), as_bytes, as_floats)
 
         code.loop((columns + (pixels - 1)) // pixels, at_tile)
 
