@@ -157,7 +157,7 @@ def open_image(file: BinaryIO, name: str) -> Image:
     image_module = pillow()
     if image_module is None:
         raise MissingDependencyError(
-            f'{name}: decoding image files needs Pillow: pip install "npmobilenet[image]" '
+            f"{name}: decoding image files needs Pillow: pip install pillow "
             "(uint8 arrays (height, width, 3) work without it)"
         )
     file.seek(0)

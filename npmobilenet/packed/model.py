@@ -13,7 +13,7 @@ from npmobilenet.kernels.vector import target
 from npmobilenet.machine import available_cpus
 from npmobilenet.model import Model
 from npmobilenet.packed.program import PackedProgram
-from npmobilenet.packed.recording import ARRAYS, BEGINNING, DESCRIPTION, Arrays, Description, PackedNetwork
+from npmobilenet.packed.recording import ARRAYS, DESCRIPTION, Arrays, Description, PackedNetwork
 from npmobilenet.provenance import Provenance
 from npmobilenet.text import printable, quote
 
@@ -60,14 +60,14 @@ class PackedModel(Model):
         self._asked, self.keep_bytes = "blocked", keep_bytes
         self.source, self.read_from, self.definition, self.names = network.source, "", None, None
         self.provenance = Provenance()
-        self._packed = network, arrays.file, arrays.offset, level
+        self._packed = network, (arrays.file, arrays.offset, arrays.size), level
         self._engine = Engine.of(PackedProgram(network, arrays, level), keep_bytes)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        network, file, offset, level = self._packed
+        network, arrays, level = self._packed
         self._cpus = 1
-        self._engine = Engine.of(PackedProgram(network, Arrays(file, offset), level), self.keep_bytes)
+        self._engine = Engine.of(PackedProgram(network, Arrays(*arrays), level), self.keep_bytes)
 
     def __repr__(self) -> str:
         height, width = self.size
@@ -93,15 +93,11 @@ class PackedModel(Model):
         return ValueError(f"{printable(self.source)}: is packed, and knows its layers no more: load what was packed")
 
 
-def load(
-    folder: str | os.PathLike | None = None, *, threads: int | None = None, keep_bytes: int | None = None
-) -> PackedModel | FaceFinder:
-    """Open a pack.
+def load(*, threads: int | None = None, keep_bytes: int | None = None) -> PackedModel | FaceFinder:
+    """Open the pack that this module is in.
 
     Parameters
     ----------
-    folder : path, optional
-        The folder or file that `npmobilenet pack` wrote; that which this very module is in if None.
     threads, keep_bytes : int, optional
         As for :func:`npmobilenet.load`.
 
@@ -114,20 +110,21 @@ def load(
     Raises
     ------
     NpmobilenetError
-        If this is no pack, or one for other CPUs.
+        If there is no pack, or one for other CPUs, or a damaged one.
     """
-    root = os.fspath(folder) if folder is not None else own_root()
-    description = describe(root)
+    description = describe()
     level = target.best_level(description.levels)
     if level is None:
         raise NpmobilenetError(
-            f"{printable(root)}: packed for {', '.join(description.levels)}, none of which this machine runs: pack it "
-            "there, or with --targets all"
+            f"{printable(root())}: packed for {', '.join(description.levels)}, none of which this machine runs: pack "
+            "it there, or with --targets all"
         )
-    if root == own_root():
-        target.keep_to(level)
-    file = os.path.join(root, ARRAYS) if os.path.isdir(root) else root  # noqa: PTH112, PTH118 - before pathlib
-    arrays = Arrays(file, description.offset)
+    target.keep_to(level)
+    file = root() if description.offset else os.path.join(root(), ARRAYS)  # noqa: PTH118 - before pathlib
+    try:
+        arrays = Arrays(file, description.offset, description.size)
+    except (OSError, ValueError) as error:
+        raise NpmobilenetError(f"{printable(file)}: cannot be mapped ({error}): copy the pack anew") from None
     models = [
         PackedModel(network, arrays, level, threads=threads, keep_bytes=keep_bytes) for network in description.networks
     ]
@@ -138,33 +135,22 @@ def load(
     return FaceFinder(*models)
 
 
-def own_root() -> str:
+def root() -> str:
     """The folder or archive in which the package is."""
     return os.path.dirname(next(iter(sys.modules["npmobilenet"].__path__)))  # noqa: PTH120
 
 
-def describe(root: str | None = None) -> Description:
-    """Return what is known of a pack; without an argument of that which this module is in.
+def describe() -> Description:
+    """Return what is known of the pack that this module is in.
 
     Raises
     ------
     NpmobilenetError
-        If this is no pack.
+        If there is none.
     """
-    root = root or own_root()
+    file = os.path.join(root(), DESCRIPTION)  # noqa: PTH118
     try:
-        if os.path.isfile(root):  # noqa: PTH113
-            from zipimport import zipimporter
-
-            content = zipimporter(root).get_data(DESCRIPTION)
-        else:
-            with open(os.path.join(root, DESCRIPTION), "rb") as file:  # noqa: PTH118, PTH123
-                content = file.read()
-    except (OSError, ImportError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NpmobilenetError(
-            f"{printable(root)}: no pack, which `npmobilenet pack` makes: {DESCRIPTION}: {reason}"
-        ) from None
-    if not content.startswith(BEGINNING):
-        raise NpmobilenetError(f"{printable(root)}: packed by another version of npmobilenet: pack it again")
-    return loads(content[len(BEGINNING) :])
+        return loads(sys.modules["npmobilenet"].__spec__.loader.get_data(file))
+    except OSError as error:
+        reason = error.strerror or "is not there"
+        raise NpmobilenetError(f"{printable(file)}: {reason}: `npmobilenet pack` makes packs") from None

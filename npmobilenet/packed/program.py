@@ -17,7 +17,7 @@ from npmobilenet.kernels.vector import shipped
 from npmobilenet.kernels.vector.functions import Functions
 from npmobilenet.kernels.vector.target import LEVELS, Target
 from npmobilenet.packed.recording import FUNCTION, Arrays, PackedNetwork, Recording, Stored
-from npmobilenet.text import dimensions, listed
+from npmobilenet.text import listed
 
 
 class PackedProgram:
@@ -54,14 +54,10 @@ class PackedProgram:
         return output
 
     def plan(self, size: Pair, output: str | tuple[str, ...] | None = None, threads: int = 1) -> PackedPlan:
-        """Return the plan for images of ``(H, W)`` that computes one or more outputs, or the main one.
+        """Return the plan that computes one or more outputs, or the main one, of images of the only size there is.
 
         Of the plans that were recorded it is that for the next lower number of threads, run by as many as are wanted.
         """
-        if size != self.network.size:
-            raise ValueError(
-                f"this network was packed for images of {dimensions(self.network.size)}, got {dimensions(size)}"
-            )
         names = (output,) if isinstance(output, str) else output or (self.network.main_output,)
         names = tuple(map(self.node_of, names))
         recorded = [number for outputs, number in self.recordings if outputs == names]

@@ -8,7 +8,6 @@ trusted as such: its description is unpickled.
 from __future__ import annotations
 
 import mmap
-import os
 from pickle import loads
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from npmobilenet.tasks.boxes import Detector
 
 DESCRIPTION, ARRAYS = "network.pickle", "network.bin"
-BEGINNING = b"npmobilenet pack 1\n"  # of the description; the number is that of the format
 
 # Whose address is to be added to a number: of nothing; or it is a function, by its number.
 NUMBER, IMAGE, ARENA, STORED, TABLES, FUNCTION = range(6)
@@ -109,7 +107,9 @@ class Description(NamedTuple):
     task : {"classify", "detect", "faces", "segment"}
         The command whose results it prints.
     offset : int
-        Where its arrays begin in the file that they are in: an archive, or one of their own.
+        Where its arrays begin in the file that they are in: an archive, or, at 0, one of their own.
+    size : int
+        Of all arrays, in bytes.
     levels : tuple of str
         Of CPUs, whose machine code it has.
     networks : tuple of PackedNetwork
@@ -118,6 +118,7 @@ class Description(NamedTuple):
 
     task: str
     offset: int
+    size: int
     levels: tuple[str, ...]
     networks: tuple[PackedNetwork, ...]
 
@@ -127,19 +128,23 @@ class Arrays:
 
     Attributes
     ----------
-    file, offset : str, int
-        Where it is, and from which byte on.
+    file, offset, size : str, int, int
+        Where it is, from which byte on, and how many.
     address : int
         Where its first byte is in memory.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be mapped, or is shorter.
     """
 
-    def __init__(self, file: str, offset: int) -> None:
-        self.file, self.offset = file, offset
+    def __init__(self, file: str, offset: int, size: int) -> None:
+        self.file, self.offset, self.size = file, offset, size
         unit = mmap.ALLOCATIONGRANULARITY
         with open(file, "rb") as opened:  # noqa: PTH123 - before pathlib
             skipped = offset % unit
-            length = os.fstat(opened.fileno()).st_size - offset + skipped
-            self._pages = mmap.mmap(opened.fileno(), length, access=mmap.ACCESS_READ, offset=offset - skipped)
+            self._pages = mmap.mmap(opened.fileno(), size + skipped, access=mmap.ACCESS_READ, offset=offset - skipped)
         self._bytes = np.frombuffer(self._pages, np.uint8)[skipped:]
         self.address = self._bytes.ctypes.data
 

@@ -27,7 +27,7 @@ from npmobilenet.kernels.vector import lookup, shipped
 from npmobilenet.kernels.vector.target import LEVELS, best_level, host
 from npmobilenet.kernels.walk import compiled
 from npmobilenet.model import Model
-from npmobilenet.packed.recording import ARRAYS, BEGINNING, DESCRIPTION, Description, PackedNetwork, Recording, Stored
+from npmobilenet.packed.recording import ARRAYS, DESCRIPTION, Description, PackedNetwork, Recording, Stored
 from npmobilenet.packing import modules, texts
 from npmobilenet.packing.record import THREADS, Blob, Recorder
 from npmobilenet.text import printable, quote
@@ -100,7 +100,8 @@ def pack(models: Sequence[Model], out: str | os.PathLike, targets: str = "host")
     networks = [_Network(model, made) for model in models]
     used = {level: {name: None for network in networks for name in network.record(level)} for level in levels}
     _add_libraries(made, used)
-    description = Description(made.task, 0, levels, tuple(network.described() for network in networks))
+    described = tuple(network.described() for network in networks)
+    description = Description(made.task, 0, made.blob.size, levels, described)
     _add_modules(made, description, out.name)
     _write(made, description, out)
     return made
@@ -266,7 +267,7 @@ def _write(made: Pack, description: Description, out: Path) -> None:
     out = out.absolute()
     archive = out.suffix == ARCHIVE
     description = description._replace(offset=PLACE if archive else 0)
-    made.files[DESCRIPTION] = BEGINNING + pickle.dumps(description)
+    made.files[DESCRIPTION] = pickle.dumps(description)
     made.files |= _compiled(made.files, archive)
     made.files |= texts.files(made, out.name, archive)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from npmobilenet.packed import load
 
+MOST_BYTES = 32 << 20  # of a photograph
 model = load()  # once, when the function starts
 
 
@@ -59,8 +60,11 @@ class Requests(BaseHTTPRequestHandler):
     """For clouds that send HTTP: POST a photograph."""
 
     def do_POST(self):
+        length = int(self.headers.get("Content-Length", 0))
         try:
-            status, text = 200, answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            if not 0 < length <= MOST_BYTES:
+                raise ValueError(f"a photograph of 1 to {{MOST_BYTES}} bytes is expected, got {{length}}")
+            status, text = 200, answer(self.rfile.read(length))
         except ValueError as error:  # what is wrong with the photograph
             status, text = 400, json.dumps({{"error": str(error)}})
         self.send_response(status)
