@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from npmobilenet.graph import Graph
     from npmobilenet.image import ImageSource, Preprocessing
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.passes_rounded import Rounded
     from npmobilenet.tasks.boxes import Detector
     from npmobilenet.tasks.detection import Detection
     from npmobilenet.tasks.segmentation import Segmentation
@@ -354,6 +355,24 @@ class Model:
         heads = getattr(self._detector, "heads", ())
         return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width, heads)
 
+    def rounded(self, images: Sequence[ImageSource] | None = None) -> Rounded:
+        """Return the network with roundings to 8 bits as other runtimes compute them: what `export_onnx` writes.
+
+        Parameters, errors and warnings are those of :func:`quantize`.
+        """
+        from npmobilenet.quantisation import with_roundings  # few ask for it
+
+        photographs = self._photographs(images)
+        made, known_from = with_roundings(self.graph, self._weights, self.preprocessing, photographs)
+        _warn_of_ranges(printable(self.source), known_from, "export_onnx(model, path, dtype='int8', images=[...])", 3)
+        return made
+
+    def _photographs(self, images: Sequence[ImageSource] | None) -> list[np.ndarray] | None:
+        """Photographs that ranges are found in, as inputs."""
+        if images is not None and (not isinstance(images, (list, tuple)) or not images):
+            raise ValueError("images must be a list of at least one photograph, or None")
+        return None if images is None else [self.preprocess(image) for image in images]
+
     def preprocess(self, image: ImageSource) -> np.ndarray:
         """Turn a photograph into an input.
 
@@ -612,9 +631,7 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
     if not isinstance(model, Model):
         raise ValueError(f"model must be a Model, such as npmobilenet.load() returns, got {type(model).__name__}")
     refuse_cuda(model.backend)
-    if images is not None and (not isinstance(images, (list, tuple)) or not images):
-        raise ValueError("images must be a list of at least one photograph, or None")
-    photographs = None if images is None else [model.preprocess(image) for image in images]
+    photographs = model._photographs(images)
     provenance = Provenance(model.provenance)
     graph, weights = quantised_graph(
         model.graph, model._weights, model.preprocessing, provenance, printable(model.source), photographs, weight_bits
@@ -656,13 +673,15 @@ def quantised_graph(
 
     made = quantised(graph, weights, preprocessing, images, weight_bits)
     provenance["quantisation"] = made.known_from
-    if made.known_from[1] == "assumed":
-        note = (
-            f"{source}: no batch norm tells what values the network has: found in {made.known_from[0]}; "
-            "npmobilenet.quantize(model, images=[...]) takes photographs"
-        )
-        warnings.warn(note, AssumptionWarning, stacklevel=4)
+    _warn_of_ranges(source, made.known_from, "quantize(model, images=[...])", 5)
     return made.graph, made.weights
+
+
+def _warn_of_ranges(source: str, known_from: tuple[str, str], better: str, stacklevel: int) -> None:
+    """Say it where nobody vouches for ranges, and what takes photographs."""
+    if known_from[1] == "assumed":
+        note = f"{source}: no batch norm tells what values the network has: found in {known_from[0]}"
+        warnings.warn(f"{note}; npmobilenet.{better} takes photographs", AssumptionWarning, stacklevel=stacklevel)
 
 
 def refuse_cuda(backend: str) -> None:

@@ -24,6 +24,7 @@ from npmobilenet.graph import INPUT, WINDOWED, Graph, Node
 from npmobilenet.passes import folded_parameters, fuse
 from npmobilenet.passes_int8 import DEPTHWISE, Writer
 from npmobilenet.passes_qdq import Integers
+from npmobilenet.plan import Code
 from npmobilenet.statistics import SMALLEST, UNKNOWN, Values
 
 LAYERS = (*WINDOWED, "linear")
@@ -252,6 +253,7 @@ class _Writer(Writer):
     inside: set[str]
     nodes: list[Node] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    codes: dict[str, Code] = field(default_factory=dict)  # of no tensor: all are float32 here
     integers: dict[str, Integers] = field(default_factory=dict)
     last: dict[str, str] = field(default_factory=lambda: {INPUT: INPUT})  # what gives a tensor of the graph that comes
     scales: dict[str, float] = field(default_factory=dict)  # of those that are rounded
@@ -274,14 +276,13 @@ class _Writer(Writer):
             self.round(node.name, node.block)
 
     def _is_rounded(self, node: Node) -> bool:
-        """What layers of 8 bits and sums read, and what they make: by both, others know them as such."""
+        """What layers of 8 bits and sums read, and what such layers make; what becomes of it in an activation first."""
         readers = [each for each in self.graph if node.name in each.inputs]
         if not readers or node.name in self.inside:
             return False
-        of_bytes = node.name in self.integers or node.operation in ("add", "multiply")
-        return of_bytes or any(
-            each.operation == "add" or (_is_layer(each) and each.name not in self.inside) for each in readers
-        )
+        if node.name in self.integers or node.operation in ("add", "multiply"):
+            return [each.operation for each in readers] != ["activation"]
+        return any(each.operation == "add" or (_is_layer(each) and each.name not in self.inside) for each in readers)
 
     def _scaled(self, name: str, factor: np.ndarray, block: str) -> str:
         """A tensor times a number for each channel; itself if these are 1."""

@@ -18,6 +18,7 @@ from npmobilenet.engine import Engine
 from npmobilenet.graph import WINDOWED, Graph, Node
 from npmobilenet.image import Preprocessing
 from npmobilenet.kernels import reference
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import fuse
 from npmobilenet.passes_int8 import OF_MEANS, quantized
@@ -25,7 +26,8 @@ from npmobilenet.passes_rounded import Rounded, apart, rounded
 from npmobilenet.statistics import Values, has_statistics, measured, promised
 from npmobilenet.text import plural
 
-OF_PHOTOGRAPHS, OF_MADE_UP = 1.25, 3.0  # by which a range is wider than what was found in them
+OF_PHOTOGRAPHS = 1.25  # by which a range is wider than what was found in them
+OF_MADE_UP = {1: 3.0, 12: 2.0}  # likewise, by how many of the images are clouds
 DEVIATIONS, BESIDE_NORMS = 8.0, 1.25  # a batch norm's range, and how far one that was found may widen it
 LINEAR_DEVIATIONS = 6.0  # of results that are rounded without an activation
 NORMS = "batch norms"
@@ -111,9 +113,9 @@ def with_roundings(
     """
     _check(graph)
     fused, tensors = fuse(graph), apart(graph)
-    known = _known(tensors, weights, preprocessing, images)
+    known = _known(tensors, weights, preprocessing, images, clouds=max(OF_MADE_UP))
     means = dict(known.means)
-    if known.found is not means:  # of what fusing leaves apart here, batch norms tell only there
+    if known.means is not known.found:  # batch norms do not tell the means of what stands apart
         last = {name: original for original, name in fused.merged.items() if original in known.found}
         means |= {last.get(name, name): values for name, values in promised(fused, weights).items()}
     ranges = _every_range(tensors, weights, known, means)
@@ -134,21 +136,26 @@ def _every_range(
         elif told.low is None and node.operation == "activation":
             told = _activated(source, node["function"])
         elif told.low is None:
-            told = found.wider(OF_MADE_UP)
-            if node.operation in OF_MEANS:  # never more than what they are of
-                told = Values(np.maximum(told.low, source.low), np.minimum(told.high, source.high), told.mean)
+            told = found.wider(OF_PHOTOGRAPHS if known.of_photographs else OF_MADE_UP[1])
         elif node.operation in WINDOWED and node.attributes.get("activation", "none") == "none" and known.are_told:
             deviations[node.name] = np.abs(weights[f"{node['norm'].name}.weight"].astype(np.float64))
             told = _around(told.mean, deviations[node.name], found)
+        if (
+            node.operation == "squeeze_excite"
+        ):  # an image may open the gates of other channels: what they scale is known
+            scaled = known.found[node.inputs[0]]
+            told = Values(np.minimum(told.low, scaled.low), np.maximum(told.high, scaled.high), told.mean)
+        if node.operation in OF_MEANS:  # never more than what they are of
+            told = Values(np.maximum(told.low, source.low), np.minimum(told.high, source.high), told.mean)
         ranges[node.name] = told
     return ranges
 
 
 def _around(mean: np.ndarray, deviation: np.ndarray, found: Values) -> Values:
-    """The range of a linear result, whose ends are seldom reached, and more where one image had more."""
-    most = LINEAR_DEVIATIONS * deviation
-    found = found.wider(BESIDE_NORMS)
-    return Values(np.minimum(mean - most, found.low), np.maximum(mean + most, found.high), mean)
+    """The range of a linear result, whose ends are seldom reached: wider where an image had more."""
+    usual, most = LINEAR_DEVIATIONS * deviation, DEVIATIONS * deviation
+    low, high = np.maximum(found.low, mean - most), np.minimum(found.high, mean + most)
+    return Values(np.minimum(mean - usual, low), np.maximum(mean + usual, high), mean)
 
 
 def _activated(source: Values, function: str) -> Values:
@@ -190,13 +197,20 @@ class Known:
         """Whether batch norms tell ranges."""
         return self.known_from[0].startswith(NORMS)
 
+    @property
+    def of_photographs(self) -> bool:
+        """Whether the images are photographs."""
+        return self.known_from[1] == "option"
+
 
 def _known(
     fused: Graph,
     weights: Mapping[str, np.ndarray],
     preprocessing: Preprocessing,
     images: Sequence[np.ndarray] | None,
+    clouds: int = 1,
 ) -> Known:
+    """With ``clouds``, how many of the images that are made up are such."""
     told, limit = promised(fused, weights, DEVIATIONS), promised(fused, weights)
     has_norms = all(has_statistics(node, weights) for node in fused if node.operation in WINDOWED)
     if images is not None:
@@ -206,12 +220,12 @@ def _known(
             known_from = (f"{NORMS}, {photographs}", "option")
             return Known(_beside_norms(told, limit, found), found, found, known_from, images)
         return Known(_ranges(fused, found, OF_PHOTOGRAPHS), found, found, (photographs, "option"), images)
-    made_up = made_up_images(preprocessing, fused.in_channels)
-    clouds = _measured(fused, weights, made_up[:1])
-    if has_norms and _agree(fused, told, clouds):
-        return Known(_beside_norms(told, limit, clouds), told, clouds, (NORMS, "file"), made_up[:1])
-    found = _measured(fused, weights, made_up)
-    return Known(_ranges(fused, found, OF_MADE_UP), found, found, ("images made up", "assumed"), made_up[:1])
+    made_up = made_up_images(preprocessing, fused.in_channels, clouds)
+    one = _measured(fused, weights, made_up[:1])
+    if has_norms and _agree(fused, told, one):
+        return Known(_beside_norms(told, limit, one), told, one, (NORMS, "file"), made_up[:1])
+    found, known_from = _measured(fused, weights, made_up), ("images made up", "assumed")
+    return Known(_ranges(fused, found, OF_MADE_UP[clouds]), found, found, known_from, made_up[:1])
 
 
 def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> dict[str, Values]:
@@ -226,17 +240,28 @@ def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[
     return {name: values.of_images(len(images)) for name, values in found.items()}
 
 
-def made_up_images(preprocessing: Preprocessing, channels: int) -> list[np.ndarray]:
-    """Two images as the network takes them: clouds, with the spectrum 1/f that photographs have, and random pixels."""
+def made_up_images(preprocessing: Preprocessing, channels: int, clouds: int = 1) -> list[np.ndarray]:
+    """Images as the network takes them: clouds, with the spectrum 1/f that photographs have, and last random pixels.
+
+    All clouds but the first have a brightness and a contrast of their own.
+    """
     random, size = np.random.default_rng(0), preprocessing.crop
+    made = [_clouds(random, size, channels, 0.45, 0.22)]
+    pixels = random.integers(0, 256, (channels, *size)) / 255
+    for seed in range(1, clouds):
+        random = np.random.default_rng(seed)
+        made.append(_clouds(random, size, channels, random.uniform(0.25, 0.65), random.uniform(0.1, 0.35)))
+    mean, std = (np.resize(each, channels)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
+    return [((image - mean) / std).astype(np.float32) for image in (*made, pixels)]
+
+
+def _clouds(random: np.random.Generator, size: Pair, channels: int, level: float, contrast: float) -> np.ndarray:
+    """What all channels have in common, and each of its own."""
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.fftfreq(size[1]))
     frequency[0, 0] = np.inf
     clouds = np.fft.ifft2(np.fft.fft2(random.standard_normal((channels + 1, *size))) / frequency).real
     clouds /= clouds.std(axis=(1, 2), keepdims=True) + np.finfo(float).tiny  # of one pixel there are none
-    clouds = np.clip(0.45 + 0.22 * (0.9 * clouds[0] + 0.45 * clouds[1:]), 0, 1)
-    pixels = random.integers(0, 256, (channels, *size)) / 255
-    mean, std = (np.resize(each, channels)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
-    return [((image - mean) / std).astype(np.float32) for image in (clouds, pixels)]
+    return np.clip(level + contrast * (0.9 * clouds[0] + 0.45 * clouds[1:]), 0, 1)
 
 
 def _beside_norms(
