@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -207,18 +208,23 @@ class Graph:
         ValueError
             If there is nothing of that name; the message lists the nearest names.
         """
-        blocks = {block: nodes[-1].name for block, nodes in self.blocks.items()}
-        known = {node.name: node.name for node in self.nodes} | dict(self.merged) | blocks
-        known |= {"logits": blocks["classifier"]} if "classifier" in blocks else {}
-        known |= self.output_nodes
+        known = self._known
         if output in known:
             return known[output]
         from difflib import get_close_matches  # of errors alone
 
-        there = ", ".join(listed(list(dict.fromkeys([*blocks, *self.output_nodes])), 50))
+        there = ", ".join(listed(list(dict.fromkeys([*self.blocks, *self.output_nodes])), 50))
         nearest = ", ".join(listed(get_close_matches(str(output), known, 3)))
         near = f"; the nearest: {nearest}" if nearest else ""
         raise ValueError(f"no block {printable(output)!r}; there are: {there}, and the layers inside{near}")
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        """All that an output may be called, and which node it is; asked for at every call of a network."""
+        blocks = {block: nodes[-1].name for block, nodes in self.blocks.items()}
+        known = {node.name: node.name for node in self.nodes} | dict(self.merged) | blocks
+        known |= {"logits": blocks["classifier"]} if "classifier" in blocks else {}
+        return known | self.output_nodes
 
     def channels_of(self, name: str) -> int:
         """Return the channels of a node's result, where it or what it reads first was made with a number of them."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import shutil
 import struct
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -200,33 +203,41 @@ def test_the_level_of_an_arm():
 
 # Without a compiler ------------------------------------------------------------------------------------------------
 
-WITHOUT = """
-import sys
-sys.modules |= dict.fromkeys(("numba", "llvmlite")) if {} else {{}}
-from hashlib import sha256
-import npmobilenet
-from npmobilenet.kernels.vector import lookup
-digest = sha256()
-for name in ("mobilenet_v2", "mobilenet_v1"):
-    model = npmobilenet.load(name)
-    x = model.preprocess({!r})[None]
-    digest.update(model(x, threads=1).tobytes() + model(x, threads=2).tobytes())
-    digest.update(repr(model.classify({!r})).encode())
-person = npmobilenet.load("ssdlite_mobilenet_v2_person")
-digest.update(repr(person.detect({!r})).encode())
-print(digest.hexdigest(), *{{served.functions.origin for served in lookup.served.values()}}, sep=",")
-"""
+SAMPLE = ("mobilenet_v2", "mobilenet_v3_small", "selfie_segmentation", "mobilenet_v2 int8")
 
 
 @linux_only
 @compiled_only
 def test_shipped_networks_need_no_compiler():
-    """And have the bits of those that are compiled here."""
-    images = (str(photo("coffee.png")),) * 3
-    digest, *origins = python(WITHOUT.format(True, *images)).split(",")
-    assert origins == [f"shipped for {host().level}"], REMEDY
-    compiled, *origins = python(WITHOUT.format(False, *images), NPMOBILENET_SHIPPED_KERNELS="0").split(",")
-    assert compiled == digest and {*origins} <= {"compiled", "compiled before"}
+    """And have the bits of those that are compiled; ``python -m tests.kernels.without_compilers`` does it of all."""
+    program = "from tests.kernels.without_compilers import main; main({!r}, *{!r})"
+    without = python(program.format("without, small", SAMPLE)).splitlines()
+    compiled = python(program.format("compiled, small", SAMPLE), NPMOBILENET_SHIPPED_KERNELS="0").splitlines()
+    for (case, served, origins), (_, expected, _) in zip(
+        map(json.loads, without), map(json.loads, compiled), strict=True
+    ):
+        assert served == expected, case
+        assert origins == [f"shipped for {host().level}"], REMEDY
+
+
+@linux_only
+@compiled_only
+@pytest.mark.parametrize("options", [["classify", str(photo("coffee.png"))], ["doctor"]])
+def test_what_must_be_compiled_says_so_in_a_line(options, tmp_path):
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(('numba', 'llvmlite'))\n"
+        f"from npmobilenet.cli import main; main({options!r})"
+    )
+    settings = {"NPMOBILENET_SHIPPED_KERNELS": "0", "NPMOBILENET_CACHE_DIR": str(tmp_path), "NUMBA_CACHE_DIR": ""}
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **settings}, capture_output=True, text=True)
+    (said,) = (
+        line
+        for line in (run.stdout + run.stderr).splitlines()
+        if "must be compiled, and " in line and "CUDA k" not in line
+    )
+    assert said.endswith(": pip install numba")
+    assert f" for {host().level} must be compiled, and the compiler cannot be imported (" in said
 
 
 LIBRARIES = """
