@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from hashlib import sha256
 from importlib import import_module
 from types import ModuleType
 
+from npmobilenet.kernels.hashing import sha256
 from npmobilenet.kernels.sharing import expect_compilers, once
 
 NAMES = ("llvmlite", "numba")

@@ -31,8 +31,13 @@ PINNED = {"llvmlite": "0.50.0", "numba": "0.68.1"}  # the compilers
 FOLDER = Path(kernels.__path__[0]) / shipped.FOLDER
 COMPILING = "npmobilenet.kernels.vector.library"  # how whatever is written is compiled
 # What finds, keeps and opens machine code, and has no part in it.
-KEEPING = {f"{lookup.OURS}{name}" for name in ("cache", "compilers", "memory", "numba_cache", "paths", "sharing")}
-KEEPING |= {f"{lookup.OURS}vector.{name}" for name in ("functions", "jitted", "lookup", "mapped", "shipped")}
+KEEPING = {
+    f"{lookup.OURS}{name}" for name in ("cache", "compilers", "hashing", "memory", "numba_cache", "paths", "sharing")
+}
+KEEPING |= {
+    f"{lookup.OURS}vector.{name}"
+    for name in ("foreign", "functions", "jitted", "lookup", "mapped", "opening", "shipped")
+}
 
 # What the architectures of the package need beside the common libraries.
 DEPTHWISE = (*(((k, k), (s, s)) for k in (5, 7, 9) for s in (1, 2)), ((11, 11), (2, 2)))
@@ -53,6 +58,7 @@ def write(target: Target) -> dict[str, lookup.Served]:
     for window in STEMS:
         library.stem_window(*window, target)
     library.int8(target)  # whose other ends, of hard swish and swish, would take as much again as all of this
+    library.int8_add(target)
     for window in INT8_DEPTHWISE:
         library.int8_window(*window, target, library.CLAMP, small=False)
     for module in BETWEEN:
@@ -65,7 +71,7 @@ def build(level: str, folder: Path) -> None:
     contents = {"compilers": PINNED, "sources": {}, "writers": {}, "libraries": {}}
     folder.mkdir(parents=True)
     for name, served in sorted(write(LEVELS[level].target).items()):
-        content = served.functions.shared_object()
+        content = lookup.shared_object(name, LEVELS[level].target)
         (folder / f"{name}.so").write_bytes(content)
         about = {"file": f"{level}/{name}.so", "sha256": sha256(content).hexdigest(), "writer": served.writer}
         contents["libraries"][name] = about

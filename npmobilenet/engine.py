@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npmobilenet.backends import DEFAULT, checked_backend
-from npmobilenet.graph import Graph
 from npmobilenet.idle import KEEP_BYTES, checked_keep_bytes, let_go
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.sharing import MAKING, give_lock
 from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.kernels.walk.threads import share
-from npmobilenet.plan import Plan, Program
 from npmobilenet.text import listed, plural
 
 if TYPE_CHECKING:
@@ -24,6 +22,12 @@ if TYPE_CHECKING:
     from npmobilenet.blocked.program import BlockedProgram
     from npmobilenet.cuda.arrays import DeviceArray
     from npmobilenet.cuda.plan import CudaPlan, CudaProgram
+    from npmobilenet.graph import Graph
+    from npmobilenet.packed.program import PackedPlan, PackedProgram
+    from npmobilenet.plan import Plan, Program
+
+    AnyProgram = Program | BlockedProgram | CudaProgram | PackedProgram
+    AnyPlan = Plan | BlockedPlan | CudaPlan | PackedPlan
 
 Outputs = str | tuple[str, ...] | None
 DTYPES = ("float32", "float16", "int8")  # in which weights and activations are stored
@@ -72,24 +76,33 @@ class Engine:
     ) -> None:
         backend = checked_backend(backend)
         _check_dtype(dtype, backend, graph)
-        self.on_device = backend == "cuda"
+        with MAKING:  # imports the compilers
+            program, self.backend, self.fallback = _program(graph, weights, backend, dtype)
+        self.plain_layers = dict(getattr(program, "problems", {}))
+        graph = program.graph
+        main = graph.up_to(graph.main_output)
+        main_output = None if len(main.nodes) == len(graph.nodes) else graph.main_output  # of no output: all nodes
+        self._begin(program, main_output, keep_bytes)
+
+    @classmethod
+    def of(cls, program: PackedProgram, keep_bytes: int | None = None) -> Engine:
+        """Return an engine for a network that was lowered before."""
+        engine = cls.__new__(cls)
+        engine.backend, engine.fallback, engine.plain_layers = "blocked", "", {}
+        engine._begin(program, None, keep_bytes)
+        return engine
+
+    def _begin(self, program: AnyProgram, main_output: str | None, keep_bytes: int | None) -> None:
+        self.program, self._main = program, main_output
+        self.on_device = self.backend == "cuda"
         self.keep_bytes = checked_keep_bytes(keep_bytes)
         if self.keep_bytes is None:
             self.keep_bytes = sys.maxsize if self.on_device else KEEP_BYTES
-        with MAKING:  # imports the compilers
-            self.program, self.fallback = _program(graph, weights, backend, dtype)
-        graph = self.program.graph
-        self.plain_layers = dict(getattr(self.program, "problems", {}))
-        self.backend = backend
-        if backend == "auto":
-            self.backend = "plain" if isinstance(self.program, Program) else "blocked"
-        main = graph.up_to(graph.main_output)
-        self._main = None if len(main.nodes) == len(graph.nodes) else graph.main_output  # of no output: all nodes
-        self._plans: OrderedDict[tuple[Pair, Outputs, int], Plan | BlockedPlan | CudaPlan] = OrderedDict()
+        self._plans: OrderedDict[tuple[Pair, Outputs, int], AnyPlan] = OrderedDict()
         self._last: tuple = (), None, ()  # what was asked for, the plan for it, and the shape of its result
         give_lock(self)
 
-    def plan(self, size: Pair, output: Outputs = None, parallel: int = 1) -> Plan | BlockedPlan | CudaPlan:
+    def plan(self, size: Pair, output: Outputs = None, parallel: int = 1) -> AnyPlan:
         """Return the plan for images of ``(H, W)``, made when it is first asked for.
 
         ``output`` is as for :meth:`run`; several names make one plan for all of them.
@@ -183,7 +196,7 @@ class Engine:
 
     def _plans_for(
         self, images: int, size: Pair, output: Outputs, threads: int
-    ) -> tuple[Plan | BlockedPlan | None, Plan | BlockedPlan | None, int]:
+    ) -> tuple[AnyPlan | None, AnyPlan | None, int]:
         """The plan for images that a thread computes alone, that for all threads, and how many images are the former's.
 
         Those make rounds in which each thread has an image of its own.
@@ -200,7 +213,7 @@ class Engine:
         for index in range(rounds, images):
             compute(index)
 
-    def _let_go(self, *used: Plan | BlockedPlan | CudaPlan | None) -> None:
+    def _let_go(self, *used: AnyPlan | None) -> None:
         """Keep no more working memory than is allowed, after a call that used these plans."""
         for plan in used:
             if plan is not None and len(plan._idle) > plan._idle.settled:
@@ -236,16 +249,16 @@ def _check_dtype(dtype: str, backend: str, graph: Graph) -> None:
         )
 
 
-def _program(
-    graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str
-) -> tuple[Program | BlockedProgram | CudaProgram, str]:
-    """The graph lowered for a backend; of "auto" what blocked kernels cannot compute for plain loops, and why."""
+def _program(graph: Graph, weights: Mapping[str, np.ndarray], backend: str, dtype: str) -> tuple[AnyProgram, str, str]:
+    """The graph lowered for a backend, and which that is; of "auto" also what plain loops compute of it, and why."""
     if backend == "cuda":
         from npmobilenet.cuda.plan import CudaProgram
 
-        return CudaProgram(graph, weights, dtype), ""
+        return CudaProgram(graph, weights, dtype), backend, ""
+    from npmobilenet.plan import Program
+
     if backend not in ("auto", "blocked"):
-        return Program(graph, weights, backend), ""
+        return Program(graph, weights, backend), backend, ""
     from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 
     try:
@@ -256,10 +269,11 @@ def _program(
                 f"the backend 'blocked' cannot compute this network ({error}); 'auto' has plain loops compute the rest"
             ) from None
         slower = "plain loops compute this network, several times slower than the fastest kernels, which cannot"
-        return Program(graph, weights, "plain"), f"{slower}: {error}"
+        return Program(graph, weights, "plain"), "plain", f"{slower}: {error}"
     if not program.problems:
-        return program, ""
+        return program, "blocked", ""
     layers = [f"{name}: {problem}" for name, problem in program.problems.items()]
     which = "; ".join(listed(layers, 3))
     total = plural(len(program.graph.nodes), "layer")
-    return program, f"plain loops compute {len(layers)} of {total}, which the fastest kernels cannot ({which})"
+    why = f"plain loops compute {len(layers)} of {total}, which the fastest kernels cannot ({which})"
+    return program, "blocked", why

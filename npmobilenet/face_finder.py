@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from npmobilenet.errors import CheckpointError
-from npmobilenet.image import ImageSource, preprocess, read_image
-from npmobilenet.loading import load
+from npmobilenet.image.network_input import preprocess
+from npmobilenet.image.reading import read_image
 from npmobilenet.model import IMAGES_AT_ONCE, Model, checked_threshold
 from npmobilenet.text import printable
-from npmobilenet.weights import CATALOGUE
+
+if TYPE_CHECKING:
+    from npmobilenet.image import ImageSource
 
 FACE = "face"  # the class of a detector of faces
 DETECTOR, EXPRESSIONS = "ssd_mobilenet_v1_face", "face_expression"
@@ -112,6 +114,8 @@ def cut_out(picture: np.ndarray, box: tuple[float, float, float, float]) -> np.n
 @lru_cache(maxsize=4)
 def _shipped(name: str, threads: int | None) -> Model:
     """A network known by name, loaded once."""
+    from npmobilenet.loading import load  # here, as below: a pack loads none
+
     return load(name, threads=threads)
 
 
@@ -151,5 +155,8 @@ def faces(
         If the threshold is out of range.
     """
     if not isinstance(model, Model):
+        from npmobilenet.loading import load
+        from npmobilenet.weights import CATALOGUE
+
         model = _shipped(model, threads) if model in CATALOGUE else load(model, threads=threads)
     return FaceFinder(model, _shipped(EXPRESSIONS, threads)).find(images, threshold, threads=threads)

@@ -7,10 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from npmobilenet import weights
 from npmobilenet.class_lists import COCO, COCO_BY_NUMBER
 from npmobilenet.text import quote
-from npmobilenet.weights import CATALOGUE
 
 NEAREST_NAMES = 3  # shown for one that no class has
 
@@ -18,6 +16,8 @@ NEAREST_NAMES = 3  # shown for one that no class has
 @lru_cache(maxsize=1)
 def imagenet_classes() -> tuple[str, ...]:
     """The 1000 class names of ImageNet-1k, in the order of a classifier's outputs (from torchvision)."""
+    from npmobilenet.weights import CATALOGUE  # here, for most weights come with their names
+
     return tuple(CATALOGUE["mobilenet_v2"].info().classes)
 
 
@@ -25,6 +25,8 @@ def imagenet_classes() -> tuple[str, ...]:
 def imagenet_synsets() -> tuple[str, ...]:
     """The WordNet 3.0 synsets of these classes, such as ``n01440764``: ImageNet's own names of its folders."""
     from importlib.resources import files  # few ask
+
+    from npmobilenet import weights
 
     return tuple(files(weights).joinpath("imagenet_synsets.txt").read_text(encoding="ascii").split())
 

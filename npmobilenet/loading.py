@@ -22,13 +22,12 @@ from npmobilenet.image import IMAGENET, Preprocessing, letterboxed
 from npmobilenet.labels import class_names
 from npmobilenet.model import Model, quantised_graph, refuse_cuda
 from npmobilenet.provenance import Provenance
-from npmobilenet.tasks.boxes import Detector
-from npmobilenet.tasks.detection import DETECTORS
 from npmobilenet.text import plural, printable
 from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
     from npmobilenet.architectures.yolo import Head
+    from npmobilenet.tasks.boxes import Detector
 
 DARKNET_FILES = (".cfg", ".weights")
 
@@ -177,6 +176,7 @@ def load(
         checkpoint,
         info,
         printable(source),
+        entry and entry.architecture,
         **about_network,
         **told,
     )
@@ -320,7 +320,11 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
 
         return OnnxModel(found, **run)
     graph, weights = found.whole.part.graph, found.whole.part.weights
-    if dtype == "int8":
+    if graph.is_quantised:
+        if dtype not in (None, "int8"):
+            raise ValueError(f"{where}: is a network of 8 bits, which cannot be loaded as {dtype!r:.40}")
+        found.provenance["quantisation"], dtype = ("stored", "file"), "int8"
+    elif dtype == "int8":
         refuse_cuda(run["backend"])
         graph, weights = quantised_graph(graph, weights, found.preprocessing, found.provenance, where)
     return Model(
@@ -332,14 +336,17 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
         preprocessing=found.preprocessing,
         dtype=dtype or "float32",
         provenance=found.provenance,
-        input_name=found.whole.part.source,
+        input_name=found.graph.inputs[0].name,
         size=found.whole.size,
+        channels_last=found.whole.channels_last,
         **run,
     )
 
 
 def _named(architecture: str, graph: Graph) -> str:
     """A name for a network of whoever; that of a detector only if it has a detector's layers."""
+    from npmobilenet.tasks.detection import DETECTORS
+
     layers = {node.name for node in graph}
     if architecture in DETECTORS and not {"ssdlite.scores0", "ssdlite.boxes0"} <= layers:
         return f"{architecture}, without its layers"

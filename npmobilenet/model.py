@@ -9,28 +9,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from npmobilenet.architectures import Architecture
 from npmobilenet.backends import DEFAULT
-from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.dlpack import host_array
 from npmobilenet.engine import NO_INT8_ON_CUDA, Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
-from npmobilenet.graph import INPUT, Graph
-from npmobilenet.image import IMAGENET, ImageSource, Preprocessing, place_of, preprocess, read_image
+from npmobilenet.image.network_input import place_of, preprocess
+from npmobilenet.image.preprocessing import IMAGENET
+from npmobilenet.image.reading import read_image
 from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.tasks.boxes import Detector, Place
-from npmobilenet.tasks.detection import DETECTORS, Detection, detections
-from npmobilenet.tasks.segmentation import Segmentation, probabilities, segmentation
-from npmobilenet.text import dimensions, listed, printable, quote
+from npmobilenet.text import dimensions, listed, printable, quote, shown
 
 if TYPE_CHECKING:
+    from npmobilenet.architectures import Architecture
     from npmobilenet.checkpoints.file_names import FileNames
     from npmobilenet.counts import Counts
     from npmobilenet.cuda.arrays import DeviceArray
+    from npmobilenet.graph import Graph
+    from npmobilenet.image import ImageSource, Preprocessing
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.passes_rounded import Rounded
+    from npmobilenet.tasks.boxes import Detector
+    from npmobilenet.tasks.detection import Detection
+    from npmobilenet.tasks.segmentation import Segmentation
 
 IMAGES_AT_ONCE = 32  # of a long list, so that its memory does not grow with its length
 
@@ -79,6 +82,8 @@ class Model:
         What :meth:`run` calls the image.
     size : (int, int) or None
         The only height and width that the network takes, if its file fixes them.
+    channels_last : bool
+        Whether :meth:`run` takes the image as (N, H, W, C), for so the file has it.
     """
 
     def __init__(
@@ -101,16 +106,23 @@ class Model:
         provenance: Provenance | None = None,
         read_from: str = "",
         detector: Detector | None = None,
-        input_name: str = INPUT,
+        input_name: str = "",
         size: Pair | None = None,
+        channels_last: bool = False,
     ) -> None:
+        from npmobilenet.graph import INPUT  # here, for a packed network has no graph
+
         self.graph = graph
-        self.input_name, self.size = input_name, size
+        self.input_name, self.size, self.channels_last = input_name or INPUT, size, channels_last
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
-        known = DETECTORS.get(architecture)
-        self._detector = detector or (known if known and known.reads(graph) else None)
+        self._detector = detector
+        if not detector and not self._has_logits:
+            from npmobilenet.tasks.detection import DETECTORS  # here, as what other tasks need
+
+            known = DETECTORS.get(architecture)
+            self._detector = known if known and known.reads(graph) else None
         self._segments = graph.main_output == "scores" or (self._has_logits and "classifier" not in graph.blocks)
         outputs = len(classes or ())
         if self._has_logits or self._segments:
@@ -190,7 +202,7 @@ class Model:
             If the array is not of that kind, or the weights have no classifier.
         """
         if self._detector:
-            return self.run({self.input_name: x}, threads=threads)
+            return self._detector.collect(self._run(x, self.graph.output_names, threads))
         if not self._has_logits and not self._segments:
             self.require_classifier()
         return self._run(x, None, threads)
@@ -208,7 +220,8 @@ class Model:
         Parameters
         ----------
         inputs : mapping
-            ``{"input": x}``, as for a call; of an ONNX file the name that it gives, :attr:`input_name`.
+            ``{"input": x}``, as for a call; of an ONNX file the name that it gives, :attr:`input_name`, and images as
+            it has them, (N, H, W, C) if :attr:`channels_last`.
         threads : int, optional
 
         Returns
@@ -224,7 +237,10 @@ class Model:
         if set(inputs) != {self.input_name}:
             given = ", ".join(map(quote, inputs)) or "none"
             raise ValueError(f"the network has one input, {quote(self.input_name)}, got {given}")
-        outputs = self._run(inputs[self.input_name], self.graph.output_names, threads)
+        x = inputs[self.input_name]
+        if self.channels_last:
+            x = channels_first(self.input_name, x, self.graph.in_channels)
+        outputs = self._run(x, self.graph.output_names, threads)
         return self._detector.collect(outputs) if self._detector else outputs
 
     def outputs(
@@ -282,7 +298,12 @@ class Model:
         return self._run(x, block, threads)
 
     def require_classifier(self) -> None:
-        """Raise an error unless the network has logits of classes."""
+        """Raise an error unless the network has logits of classes, of a whole photograph."""
+        if self._has_logits and self._segments:
+            raise CheckpointError(
+                f"{printable(self.source)}: scores every pixel, and no class of a whole photograph; "
+                "segment(photo) says what its pixels show"
+            )
         if not self._has_logits:
             gives = "features(x) gives what one would read"
             if self._detector or self.graph.outputs:
@@ -325,13 +346,32 @@ class Model:
             return quantize(self).stored()
         if self.dtype == "int8" and dtype not in (None, "int8"):
             raise ValueError(f"the model is of 8 bits, and cannot be stored as {dtype!r:.40}")
+        from npmobilenet.checkpoints.info import WeightsInfo
+        from npmobilenet.checkpoints.network_file import described
+
         about = WeightsInfo(
             preprocessing=self.preprocessing, classes=self.classes or None, multi_label=self.multi_label or None
         )
-        from npmobilenet.checkpoints.network_file import described
-
         heads = getattr(self._detector, "heads", ())
         return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width, heads)
+
+    def rounded(self, images: Sequence[ImageSource] | None = None) -> Rounded:
+        """Return the network with roundings to 8 bits as other runtimes compute them: what `export_onnx` writes.
+
+        Parameters, errors and warnings are those of :func:`quantize`.
+        """
+        from npmobilenet.quantisation import with_roundings  # few ask for it
+
+        photographs = self._photographs(images)
+        made, known_from = with_roundings(self.graph, self._weights, self.preprocessing, photographs)
+        _warn_of_ranges(printable(self.source), known_from, "export_onnx(model, path, dtype='int8', images=[...])", 3)
+        return made
+
+    def _photographs(self, images: Sequence[ImageSource] | None) -> list[np.ndarray] | None:
+        """Photographs that ranges are found in, as inputs."""
+        if images is not None and (not isinstance(images, (list, tuple)) or not images):
+            raise ValueError("images must be a list of at least one photograph, or None")
+        return None if images is None else [self.preprocess(image) for image in images]
 
     def preprocess(self, image: ImageSource) -> np.ndarray:
         """Turn a photograph into an input.
@@ -423,7 +463,11 @@ class Model:
         self, x: np.ndarray, sizes: Sequence[tuple[int, int]], threshold: float = 0.5, *, threads: int | None = None
     ) -> list[list[Detection]]:
         """Find things in a batch of inputs, made of photographs of (height, width); see :meth:`detect`."""
+        from npmobilenet.tasks.boxes import Place
+        from npmobilenet.tasks.detection import detections
+
         self.require_detector()
+        checked_sizes(len(x), sizes)
         outputs = self._run(x, self.graph.output_names, threads)
         places = [Place(*place_of(*size, self.preprocessing)) for size in sizes]
         return detections(self._detector.find(outputs, threshold), self.classes, sizes, places)
@@ -431,6 +475,8 @@ class Model:
     def require_detector(self) -> None:
         """Raise an error unless the network finds boxes, in whole photographs."""
         if not self._detector:
+            from npmobilenet.tasks.detection import DETECTORS
+
             raise CheckpointError(
                 f"{printable(self.source)}: {self.architecture} finds no boxes; what does: {', '.join(DETECTORS)}"
             )
@@ -483,7 +529,10 @@ class Model:
         self, inputs: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], *, threads: int | None = None
     ) -> list[Segmentation]:
         """Say what the pixels of photographs of (height, width) show, whose inputs these are; see :meth:`segment`."""
+        from npmobilenet.tasks.segmentation import probabilities, segmentation
+
         self.require_segmenter()
+        checked_sizes(len(inputs), sizes)
         found: list[Segmentation] = []
         for _, same in groupby(zip(inputs, sizes, strict=True), key=lambda each: each[0].shape):
             batch, shapes = zip(*same, strict=True)
@@ -577,14 +626,12 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
     Warns
     -----
     AssumptionWarning
-        If there are neither statistics nor photographs, so that ranges are found in images that are made up.
+        If there are neither statistics nor photographs, so that what they tell is found in images that are made up.
     """
     if not isinstance(model, Model):
         raise ValueError(f"model must be a Model, such as npmobilenet.load() returns, got {type(model).__name__}")
     refuse_cuda(model.backend)
-    if images is not None and (not isinstance(images, (list, tuple)) or not images):
-        raise ValueError("images must be a list of at least one photograph, or None")
-    photographs = None if images is None else [model.preprocess(image) for image in images]
+    photographs = model._photographs(images)
     provenance = Provenance(model.provenance)
     graph, weights = quantised_graph(
         model.graph, model._weights, model.preprocessing, provenance, printable(model.source), photographs, weight_bits
@@ -608,6 +655,7 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
         detector=model._detector if model.graph.output_names[0] != "boxes0" else None,
         input_name=model.input_name,
         size=model.size,
+        channels_last=model.channels_last,
     )
 
 
@@ -625,13 +673,15 @@ def quantised_graph(
 
     made = quantised(graph, weights, preprocessing, images, weight_bits)
     provenance["quantisation"] = made.known_from
-    if made.known_from[1] == "assumed":
-        note = (
-            f"{source}: no batch norm tells the ranges of the network's values: found in {made.known_from[0]}; "
-            "npmobilenet.quantize(model, images=[...]) takes photographs"
-        )
-        warnings.warn(note, AssumptionWarning, stacklevel=4)
+    _warn_of_ranges(source, made.known_from, "quantize(model, images=[...])", 5)
     return made.graph, made.weights
+
+
+def _warn_of_ranges(source: str, known_from: tuple[str, str], better: str, stacklevel: int) -> None:
+    """Say it where nobody vouches for ranges, and what takes photographs."""
+    if known_from[1] == "assumed":
+        note = f"{source}: no batch norm tells what values the network has: found in {known_from[0]}"
+        warnings.warn(f"{note}; npmobilenet.{better} takes photographs", AssumptionWarning, stacklevel=stacklevel)
 
 
 def refuse_cuda(backend: str) -> None:
@@ -645,12 +695,33 @@ def checked_threshold(threshold: float) -> None:
         raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
 
 
+def checked_sizes(count: int, sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuse what are no sizes of so many photographs."""
+    right = [len(size) == 2 and min(size) >= 1 for size in sizes]
+    if len(right) != count or not all(right):
+        raise ValueError(f"sizes must be (height, width) of the photographs of all {count} inputs, got {shown(sizes)}")
+
+
 def _checked_threads(threads: int) -> int:
     if type(threads) is int and threads >= 1:
         return threads
     if isinstance(threads, (int, np.integer)) and not isinstance(threads, bool) and threads >= 1:
         return int(threads)
     raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
+
+
+def channels_first(name: str, x: np.ndarray | Any, channels: int) -> np.ndarray:
+    """Return images (N, H, W, C), which a file has so, as (N, C, H, W).
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
+    x = host_array(x)
+    if x.ndim != 4 or x.shape[3] != channels:
+        raise ValueError(f"the input {quote(name)} must be a float array (N, H, W, {channels}), got {x.shape}")
+    return x.transpose(0, 3, 1, 2)
 
 
 def checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarray | DeviceArray:

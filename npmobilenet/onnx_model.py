@@ -43,7 +43,7 @@ class OnnxModel(Model):
         keep_bytes: int | None = None,
         source: str = "",
     ) -> None:
-        from npmobilenet.onnx.parts import Session
+        from npmobilenet.onnx.parts import Session, has_channels_last
 
         self.architecture, self.width, self.dtype = printable(Path(source).stem), 1.0, "float32"
         self._has_logits, self._detector, self._segments = network.outputs > 0, None, False
@@ -56,6 +56,7 @@ class OnnxModel(Model):
         self.provenance = network.provenance
         self.input_names = tuple(port.name for port in network.graph.inputs)
         self.input_name, self.size = next(iter(self.input_names), ""), None
+        self.channels_last = has_channels_last(network.graph)
         self._engine = Session(network.graph, backend, keep_bytes)
         self._said = False  # that some layers are slower than others
 
@@ -104,7 +105,8 @@ class OnnxModel(Model):
         Parameters
         ----------
         x : array
-            As the file says. Where it fixes a batch to one, several are computed one after the other.
+            As the file says; images as (N, C, H, W) even where it has channels last. Where it fixes a batch to one,
+            several are computed one after the other.
         threads : int, optional
 
         Raises
@@ -115,6 +117,8 @@ class OnnxModel(Model):
         if len(self.input_names) != 1:
             raise ValueError(f"the network has {len(self.input_names)} inputs: give them by name to run()")
         x = host_array(x)
+        if self.channels_last and x.ndim == 4:
+            x = x.transpose(0, 2, 3, 1)
         (port,), first = self._engine.graph.inputs, self.output_names[0]
         if port.shape and port.shape[0] == 1 and x.ndim == len(port.shape) and len(x) > 1:
             return np.concatenate([self.run({port.name: one[None]}, threads=threads)[first] for one in x])
@@ -158,7 +162,9 @@ class OnnxModel(Model):
         shapes = {}
         for port in self._engine.graph.inputs:
             known = port.shape or ()
-            usual = [1] * len(known) if len(known) != 4 else [1, 1, *size]
+            usual = [1] * len(known)
+            if len(known) == 4:
+                usual = [1, *size, 1] if self.channels_last else [1, 1, *size]
             shapes[port.name] = tuple(
                 length if isinstance(length, int) else other for length, other in zip(known, usual, strict=True)
             )

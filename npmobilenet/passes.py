@@ -67,7 +67,7 @@ def _merged(into: Node, node: Node, inputs: tuple[str, ...]) -> Node:
 
 
 def folded_parameters(
-    node: Node, weights: Mapping[str, np.ndarray]
+    node: Node, weights: Mapping[str, np.ndarray], dtype: type = np.float64
 ) -> tuple[np.ndarray | list[np.ndarray], np.ndarray]:
     """Return ``(weight, bias)`` of a convolution or linear node with its batch norm folded in.
 
@@ -77,7 +77,7 @@ def folded_parameters(
 
     Returns
     -------
-    weight : float64 array, or list of them
+    weight : array of ``dtype``, or list of them
         In PyTorch's layout, C_out first. A mixed convolution has an array (C_part, 1, K_h, K_w) for each part; the
         groups of a pointwise convolution make one array (C_out, C_in / G, 1, 1).
     bias : float64 array (C_out,)
@@ -87,19 +87,28 @@ def folded_parameters(
     bias = np.concatenate(biases) if biases else np.zeros(sum(map(len, parts)))
     norm = node.attributes.get("norm")
     if norm:
-        gamma, beta, mean, variance = (
-            weights[f"{norm.name}.{name}"].astype(np.float64)
-            for name in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(variance + norm["eps"])
+        scale = norm_scale(norm, weights)
+        beta, mean = (weights[f"{norm.name}.{name}"].astype(np.float64) for name in ("bias", "running_mean"))
         scales = np.split(scale, np.cumsum([len(part) for part in parts])[:-1])
-        parts = [w * s.reshape(-1, *[1] * (w.ndim - 1)) for w, s in zip(parts, scales, strict=True)]
+        parts = [_scaled(w, s, dtype) for w, s in zip(parts, scales, strict=True)]
         bias = beta + (bias - mean) * scale
     else:
-        parts = [part.astype(np.float64) for part in parts]
+        parts = [part.astype(dtype, copy=False) for part in parts]
     if node.operation == "mixed_depthwise_conv2d":
         return parts, bias
     return parts[0] if len(parts) == 1 else np.concatenate(parts), bias
+
+
+def norm_scale(norm: Node, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return by what a batch norm multiplies each channel, in float64."""
+    gamma, variance = (weights[f"{norm.name}.{name}"].astype(np.float64) for name in ("weight", "running_var"))
+    return gamma / np.sqrt(variance + norm["eps"])
+
+
+def _scaled(weight: np.ndarray, scale: np.ndarray, dtype: type) -> np.ndarray:
+    """Return the products with a factor of each output channel, computed in float64 and rounded once."""
+    products = np.empty(weight.shape, dtype)
+    return np.multiply(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)), out=products, casting="same_kind")
 
 
 def kernel_arguments(node: Node, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | list[np.ndarray]]:

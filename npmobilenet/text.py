@@ -7,7 +7,6 @@ Wherever such a string goes into an error or to a terminal, it passes through `p
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import unicodedata
@@ -84,7 +83,9 @@ def binary_size(size: int) -> str:
 
 def to_json(value: object, indent: int | None = None) -> str:
     """JSON that every reader takes: ASCII, whatever is in a file's name; numbers that are not finite are null."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+    from json import dumps  # few write any
+
+    return dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def _finite(value: object) -> object:

@@ -23,6 +23,7 @@ from npmobilenet.image import (
     resize,
     unreadable_suffixes,
 )
+from tests.checkpoint_files import npy
 from tests.pictures import CENTRE, COLOUR, GREY16, PHOTOGRAPHS, ROOT, WHOLE, Image, assert_pixels, encode, noise, png
 
 
@@ -333,8 +334,45 @@ def test_arrays_need_no_pillow(monkeypatch):
     assert preprocess(image, dataclasses.replace(CENTRE, crop=(4, 4))).shape == (3, 4, 4)
     with pytest.raises(MissingDependencyError) as caught:
         read_image(PHOTOGRAPHS["coffee"])
-    assert 'pip install "npmobilenet[image]"' in str(caught.value) and "uint8 arrays" in str(caught.value)
+    assert "pip install pillow" in str(caught.value) and "uint8 arrays" in str(caught.value)
     assert unreadable_suffixes() == IMAGE_SUFFIXES
+
+
+@pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00"])
+def test_array_files_need_no_pillow(monkeypatch, tmp_path, version):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    image, path = noise(9, 8), tmp_path / "named.jpg"
+    path.write_bytes(npy("|u1", image.shape, image.tobytes(), version=version))
+    np.testing.assert_array_equal(read_image(path), image)
+    np.testing.assert_array_equal(read_image(path.read_bytes()), image)
+    path.write_bytes(npy("|u1", image.shape, image.tobytes("F"), order=True))  # columns first
+    np.testing.assert_array_equal(read_image(path), image)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (npy("<f4", (2, 2, 3), bytes(48)), "x.npy: expected a uint8 array .* got dtype float32"),
+        (npy("|u1", (3, 40, 50), bytes(6000)), "x.npy: .* the channels come first"),
+        (npy("|O", (2, 2, 3), b"cos\nsystem\n(S'true'\ntR."), "nothing is unpickled"),
+        (npy("|u1", (2, 2, 3), bytes(11)), "larger than the file"),
+        (npy("|u1", (1 << 40, 1 << 40, 3), bytes(12)), "larger than the file, or than 89478485 pixels"),
+        (npy("|u1", (100_000, 1000, 3), b""), "larger than the file"),
+        (npy("|u1", (-1, 2, 3), bytes(12)), "x.npy"),
+        (npy("|u1", ("a", 2), bytes(12)), "x.npy"),
+        (npy("|u1", "__import__('os')", bytes(12)), "x.npy"),
+        (npy("|u1", (2, 2, 3), bytes(12), version=b"\x07\x00"), "an array file of version 7.0"),
+        (npy("|u1", (2, 2, 3), bytes(12))[:20], "is it damaged or cut short"),
+        (b"\x93NUMPY", "is it damaged or cut short"),
+    ],
+)
+def test_array_files_of_unknown_origin(tmp_path, content, problem):
+    path = tmp_path / "x.npy"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=problem) as caught:
+        read_image(path)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_importing_does_not_import_numba_or_pillow():

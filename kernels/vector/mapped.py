@@ -11,6 +11,7 @@ import ctypes
 import os
 import struct
 import sys
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from npmobilenet.kernels.vector.functions import Functions
@@ -70,12 +71,10 @@ def _mapped(content: bytes) -> dict[str, int]:
     machine, slot = _MACHINES[struct.unpack_from("<H", content, 18)[0]]
     if (sys.platform, os.uname().machine) != ("linux", machine) or sys.maxsize < 1 << 32:
         raise OSError(f"it is machine code for Linux on {machine}")
-    segments = [_Segment(*struct.unpack_from("<IIQQQQQQ", content, 64 + 56 * n)) for n in range(content[56])]
+    segments = _segments(content)
     loaded = [segment for segment in segments if segment.type == _LOAD]
-    (dynamic,) = (content[s.offset : s.offset + s.length] for s in segments if s.type == _DYNAMIC)
-    places = dict(struct.iter_unpack("<QQ", dynamic))
-    (count,) = struct.unpack_from("<I", content, places[_HASH] + 4)
-    symbols = [_symbol(content, places, n) for n in range(count)]
+    places = _places(content, segments)
+    symbols = _symbols(content, places)
     memory = _Memory(max(segment.address + segment.size for segment in loaded))
     try:
         for segment in loaded:
@@ -93,7 +92,27 @@ def _mapped(content: bytes) -> dict[str, int]:
     return {name: memory.start + where for name, where in symbols if where}
 
 
-def _symbol(content: bytes, places: dict[int, int], number: int) -> tuple[str, int]:
+def names(content: bytes) -> list[str]:
+    """The functions that a shared object has."""
+    return [name for name, where in _symbols(content, _places(content, _segments(content))) if where]
+
+
+def _segments(content: bytes) -> list[_Segment]:
+    return [_Segment(*struct.unpack_from("<IIQQQQQQ", content, 64 + 56 * n)) for n in range(content[56])]
+
+
+def _places(content: bytes, segments: Sequence[_Segment]) -> dict[int, int]:
+    """What the loader is told: where symbols, texts and slots are."""
+    (dynamic,) = (content[s.offset : s.offset + s.length] for s in segments if s.type == _DYNAMIC)
+    return dict(struct.iter_unpack("<QQ", dynamic))
+
+
+def _symbols(content: bytes, places: Mapping[int, int]) -> list[tuple[str, int]]:
+    (count,) = struct.unpack_from("<I", content, places[_HASH] + 4)
+    return [_symbol(content, places, number) for number in range(count)]
+
+
+def _symbol(content: bytes, places: Mapping[int, int], number: int) -> tuple[str, int]:
     """Its name, and where it is; 0 if elsewhere."""
     name, _, _, _, where, _ = struct.unpack_from("<IBBHQQ", content, places[_SYMTAB] + 24 * number)
     start = places[_STRTAB] + name

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from hashlib import sha256
 from json import loads
 from typing import NamedTuple
 
+from npmobilenet.kernels.hashing import sha256
 from npmobilenet.kernels.sharing import once
-from npmobilenet.kernels.vector.functions import Functions, opened
+from npmobilenet.kernels.vector.functions import Functions
+from npmobilenet.kernels.vector.opening import opened
 from npmobilenet.kernels.vector.target import Target
 
 SETTING = "NPMOBILENET_SHIPPED_KERNELS"  # 0: compiled all the same
@@ -28,28 +29,49 @@ class Found(NamedTuple):
     why: str = ""
 
 
+class Content(NamedTuple):
+    """What stands in the file of a library, or the reason why there is nothing."""
+
+    bytes: bytes | None
+    file: str = ""
+    why: str = ""
+
+
 def find(name: str, target: Target) -> Found:
     """Open a library that is shipped for a target."""
+    found = content(name, target)
+    if found.bytes is None:
+        return Found(None, found.why)
+    try:
+        return Found(opened(name, f"shipped for {target.level}", found.bytes, found.file))
+    except OSError as error:
+        return Found(None, f"{found.file} cannot be opened: {error}")
+
+
+def content(name: str, target: Target) -> Content:
+    """Read a library that is shipped for a target."""
     if os.environ.get(SETTING) == "0":
-        return Found(None, f"{SETTING} is 0")
+        return Content(None, why=f"{SETTING} is 0")
     level = target.level
     if level is None:
-        return Found(None, "nothing is shipped for this CPU")
+        return Content(None, why="nothing is shipped for this CPU")
     about = _contents(level)
     entry = about.get("libraries", {}).get(name)
     if entry is None:
-        return Found(None, f"not among what is shipped for {level}")
-    other = [module for module in about["writers"][entry["writer"]] if not _is(module, about["sources"][module])]
+        return Content(None, why=f"not among what is shipped for {level}")
+    # A pack has no writers, and its libraries none either.
+    modules = about["writers"][entry["writer"]] if "writer" in entry else ()
+    other = [module for module in modules if not _is(module, about["sources"][module])]
     if other:
-        return Found(None, f"{other[0]} is not the source of which {level} was made")
+        return Content(None, why=f"{other[0]} is not the source of which {level} was made")
     file = _place("npmobilenet.kernels", FOLDER, *entry["file"].split("/"))
     try:
-        content = _read("npmobilenet.kernels", file)
-        if sha256(content).hexdigest() != entry["sha256"]:
-            return Found(None, f"{entry['file']} is damaged: it has not the hash that it should have")
-        return Found(opened(name, f"shipped for {level}", content, file))
+        found = _read("npmobilenet.kernels", file)
     except OSError as error:
-        return Found(None, f"{entry['file']} cannot be opened: {error}")
+        return Content(None, why=f"{entry['file']} cannot be read: {error}")
+    if sha256(found).hexdigest() != entry["sha256"]:
+        return Content(None, why=f"{entry['file']} is damaged: it has not the hash that it should have")
+    return Content(found, file)
 
 
 @once

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -139,6 +140,21 @@ LEVELS: dict[str, Level] = {
 """By name; the first that serves a CPU is its own."""
 
 
+_kept: list[Target] = []  # the one that was kept to
+
+
+def best_level(levels: Iterable[str]) -> str | None:
+    """The best of these levels that this CPU runs, or, if it is among them, the one that NUMBA_CPU_NAME names."""
+    chosen = os.environ.get("NUMBA_CPU_NAME")
+    allowed = [name for name in LEVELS if name in levels and LEVELS[name].runs_on(_cpu())]
+    return chosen if chosen in allowed else next(iter(allowed), None)
+
+
+def keep_to(level: str) -> None:
+    """Let a level be this machine's target, whatever it is: there is code for no other."""
+    _kept[:] = [LEVELS[level].target]
+
+
 _HWCAP, _HWCAPS = 16, {"asimd": 1, "asimddp": 20}  # AT_HWCAP, and its bits
 
 
@@ -153,6 +169,8 @@ def host() -> Target:
     NoCompilerError
         If it has no level, and LLVM, which would know it, cannot be imported.
     """
+    if _kept:
+        return _kept[0]
     chosen, features = (os.environ.get(f"NUMBA_CPU_{name}") for name in ("NAME", "FEATURES"))
     cpu = _cpu()
     if features is None and cpu and chosen in LEVELS:

@@ -102,7 +102,7 @@ class BlockedProgram:
             return blocked.conv_transpose.pack(
                 self.target, **kernel_arguments(node, weights), stride=node["stride"], pads=pads
             )
-        weight, bias = folded_parameters(node, weights)
+        weight, bias = folded_parameters(node, weights, np.float32)
         if node.operation == "linear":
             return linear.pack(self.target, weight.T, bias)
         if node.operation == "mixed_depthwise_conv2d":

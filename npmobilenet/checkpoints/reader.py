@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ class Checkpoint:
         return NETWORK in self.metadata
 
 
-def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None, mapped: bool = False) -> Checkpoint:
     """Read the weights in a file of PyTorch, safetensors, NumPy or TensorFlow, a pickle, or Hugging Face's folder.
 
     The format is recognised by content. Nothing in the file is executed or imported, and no more memory and time are
@@ -99,6 +100,8 @@ def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Chec
     ema : bool, optional
         Of a file with an averaged copy (moving average) beside the weights: the copy (True), the weights (False), or
         what the training's own tools would take: the copy where it is complete.
+    mapped : bool
+        Of a file that nobody writes to: its bytes are mapped into memory, where they are read.
 
     Returns
     -------
@@ -111,7 +114,7 @@ def read_checkpoint(path: str | os.PathLike, *, ema: bool | None = None) -> Chec
         If the file cannot be read, is of another format, is damaged or holds no weights. The message is one line that
         begins with the path.
     """
-    return _read_checked(Path(path), ema)[0]
+    return _read_checked(Path(path), ema, mapped=mapped)[0]
 
 
 Encoded = tuple[dict[str, np.ndarray], dict[str, tuple[float, float]]]
@@ -137,12 +140,14 @@ def read_encoded(path: str | os.PathLike) -> tuple[Checkpoint, dict[str, np.ndar
     return checkpoint, stored, meanings
 
 
-def _read_checked(path: Path, ema: bool | None, encoded: bool = False) -> tuple[Checkpoint, Encoded]:
+def _read_checked(
+    path: Path, ema: bool | None, encoded: bool = False, mapped: bool = False
+) -> tuple[Checkpoint, Encoded]:
     """Read a file or a folder; what is wrong is one line that begins with the path."""
     try:
         with file_errors():
             path = weights_in(path) if path.is_dir() else path
-        return _read(path, ema, encoded)
+        return _read(path, ema, encoded, mapped)
     except CheckpointError as error:
         raise CheckpointError(f"{printable(path)}: {error}") from error.__cause__
     except (MemoryError, RecursionError) as error:
@@ -213,7 +218,7 @@ def file_errors() -> Iterator[None]:
         raise CheckpointError(f"cannot be read ({reason})") from error
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, mapped: bool = False) -> bytes | mmap:
     """Return the content of a file of one of the kinds that are read.
 
     Raises
@@ -221,8 +226,8 @@ def read_bytes(path: Path) -> bytes:
     CheckpointError
         If it cannot be read, or is of none of them.
     """
-    # One read into memory rather than a memory map: should somebody truncate a mapped file, the next look
-    # at a weight would kill the process (SIGBUS), and reading 14 MB takes only a few milliseconds.
+    # One read into memory unless told otherwise: should somebody truncate a mapped file, the next look at a weight
+    # would kill the process (SIGBUS). Reading 14 MB takes some ten milliseconds.
     with file_errors():
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -233,6 +238,8 @@ def read_bytes(path: Path) -> bytes:
             kind = recognise(head, file.read(8), path.name)  # before a huge file of another format is read
             if kind == "index" and status.st_size > MAX_JSON:
                 raise CheckpointError(f"is an index of more than {MAX_JSON >> 20} MiB; the file is damaged")
+            if mapped:
+                return mmap(file.fileno(), 0, access=ACCESS_READ)
             file.seek(0)
             return file.readall()
 
@@ -258,8 +265,8 @@ class _Content:
     foreign: tuple[str, ...] = ()
 
 
-def _read(path: Path, ema: bool | None, encoded: bool) -> tuple[Checkpoint, Encoded]:
-    data = read_bytes(path)
+def _read(path: Path, ema: bool | None, encoded: bool, mapped: bool) -> tuple[Checkpoint, Encoded]:
+    data = read_bytes(path, mapped)
     allowance = Allowance(len(data))
     content = _parse(data, path, allowance)
     found = find_state_dict(content.value, allowance, ema, content.foreign)

@@ -52,7 +52,7 @@ class Settled(NamedTuple):
     notes: tuple[str, ...]
 
 
-def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any) -> Settled:
+def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, known: str | None = None, **options: Any) -> Settled:
     """Find the network in a checkpoint and settle what belongs to it.
 
     Parameters
@@ -62,6 +62,8 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         Its metadata.
     where : str
         What to call it in errors.
+    known : str, optional
+        The architecture, where there can be no other.
     **options
         As `npmobilenet.load` takes them.
 
@@ -75,7 +77,8 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
     found = find_network(
         checkpoint.tensors,
         where=where,
-        **{name: options[name] for name in ("architecture", "width", "num_classes", "prefix")},
+        architecture=options["architecture"] or known,
+        **{name: options[name] for name in ("width", "num_classes", "prefix")},
     )
     if not isinstance(options["preprocessing"], (Preprocessing, type(None))):
         raise ValueError(f"preprocessing must be a Preprocessing, got {options['preprocessing']!r}")
@@ -125,7 +128,10 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, **options: Any
         assumed=proportional(fitted.architecture) if settled["layout"][0] == "imagenet" else _of_cifar(outputs),
     )
     usual_classes = dialect.classes if len(dialect.classes) == outputs else None
-    classes = _classes(options["classes"], info.classes, config.classes, usual_classes, outputs, settled, notes)
+    names = info.classes, config.classes, usual_classes
+    if found.naming.classifies and not outputs:  # those of a head that is left out, or was
+        names = None, None, None
+    classes = _classes(options["classes"], *names, outputs, settled, notes)
     multi_label = settled.choose(
         "multi_label", option=options["multi_label"], file=_first(info.multi_label, config.multi_label), assumed=False
     )

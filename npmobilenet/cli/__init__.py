@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = (
-    *("classify", "detect", "faces", "segment", "features", "evaluate", "inspect", "export", "weights"),
-    *("bench", "report", "study", "warmup", "doctor"),
+    *("classify", "detect", "faces", "segment", "features", "evaluate", "inspect", "export", "pack", "weights"),
+    *("serve", "bench", "report", "study", "warmup", "doctor"),
 )
 
 # What takes a moment to import is imported in the functions, where an interrupt is caught.

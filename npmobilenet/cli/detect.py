@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import add_model_options, load_model, probability
 from npmobilenet.cli.photographs import IMAGES_HELP, Run, find_images
 from npmobilenet.text import printable
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
+    from npmobilenet.model import Model
     from npmobilenet.tasks.detection import Detection
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
+    from npmobilenet.cli.options import add_model_options, probability
+    from npmobilenet.cli.out import SOURCES_HELP, add_out_option, add_part_option
+
     parser = commands.add_parser(
         "detect",
         help="find things in photographs",
@@ -26,23 +30,40 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "in pixels. One that cannot be read costs a line on standard error and the exit code 1; all others are "
         "looked at.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP + SOURCES_HELP)
     parser.add_argument(
         "--threshold", type=probability, default=0.5, metavar="T", help="lowest score (default %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    add_out_option(form)
     parser.add_argument(
         "--draw", type=Path, metavar="FOLDER", help="write every photograph there with the boxes, as NAME.boxes.jpg"
     )
+    add_part_option(parser)
     add_model_options(parser, "ssdlite_mobilenet_v2_person", "persons")
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
     """Look at every image; one that cannot be read is reported and makes the exit code 1."""
+    from npmobilenet.cli.options import load_model
+
+    if options.out and options.draw:
+        raise ValueError("--draw is for photographs whose boxes are printed, without --out")
+    model = load_model(options)
+    if options.out:
+        from npmobilenet.cli.out import write_table
+        from npmobilenet.pipelines import Detect
+
+        return write_table(options, Detect(model, threshold=options.threshold))
+    return show(model, options)
+
+
+def show(model: Model, options: argparse.Namespace) -> int:
+    """Print what a model finds in the images."""
     import numpy as np
 
-    model = load_model(options)
     drawn = None
     if options.draw:
         from npmobilenet.cli.drawing import Drawings

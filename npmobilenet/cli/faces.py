@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import add_backend_options, probability
 from npmobilenet.cli.photographs import IMAGES_HELP, Photograph, Run, find_images
 from npmobilenet.text import printable
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
-    from npmobilenet.face_finder import Face
+    from npmobilenet.face_finder import Face, FaceFinder
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
+    from npmobilenet.cli.options import add_backend_options, probability
+
     parser = commands.add_parser(
         "faces",
         help="find faces in photographs, and their expressions",
@@ -52,13 +54,17 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Look at every image; one that cannot be read is reported and makes the exit code 1."""
-    import numpy as np
-
     from npmobilenet.face_finder import FaceFinder
     from npmobilenet.loading import load
 
     how = {"threads": options.threads, "backend": options.backend}
-    finder = FaceFinder(load(options.model, **how), load(options.expressions, **how))
+    return show(FaceFinder(load(options.model, **how), load(options.expressions, **how)), options)
+
+
+def show(finder: FaceFinder, options: argparse.Namespace) -> int:
+    """Print which faces are found in the images."""
+    import numpy as np
+
     drawn = _drawn(options.draw, options.images) if options.draw else None
 
     def prepare(picture: np.ndarray) -> list[np.ndarray]:

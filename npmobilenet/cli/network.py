@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import NETWORK
-from npmobilenet.cli.photographs import not_a_path
 from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import dimensions, quote
 
 if TYPE_CHECKING:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from npmobilenet import backends
 from npmobilenet.cli import terminal
-from npmobilenet.cli.photographs import not_a_path
 from npmobilenet.files import read_all
+from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import printable, quote
 
 if TYPE_CHECKING:
@@ -52,6 +49,17 @@ def probability(text: str) -> float:
         value = -1
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+def amount(text: str) -> float:
+    """A number above 0, such as ``1e9``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number > 0 such as 1e9, got {text!r}")
     return value
 
 
@@ -117,16 +125,24 @@ def colour(text: str) -> tuple[float, ...]:
     return values * (3 // len(values))
 
 
-def add_model_options(parser: argparse.ArgumentParser, default: str = "mobilenet_v2", of: str = "ImageNet") -> None:
+def add_model_options(
+    parser: argparse.ArgumentParser, default: str = "mobilenet_v2", of: str = "ImageNet", positional: bool = False
+) -> None:
     """Add what :func:`load_model` looks at, of a command that has a trained network look at photographs."""
     parser.add_argument(
-        "--model",
+        "model" if positional else "--model",
+        **({"nargs": "?"} if positional else {}),
         default=default,
         metavar="NAME|CHECKPOINT",
         help=f"weights known by name (see npmobilenet weights), or a file (default: {default}, for {of})",
     )
     add_backend_options(parser)
     add_dtype_option(parser)
+    add_weights_options(parser)
+
+
+def add_weights_options(parser: argparse.ArgumentParser) -> None:
+    """Add what belongs to weights and is taken from their file else: classes, the network, preparing photographs."""
     parser.add_argument(
         "--classes", type=Path, metavar="FILE", help="class names, one per line, in the order of the outputs"
     )
@@ -186,17 +202,7 @@ def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
     return models[0], models[1]
 
 
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Importing and loading make many objects, and none to be collected: looking for some takes a tenth of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@_no_garbage()
+@terminal.no_garbage()
 def load_model(options: argparse.Namespace) -> Model:
     """Load the network of `add_model_options`."""
     from npmobilenet.loading import load

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npmobilenet.cli.options import add_model_options, load_model
 from npmobilenet.cli.photographs import IMAGES_HELP, Photograph, Run, find_images
 from npmobilenet.cli.terminal import on_a_line
 from npmobilenet.text import printable
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
+    from npmobilenet.model import Model
     from npmobilenet.tasks.segmentation import Segmentation
 
 
@@ -29,6 +30,8 @@ class Result:
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
+    from npmobilenet.cli.options import add_model_options
+
     parser = commands.add_parser(
         "segment",
         help="say what every pixel of photographs shows",
@@ -54,7 +57,13 @@ def run(options: argparse.Namespace) -> int:
     """Look at every image; one that cannot be read is reported and makes the exit code 1."""
     if options.overlay and not options.out:
         raise ValueError("--overlay writes files: say where with --out FOLDER")
-    model = load_model(options)
+    from npmobilenet.cli.options import load_model
+
+    return show(load_model(options), options)
+
+
+def show(model: Model, options: argparse.Namespace) -> int:
+    """Print what a model sees in the images."""
     model.require_segmenter()
     drawings = None
     if options.out:

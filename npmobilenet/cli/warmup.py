@@ -8,6 +8,8 @@ from collections import Counter
 
 # Together these have every window of a depthwise convolution; scaled networks have no others.
 WINDOWS = ("mobilenet_v2", "mobilenet_v3_small", "mnasnet_b1", "mixnet_s", "mixnet_m", "mixnet_l")
+# Networks of 8 bits have a library for each activation that results end with, and one for each window of the image.
+OF_INT8 = ("lraspp_mobilenet_v3_large", "mobilenet_v2_stages")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -17,6 +19,11 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--dtype", choices=("float32", "int8"), default="float32", help="of the networks (default: %(default)s)"
     )
     return parser
+
+
+def networks(dtype: str) -> tuple[str, ...]:
+    """Return the networks that need every kernel of this type."""
+    return WINDOWS + OF_INT8 * (dtype == "int8")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     x = preprocess(np.zeros((300, 400, 3), np.uint8), IMAGENET)[None]
-    for name in WINDOWS:
+    for name in networks(options.dtype):
         graph = get_architecture(name).graph()
         weights = random_weights(graph)
         if options.dtype == "int8":

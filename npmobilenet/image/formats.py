@@ -8,6 +8,7 @@ was at its end.
 from __future__ import annotations
 
 import importlib
+import struct
 import threading
 from contextlib import suppress
 from importlib.util import find_spec
@@ -78,6 +79,21 @@ PLUGINS = (
     Plugin("JPEG XL", (".jxl",), ((0, b"\xff\x0a"), (4, b"JXL \r\n\x87\n")), "pillow-jxl-plugin", "pillow_jxl"),
 )
 HEADER_BYTES = 16
+LARGEST_PIECE = 1 << 29  # bytes
+
+
+class OwnModule(NamedTuple):
+    """A module of Pillow's that opens what begins so. Importing those of all usual formats takes as long again."""
+
+    beginning: bytes
+    module: str
+    function: str
+
+
+OWN_MODULES = (
+    OwnModule(b"\xff\xd8\xff", "PIL.JpegImagePlugin", "jpeg_factory"),
+    OwnModule(b"\x89PNG\r\n\x1a\n", "PIL.PngImagePlugin", "PngImageFile"),
+)
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -114,6 +130,20 @@ def let_pillow_open(pixels: int) -> None:
             image_module.MAX_IMAGE_PIXELS = own if own is None else max(own, pixels)
 
 
+def let_pillow_keep(images: int) -> None:
+    """Have Pillow keep the memory of so many images for the next ones, each in one piece so that it can be lent.
+
+    New memory costs a third of the time in which a large photograph is decoded, and several threads that take and give
+    it back wait for each other.
+    """
+    image_module = pillow()
+    if image_module is not None:
+        with _FILLING, suppress(AttributeError, ValueError):  # an implementation without this
+            core = image_module.core
+            core.set_block_size(max(core.get_block_size(), LARGEST_PIECE))
+            core.set_blocks_max(max(core.get_blocks_max(), images))
+
+
 def open_image(file: BinaryIO, name: str) -> Image:
     """Open an image file that can seek; nothing but its header is decoded.
 
@@ -127,7 +157,7 @@ def open_image(file: BinaryIO, name: str) -> Image:
     image_module = pillow()
     if image_module is None:
         raise MissingDependencyError(
-            f'{name}: decoding image files needs Pillow: pip install "npmobilenet[image]" '
+            f"{name}: decoding image files needs Pillow: pip install pillow "
             "(uint8 arrays (height, width, 3) work without it)"
         )
     file.seek(0)
@@ -135,6 +165,15 @@ def open_image(file: BinaryIO, name: str) -> Image:
     if not header:
         raise ImageError(f"{name}: the file is empty")
     plugin = next((plugin for plugin in PLUGINS if plugin.is_of(header)), None)
+    if own := next((own for own in OWN_MODULES if header.startswith(own.beginning)), None):
+        with _FILLING:
+            opener = getattr(importlib.import_module(own.module), own.function)
+        file.seek(0)
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # which Pillow takes for another format
+            image = opener(file, "")
+            most = image_module.MAX_IMAGE_PIXELS
+            if most is None or image.width * image.height <= most:  # Pillow's own check is below
+                return image
     # The usual formats; all of Pillow's, whose modules take a while to import; a plugin's.
     for register in (image_module.preinit, image_module.init, *([plugin.register] if plugin else [])):
         with _FILLING:

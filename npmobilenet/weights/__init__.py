@@ -7,7 +7,6 @@ licence texts.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,11 +32,14 @@ class CatalogueEntry:
         Of the file; for a download the first digits, as they stand in its name.
     url : str or None
         Where it can be downloaded; None if it is shipped.
+    architecture : str or None
+        Of what is shipped: no other is looked for.
     """
 
     name: str
     file: str
     sha256: str
+    architecture: str | None = None
     url: str | None = None
     about: WeightsInfo | None = None
     """What belongs to a download, whose file does not say it."""
@@ -73,6 +75,8 @@ class CatalogueEntry:
     def verify(self) -> bool:
         """Return whether the file on this machine has the checksum it should have."""
         content = self.path.read_bytes() if self.path.is_file() else self._packed()
+        import hashlib  # few ask for it
+
         return hashlib.sha256(content).hexdigest().startswith(self.sha256)
 
     def require(self) -> Path:
@@ -98,7 +102,7 @@ class CatalogueEntry:
         """
         path = self.require()
         if path.is_file():
-            return read_checkpoint(path, ema=ema)
+            return read_checkpoint(path, ema=ema, mapped=not self.url)
         from tempfile import TemporaryDirectory  # here, for few need it
 
         try:
@@ -124,36 +128,43 @@ CATALOGUE = {
             "mobilenet_v2",
             "mobilenet_v2.safetensors",
             "f8326609068dd6f437916ec61b6d8cc4e9ed50a1c149411a765881dfef1b7844",
+            "mobilenet_v2",
         ),
         CatalogueEntry(
             "mobilenet_v1",
             "mobilenet_v1.safetensors",
             "82f5fa361028d6e3cffac23686e89e4684769df2a5c4ecc73ffc8c222c512366",
+            "mobilenet_v1",
         ),
         CatalogueEntry(
             "ssdlite_mobilenet_v2_person",
             "ssdlite_mobilenet_v2_person.safetensors",
             "48a4d2cf9f25d08cf4098ce1255ebc239f9b50478f39230c9a5c373efc02c253",
+            "ssdlite_mobilenet_v2",
         ),
         CatalogueEntry(
             "ssd_mobilenet_v1_face",
             "ssd_mobilenet_v1_face.safetensors",
             "cc157f2da239479e574a1fa958601b1c341b7a0fc7fa41ac7743980b283b7d94",
+            "ssd_mobilenet_v1_face",
         ),
         CatalogueEntry(
             "face_expression",
             "face_expression.safetensors",
             "b4a3ba4e78146a4b18f4e655821fa4ec2a929eb97ce842790df203ecdf4ac157",
+            "face_expression",
         ),
         CatalogueEntry(
             "tiny_face_detector",
             "tiny_face_detector.safetensors",
             "357069f2df867d731ee4a02df33f7888471cf06d8494b7e74fb2010d36f73e72",
+            "tiny_face_detector",
         ),
         CatalogueEntry(
             "selfie_segmentation",
             "selfie_segmentation.safetensors",
             "1e1535db73c6dc0f977a7bd2bd26cbbe3287c108d52c2ac4dc71d189e042a806",
+            "selfie_segmentation",
         ),
         CatalogueEntry(
             "mobilenet_v2_imagenet1k_v2",

@@ -20,10 +20,10 @@ from npmobilenet.cli import doctor
 from npmobilenet.kernels import compilers
 from npmobilenet.kernels.blocked.code import channels, softmax
 from npmobilenet.kernels.vector import lookup, shipped, target
-from npmobilenet.kernels.vector.functions import opened
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.link import LinkError, shared_object
 from npmobilenet.kernels.vector.mapped import Mapped
+from npmobilenet.kernels.vector.opening import opened
 from npmobilenet.kernels.vector.target import LEVELS, Target, host
 from tests.conftest import compiled_only, photo
 from tests.kernels.test_jit import REPOSITORY, python
@@ -161,7 +161,7 @@ def test_where_what_was_written_may_never_be_executed():
     file = build_kernels.FOLDER / CONTENTS[host().level]["libraries"]["softmax"]["file"]
     program = f"""
 import ctypes
-from npmobilenet.kernels.vector import functions, mapped
+from npmobilenet.kernels.vector import mapped, opening
 content = open({str(file)!r}, "rb").read()
 refused = ctypes.CDLL(None).prctl(65, ctypes.c_ulong(1), *[ctypes.c_ulong(0)] * 3) == 0  # PR_SET_MDWE
 try:
@@ -170,7 +170,7 @@ except OSError as error:
     print(error.strerror.partition(":")[0] if refused else error)
 else:
     print("allowed" if refused else "old kernel")
-library = functions.opened("softmax", "test", content)
+library = opening.opened("softmax", "test", content)
 print(type(library).__name__, library.address("softmax") > 0)
 """
     answers = python(program).split()
@@ -236,7 +236,7 @@ def test_doctor_says_what_served(monkeypatch):
     for name, why in libraries.items():
         library = Library(name, of, None, None)
         library.origin = "compiled for x86-64-v3" if why else "shipped for x86-64-v3"
-        served[name, of] = lookup.Served(library, "writer", why)
+        served[name, of] = lookup.Served(library, "writer", None, why)
     monkeypatch.setattr(lookup, "served", served)
     shipped_ones, other = doctor._machine_code().split("; ")
     assert shipped_ones == "common, resize: shipped for x86-64-v3"

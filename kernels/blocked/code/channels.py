@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.channels import FLATTEN, GATHER, PIXELS, SOURCE
+from npmobilenet.kernels.blocked.channels import CHANNEL, FLATTEN, GATHER, PIXELS, SELECT, SOURCE
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 
@@ -10,6 +10,7 @@ from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 def define(library: Library) -> None:
     """Add the kernels."""
     library.add("gather", gather)
+    library.add("select", select)
     library.add("flatten", flatten)
 
 
@@ -51,6 +52,29 @@ def gather(code: Code, arguments: Pointer, first: Integer, last: Integer, scratc
         code.loop(columns, lambda begin: at_pixels(row, begin), step=PIXELS)
 
     code.loop(last, at_row, start=first)
+
+
+def select(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: rows of blocks whose channels are copies of any others, one channel after the other (fields `SELECT`)."""
+    a, size, lanes = SELECT.read(arguments), code.target.bytes, code.target.lanes
+    sources, channels, out, out_row = a.at("sources"), a["channels"], a.at("out"), a["out_row"]
+    out_plane, rows, columns, zero = a["out_plane"], a["rows"], a["columns"], code.splat(0.0)
+
+    def at_item(item: Integer) -> None:
+        block, row = item // rows, item % rows
+        place, begin = out + block * out_plane + row * out_row, block * lanes
+        used = (channels - begin).minimum(lanes)
+        with code.when(used < lanes):
+            code.loop(columns, lambda column: (place + column * size).store(zero))
+
+        def at_lane(lane: Integer) -> None:
+            own = CHANNEL.read(sources + (begin + lane) * CHANNEL.bytes)
+            source, to = own.at("x") + row * own["x_row"], place + lane * 4
+            code.loop(columns, lambda column: (to + column * size).copy(source + column * size))
+
+        code.loop(used, at_lane)
+
+    code.loop(last, at_item, start=first)
 
 
 def flatten(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:

@@ -1,0 +1,129 @@
+"""What a packed network computes with: plans as they were recorded, made to fit where things are in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npmobilenet.errors import NpmobilenetError
+from npmobilenet.idle import Idle
+from npmobilenet.kernels.call import Call, Table
+from npmobilenet.kernels.geometry import Pair
+from npmobilenet.kernels.memory import aligned
+from npmobilenet.kernels.sharing import once
+from npmobilenet.kernels.tensor import FLOAT32
+from npmobilenet.kernels.vector import shipped
+from npmobilenet.kernels.vector.functions import Functions
+from npmobilenet.kernels.vector.target import LEVELS, Target
+from npmobilenet.packed.recording import FUNCTION, Arrays, PackedNetwork, Recording, Stored
+from npmobilenet.text import listed
+
+
+class PackedProgram:
+    """A packed network, in place of a `BlockedProgram`.
+
+    Parameters
+    ----------
+    network : PackedNetwork
+    arrays : Arrays
+    level : str
+        Of the CPU.
+    """
+
+    def __init__(self, network: PackedNetwork, arrays: Arrays, level: str) -> None:
+        self.network, self.arrays, self.target = network, arrays, LEVELS[level].target
+        self.recordings: dict[tuple[tuple[str, ...], int], Recording] = arrays.unpickled(network.levels[level])
+
+    @property
+    def graph(self) -> PackedProgram:
+        """What has the outputs."""
+        return self
+
+    def node_of(self, output: str) -> str:
+        """Return the name of an output.
+
+        Raises
+        ------
+        ValueError
+            If there is none of this name.
+        """
+        if output not in (self.network.main_output, *self.network.output_names):
+            there = ", ".join(listed(self.network.output_names))
+            raise ValueError(f"a packed network has no outputs but its own ({there}), got {output!r:.80}")
+        return output
+
+    def plan(self, size: Pair, output: str | tuple[str, ...] | None = None, threads: int = 1) -> PackedPlan:
+        """Return the plan that computes one or more outputs, or the main one, of images of the only size there is.
+
+        Of the plans that were recorded it is that for the next lower number of threads, run by as many as are wanted.
+        """
+        names = (output,) if isinstance(output, str) else output or (self.network.main_output,)
+        names = tuple(map(self.node_of, names))
+        recorded = [number for outputs, number in self.recordings if outputs == names]
+        if not recorded:
+            raise ValueError("a packed network computes its main output or all outputs")
+        recording = self.recordings[names, max(number for number in recorded if number <= threads)]
+        return PackedPlan(recording, self.arrays, self.target, threads, self.network.quantised)
+
+
+class PackedPlan:
+    """A recorded plan in this process."""
+
+    def __init__(self, recording: Recording, arrays: Arrays, target: Target, threads: int, quantised: bool) -> None:
+        self.recording, self.arrays, self.threads, self.quantised = recording, arrays, threads, quantised
+        libraries = {name: _library(name, target) for name in {library for library, _ in recording.functions}}
+        self.functions = np.array([libraries[library].address(name) for library, name in recording.functions], np.int64)
+        self.output_shapes = recording.shapes
+        table = self._new_table()
+        memory = sum(array.nbytes for array in table.keep[:2])
+        self.memory = memory + table.scratch_bytes * threads
+        self._idle = Idle(memory + table.bytes)
+        self._idle.append(table)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """That of the first output, of one image."""
+        return self.output_shapes[0]
+
+    def run_into(self, image: np.ndarray, results: Sequence[np.ndarray]) -> None:
+        """Compute all outputs of one image: as a `BlockedPlan` does it."""
+        if self.quantised and not np.isfinite(image).all():  # 8 bits have nothing that would say so further on
+            for result in results:
+                result[...] = np.nan
+            return
+        table = self._idle.take() or self._new_table()
+        table.run(np.require(image, FLOAT32, ("C", "A")), *results)
+        self._idle.append(table)
+
+    def _new_table(self) -> Table:
+        """The calls, in memory of their own."""
+        recording = self.recording
+        image, arena = aligned(recording.image_values), aligned(recording.arena_values)
+        tables = aligned(len(self.arrays[recording.tables]), np.int64)
+        bases = np.array([0, image.ctypes.data, arena.ctypes.data, self.arrays.address, tables.ctypes.data, 0])
+        tables[...] = self._located(recording.tables, recording.of_tables, bases)
+        arguments = self._located(recording.arguments, recording.of_arguments, bases).tolist()
+        calls, start = [], 0
+        for function, items, shares, scratch_bytes, count in self.arrays[recording.calls].tolist():
+            kernel = int(self.functions[function])
+            calls.append(Call(kernel, items, arguments[start : start + count], shares, scratch_bytes))
+            start += count
+        return Table(calls, self.threads, (image, arena, tables, self.arrays))
+
+    def _located(self, numbers: Stored, of: Stored, bases: np.ndarray) -> np.ndarray:
+        """Numbers, and addresses as they are in this process."""
+        kinds = self.arrays[of]
+        located = self.arrays[numbers] + bases[kinds]
+        functions = kinds == FUNCTION
+        located[functions] = self.functions[located[functions]]
+        return located
+
+
+@once
+def _library(name: str, target: Target) -> Functions:
+    """Open a library of the pack."""
+    found, why = shipped.find(name, target)
+    if found is None:
+        raise NpmobilenetError(f"the machine code of this pack cannot be used: {name}: {why}")
+    return found
