@@ -109,7 +109,7 @@ def _machine_code() -> str:
     from npmobilenet.kernels.vector import lookup
 
     names: dict[str, list[str]] = {}
-    for (name, _), (functions, _, why) in lookup.served.items():
+    for (name, _), (functions, _, _, why) in lookup.served.items():
         names.setdefault(f"{functions.origin}{f' ({why})' if why else ''}", []).append(name)
     return "; ".join(f"{', '.join(sorted(each))}: {origin}" for origin, each in names.items()) or "none"
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
 
 from npmobilenet.errors import AssumptionWarning, NpmobilenetError
-from npmobilenet.kernels.compilers import NoCompilerError
+from npmobilenet.kernels import compilers
 from npmobilenet.text import printable
 
 Item = TypeVar("Item")
@@ -73,12 +73,14 @@ def no_garbage() -> Iterator[None]:
 def problem(error: BaseException) -> str:
     """Say what went wrong."""
     text = str(error).strip()
-    if isinstance(error, (NpmobilenetError, NoCompilerError, ValueError)):
+    if isinstance(error, (NpmobilenetError, compilers.NoCompilerError, ValueError)):
         return text or type(error).__name__
     if isinstance(error, MemoryError):
         return f"out of memory{f': {text}' if text else ''}"
     if isinstance(error, OSError):
         return f"{printable(error.filename)}: {reason(error)}" if error.filename else reason(error)
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in compilers.NAMES:
+        return f"this needs the compiler, which cannot be imported ({text}): pip install numba"
     kind = type(error).__name__
     return f"unexpected {kind}{f': {text}' if text else ''} (a mistake of this program; PYTHONDEVMODE=1 shows where)"
 

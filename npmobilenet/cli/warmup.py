@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 
 # Together these have every window of a depthwise convolution; scaled networks have no others.
 WINDOWS = ("mobilenet_v2", "mobilenet_v3_small", "mnasnet_b1", "mixnet_s", "mixnet_m", "mixnet_l")
@@ -26,13 +27,14 @@ def networks(dtype: str) -> tuple[str, ...]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run networks that need every kernel, so that all are compiled and kept."""
+    """Run networks that need every kernel, so that all that is not shipped is compiled and kept."""
     import numpy as np
 
     from npmobilenet.architectures import get_architecture, random_weights
     from npmobilenet.engine import Engine
     from npmobilenet.image import IMAGENET, preprocess
     from npmobilenet.kernels.cache import place
+    from npmobilenet.kernels.vector import lookup
     from npmobilenet.quantisation import quantised
 
     start = time.perf_counter()
@@ -44,7 +46,13 @@ def run(options: argparse.Namespace) -> int:
             made = quantised(graph, weights, IMAGENET)
             graph, weights = made.graph, made.weights
         Engine(graph, weights, dtype=options.dtype).run(x)
-    kept = place()
-    where = f"kept in {kept.folder}" if kept.folder else "not kept"
-    print(f"compiled, {where}{', ' * bool(kept.why)}{kept.why} ({time.perf_counter() - start:.1f} s)")
+    seconds = time.perf_counter() - start
+    origins = Counter(served.functions.origin for served in lookup.served.values())
+    libraries = ", ".join(f"{number} {origin}" for origin, number in sorted(origins.items()))
+    where = ""
+    if any(origin.startswith("compiled") for origin in origins):
+        kept = place()
+        where = f", kept in {kept.folder}" if kept.folder else ", not kept"
+        where += f", {kept.why}" if kept.why else ""
+    print(f"libraries: {libraries}{where} ({seconds:.1f} s)")
     return 0

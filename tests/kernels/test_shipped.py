@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from npmobilenet import build_kernels
+from npmobilenet.cli import doctor
+from npmobilenet.kernels import compilers
 from npmobilenet.kernels.blocked.code import channels, softmax
-from npmobilenet.kernels.vector import shipped
+from npmobilenet.kernels.vector import lookup, shipped, target
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.link import LinkError, shared_object
 from npmobilenet.kernels.vector.mapped import Mapped
@@ -87,7 +89,7 @@ def test_what_writes_a_library_is_known(writer):
 # What serves -------------------------------------------------------------------------------------------------------
 
 FIND = """
-from npmobilenet.kernels.vector import shipped
+from npmobilenet.kernels.vector import lookup, shipped, target
 from npmobilenet.kernels.vector.target import LEVELS
 found, why = shipped.find("softmax", LEVELS["{}"].target)
 print(found.origin if found else why)
@@ -199,6 +201,46 @@ def test_the_level_of_an_arm():
     for level, features in {"aarch64": "", "aarch64-dotprod": " asimddp i8mm"}.items():
         said = {"Features": f"fp asimd evtstrm{features}", "CPU implementer": "0x41"}
         assert next(name for name, one in LEVELS.items() if one.serves(said)) == level
+
+
+def test_the_level_of_an_avx_without_avx2(monkeypatch):
+    """LLVM knows it better; where there is none, its code is that of a lower level."""
+    said = {"vendor_id": "GenuineIntel", "cpu family": "6", "model": "58", "flags": CPUS[None][3]}
+    monkeypatch.setattr(target, "_cpu", lambda: said)
+    for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        monkeypatch.delenv(name, raising=False)
+    assert host.__wrapped__().level is None
+    monkeypatch.setitem(sys.modules, compilers.LLVM, None)
+    assert host.__wrapped__().level == "x86-64-v2"
+    monkeypatch.setattr(target, "_cpu", dict)
+    with pytest.raises(compilers.NoCompilerError, match=r"for this CPU alone must be compiled, .*: pip install numba"):
+        host.__wrapped__()
+
+
+def test_doctor_says_what_a_system_gets(monkeypatch):
+    monkeypatch.setattr(target, "host", lambda: LEVELS["aarch64"].target)
+    assert doctor._level() == "aarch64, for which machine code is shipped"
+    monkeypatch.setattr(target, "host", lambda: Target.of("apple-m1", "+neon,+dotprod", "arm64-apple-darwin"))
+    assert doctor._level() == "none that machine code is shipped for; compiled here for apple-m1, and kept"
+    for platform, system in {"darwin": "macOS", "win32": "Windows"}.items():
+        monkeypatch.setattr(doctor.sys, "platform", platform)
+        assert doctor._level() == (
+            "compiled here for apple-m1, and kept: what is shipped is for Linux; "
+            f"on {system} this package was never tested"
+        )
+
+
+def test_doctor_says_what_served(monkeypatch):
+    of, libraries = LEVELS["x86-64-v3"].target, {"common": "", "resize": "", "wide": "not among what is shipped"}
+    served = {}
+    for name, why in libraries.items():
+        library = Library(name, of, None, None)
+        library.origin = "compiled for x86-64-v3" if why else "shipped for x86-64-v3"
+        served[name, of] = lookup.Served(library, "writer", None, why)
+    monkeypatch.setattr(lookup, "served", served)
+    shipped_ones, other = doctor._machine_code().split("; ")
+    assert shipped_ones == "common, resize: shipped for x86-64-v3"
+    assert other == "wide: compiled for x86-64-v3 (not among what is shipped)"
 
 
 # Without a compiler ------------------------------------------------------------------------------------------------
