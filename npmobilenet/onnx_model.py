@@ -45,7 +45,7 @@ class OnnxModel(Model):
     ) -> None:
         from npmobilenet.onnx.parts import Session, has_channels_last
 
-        self.architecture, self.width, self.dtype = printable(Path(source).stem), 1.0, "float32"
+        self.architecture, self.width, self.dtype = printable(Path(source).stem), 1.0, network.dtype
         self._has_logits, self._detector, self._segments = network.outputs > 0, None, False
         self.classes = class_names(network.outputs, network.classes) if network.outputs else ()
         self.multi_label, self.preprocessing = network.multi_label, network.preprocessing

@@ -28,7 +28,7 @@ Integers = tuple[np.ndarray, np.ndarray]  # (C_out, ...) without a zero point, a
 
 MOST_OF_BYTES = (2**31 - 1) // 255  # magnitudes of the weights of an output channel, added up
 PIXELWISE = ("quantize", "dequantize", "activation", "add", "multiply")  # the same of a vector and of its image
-STEPS_STAY = ("max_pool2d", "channel_pad", "concat")  # make no values that their inputs do not have, but 0
+STEPS_STAY = ("max_pool2d", "channel_pad", "channel_select", "concat")  # make no other values, but 0
 
 
 class Lowered(NamedTuple):
@@ -171,6 +171,7 @@ class _Writer(Writer):
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     codes: dict[str, Code] = field(default_factory=dict)
     images: dict[str, Node] = field(default_factory=dict)  # roundings of the network's image, which may not be needed
+    same: dict[str, str] = field(default_factory=dict)  # of bytes that may not be needed either: what they are of
     rounded: dict[str, str] = field(default_factory=dict)  # what has the bytes of a `quantize`
     bytes_of: dict[str, str] = field(default_factory=dict)  # and those that a `dequantize` reads
     on_steps: dict[str, Code] = field(default_factory=dict)  # tensors that nothing would be lost of as such bytes
@@ -208,7 +209,7 @@ class _Writer(Writer):
         elif before is not None:
             self.rounded[node.name] = self._ended(before, code)
         elif _same(self._steps(source), code):
-            self.rounded[node.name] = self._bytes(source)
+            self.rounded[node.name] = self._bytes_name(source)
         else:
             self._quantize(node.name, source, code, node.block)
             self.rounded[node.name] = node.name
@@ -261,11 +262,15 @@ class _Writer(Writer):
 
     def _made(self, name: str) -> str:
         """Bytes, which are made now if they are the image's."""
-        if name not in self.codes:
+        if name in self.same and name not in self.codes:
+            self._quantize(name, self.same[name], self.on_steps[self.same[name]], self._block(self.same[name]))
+        elif name not in self.codes:
             self._quantize(name, INPUT, self._code(name), self.images[name].block)
         return name
 
     def _code(self, name: str) -> Code:
+        if name in self.same:
+            return self.on_steps[self.same[name]]
         return self.codes[name] if name in self.codes else Code.of(self.images[name], self.weights)
 
     def _steps(self, name: str) -> Code | None:
@@ -274,15 +279,19 @@ class _Writer(Writer):
 
     def _bytes(self, name: str) -> str:
         """The tensor as those."""
+        return self._made(self._bytes_name(name))
+
+    def _bytes_name(self, name: str) -> str:
         if name in self.bytes_of:
-            return self._made(self.bytes_of[name])
-        made = f"{name}.quantized"
-        if made not in self.codes:
-            self._quantize(made, name, self.on_steps[name], self._block(name))
-        return made
+            return self.bytes_of[name]
+        self.same[f"{name}.quantized"] = name
+        return f"{name}.quantized"
 
     def _real(self, name: str) -> str:
-        return super()._real(self._made(self.bytes_of[name])) if name in self.bytes_of else name
+        bytes_ = self.bytes_of.get(name)
+        if bytes_ is None:
+            return name
+        return self.same[bytes_] if bytes_ in self.same else super()._real(self._made(bytes_))
 
     # Layers ------------------------------------------------------------------------------------------------
 
@@ -298,13 +307,12 @@ class _Writer(Writer):
             self._add(node.name, "squeeze_excite_int8", (source,), node.block, arrays, dict(node.attributes))
             return
         self._float(node)
-        if node.operation in STEPS_STAY:
-            codes = [self._steps(name) for name in node.inputs]
+        if _stays_on_steps(node):
+            codes = [self._steps(name) for name in node.inputs[: 1 if node.operation == "resize2d" else None]]
             if all(_is_uniform(code) and _same_step(code, codes[0]) for code in codes):
-                channels = sum(len(code.scale) for code in codes)
-                channels += node.attributes.get("before", 0) + node.attributes.get("after", 0)
-                scale, zero_point = (np.full(channels, array[0], array.dtype) for array in codes[0])
-                self.on_steps[node.name] = Code(scale, zero_point)
+                more = node.attributes.get("before", 0) + node.attributes.get("after", 0)
+                channels = len(node.attributes.get("indices", ())) or more + sum(len(code.scale) for code in codes)
+                self.on_steps[node.name] = Code(*(np.full(channels, array[0], array.dtype) for array in codes[0]))
 
     def _convolution(self, node: Node, code: Code | None) -> bool:
         """Add a convolution of integers, if it can be one; else why not is noted."""
@@ -380,6 +388,13 @@ class _Writer(Writer):
 
 class _StaysFloatError(Exception):
     """Why a layer cannot be one of 8 bits."""
+
+
+def _stays_on_steps(node: Node) -> bool:
+    """Whether a node makes no values but those that it reads, and 0."""
+    if node.operation == "activation":
+        return node["function"] == "relu"
+    return node.operation in STEPS_STAY or (node.operation == "resize2d" and node["mode"] == "nearest")
 
 
 def _in_bytes(integers: np.ndarray) -> np.ndarray:

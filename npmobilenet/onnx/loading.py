@@ -25,6 +25,7 @@ from npmobilenet.image import IMAGENET, Preprocessing
 from npmobilenet.onnx.file import Dimension, OnnxGraph, read_model
 from npmobilenet.onnx.layout import FIRST
 from npmobilenet.onnx.parts import Whole, check, has_channels_last, whole
+from npmobilenet.onnx.qdq import rounds_to_bytes
 from npmobilenet.onnx.qlinear import normalised
 from npmobilenet.provenance import Provenance
 from npmobilenet.text import plural, printable
@@ -52,6 +53,8 @@ class OnnxNetwork:
     provenance : Provenance
     notes : tuple of str
         What was assumed, a line for each.
+    dtype : {"float32", "int8"}
+        "int8" if tensors are rounded to 8 bits.
     """
 
     graph: OnnxGraph
@@ -63,6 +66,7 @@ class OnnxNetwork:
     architecture: str
     provenance: Provenance
     notes: tuple[str, ...]
+    dtype: str
 
 
 def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
@@ -106,7 +110,10 @@ def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
         "option" if options["classes"] is not None else "file" if classes is not None else "assumed",
     )
     about = (graph, one, outputs, preprocessing, classes, bool(multi_label), _architecture(graph))
-    return OnnxNetwork(*about, settled, tuple(notes))
+    dtype = one.part.dtype if one else "int8" if rounds_to_bytes(graph) else "float32"
+    if dtype == "int8":
+        settled["quantisation"] = ("stored", "file")
+    return OnnxNetwork(*about, settled, tuple(notes), dtype)
 
 
 def _architecture(graph: OnnxGraph) -> str:

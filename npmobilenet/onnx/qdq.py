@@ -10,10 +10,11 @@ import numpy as np
 
 from npmobilenet.graph import WINDOWED
 from npmobilenet.onnx.conversion import Region, converts, require
-from npmobilenet.onnx.file import Node
+from npmobilenet.onnx.file import Node, OnnxGraph
 from npmobilenet.onnx.integers import per_axis
 from npmobilenet.onnx.operator import OPERATORS
 from npmobilenet.onnx.shapes import Bound, Coming
+from npmobilenet.onnx.tensors import type_name
 from npmobilenet.passes_qdq import Integers
 from npmobilenet.plan import Code
 
@@ -123,3 +124,34 @@ def _integers(bound: Bound, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     if zero_point is not None:
         whole = whole - per_axis(zero_point.astype(np.int16), *about)
     return whole, np.broadcast_to(per_axis(scale, *about), values.shape)
+
+
+def rounds_to_bytes(graph: OnnxGraph) -> bool:
+    """Whether a graph rounds tensors to 8 bits somewhere."""
+    return any(
+        node.operator == "DynamicQuantizeLinear" or (node.operator == "QuantizeLinear" and _type(graph, node) in BYTES)
+        for node in graph.nodes
+    )
+
+
+def other_rounding(graph: OnnxGraph) -> str:
+    """Return which node rounds as no kernel of 8 bits does, and how; empty if none does."""
+    for node in graph.nodes:
+        if node.operator not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        dtype = _type(graph, node)
+        if node.attributes.get("block_size", 0):
+            return f"{node.title}: has scales for blocks, and 8-bit kernels have them for channels"
+        if dtype not in (*BYTES, "int32", ""):
+            return f"{node.title}: is of {dtype}, and 8-bit kernels are of uint8 and int8"
+    return ""
+
+
+def _type(graph: OnnxGraph, node: Node) -> str:
+    """To which type a node rounds, or which it reads: of a constant, or as it says; empty if nothing says it."""
+    code = node.attributes.get("output_dtype", 0) if node.operator == "QuantizeLinear" else 0
+    if code:
+        return type_name(code)
+    known = node.inputs[2:3] if node.operator == "QuantizeLinear" else (*node.inputs[:1], *node.inputs[2:3])
+    arrays = [graph.constants[name] for name in known if name in graph.constants]
+    return arrays[0].dtype.name if arrays else "uint8" if node.operator == "QuantizeLinear" and not any(known) else ""

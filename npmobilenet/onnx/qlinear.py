@@ -28,6 +28,7 @@ OF_ONE = {
 }
 OF_TWO = {"QLinearAdd": "Add", "QLinearMul": "Mul"}
 MOVING = ("MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Concat", "Identity")
+CUTTING = ("Relu",)  # makes numbers 0
 SINCE_AXES = {"ReduceMean": 18}  # from which version on axes are an input, and no attribute
 SOFTMAX_OF_ONE_AXIS = 13
 
@@ -60,13 +61,18 @@ class _Writer:
     steps: dict[str, Steps] = field(default_factory=dict)  # of tensors of bytes that have one scale
     known: set[str] = field(default_factory=set)  # what follows from constants
     read: dict[tuple[str, ...], str] = field(default_factory=dict)  # numbers of bytes, by these and their steps
+    made: dict[str, Node] = field(default_factory=dict)  # which node makes a tensor
+    on_steps: dict[str, tuple] = field(default_factory=dict)  # numbers that bytes of such steps would be as well
+    instead: dict[str, str] = field(default_factory=dict)  # what is read in place of a tensor that is the same
     changed: bool = False
 
     def __post_init__(self) -> None:
         self.known.update(self.graph.constants)
+        self.outputs = {port.name for port in self.graph.outputs}
 
     def write(self, node: Node) -> None:
         """Add a node, or what it stands for."""
+        node = replace(node, inputs=tuple(self.instead.get(name, name) for name in node.inputs))
         domain, _, name = node.operator.rpartition(".")
         if all(input_ in self.known for input_ in node.inputs if input_):
             self.known.update(node.outputs)
@@ -77,9 +83,7 @@ class _Writer:
         elif node.operator in MOVING and self._moves_bytes(node):
             self._move(node)
         else:
-            if node.operator == "QuantizeLinear" and len(node.outputs) == 1:
-                self._note(node.outputs[0], tuple([*node.inputs[1:], ""][:2]))
-            self.nodes.append(node)
+            self.put(node)
 
     def _of_onnxruntime(self, node: Node, name: str) -> None:
         if name in ("QuantizeLinear", "DequantizeLinear"):
@@ -112,15 +116,35 @@ class _Writer:
         makes = f"{makes}/{len(self.nodes)}"
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
-        self.nodes.append(Node(name, operator, tuple(inputs), (makes,), attributes))
-        return makes
+        self.put(Node(name, operator, tuple(inputs), (makes,), attributes))
+        return self.instead.get(makes, makes)
+
+    def put(self, node: Node) -> None:
+        """Add a node as it is, unless it reads numbers that are there already."""
+        steps = self._steps(node)
+        if node.operator == "QuantizeLinear" and steps:
+            self.steps[node.outputs[0]] = steps
+        elif node.operator == "DequantizeLinear" and steps:
+            values, rounding = self._values(steps), self.made.get(node.inputs[0])
+            if rounding is not None and rounding.operator == "QuantizeLinear" and self._steps(rounding):
+                before = rounding.inputs[0]
+                same = self.on_steps.get(before) == values == self._values(self._steps(rounding))
+                if same and node.outputs[0] not in self.outputs:
+                    self.instead[node.outputs[0]], self.changed = before, True
+                    return
+            self.on_steps[node.outputs[0]] = values
+        elif node.operator in (*MOVING, *CUTTING):
+            known = {self.on_steps.get(name) for name in self._moved(node)}
+            if len(known) == 1 and None not in known:
+                self.on_steps.update(dict.fromkeys(node.outputs, *known))
+        self.made.update(dict.fromkeys(node.outputs, node))
+        self.nodes.append(node)
 
     def round(self, node: Node, numbers: str, steps: Steps, output: int = 0) -> None:
         """Let a node of the file make the bytes of numbers."""
         bytes_ = node.outputs[output]
         inputs = (numbers, *steps) if steps[1] else (numbers, steps[0])
-        self.nodes.append(Node(f"{node.name}/bytes" if node.name else "", "QuantizeLinear", inputs, (bytes_,)))
-        self._note(bytes_, steps)
+        self.put(Node(f"{node.name}/bytes" if node.name else "", "QuantizeLinear", inputs, (bytes_,)))
 
     def constant(self, name: str, array: np.ndarray) -> str:
         """Add a constant of a name like this one, which is returned."""
@@ -136,17 +160,22 @@ class _Writer:
 
     # What moves bytes --------------------------------------------------------------------------------------
 
-    def _note(self, bytes_: str, steps: Steps) -> None:
-        if all(not name or self._size(name) == 1 for name in steps):
-            self.steps[bytes_] = steps
+    def _steps(self, node: Node) -> Steps | None:
+        """The one scale and zero point of a QuantizeLinear or DequantizeLinear, where they are constants."""
+        steps = tuple([*node.inputs[1:], ""][:2])
+        known = node.attributes.keys() <= {"axis", "saturate"}
+        return steps if known and steps[0] and all(not name or self._size(name) == 1 for name in steps) else None
 
     def _size(self, name: str) -> int:
         array = self.graph.constants.get(name)
         return 0 if array is None else array.size
 
+    @staticmethod
+    def _moved(node: Node) -> tuple[str, ...]:
+        return node.inputs if node.operator == "Concat" else node.inputs[:1]
+
     def _moves_bytes(self, node: Node) -> bool:
-        moved = node.inputs if node.operator == "Concat" else node.inputs[:1]
-        known = [self.steps.get(name) for name in moved]
+        known = [self.steps.get(name) for name in self._moved(node)]
         return None not in known and len({self._values(steps) for steps in known}) == 1
 
     def _values(self, steps: Steps) -> tuple:
@@ -154,11 +183,11 @@ class _Writer:
         return tuple((array.dtype.name, array.item()) for array in arrays)
 
     def _move(self, node: Node) -> None:
-        number = len(node.inputs) if node.operator == "Concat" else 1
-        inputs = [self.number(name, *self.steps[name]) for name in node.inputs[:number]]
-        steps = self.steps[node.inputs[0]]
+        moved, steps = self._moved(node), self.steps[node.inputs[0]]
+        inputs = [self.number(name, *self.steps[name]) for name in moved]
         makes = tuple(f"{name}/numbers/{len(self.nodes)}" for name in node.outputs)
-        self.nodes.append(replace(node, inputs=(*inputs, *node.inputs[number:]), outputs=makes))
+        self.changed = True
+        self.put(replace(node, inputs=(*inputs, *node.inputs[len(moved) :]), outputs=makes))
         for output, numbers in enumerate(makes):
             self.round(node, numbers, steps, output)
 
@@ -209,7 +238,7 @@ def _gemm(to: _Writer, node: Node) -> None:
         numbers.append(_bias(to, bias, a_scale, scale, along))
     makes, name = (f"{node.outputs[0]}/numbers", node.name)
     if not y_scale:  # its result is not rounded
-        to.nodes.append(Node(node.name, "Gemm", tuple(numbers), node.outputs, attributes))
+        to.put(Node(node.name, "Gemm", tuple(numbers), node.outputs, attributes))
         to.changed = True
         return
     to.round(node, to.add("Gemm", numbers, makes, name, **attributes), (y_scale, y_zero))

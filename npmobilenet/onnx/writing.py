@@ -21,7 +21,7 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.files import replacing
 from npmobilenet.graph import INPUT, Graph
 from npmobilenet.kernels.geometry import PaddingSpec, resolve_padding
-from npmobilenet.onnx.file import Dimension, Node, OnnxGraph, Port
+from npmobilenet.onnx.file import MICROSOFT, Dimension, Node, OnnxGraph, Port
 from npmobilenet.onnx.tensors import CODES
 from npmobilenet.passes_qdq import Integers
 from npmobilenet.text import printable
@@ -40,13 +40,16 @@ def serialised(graph: OnnxGraph) -> bytes:
         body += b"".join(encoded(number, _port(port)) for port in ports)
     metadata = b"".join(encoded(14, encoded(1, key) + encoded(2, value)) for key, value in graph.metadata.items())
     opset = encoded(8, encoded(1, "") + encoded(2, graph.opset))
+    if any(node.operator.startswith(MICROSOFT) for node in graph.nodes):
+        opset += encoded(8, encoded(1, MICROSOFT) + encoded(2, 1))
     return encoded(1, IR_VERSION) + encoded(2, "npmobilenet") + encoded(7, body) + opset + metadata
 
 
 def _node(node: Node) -> bytes:
     names = b"".join(encoded(1, name) for name in node.inputs) + b"".join(encoded(2, name) for name in node.outputs)
     attributes = b"".join(encoded(5, _attribute(name, value)) for name, value in node.attributes.items())
-    return names + encoded(3, node.name) + encoded(4, node.operator) + attributes
+    domain, _, operator = node.operator.rpartition(".")
+    return names + encoded(3, node.name) + encoded(4, operator) + attributes + encoded(7, domain) * bool(domain)
 
 
 def _attribute(name: str, value: Any) -> bytes:
