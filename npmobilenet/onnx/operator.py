@@ -18,9 +18,10 @@ import numpy as np
 from npmobilenet.errors import CheckpointError
 from npmobilenet.onnx.file import Node, Refused
 from npmobilenet.onnx.room import room
-from npmobilenet.text import quote, shown
+from npmobilenet.text import printable, quote, shown
 
 OLDEST_OPSET = 6
+LONGEST = 300  # characters of what does not fit: a file's numbers may be among them
 OPERATORS: dict[str, Operator] = {}
 GIVEN = ("opset", "results")  # keywords that are no attributes
 
@@ -84,7 +85,7 @@ class Operator:
             raise CheckpointError(f"{node.title}: needs more memory than this machine has") from None
         except (ValueError, IndexError, TypeError, ArithmeticError) as error:
             text = " ".join(str(error).split())
-            raise CheckpointError(f"{node.title}: {text}") from error
+            raise CheckpointError(f"{node.title}: {printable(text, LONGEST)}") from error
         return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))  # not NumPy's scalars
 
 
