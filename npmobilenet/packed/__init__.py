@@ -4,6 +4,7 @@ Its modules go into the folder of a pack, beside the few of the engine that run 
 
 ``recording``  how a plan is written down: its calls as numbers, and which of these are addresses
 ``program``    plans as they were recorded, weights in the file in which they lie
+``layers``     what plans are made of, where images differ in size; ``libraries``: machine code
 ``model``      :func:`load`: a packed network with the methods of a :class:`~npmobilenet.model.Model`
 """
 

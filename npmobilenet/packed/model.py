@@ -15,7 +15,7 @@ from npmobilenet.model import Model
 from npmobilenet.packed.program import PackedProgram
 from npmobilenet.packed.recording import ARRAYS, DESCRIPTION, Arrays, Description, PackedNetwork
 from npmobilenet.provenance import Provenance
-from npmobilenet.text import printable, quote
+from npmobilenet.text import dimensions, printable, quote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ class Outline:
 
 
 class PackedModel(Model):
-    """A network as `npmobilenet pack` wrote it, for images of one size; made by :func:`load`.
+    """A network as `npmobilenet pack` wrote it, most often for images of one size; made by :func:`load`.
 
     It is called as any :class:`~npmobilenet.model.Model`, and classifies, detects or segments. What needs the network's
     layers (:meth:`features`, :meth:`count`, ``export_weights``, :func:`~npmobilenet.model.quantize`) raises
@@ -50,7 +50,7 @@ class PackedModel(Model):
         keep_bytes: int | None = None,
     ) -> None:
         self.graph = Outline(network)
-        self.input_name, self.size = network.input_name, network.size
+        self.input_name, self.size = network.input_name, None if network.layers else network.size
         self.architecture, self.width, self.dtype = network.architecture, network.width, network.dtype
         self.classes, self.multi_label = network.classes, network.multi_label
         self.preprocessing = network.preprocessing
@@ -70,10 +70,10 @@ class PackedModel(Model):
         self._engine = Engine.of(PackedProgram(network, Arrays(*arrays), level), self.keep_bytes)
 
     def __repr__(self) -> str:
-        height, width = self.size
+        size = f"{dimensions(self.size)} " if self.size else ""
         return (
-            f"<npmobilenet.PackedModel {self.architecture} width={self.width:g} classes={len(self.classes)} "
-            f"{height}x{width} dtype={self.dtype!r} threads={self.threads} from {quote(self.source, 500)}>"
+            f"<npmobilenet.PackedModel {self.architecture} width={self.width:g} classes={len(self.classes)} {size}"
+            f"dtype={self.dtype!r} threads={self.threads} from {quote(self.source, 500)}>"
         )
 
     def stored(self, dtype: str | None = None) -> NoReturn:

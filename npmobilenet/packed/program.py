@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npmobilenet.errors import NpmobilenetError
 from npmobilenet.idle import Idle
 from npmobilenet.kernels.call import Call, Table
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.memory import aligned
-from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.tensor import FLOAT32
-from npmobilenet.kernels.vector import shipped
-from npmobilenet.kernels.vector.functions import Functions
 from npmobilenet.kernels.vector.target import LEVELS, Target
+from npmobilenet.packed.libraries import library
 from npmobilenet.packed.recording import FUNCTION, Arrays, PackedNetwork, Recording, Stored
 from npmobilenet.text import listed
+
+if TYPE_CHECKING:
+    from npmobilenet.blocked.plan import BlockedPlan
+    from npmobilenet.packed.layers import Layers
 
 
 class PackedProgram:
@@ -34,6 +36,7 @@ class PackedProgram:
     def __init__(self, network: PackedNetwork, arrays: Arrays, level: str) -> None:
         self.network, self.arrays, self.target = network, arrays, LEVELS[level].target
         self.recordings: dict[tuple[tuple[str, ...], int], Recording] = arrays.unpickled(network.levels[level])
+        self._layers: Layers | Stored | None = network.layers.get(level)
 
     @property
     def graph(self) -> PackedProgram:
@@ -53,13 +56,21 @@ class PackedProgram:
             raise ValueError(f"a packed network has no outputs but its own ({there}), got {output!r:.80}")
         return output
 
-    def plan(self, size: Pair, output: str | tuple[str, ...] | None = None, threads: int = 1) -> PackedPlan:
-        """Return the plan that computes one or more outputs, or the main one, of images of the only size there is.
+    def plan(
+        self, size: Pair, output: str | tuple[str, ...] | None = None, threads: int = 1
+    ) -> PackedPlan | BlockedPlan:
+        """Return the plan for images of ``(H, W)`` that computes one or more outputs, or the main one.
 
         Of the plans that were recorded it is that for the next lower number of threads, run by as many as are wanted.
         """
         names = (output,) if isinstance(output, str) else output or (self.network.main_output,)
         names = tuple(map(self.node_of, names))
+        if self._layers and size != self.network.size:
+            from npmobilenet.packed.layers import Layers  # few networks have some
+
+            if isinstance(self._layers, Stored):
+                self._layers = Layers(self._layers, self.arrays, self.target)
+            return self._layers.plan(size, names, threads)
         recorded = [number for outputs, number in self.recordings if outputs == names]
         if not recorded:
             raise ValueError("a packed network computes its main output or all outputs")
@@ -72,8 +83,8 @@ class PackedPlan:
 
     def __init__(self, recording: Recording, arrays: Arrays, target: Target, threads: int, quantised: bool) -> None:
         self.recording, self.arrays, self.threads, self.quantised = recording, arrays, threads, quantised
-        libraries = {name: _library(name, target) for name in {library for library, _ in recording.functions}}
-        self.functions = np.array([libraries[library].address(name) for library, name in recording.functions], np.int64)
+        addresses = [library(where, target).address(name) for where, name in recording.functions]
+        self.functions = np.array(addresses, np.int64)
         self.output_shapes = recording.shapes
         table = self._new_table()
         memory = sum(array.nbytes for array in table.keep[:2])
@@ -118,12 +129,3 @@ class PackedPlan:
         functions = kinds == FUNCTION
         located[functions] = self.functions[located[functions]]
         return located
-
-
-@once
-def _library(name: str, target: Target) -> Functions:
-    """Open a library of the pack."""
-    found, why = shipped.find(name, target)
-    if found is None:
-        raise NpmobilenetError(f"the machine code of this pack cannot be used: {name}: {why}")
-    return found

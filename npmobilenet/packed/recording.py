@@ -78,6 +78,8 @@ class PackedNetwork(NamedTuple):
     main_output, output_names, input_name : str, tuple of str, str
     levels : mapping of str to Stored
         By level of CPUs: its pickled `Recording`s, by outputs and numbers of threads.
+    layers : mapping of str to Stored
+        Of a network whose images differ in size, by level: what plans are made of (`packed.layers`).
     """
 
     architecture: str
@@ -97,6 +99,7 @@ class PackedNetwork(NamedTuple):
     output_names: tuple[str, ...]
     input_name: str
     levels: dict[str, Stored]
+    layers: dict[str, Stored]
 
 
 class Description(NamedTuple):

@@ -23,12 +23,13 @@ import numpy as np
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.image import loops
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.vector import lookup, shipped
 from npmobilenet.kernels.vector.target import LEVELS, best_level, host
 from npmobilenet.kernels.walk import compiled
 from npmobilenet.model import Model
 from npmobilenet.packed.recording import ARRAYS, DESCRIPTION, Description, PackedNetwork, Recording, Stored
-from npmobilenet.packing import modules, texts
+from npmobilenet.packing import layers, modules, texts
 from npmobilenet.packing.record import THREADS, Blob, Recorder
 from npmobilenet.text import printable, quote
 
@@ -103,7 +104,7 @@ def pack(models: Sequence[Model], out: str | os.PathLike, targets: str = "host")
     described = tuple(network.described() for network in networks)
     description = Description(made.task, 0, made.blob.size, levels, described)
     _add_modules(made, description, out.name)
-    _write(made, description, out)
+    _write(made, networks, description, out)
     return made
 
 
@@ -152,13 +153,6 @@ def _task(models: Sequence[Model]) -> str:
         model.require_detector()
         return "detect"
     if model._segments:
-        preprocessing = model.preprocessing
-        if not (preprocessing.whole and preprocessing.fit == "fill"):
-            height, width = preprocessing.crop
-            raise NpmobilenetError(
-                f"{printable(model.source)}: its input would be as long as the photograph is, and a pack is for one "
-                f"size: --resize {height}x{width} --crop {height}x{width}"
-            )
         return "segment"
     model.require_classifier()
     return "classify"
@@ -171,6 +165,16 @@ class _Network:
         self.model, self.made = model, made
         self.size = model.size or model.preprocessing.crop
         self.levels: dict[str, Stored] = {}
+        self.layers: dict[str, Stored] = {}
+
+    @property
+    def sizes(self) -> list[Pair]:
+        """Those that are recorded, or tried: of what scores pixels in their own proportions photographs differ."""
+        preprocessing = self.model.preprocessing
+        if self.made.task != "segment" or self.model.size or (preprocessing.whole and preprocessing.fit == "fill"):
+            return [self.size]
+        (height, width), taller = self.size, self.size[0] * 3 // 2
+        return [self.size, (taller, width), (height, taller)]
 
     def record(self, level: str) -> dict[str, None]:
         """Record its plans for a level; return the libraries that they need."""
@@ -187,17 +191,23 @@ class _Network:
                 f"{where}: {printable(name)} ({problem}) is computed by loops that a compiler makes on the spot: it "
                 "cannot be packed"
             )
-        recorder = Recorder(tuple(programs), self.made.blob)
+        recorder, blob = Recorder(tuple(programs), self.made.blob), self.made.blob
         outputs = dict.fromkeys([(graph.main_output,), graph.output_names])
+        own, *others = self.sizes
         try:
             recordings: dict[tuple[tuple[str, ...], int], Recording] = {
-                (names, threads): recorder.record(self.size, names, threads) for names in outputs for threads in THREADS
+                (names, threads): recorder.record(own, names, threads) for names in outputs for threads in THREADS
             }
+            for size in others:  # so that their libraries are known
+                recorder.record(size, (graph.main_output,), 1)
         except NpmobilenetError as error:
             raise NpmobilenetError(f"{where}: cannot be packed: {error}") from None
-        content = np.frombuffer(pickle.dumps(recordings), np.uint8)
-        self.levels[level] = self.made.blob.add(content)
-        return recorder.used
+        self.levels[level] = blob.add(np.frombuffer(pickle.dumps(recordings), np.uint8))
+        used = recorder.used
+        if others:
+            self.layers[level], more = layers.store(programs[0], blob)
+            used |= more
+        return used
 
     def described(self) -> PackedNetwork:
         """Return what is known of it besides its arrays."""
@@ -220,6 +230,7 @@ class _Network:
             graph.output_names,
             model.input_name,
             self.levels,
+            self.layers,
         )
 
 
@@ -242,7 +253,8 @@ def _add_libraries(made: Pack, used: dict[str, dict[str, None]]) -> None:
 
 def _add_modules(made: Pack, description: Description, name: str) -> None:
     """Sources, and what is beside them for people."""
-    found = modules.needed(made.task, _pickled(description))
+    more = modules.of_layers() if any(network.layers for network in description.networks) else ()
+    found = modules.needed(made.task, {*_pickled(description), *more})
     for module, source in found.items():
         made.files[f"{module.replace('.', '/')}{'/__init__' * modules.is_package(module)}.py"] = source.encode()
     made.files["__main__.py"] = MAIN.format(name=name).encode()
@@ -262,7 +274,7 @@ def _pickled(description: Description) -> set[str]:
 # --- Writing -------------------------------------------------------------------------------------------------
 
 
-def _write(made: Pack, description: Description, out: Path) -> None:
+def _write(made: Pack, networks: Sequence[_Network], description: Description, out: Path) -> None:
     """Write everything beside its place, see that it computes what it should, and put it there."""
     out = out.absolute()
     archive = out.suffix == ARCHIVE
@@ -274,7 +286,7 @@ def _write(made: Pack, description: Description, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         written = Path(temporary) / out.name
         (_write_archive if archive else _write_folder)(made, written)
-        _check(made, written)
+        _check(made, networks, written)
         if out.is_dir():  # an empty one
             out.rmdir()
         written.replace(out)
@@ -330,34 +342,39 @@ import numpy as np
 found = load()
 x = np.load(sys.argv[2])
 models = [found] if hasattr(found, "run") else [found.detector, found.expressions]
-for at, model in enumerate(models):
+for name, image in x.items():
+    model = models[int(name[0])]
     for threads in (1, 2):
-        outputs = model.run({model.input_name: x[f"x{at}"]}, threads=threads)
-        np.savez(f"{sys.argv[2]}.{at}.{threads}.npz", **outputs)
+        outputs = model.run({model.input_name: image}, threads=threads)
+        np.savez(f"{sys.argv[2]}.{name}.{threads}.npz", **outputs)
 """
 
 
-def _check(made: Pack, written: Path) -> None:
+def _check(made: Pack, networks: Sequence[_Network], written: Path) -> None:
     """Compare what the pack computes here, if it is for this machine, with what the models compute, bit for bit."""
     if best_level(made.levels) is None:
         return
-    inputs = [_noise(model) for model in made.models]
+    inputs = {
+        f"{at}.{n}": _noise(network, size)
+        for at, network in enumerate(networks)
+        for n, size in enumerate(network.sizes)
+    }
     with tempfile.TemporaryDirectory() as folder:
         x = Path(folder) / "x.npz"
-        np.savez(x, **{f"x{at}": image for at, image in enumerate(inputs)})
+        np.savez(x, **inputs)
         command = [sys.executable, "-I", "-c", COMPUTE, str(written), str(x)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
             raise NpmobilenetError(f"the pack does not run here, and is not written: {printable(reason)}")
-        for at, (model, image) in enumerate(zip(made.models, inputs, strict=True)):
+        for name, image in inputs.items():
+            model = networks[int(name[0])].model
             expected = model.run({model.input_name: image})
             for threads in (1, 2):
-                with np.load(f"{x}.{at}.{threads}.npz") as found:
-                    if any(not np.array_equal(found[name], y) for name, y in expected.items()):
+                with np.load(f"{x}.{name}.{threads}.npz") as found:
+                    if any(not np.array_equal(found[key], y) for key, y in expected.items()):
                         raise NpmobilenetError("the pack computes something else than the model, and is not written")
 
 
-def _noise(model: Model) -> np.ndarray:
-    size = model.size or model.preprocessing.crop
-    return np.random.default_rng(0).standard_normal((1, model.graph.in_channels, *size), np.float32)
+def _noise(network: _Network, size: Pair) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, network.model.graph.in_channels, *size), np.float32)

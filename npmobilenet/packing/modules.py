@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from pkgutil import iter_modules
 
 PACKAGE = "npmobilenet"
 COMMAND = f"{PACKAGE}.cli.packed"
@@ -37,6 +38,18 @@ def needed(task: str, more: Iterable[str] = ()) -> dict[str, str]:
         names += name.rpartition(".")[:1] if "." in name else ()
         names += [other for other in _imported(ast.parse(source).body) if other.partition(".")[0] == PACKAGE]
     return dict(sorted(found.items()))
+
+
+def of_layers() -> Iterator[str]:
+    """Yield the modules that make plans, with all operations' own, which plans import when they meet them."""
+    from npmobilenet.kernels import blocked
+    from npmobilenet.kernels.blocked import int8
+
+    yield from (f"{PACKAGE}.packed.layers", f"{PACKAGE}.graph")
+    for package in (blocked, int8):
+        yield from (
+            f"{package.__name__}.{module.name}" for module in iter_modules(package.__path__) if not module.ispkg
+        )
 
 
 def is_package(name: str) -> bool:

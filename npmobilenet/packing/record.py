@@ -18,7 +18,6 @@ from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.kernels.blocked import activation, mixed
 from npmobilenet.kernels.blocked.depthwise import Depthwise
-from npmobilenet.kernels.blocked.layout import stretch
 from npmobilenet.kernels.memory import ALIGNMENT
 from npmobilenet.kernels.vector import lookup
 from npmobilenet.kernels.vector.mapped import names
@@ -76,6 +75,26 @@ class Functions:
     def among(self, numbers: np.ndarray) -> np.ndarray:
         """Say which numbers are functions' addresses."""
         return np.isin(numbers, np.fromiter(self._names, np.int64, len(self._names)))
+
+
+class Gathered(NamedTuple):
+    """Where the gathered weights of a program are, which belong together: they stream."""
+
+    address: int
+    size: int
+
+    def bytes(self) -> bytes:
+        """What stands there."""
+        return ctypes.string_at(self.address, self.size)
+
+
+def gathered_memory(program: BlockedProgram) -> Gathered:
+    """Return where a program's weights are; nowhere if it has none."""
+    arrays: list[np.ndarray] = []
+    for packed in program.weights.values():
+        packed.moved(lambda array: arrays.append(array) or array)
+    begin = min((array.ctypes.data for array in arrays), default=0)
+    return Gathered(begin, max((array.ctypes.data + array.nbytes for array in arrays), default=0) - begin)
 
 
 class Memory(NamedTuple):
@@ -167,13 +186,9 @@ class _Recording:
     # What addresses there may be ---------------------------------------------------------------------------
 
     def _weights(self) -> Iterator[Memory]:
-        """The memory of all gathered weights, which belong together: they stream."""
-        packed = [[*program.weights.values()] for program in self.recorder.programs]
-        stretches = [[stretch(each) for each in some if _has_arrays(each)] for some in packed]
-        if stretches[0]:
-            starts = tuple(min(one.address for one in some) for some in stretches)
-            end = max(one.address + one.bytes for one in stretches[0])
-            yield Memory(starts, end - starts[0], STORED)
+        """The memory of all gathered weights."""
+        first, second = map(gathered_memory, self.recorder.programs)
+        yield Memory((first.address, second.address), first.size, STORED)
 
     def _arrays(self) -> Iterator[Memory]:
         """What calls find besides; what stands within another array, as part of that."""
@@ -253,12 +268,6 @@ def _is_within(memory: Memory, first: int, second: int) -> bool:
     """Whether two addresses are of the same place in it; the one after the last is part of it."""
     distance = first - memory.starts[0]
     return 0 <= distance <= memory.size and distance == second - memory.starts[1]
-
-
-def _has_arrays(packed: object) -> bool:
-    found: list[np.ndarray] = []
-    packed.moved(lambda array: found.append(array) or array)
-    return bool(found)
 
 
 def _arrays_of(value: object, owner: object = None) -> Iterator[tuple[np.ndarray, object]]:
