@@ -76,6 +76,8 @@ class PackedNetwork(NamedTuple):
     channels, size : int, (height, width)
         Of its input.
     main_output, output_names, input_name : str, tuple of str, str
+    channels_last : bool
+        As of a :class:`~npmobilenet.model.Model`.
     levels : mapping of str to Stored
         By level of CPUs: its pickled `Recording`s, by outputs and numbers of threads.
     layers : mapping of str to Stored
@@ -98,6 +100,7 @@ class PackedNetwork(NamedTuple):
     main_output: str
     output_names: tuple[str, ...]
     input_name: str
+    channels_last: bool
     levels: dict[str, Stored]
     layers: dict[str, Stored]
 
