@@ -20,6 +20,7 @@ from npmobilenet.image.arrays import rgb_array
 from npmobilenet.image.formats import is_pillow_image, let_pillow_open, open_image
 from npmobilenet.image.pixels import rgb_of
 from npmobilenet.image.preprocessing import DECODINGS
+from npmobilenet.kernels.compilers import NoCompilerError
 from npmobilenet.text import shown
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _one_clear_error(name: str) -> Iterator[None]:
     """Turn whatever Pillow raises into an :class:`ImageError` of one line."""
     try:
         yield
-    except NpmobilenetError:
+    except (NpmobilenetError, NoCompilerError):
         raise
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         too_large = type(error).__name__ in ("DecompressionBombError", "DecompressionBombWarning")

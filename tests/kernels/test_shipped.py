@@ -89,7 +89,7 @@ def test_what_writes_a_library_is_known(writer):
 # What serves -------------------------------------------------------------------------------------------------------
 
 FIND = """
-from npmobilenet.kernels.vector import lookup, shipped, target
+from npmobilenet.kernels.vector import shipped
 from npmobilenet.kernels.vector.target import LEVELS
 found, why = shipped.find("softmax", LEVELS["{}"].target)
 print(found.origin if found else why)
@@ -110,7 +110,7 @@ def test_edited_sources_and_damaged_files_do_not_serve(tmp_path):
         (tmp_path / "kernels/shipped" / file).write_bytes(damaged)
         assert python(find, tmp_path) == f"{file} is damaged: it has not the hash that it should have"
     (tmp_path / "kernels/shipped" / file).unlink()
-    assert python(find, tmp_path).startswith(f"{file} cannot be opened: ")
+    assert python(find, tmp_path).startswith(f"{file} cannot be read: ")
     (tmp_path / "kernels/shipped" / file).write_bytes(content)
     for name in ("blocked/code/softmax.py", "vector/simd.py", "blocked/softmax.py"):
         source = tmp_path / "kernels" / name
