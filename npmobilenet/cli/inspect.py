@@ -134,10 +134,10 @@ def _print_parts(network: Network, resolution: Pair, options: argparse.Namespace
     if options.mixed:
         network.table  # noqa: B018 - raises
     rows = []
-    parts, shapes = network.model.parts(resolution)
-    for part in parts:
+    division = network.model.parts(resolution)
+    for part in division.steps:
         if isinstance(part, Part):
-            layers = count(part.graph, shapes[part.source][2:]).layers
+            layers = count(part.graph, division.shapes[part.source][2:]).layers
             rows += [
                 {
                     **asdict(layer),
@@ -148,9 +148,9 @@ def _print_parts(network: Network, resolution: Pair, options: argparse.Namespace
                 for layer in layers
             ]
         else:
-            name = part.name or part.outputs[0]
-            output = shapes.get(part.outputs[0])
-            rows.append({"name": name, "text": part.operator, "output": output, "computed_by": "NumPy"})
+            made = part.outputs[0]
+            row = {"name": part.name or made, "text": part.operator, "output": division.shapes.get(made)}
+            rows.append(row | {"computed_by": "NumPy", "because": division.reasons[made]})
     if options.json:
         print(to_json({"network": network.title, "resolution": resolution, "layers": rows}, indent=1))
         return 0
@@ -159,7 +159,9 @@ def _print_parts(network: Network, resolution: Pair, options: argparse.Namespace
         print("\n".join(columns([("what", "value", "because of"), *network.provenance.shown()], texts=3)) + "\n")
     print(
         "\n".join(
-            columns([("layer", "output", "kernel", "by", "parameters", "MACs"), *map(_part_cells, rows)], texts=4)
+            columns(
+                [("layer", "output", "kernel", "by", "because", "parameters", "MACs"), *map(_part_cells, rows)], texts=5
+            )
         )
     )
     return 0
@@ -168,7 +170,7 @@ def _print_parts(network: Network, resolution: Pair, options: argparse.Namespace
 def _part_cells(row: dict) -> tuple[str, ...]:
     output = "known in a call" if row["output"] is None else dimensions(row["output"])
     numbers = (f"{row[name]:,}" if row.get(name) else "" for name in ("parameters", "macs"))
-    return printable(row["name"], 100), output, row["text"], row["computed_by"], *numbers
+    return printable(row["name"], 100), output, row["text"], row["computed_by"], row.get("because", ""), *numbers
 
 
 def _plain_loops(graph: Graph) -> dict[str, str]:

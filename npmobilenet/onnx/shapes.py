@@ -52,6 +52,8 @@ class Bound:
         Of tensors that follow from shapes: whose.
     most : int
         Values that a tensor may have.
+    reasons : mapping of str to str
+        Why NumPy computes a node, by its first output.
     """
 
     nodes: tuple[Node, ...]
@@ -60,6 +62,7 @@ class Bound:
     opset: int
     shapes_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
     most: int = MOST_VALUES
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def constant(self, name: str) -> np.ndarray | None:
         """Return a tensor that is known, else None."""
