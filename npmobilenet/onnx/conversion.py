@@ -147,7 +147,7 @@ class Region:
         **attributes: object,
     ) -> str:
         """Add a node and return its name; it makes the current node's result, or the tensor ``makes``, unless ""."""
-        arrays = {name: np.asarray(array, np.float32) for name, array in (parameters or {}).items()}
+        arrays = {name: _float32(array) for name, array in (parameters or {}).items()}
         name, block = self.names.of(self._current)
         shapes = {key: array.shape for key, array in arrays.items()}
         node = graphs.Node(name, operation, tuple(inputs), block, shapes, attributes)
@@ -174,6 +174,12 @@ class Region:
     def graph(self, outputs: dict[str, str]) -> Graph:
         """Return the graph with these outputs."""
         return Graph(tuple(self.nodes), self.shapes[INPUT][0], outputs)
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    """In one piece of memory, unless it is one number repeated, which takes none."""
+    array = np.asarray(array, np.float32)
+    return array if not any(array.strides) else np.ascontiguousarray(array)
 
 
 def require(condition: bool) -> None:
