@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,24 @@ if TYPE_CHECKING:
     from npmobilenet.onnx.file import Node as OnnxNode
     from npmobilenet.onnx.loading import OnnxNetwork
     from npmobilenet.onnx.parts import Part
+
+
+class Division(NamedTuple):
+    """How a network is computed in parts.
+
+    Attributes
+    ----------
+    steps : list of Part or Node
+        One after the other; nodes are NumPy's.
+    shapes : mapping of str to tuple of int
+        Of every tensor whose shape is known before a call.
+    reasons : mapping of str to str
+        Why NumPy computes a node, by its first output.
+    """
+
+    steps: list[Part | OnnxNode]
+    shapes: Mapping[str, tuple[int, ...]]
+    reasons: Mapping[str, str]
 
 
 class OnnxModel(Model):
@@ -152,11 +170,8 @@ class OnnxModel(Model):
             warnings.warn(f"{printable(self.source)}: in a part of it {slower[0]}{more}", FallbackWarning, stacklevel=2)
         return outputs
 
-    def parts(self, size: Pair) -> tuple[list[Part | OnnxNode], dict[str, tuple[int, ...]]]:
-        """Return what is computed one after the other for one image of ``(H, W)``, and the shape of every tensor.
-
-        Other lengths of inputs that the file leaves open are 1.
-        """
+    def parts(self, size: Pair) -> Division:
+        """Return how one image of ``(H, W)`` is computed; other lengths that the file leaves open are 1."""
         from npmobilenet.onnx.parts import divided
 
         shapes = {}
@@ -169,4 +184,5 @@ class OnnxModel(Model):
                 length if isinstance(length, int) else other for length, other in zip(known, usual, strict=True)
             )
         bound, parts = divided(self._engine.graph, shapes)
-        return parts, {name: value.shape for name, value in bound.values.items() if value is not None}
+        shapes = {name: value.shape for name, value in bound.values.items() if value is not None}
+        return Division(parts, shapes, bound.reasons)

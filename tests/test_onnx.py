@@ -168,7 +168,8 @@ def test_a_network_in_parts_is_inspected(saved, capsys):
     path = str(saved(classifier(odd=True)))
     assert main(["inspect", path, "--resolution", "32"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"node1 +1x4x32x32 +Softplus +NumPy", out)
+    assert re.search(r"node1 +1x4x32x32 +Softplus +NumPy +Softplus has no fast kernel", out)
+    assert re.search(r"node4 +1x5 +Gemm +NumPy +no convolution beside it", out)
     assert main(["inspect", path, "--json"]) == 0
     assert [row["computed_by"] for row in json.loads(capsys.readouterr().out)["layers"]][:2] == ["kernels", "NumPy"]
 

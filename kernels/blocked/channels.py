@@ -27,6 +27,7 @@ SELECT = Fields("sources channels out out_row out_plane rows columns")
 CHANNEL = Fields("x x_row")
 FLATTEN = Fields("x x_row x_plane channels rows columns out end")  # `end` in bytes; a work item is one channel
 PIXELS = 8  # at a time: as many as let no load wait for a store just before it
+NEAR = 128  # pixels of a block: what they take, and what is copied there, fits into the nearest cache
 
 
 def part(out: Tensor, channels: int, start: int) -> Tensor:

@@ -156,11 +156,12 @@ def _rows(model: Model, resolution: Pair) -> Iterator[dict]:
     from npmobilenet.passes import fuse
 
     in_parts = isinstance(model, OnnxModel)
-    parts, shapes = model.parts(resolution) if in_parts else ([_whole(model)], {})
+    parts, shapes, reasons = model.parts(resolution) if in_parts else ([_whole(model)], {}, {})
     for part in parts:
         if not isinstance(part, Part):
-            name, output = part.name or part.outputs[0], shapes.get(part.outputs[0])
-            yield {"name": name, "text": part.operator, "output": output, "computed_by": "NumPy"}
+            made = part.outputs[0]
+            row = {"name": part.name or made, "text": part.operator, "output": shapes.get(made)}
+            yield row | {"computed_by": "NumPy", "because": reasons[made]}
             continue
         plain = _plain_loops(part.graph)
         layers = count(part.graph, shapes[part.source][2:] if in_parts else resolution).layers

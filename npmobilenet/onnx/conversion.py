@@ -23,8 +23,10 @@ from npmobilenet.onnx.operator import OPERATORS, as_ints
 from npmobilenet.onnx.patterns import clip_bounds, is_hard_sigmoid, pad_edges
 from npmobilenet.onnx.shapes import Bound, Coming
 from npmobilenet.onnx.windows import transposed_pads, window_pads
+from npmobilenet.text import printable
 
 Shape = tuple[int, ...]
+REASON = 120  # characters of why a node does not fit
 WIDEST_PADDING = 16  # beyond a window: more makes images of nothing but padding, however small they are
 CONVERTERS: dict[str, Callable[[Region, Node], None]] = {}
 
@@ -52,6 +54,8 @@ class Region:
         The nodes of ONNX that it computes.
     absorbed : set of str
         Tensors of ONNX that later nodes make, which are computed already, or need not be.
+    refusal : str
+        Why the last node that it did not take is not in it.
     """
 
     bound: Bound
@@ -63,6 +67,7 @@ class Region:
     replaced: list[Node] = field(default_factory=list)
     absorbed: set[str] = field(default_factory=set)
     shapes: dict[str, Shape] = field(default_factory=dict)
+    refusal: str = ""
     _current: Node | None = None
 
     def __post_init__(self) -> None:
@@ -75,14 +80,19 @@ class Region:
             self.replaced.append(node)
             return True
         convert = CONVERTERS.get(node.operator)
-        if convert is None or not all(isinstance(self.bound.values.get(name), Coming) for name in node.outputs):
+        if convert is None:
+            self.refusal = f"{node.operator} has no fast kernel"
+            return False
+        if not all(isinstance(self.bound.values.get(name), Coming) for name in node.outputs):
+            self.refusal = "the shape of its result is known in a call"
             return False
         before = len(self.nodes), dict(self.made)
         self._current = node
         try:
             convert(self, node)
             self._check(node)
-        except (DoesNotFitError, ValueError):
+        except (DoesNotFitError, ValueError) as error:
+            self.refusal = printable(error, REASON) if str(error) else "no fast kernel has its attributes and shapes"
             for added in self.nodes[before[0] :]:
                 self.shapes.pop(added.name)
                 self.names.give_back(added.name)
@@ -139,7 +149,7 @@ class Region:
     ) -> str:
         """Add a node and return its name; it makes the current node's result, or the tensor ``makes``, unless ""."""
         arrays = {
-            name: np.asarray(array, None if array.dtype == np.uint8 else np.float32)  # a zero point
+            name: array if array.dtype == np.uint8 else _float32(array)  # but for a zero point
             for name, array in (parameters or {}).items()
         }
         name, block = self.names.of(self._current)
@@ -168,6 +178,12 @@ class Region:
     def graph(self, outputs: dict[str, str]) -> Graph:
         """Return the graph with these outputs."""
         return Graph(tuple(self.nodes), self.shapes[INPUT][0], outputs)
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    """In one piece of memory, unless it is one number repeated, which takes none."""
+    array = np.asarray(array, np.float32)
+    return array if not any(array.strides) else np.ascontiguousarray(array)
 
 
 def require(condition: bool) -> None:

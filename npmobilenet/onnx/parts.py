@@ -75,7 +75,7 @@ def divided(graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Bo
     """
     inputs = {port.name: Coming(tuple(shapes[port.name]), _dtype(port)) for port in graph.inputs}
     bound = simplified(channels_first(bind(graph, inputs)))
-    names, regions, steps = Names(), {}, []
+    names, regions, steps, reasons = Names(), {}, [], {}
     for node in bound.nodes:
         region = _region_for(node, bound, regions, names)
         if region is not None and region.take(node):
@@ -83,8 +83,13 @@ def divided(graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Bo
                 steps.append(region)
                 regions[region.source] = region
         else:
+            reasons[node.outputs[0]] = (
+                "it reads no image, or tensors of several parts" if region is None else region.refusal
+            )
             steps.append(node)
-    return bound, _settled(bound, steps)
+    steps = _settled(bound, steps)
+    alone = {step.outputs[0]: "no convolution beside it" for step in steps if isinstance(step, Node)}
+    return replace(bound, reasons=alone | reasons), steps
 
 
 def _region_for(node: Node, bound: Bound, regions: Mapping[str, Region], names: Names) -> Region | None:

@@ -54,6 +54,8 @@ class Bound:
         Values that a tensor may have.
     folded : mapping of str to Node
         Of constants that were computed: by which node.
+    reasons : mapping of str to str
+        Why NumPy computes a node, by its first output.
     """
 
     nodes: tuple[Node, ...]
@@ -63,6 +65,7 @@ class Bound:
     shapes_of: Mapping[str, frozenset[str]] = field(default_factory=dict)
     most: int = MOST_VALUES
     folded: Mapping[str, Node] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def constant(self, name: str) -> np.ndarray | None:
         """Return a tensor that is known, else None."""
