@@ -152,6 +152,8 @@ SQUEEZE = {
          ["conv2d", "channel_select"]),
         ([("Slice", "x zeros ends", "y", {})], {"zeros": [0, 0, 0, 0], "ends": [9, 2, 9, 99]},
          ["conv2d", "channel_select"]),
+        ([*SHUFFLE[:2], ("Reshape", "t four", "z", {}), ("Conv", "z v", "y", {"pads": (1, 1, 1, 1)})],
+         SHAPES | {"v": np.float32(np.arange(2 * 4 * 9).reshape(2, 4, 3, 3) / 72)}, ["conv2d", "conv2d"]),
         ([("Gather", "x these", "y", {"axis": 1})], {"these": [3, -4, 3]}, ["conv2d", "channel_select"]),
         ([("Split", "x", "a b", {"axis": 1}), ("Add", "a b", "y", {})], {},
          ["conv2d", "channel_select", "channel_select", "add"]),
@@ -205,6 +207,19 @@ def test_what_the_kernels_do_not_compute_is_numpys_between_them():
     ]  # fmt: skip
     fast, exact = (Session(graph, backend).run({"image": x}, 2)["y"] for backend in ("auto", "reference"))
     np.testing.assert_allclose(fast, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("order", [[2, 1, 0], [0, 0, 0], [1, 1], [2]])
+def test_channels_of_the_image_in_another_order_are_weights_in_that_order(kernel, order):
+    weight = np.random.default_rng(0).standard_normal((4, len(order), kernel, kernel)).astype(np.float32)
+    nodes = [("Gather", "image order", "bgr", {"axis": 1}), ("Conv", "bgr w", "y", {"auto_pad": "SAME_UPPER"})]
+    graph = graph_of(nodes, [("image", "float32", IMAGE)], [("y", "float32", None)], {"order": order, "w": weight})
+    found = whole(parsed(serialised(graph)), (32, 32))
+    assert [node.operation for node in found.part.graph] == ["conv2d"]
+    x = np.random.default_rng(2).standard_normal((2, 3, 9, 8)).astype(np.float32)
+    expected = by_numpy(graph, image=x)["y"]
+    np.testing.assert_allclose(run(graph, image=x)["y"], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
