@@ -25,10 +25,12 @@ def packages() -> dict[str, str]:
 
 EXTRAS = {
     "image": ["pillow>=9.1", "tqdm>=4.60"],
+    "serve": ["starlette>=0.37", "uvicorn>=0.29", "pillow>=9.1"],
+    "parquet": ["pyarrow>=14"],
     "study": ["matplotlib>=3.7", "pillow>=9.1"],
     "test": [
         *("pytest>=7.4", "pytest-benchmark>=4.0", "hypothesis>=6.80"),
-        *("pillow>=9.1", "tqdm>=4.60", "matplotlib>=3.7"),
+        *("pillow>=9.1", "tqdm>=4.60", "matplotlib>=3.7", "pyarrow>=14"),
     ],
     "bench": ["pytest>=7.4", "pytest-benchmark>=4.0"],
     "report": ["matplotlib>=3.7"],
@@ -38,6 +40,12 @@ EXTRAS = {
 EXTRAS["test-cuda"] = ["numba-cuda>=0.22", "nvidia-nvvm==13.*", "nvidia-cuda-nvrtc==13.*", "cuda-bindings==13.*"]
 # Not in "all": the CUDA compiler is large, and of use only where there is a device.
 EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if "cuda" not in name for requirement in extra})
+# What the tests of engines and of the server need beside "test"; Spark a Java besides, and the page's a Chromium.
+EXTRAS["test-engines"] = [
+    *EXTRAS["serve"],
+    *("ray[data,serve]>=2.30", "dask[dataframe,distributed]>=2024.6", "joblib>=1.4", "pyspark>=3.5"),
+    *("pandas>=2.0", "pyarrow>=14", "httpx>=0.27", "playwright>=1.40"),
+]
 # What `npmobilenet.bench.peers` compares with; frameworks, so not part of "all".
 EXTRAS["peers"] = ["onnxruntime>=1.17", "openvino>=2024.0", "ai-edge-litert>=1.2", "torch>=2.1"]
 EXTRAS["peers-int8"] = [*EXTRAS["peers"], "onnx>=1.15", "nncf>=2.14"]  # what quantises for onnxruntime and OpenVINO
@@ -58,6 +66,7 @@ setup(
     package_data={
         "npmobilenet": ["py.typed"],
         "npmobilenet.kernels": ["shipped/*/*"],
+        "npmobilenet.serving": ["*.html"],
         "npmobilenet.weights": ["*.safetensors", "*.md", "*.txt"],
         "npmobilenet.bench": ["*.css"],
     },

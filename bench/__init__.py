@@ -4,6 +4,7 @@
     pytest bench --benchmark-only -k depthwise      every kernel (test_kernels), rung (test_ladder), network
                                                     (test_networks), start-up and memory (test_processes)
     python -m npmobilenet.bench.peers               the same network in other runtimes, each in a process of its own
+    python -m npmobilenet.bench.stream              images a second from file to classes, beside a DataLoader; memory
     python -m npmobilenet.bench.depthwise           depthwise and mixed layers inside a network, beside the peers
     python -m npmobilenet.bench.start               from the start of a process to the first label
     python -m npmobilenet.bench.machine_limits      what this CPU can do at most

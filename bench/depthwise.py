@@ -28,13 +28,13 @@ from npmobilenet.bench import machine_limits
 from npmobilenet.bench.machine import package_version
 from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.peers import command
-from npmobilenet.bench.peers.folded import folded_layers
+from npmobilenet.bench.peers.folded import folded_layers, output_tensors
 from npmobilenet.bench.peers.measure import OURS, Say, difference
 from npmobilenet.bench.peers.networks import EXPORTERS
 from npmobilenet.bench.peers.report import fastest_variants
 from npmobilenet.bench.peers.workers import PeerError
 from npmobilenet.bench.profile import in_turn
-from npmobilenet.bench.runtimes import RUNTIMES, Run, burst, one_line, rest
+from npmobilenet.bench.runtimes import RUNTIMES, Run, burst, one_line, rest, together
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph
 from npmobilenet.kernels.geometry import equal_partition
@@ -132,13 +132,13 @@ def _network(case: Case, layers: int, runtime: str, threads: int, folder: Path, 
     weights = random_weights(graph)
     engine = Engine(graph, weights)
     if runtime == OURS:
-        return lambda: engine.run(x, threads)
+        return lambda: [engine.run(x, threads)]
     about = RUNTIMES[runtime]
     file = folder / f"{layers}{about.suffix}"
     if not file.exists():
-        EXPORTERS[about.suffix](folded_layers(graph, weights, x.shape[2:]), x.shape, file)
+        EXPORTERS[about.suffix](folded_layers(graph, weights, x.shape[2:]), x.shape, output_tensors(graph), file)
     run = about.load(str(file), x, threads)
-    difference(run(), engine.run(x, threads))
+    difference(*(together(outputs, about.channels_last) for outputs in (run(), [engine.run(x, threads)])))
     return run
 
 

@@ -30,8 +30,8 @@ class Runtime:
     suffix : str
         The kind of file it loads.
     load : callable
-        ``load(file, x, threads)`` returns a function that computes the logits of ``x`` (N, 3, H, W). What can be
-        done with ``x`` once, such as bringing it into the runtime's own layout, is done before.
+        ``load(file, x, threads)`` returns a function that computes the outputs of ``x`` (N, C, H, W), a list of
+        arrays. What can be done with ``x`` once, such as bringing it into the runtime's own layout, is done before.
     int8 : str
         The kind of file that a network of 8 bits is in; empty if none is made for it (`peers.int8`).
     """
@@ -40,13 +40,18 @@ class Runtime:
     suffix: str
     load: Callable[..., Run]
     int8: str = ""
+    channels_last: bool = False
+    """Whether images that it computes are (N, H, W, C)."""
 
 
 def load_npmobilenet(file: str, x, threads: int) -> Run:
     import npmobilenet
 
     model = npmobilenet.load(file)
-    return lambda: model(x, threads=threads)
+    names = model.graph.output_names
+    if names == ("logits",):
+        return lambda: [model(x, threads=threads)]
+    return lambda: list(model.outputs(x, names, threads=threads).values())
 
 
 def load_onnxruntime(file: str, x, threads: int) -> Run:
@@ -55,7 +60,7 @@ def load_onnxruntime(file: str, x, threads: int) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"input": x})[0]
+    return lambda: session.run(None, {"input": x})
 
 
 def load_openvino(file: str, x, threads: int) -> Run:
@@ -68,7 +73,7 @@ def load_openvino(file: str, x, threads: int) -> Run:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     request = openvino.Core().compile_model(file, "CPU", options).create_infer_request()
-    return lambda: request.infer([x], share_inputs=True, share_outputs=True)[0]
+    return lambda: list(request.infer([x], share_inputs=True, share_outputs=True).values())
 
 
 def load_litert(file: str, x, threads: int) -> Run:
@@ -77,13 +82,13 @@ def load_litert(file: str, x, threads: int) -> Run:
 
     interpreter = Interpreter(file, num_threads=threads)  # with XNNPACK, its default
     interpreter.allocate_tensors()
-    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,), results = interpreter.get_input_details(), interpreter.get_output_details()
     x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
     def run():
         interpreter.set_tensor(source["index"], x)
         interpreter.invoke()
-        return interpreter.get_tensor(result["index"])
+        return [interpreter.get_tensor(result["index"]) for result in results]
 
     return run
 
@@ -104,7 +109,7 @@ def load_torch(file: str, x, threads: int, *, channels_last: bool = False, compi
         "sigmoid": torch.sigmoid_,
         "hard_sigmoid": partial(f.hardsigmoid, inplace=True),
     }
-    layers = torch.load(file, weights_only=True)
+    layers, outputs = torch.load(file, weights_only=True)
     x = torch.from_numpy(x).to(memory_format=layout)
     last_reader = {name: layer["name"] for layer in layers for name in layer["inputs"]}
     for layer in layers:
@@ -120,10 +125,36 @@ def load_torch(file: str, x, threads: int, *, channels_last: bool = False, compi
 
     def in_place(layer: dict) -> bool:
         first = layer["inputs"][0]
-        return last_reader[first] == layer["name"] and first != "input"
+        return last_reader[first] == layer["name"] and first not in ("input", *outputs)
+
+    def activated(layer: dict, y):
+        if layer["activation"] == "leaky_relu":
+            return f.leaky_relu(y, layer["slope"], inplace=True)
+        return activations[layer["activation"]](y)
+
+    def max_pool(layer: dict, y):
+        (top, bottom), (left, right) = layer["pads"]
+        pads = (top, left)
+        if (top, left) != (bottom, right):
+            y, pads = f.pad(y, (left, right, top, bottom), value=-torch.inf), 0
+        return f.max_pool2d(y, layer["kernel"], layer["stride"], pads)
+
+    def resize(layer: dict, y):
+        if layer["mode"] == "nearest":
+            return f.interpolate(y, layer["size"], mode="nearest")
+        corners = layer["coordinates"] == "align_corners"
+        if layer["coordinates"] == "asymmetric":
+            raise ValueError(f"cannot be exported: {layer['name']}, bilinear between other places than PyTorch's")
+        return f.interpolate(y, layer["size"], mode="bilinear", align_corners=corners)
 
     kinds = {
         "convolution": convolution,
+        "transposed": lambda layer, y: f.conv_transpose2d(y, layer["weight"], layer["bias"], layer["stride"]),
+        "max_pool": max_pool,
+        "resize": resize,
+        "activation": lambda layer, y: y if in_place(layer) else y.clone(),  # to be activated in place
+        "prelu": lambda layer, y: torch.where(y > 0, y, y * layer["weight"]),
+        "softmax": lambda layer, y: f.softmax(y, 1),
         "linear": lambda layer, y: f.linear(y, layer["weight"], layer["bias"]),
         "pool": lambda layer, y: y.mean((2, 3)),
         "squeeze": lambda layer, y: y.mean((2, 3), keepdim=True),
@@ -138,19 +169,19 @@ def load_torch(file: str, x, threads: int, *, channels_last: bool = False, compi
         for layer in layers:
             y = kinds[layer["kind"]](layer, *(made[name] for name in layer["inputs"]))
             if layer["activation"]:
-                y = activations[layer["activation"]](y)
+                y = activated(layer, y)
             for name in layer["inputs"]:
-                if last_reader[name] == layer["name"]:
+                if last_reader[name] == layer["name"] and name not in outputs:
                     made.pop(name, None)
             made.update(zip(layer["outputs"], y if layer["kind"] == "split" else (y,), strict=True))
-        return y
+        return [made[name] for name in outputs]
 
     if compiled:
         forward = torch.compile(forward)
 
     def run():
         with torch.inference_mode():
-            return forward(x).numpy()
+            return [y.numpy() for y in forward(x)]
 
     return run
 
@@ -159,7 +190,7 @@ RUNTIMES = {
     "npmobilenet": Runtime("npmobilenet", ".safetensors", load_npmobilenet, ".int8.safetensors"),
     "onnxruntime": Runtime("onnxruntime", ".onnx", load_onnxruntime, ".qdq.onnx"),
     "openvino": Runtime("openvino", ".onnx", load_openvino, ".int8.xml"),
-    "litert": Runtime("ai-edge-litert", ".tflite", load_litert, ".int8.tflite"),
+    "litert": Runtime("ai-edge-litert", ".tflite", load_litert, ".int8.tflite", channels_last=True),
     "torch": Runtime("torch", ".pt", load_torch),
     "torch channels_last": Runtime("torch", ".pt", lambda *a: load_torch(*a, channels_last=True)),
     "torch compiled": Runtime("torch", ".pt", lambda *a: load_torch(*a, compiled=True)),
@@ -183,6 +214,14 @@ def burst(run: Run, seconds: float) -> dict:
         times.append(now - before)
     times.sort()
     return {"median": times[len(times) // 2], "least": times[0], "calls": len(times)}
+
+
+def together(outputs: list, channels_last: bool):
+    """Return all values of each image's outputs: (N, values), of images channel by channel."""
+    import numpy as np
+
+    order = [y.transpose(0, 3, 1, 2) if channels_last and y.ndim == 4 else y for y in outputs]
+    return np.concatenate([y.reshape(len(y), -1) for y in order], axis=1)
 
 
 def rest() -> None:
@@ -235,10 +274,11 @@ def serve(task: dict) -> None:
             os.sched_setaffinity(0, task["cpus"])
         import numpy as np
 
-        run = RUNTIMES[task["runtime"]].load(task["file"], np.load(task["input"]), task["threads"])
+        about = RUNTIMES[task["runtime"]]
+        run = about.load(task["file"], np.load(task["input"]), task["threads"])
         result = run()
         answer(memory=peak_memory())  # the parent takes the time at this moment
-        np.save(task["output"], result)
+        np.save(task["output"], together(result, about.channels_last))
         rest()
         answer(ready=True)
         for line in sys.stdin:

@@ -10,7 +10,8 @@
 ``cuda``       the CUDA device
 ``registry``   the table of all kernels: dispatch, tests and benchmarks iterate it
 ``prepared``   an operation in two steps: packed once, run as often as one likes
-``jit``        how Numba compiles functions; ``cache``, ``numba_cache``, ``paths``: where machine code is kept
+``jit``        how Numba compiles functions; ``compilers``: imported where something must be compiled
+``cache``      where machine code is kept, with ``numba_cache`` and ``paths``
 ``geometry``   padding, output sizes, multiply-adds; ``checks``: what arguments must be
 ``sharing``    what threads share and a forked process must not inherit
 

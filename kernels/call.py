@@ -18,6 +18,9 @@ from npmobilenet.kernels.memory import ALIGNMENT, aligned
 from npmobilenet.kernels.walk.columns import ARGUMENTS, HEAD
 from npmobilenet.kernels.walk.job import Job
 
+GIVEN = -(1 << 63)
+"""In the place of an argument: the address of an array that each run is given."""
+
 SHARES = 4  # of each thread's part of a call: small enough to even out, large enough to keep caches warm
 
 _CLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)  # as a kernel
@@ -66,7 +69,10 @@ class Table:
         What the calls find by an address: the memory of tensors.
     scratch : list of array, optional
         Working memory of each thread, if that of another table will do.
-    slots : sequence of (int, int)
+
+    Attributes
+    ----------
+    slots : list of (int, int)
         Of each array that :meth:`run` is given: the call, and which of its arguments the array's address becomes.
     """
 
@@ -76,9 +82,9 @@ class Table:
         threads: int = 1,
         keep: object = None,
         scratch: list[np.ndarray] | None = None,
-        slots: Sequence[tuple[int, int]] = (),
     ) -> None:
-        self.calls, self.keep, self.slots = calls, keep, slots
+        self.calls, self.keep = calls, keep
+        self.slots = [(n, at) for n, call in enumerate(calls) for at, a in enumerate(call.arguments) if a == GIVEN]
         self.threads = max(1, min(threads, max((call.items for call in calls), default=1)))
         self.scratch_bytes = max((call.scratch_bytes for call in calls), default=0)
         rows = [call.row(self.threads) for call in calls]
@@ -101,7 +107,7 @@ class Table:
         return sum(array.nbytes for array in (self._rows, *(job.block for job in self._jobs), *self.scratch))
 
     def run(self, *arrays: np.ndarray) -> None:
-        """Run all calls, uninterrupted, on as many C-contiguous arrays as there are slots."""
+        """Run all calls, uninterrupted, on a C-contiguous array for each argument that is `GIVEN`, in their order."""
         if len(arrays) != len(self.slots):
             raise TypeError(f"a table with {len(self.slots)} slots for arrays was given {len(arrays)}")
         while self.calls and not self._job.run(*arrays):
@@ -123,7 +129,5 @@ class Table:
         for length in groups:
             timed += [*self.calls[start : start + length], clock]
             start += length
-        numbers = [number for number, call in enumerate(timed) if call is not clock]
-        slots = [(numbers[call], argument) for call, argument in self.slots]
-        Table(timed, self.threads, (self, ask), self.scratch, slots).run(*arrays)
+        Table(timed, self.threads, (self, ask), self.scratch).run(*arrays)
         return np.diff(times).tolist()

@@ -29,6 +29,7 @@ from npmobilenet.kernels.geometry import (
 # What an operation can end with. Kernels get the position in this tuple.
 ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "swish", "sigmoid", "hard_sigmoid")
 
+LARGEST_HALF = 32767  # of the 16 bits of an image
 FLOAT32 = np.dtype(np.float32)
 Array = np.ndarray
 Size = int | Sequence[int]
@@ -481,6 +482,16 @@ def concat(xs: Sequence[np.ndarray]) -> Geometry:
     return Geometry((*xs[0].shape[:-1], sum(x.shape[-1] for x in xs)))
 
 
+def channel_select(xs: Sequence[np.ndarray], *, indices: Sequence[int]) -> Geometry:
+    """Check a choice of channels; see :func:`npmobilenet.kernels.reference.channel_select`."""
+    *pixels, channels = concat(xs).shape
+    strange = [c for c in indices if not (isinstance(c, (int, np.integer)) and 0 <= c < channels)]
+    if strange or not len(indices):
+        which = repr(strange[0]) if strange else "none"
+        raise ValueError(f"indices must be at least one integer, each from 0 to {channels - 1}, got {which:.40}")
+    return Geometry((*pixels, len(indices)))
+
+
 def channel_pad(x: np.ndarray, *, before: int = 0, after: int = 0) -> Geometry:
     """Check added channels; see :func:`npmobilenet.kernels.reference.channel_pad`."""
     array("x", x, "N H W C" if np.ndim(x) == 4 else "N C")
@@ -552,10 +563,10 @@ def quantize_pixels(x: np.ndarray, *, zero_point: int = 128) -> Geometry:
     return Geometry(x.shape)
 
 
-def quantize_image(x: np.ndarray, steps: float) -> Geometry:
+def quantize_image(x: np.ndarray, steps: float, limits: Pair | None = None) -> Geometry:
     """Check a conversion to 16 bits; see :func:`npmobilenet.kernels.reference.quantize_image`."""
     array("x", x, "N H W C")
-    _steps(steps)
+    _steps(steps, limits)
     return Geometry(x.shape)
 
 
@@ -646,6 +657,7 @@ def conv2d_int8(
     bias: np.ndarray,
     *,
     steps: float | None = None,
+    limits: Pair | None = None,
     zero_point: int | np.ndarray = 0,
     stride: Size = 1,
     padding: PaddingSpec = 0,
@@ -662,7 +674,9 @@ def conv2d_int8(
     if (x.dtype.kind == "f") != (steps is not None):
         raise ValueError(f"steps are those of an x of float32, got {steps!r} and {x.dtype}")
     if steps is not None:
-        _steps(steps)
+        _steps(steps, limits)
+    elif limits is not None:
+        raise ValueError(f"limits are those of an x of float32, got {limits!r} and {x.dtype}")
     _zero_point(zero_point, x.shape[3])
     if wide and not (isinstance(zero_point, int) and zero_point == 0):
         raise ValueError(f"the zero point of {x.dtype} is 0")
@@ -766,9 +780,13 @@ def _entry(zero_point: int | np.ndarray) -> None:
         raise ValueError(f"zero_point of pixels that are quantised must be 128 or 0, got {zero_point!r}")
 
 
-def _steps(steps: float) -> None:
+def _steps(steps: float, limits: Pair | None) -> None:
     if not (isinstance(steps, (float, np.floating)) and 0 < steps < np.inf):
         raise ValueError(f"steps must be a positive number, got {steps!r}")
+    if limits is not None:
+        pair = isinstance(limits, tuple) and len(limits) == 2 and all(type(end) is int for end in limits)
+        if not (pair and -LARGEST_HALF <= limits[0] <= 0 <= limits[1] <= LARGEST_HALF):
+            raise ValueError(f"limits must be integers of 16 bits with 0 between them, got {limits!r}")
 
 
 def _grouped(weight: np.ndarray, window: str, c_in: int, groups: int, dtypes: tuple[str, ...] = ()) -> int:

@@ -26,6 +26,11 @@ def aligned(values: int, dtype: type = np.float32) -> np.ndarray:
     return raw[start : start + values * item].view(dtype)
 
 
+def aligned_bytes(size: int) -> int:
+    """So many bytes or a little more: whole cache lines."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 def _mapped(size: int) -> np.ndarray:
     """Return so many bytes in pages of their own: freed, they leave the process; malloc would often keep them."""
     # Private, so that a forked child writes to a copy; Windows has neither forks nor these flags.

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from npmobilenet.kernels import checks
-from npmobilenet.kernels.checks import Size
-from npmobilenet.kernels.geometry import PaddingSpec
+from npmobilenet.kernels.checks import LARGEST_HALF, Size
+from npmobilenet.kernels.geometry import PaddingSpec, Pair
 
 
 def conv2d(
@@ -447,6 +447,14 @@ def concat(xs: Sequence[np.ndarray], *, out: np.ndarray | None = None, threads: 
     return _finish(np.concatenate(xs, axis=-1), out=out)
 
 
+def channel_select(
+    xs: Sequence[np.ndarray], *, indices: Sequence[int], out: np.ndarray | None = None, threads: int = 1
+) -> np.ndarray:
+    """Some channels of what :func:`concat` makes, in any order: list of (N, ..., C_i) -> (N, ..., C)."""
+    checks.channel_select(xs, indices=indices)
+    return _finish(np.concatenate(xs, axis=-1)[..., list(indices)], out=out)
+
+
 def channel_pad(
     x: np.ndarray, *, before: int = 0, after: int = 0, out: np.ndarray | None = None, threads: int = 1
 ) -> np.ndarray:
@@ -657,11 +665,12 @@ def quantize_pixels(x: np.ndarray, *, zero_point: int = 128) -> tuple[np.ndarray
     return q, np.where(np.isfinite(m), m * (np.float32(1) / levels), np.float32(np.nan))
 
 
-def quantize_image(x: np.ndarray, steps: float) -> np.ndarray:
-    """16 bits: float32 (N, H, W, C) -> int16, ``round(x * steps)`` within -32767..32767 (NaN gives -32767)."""
-    checks.quantize_image(x, steps)
+def quantize_image(x: np.ndarray, steps: float, limits: Pair | None = None) -> np.ndarray:
+    """16 bits: float32 (N, H, W, C) -> int16, ``round(x * steps)`` within limits, or -32767..32767; NaN: the lower."""
+    checks.quantize_image(x, steps, limits)
     y = np.rint(np.float32(x) * np.float32(steps))
-    return np.clip(np.where(np.isnan(y), -np.inf, y), -32767, 32767).astype(np.int16)
+    limits = limits or (-LARGEST_HALF, LARGEST_HALF)
+    return np.clip(np.where(np.isnan(y), -np.inf, y), *limits).astype(np.int16)
 
 
 def pointwise_conv2d_int8(
@@ -788,6 +797,7 @@ def conv2d_int8(
     bias: np.ndarray,
     *,
     steps: float | None = None,
+    limits: Pair | None = None,
     zero_point: int | np.ndarray = 0,
     stride: Size = 1,
     padding: PaddingSpec = 0,
@@ -805,20 +815,23 @@ def conv2d_int8(
     Parameters
     ----------
     x : uint8, int16 or float32 (N, H, W, C_in)
-        Of float32, it is first made int16: :func:`quantize_image` with these ``steps``.
+        Of float32, it is first made int16: :func:`quantize_image` with these ``steps`` and ``limits``.
     weight : int8 or, where ``x`` is int16, int16 (K_h, K_w, C_in/G, C_out)
         No sum can pass int32 where the magnitudes of the weights of an output channel add up to 65536 at most,
         since those of ``x`` are at most 32767.
     steps : float, optional
         How many of int16 to a unit of ``x``.
+    limits : (int, int), optional
+        The least and the largest int16 of ``x``.
     scale, bias, zero_point, activation, dtype, out_steps, out_zero_point
         As in :func:`pointwise_conv2d_int8`. The padding holds the zero point; that of int16 is 0.
     """
     g = checks.conv2d_int8(
-        x, weight, scale, bias, steps=steps, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
-        groups=groups, activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
+        x, weight, scale, bias, steps=steps, limits=limits, zero_point=zero_point, stride=stride, padding=padding,
+        dilation=dilation, groups=groups, activation=activation, dtype=dtype, out_steps=out_steps,
+        out_zero_point=out_zero_point,
     )  # fmt: skip
-    x = quantize_image(x, steps) if x.dtype.kind == "f" else x
+    x = quantize_image(x, steps, limits) if x.dtype.kind == "f" else x
     acc = conv2d(_float64(x) - zero_point, _float64(weight), stride=stride, padding=g.pads, dilation=dilation,
                  groups=groups)  # fmt: skip
     return _requantized(acc, scale, bias, activation, dtype, out_steps, out_zero_point, out)

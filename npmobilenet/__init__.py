@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from npmobilenet.loading import load
     from npmobilenet.model import Model, Prediction, quantize
     from npmobilenet.onnx.writing import export_onnx
+    from npmobilenet.streaming.batches import Batch, stream
     from npmobilenet.tasks.detection import Detection
     from npmobilenet.tasks.segmentation import Segmentation
 
 __all__ = [
     "ARCHITECTURES",
     "AssumptionWarning",
+    "Batch",
     "Detection",
     "Face",
     "FallbackWarning",
@@ -33,6 +35,7 @@ __all__ = [
     "faces",
     "load",
     "quantize",
+    "stream",
 ]
 __version__ = "0.1.0"
 
@@ -63,6 +66,7 @@ __getattr__ = lazily(
     __name__,
     ARCHITECTURES="architectures",
     AssumptionWarning="errors",
+    Batch="streaming.batches",
     Detection="tasks.detection",
     Face="face_finder",
     FallbackWarning="errors",
@@ -75,6 +79,7 @@ __getattr__ = lazily(
     faces="face_finder",
     load="loading",
     quantize="model",
+    stream="streaming.batches",
 )
 
 

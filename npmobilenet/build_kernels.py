@@ -34,7 +34,10 @@ COMPILING = "npmobilenet.kernels.vector.library"  # how whatever is written is c
 KEEPING = {
     f"{lookup.OURS}{name}" for name in ("cache", "compilers", "hashing", "memory", "numba_cache", "paths", "sharing")
 }
-KEEPING |= {f"{lookup.OURS}vector.{name}" for name in ("foreign", "functions", "jitted", "lookup", "mapped", "shipped")}
+KEEPING |= {
+    f"{lookup.OURS}vector.{name}"
+    for name in ("foreign", "functions", "jitted", "lookup", "mapped", "opening", "shipped")
+}
 
 # What the architectures of the package need beside the common libraries.
 DEPTHWISE = (*(((k, k), (s, s)) for k in (5, 7, 9) for s in (1, 2)), ((11, 11), (2, 2)))
@@ -55,6 +58,7 @@ def write(target: Target) -> dict[str, lookup.Served]:
     for window in STEMS:
         library.stem_window(*window, target)
     library.int8(target)  # whose other ends, of hard swish and swish, would take as much again as all of this
+    library.int8_add(target)
     for window in INT8_DEPTHWISE:
         library.int8_window(*window, target, library.CLAMP, small=False)
     for module in BETWEEN:

@@ -13,6 +13,10 @@ class ImageError(NpmobilenetError, ValueError):
     """A file or array is not an image that can be classified."""
 
 
+class LargeImageError(ImageError):
+    """A picture has more pixels than the limit allows to be decoded."""
+
+
 class DownloadError(NpmobilenetError, OSError):
     """A download failed or did not arrive intact."""
 

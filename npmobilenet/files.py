@@ -14,19 +14,20 @@ PART = 1 << 20  # bytes that are read at once
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, folder: Path | None = None) -> Iterator[BinaryIO]:
     """Give a binary file that takes this path when the block ends; one that is there already is replaced.
 
-    It is written under a temporary name in the same folder, synced to disk and renamed. If the block raises, nothing
-    is left of it and what was there stays. A link stays a link: the file it leads to is replaced.
+    It is written under a temporary name in the same folder, or in this one of the same file system, synced to disk and
+    renamed. If the block raises, nothing is left of it and what was there stays. A link stays a link: the file it leads
+    to is replaced.
 
     Raises
     ------
     OSError
         If it cannot be written, or something else than a file has this path: a device, a pipe, a folder.
     """
-    path = _replaceable(path)
-    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
+    path = replaceable(path)
+    temporary = (folder or path.parent) / f".{path.name}.{os.urandom(6).hex()}.tmp"
     try:
         with temporary.open("x+b") as file:
             yield file
@@ -38,8 +39,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _replaceable(path: Path) -> Path:
-    """The path to which a link leads. The administrator's rename would replace anything, /dev/null too."""
+def replaceable(path: Path) -> Path:
+    """The path to which a link leads. The administrator's rename would replace anything, /dev/null too.
+
+    Raises
+    ------
+    OSError
+        If something else than a file has it.
+    """
     target = Path(os.path.realpath(path))
     try:
         mode = target.stat().st_mode

@@ -313,14 +313,24 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
     found = read_network(source, **told)
     for note in found.notes:
         warnings.warn(f"{where}: {note}", AssumptionWarning, stacklevel=3)
+    if found.dtype == "int8" and dtype not in (None, "int8"):
+        raise ValueError(f"{where}: is a network of 8 bits, which cannot be loaded as {dtype!r:.40}")
     if found.whole is None:
-        if dtype not in (None, "float32") or run["backend"] == "cuda":
-            raise ValueError(f"{where}: is computed in parts, which only a CPU does, in float32")
+        if dtype not in (None, found.dtype) or run["backend"] == "cuda":
+            from npmobilenet.onnx.qdq import other_rounding
+
+            reason = (dtype == "int8" and other_rounding(found.graph)) or (
+                "is computed in parts, which only a CPU does, in float32 or with the roundings of the file"
+            )
+            raise ValueError(f"{where}: {reason}")
         from npmobilenet.onnx_model import OnnxModel
 
         return OnnxModel(found, **run)
     graph, weights = found.whole.part.graph, found.whole.part.weights
-    if dtype == "int8":
+    if graph.is_quantised:
+        refuse_cuda(run["backend"])
+        dtype = "int8"
+    elif dtype == "int8":
         refuse_cuda(run["backend"])
         graph, weights = quantised_graph(graph, weights, found.preprocessing, found.provenance, where)
     return Model(
@@ -332,8 +342,9 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
         preprocessing=found.preprocessing,
         dtype=dtype or "float32",
         provenance=found.provenance,
-        input_name=found.whole.part.source,
+        input_name=found.graph.inputs[0].name,
         size=found.whole.size,
+        channels_last=found.whole.channels_last,
         **run,
     )
 

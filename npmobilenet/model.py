@@ -20,7 +20,7 @@ from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.labels import class_names, detector_classes
 from npmobilenet.machine import available_cpus
 from npmobilenet.provenance import Provenance
-from npmobilenet.text import dimensions, listed, printable, quote
+from npmobilenet.text import dimensions, listed, printable, quote, shown
 
 if TYPE_CHECKING:
     from npmobilenet.architectures import Architecture
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from npmobilenet.graph import Graph
     from npmobilenet.image import ImageSource, Preprocessing
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.passes_rounded import Rounded
     from npmobilenet.tasks.boxes import Detector
     from npmobilenet.tasks.detection import Detection
     from npmobilenet.tasks.segmentation import Segmentation
@@ -81,6 +82,8 @@ class Model:
         What :meth:`run` calls the image.
     size : (int, int) or None
         The only height and width that the network takes, if its file fixes them.
+    channels_last : bool
+        Whether :meth:`run` takes the image as (N, H, W, C), for so the file has it.
     """
 
     def __init__(
@@ -105,11 +108,12 @@ class Model:
         detector: Detector | None = None,
         input_name: str = "",
         size: Pair | None = None,
+        channels_last: bool = False,
     ) -> None:
         from npmobilenet.graph import INPUT  # here, for a packed network has no graph
 
         self.graph = graph
-        self.input_name, self.size = input_name or INPUT, size
+        self.input_name, self.size, self.channels_last = input_name or INPUT, size, channels_last
         self.architecture = architecture
         self.width = width
         self._has_logits = graph.main_output == "logits"  # asked in every call
@@ -198,7 +202,7 @@ class Model:
             If the array is not of that kind, or the weights have no classifier.
         """
         if self._detector:
-            return self.run({self.input_name: x}, threads=threads)
+            return self._detector.collect(self._run(x, self.graph.output_names, threads))
         if not self._has_logits and not self._segments:
             self.require_classifier()
         return self._run(x, None, threads)
@@ -216,7 +220,8 @@ class Model:
         Parameters
         ----------
         inputs : mapping
-            ``{"input": x}``, as for a call; of an ONNX file the name that it gives, :attr:`input_name`.
+            ``{"input": x}``, as for a call; of an ONNX file the name that it gives, :attr:`input_name`, and images as
+            it has them, (N, H, W, C) if :attr:`channels_last`.
         threads : int, optional
 
         Returns
@@ -232,7 +237,10 @@ class Model:
         if set(inputs) != {self.input_name}:
             given = ", ".join(map(quote, inputs)) or "none"
             raise ValueError(f"the network has one input, {quote(self.input_name)}, got {given}")
-        outputs = self._run(inputs[self.input_name], self.graph.output_names, threads)
+        x = inputs[self.input_name]
+        if self.channels_last:
+            x = channels_first(self.input_name, x, self.graph.in_channels)
+        outputs = self._run(x, self.graph.output_names, threads)
         return self._detector.collect(outputs) if self._detector else outputs
 
     def outputs(
@@ -290,7 +298,12 @@ class Model:
         return self._run(x, block, threads)
 
     def require_classifier(self) -> None:
-        """Raise an error unless the network has logits of classes."""
+        """Raise an error unless the network has logits of classes, of a whole photograph."""
+        if self._has_logits and self._segments:
+            raise CheckpointError(
+                f"{printable(self.source)}: scores every pixel, and no class of a whole photograph; "
+                "segment(photo) says what its pixels show"
+            )
         if not self._has_logits:
             gives = "features(x) gives what one would read"
             if self._detector or self.graph.outputs:
@@ -341,6 +354,24 @@ class Model:
         )
         heads = getattr(self._detector, "heads", ())
         return dict(self._weights), about.to_dict() | described(self.graph, self.architecture, self.width, heads)
+
+    def rounded(self, images: Sequence[ImageSource] | None = None) -> Rounded:
+        """Return the network with roundings to 8 bits as other runtimes compute them: what `export_onnx` writes.
+
+        Parameters, errors and warnings are those of :func:`quantize`.
+        """
+        from npmobilenet.quantisation import with_roundings  # few ask for it
+
+        photographs = self._photographs(images)
+        made, known_from = with_roundings(self.graph, self._weights, self.preprocessing, photographs)
+        _warn_of_ranges(printable(self.source), known_from, "export_onnx(model, path, dtype='int8', images=[...])", 3)
+        return made
+
+    def _photographs(self, images: Sequence[ImageSource] | None) -> list[np.ndarray] | None:
+        """Photographs that ranges are found in, as inputs."""
+        if images is not None and (not isinstance(images, (list, tuple)) or not images):
+            raise ValueError("images must be a list of at least one photograph, or None")
+        return None if images is None else [self.preprocess(image) for image in images]
 
     def preprocess(self, image: ImageSource) -> np.ndarray:
         """Turn a photograph into an input.
@@ -432,10 +463,11 @@ class Model:
         self, x: np.ndarray, sizes: Sequence[tuple[int, int]], threshold: float = 0.5, *, threads: int | None = None
     ) -> list[list[Detection]]:
         """Find things in a batch of inputs, made of photographs of (height, width); see :meth:`detect`."""
-        self.require_detector()
         from npmobilenet.tasks.boxes import Place
         from npmobilenet.tasks.detection import detections
 
+        self.require_detector()
+        checked_sizes(len(x), sizes)
         outputs = self._run(x, self.graph.output_names, threads)
         places = [Place(*place_of(*size, self.preprocessing)) for size in sizes]
         return detections(self._detector.find(outputs, threshold), self.classes, sizes, places)
@@ -500,6 +532,7 @@ class Model:
         from npmobilenet.tasks.segmentation import probabilities, segmentation
 
         self.require_segmenter()
+        checked_sizes(len(inputs), sizes)
         found: list[Segmentation] = []
         for _, same in groupby(zip(inputs, sizes, strict=True), key=lambda each: each[0].shape):
             batch, shapes = zip(*same, strict=True)
@@ -593,14 +626,12 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
     Warns
     -----
     AssumptionWarning
-        If there are neither statistics nor photographs, so that ranges are found in images that are made up.
+        If there are neither statistics nor photographs, so that what they tell is found in images that are made up.
     """
     if not isinstance(model, Model):
         raise ValueError(f"model must be a Model, such as npmobilenet.load() returns, got {type(model).__name__}")
     refuse_cuda(model.backend)
-    if images is not None and (not isinstance(images, (list, tuple)) or not images):
-        raise ValueError("images must be a list of at least one photograph, or None")
-    photographs = None if images is None else [model.preprocess(image) for image in images]
+    photographs = model._photographs(images)
     provenance = Provenance(model.provenance)
     graph, weights = quantised_graph(
         model.graph, model._weights, model.preprocessing, provenance, printable(model.source), photographs, weight_bits
@@ -624,6 +655,7 @@ def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weigh
         detector=model._detector if model.graph.output_names[0] != "boxes0" else None,
         input_name=model.input_name,
         size=model.size,
+        channels_last=model.channels_last,
     )
 
 
@@ -641,13 +673,15 @@ def quantised_graph(
 
     made = quantised(graph, weights, preprocessing, images, weight_bits)
     provenance["quantisation"] = made.known_from
-    if made.known_from[1] == "assumed":
-        note = (
-            f"{source}: no batch norm tells the ranges of the network's values: found in {made.known_from[0]}; "
-            "npmobilenet.quantize(model, images=[...]) takes photographs"
-        )
-        warnings.warn(note, AssumptionWarning, stacklevel=4)
+    _warn_of_ranges(source, made.known_from, "quantize(model, images=[...])", 5)
     return made.graph, made.weights
+
+
+def _warn_of_ranges(source: str, known_from: tuple[str, str], better: str, stacklevel: int) -> None:
+    """Say it where nobody vouches for ranges, and what takes photographs."""
+    if known_from[1] == "assumed":
+        note = f"{source}: no batch norm tells what values the network has: found in {known_from[0]}"
+        warnings.warn(f"{note}; npmobilenet.{better} takes photographs", AssumptionWarning, stacklevel=stacklevel)
 
 
 def refuse_cuda(backend: str) -> None:
@@ -661,12 +695,33 @@ def checked_threshold(threshold: float) -> None:
         raise ValueError(f"threshold must be a number from 0 to 1, got {threshold!r}")
 
 
+def checked_sizes(count: int, sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuse what are no sizes of so many photographs."""
+    right = [len(size) == 2 and min(size) >= 1 for size in sizes]
+    if len(right) != count or not all(right):
+        raise ValueError(f"sizes must be (height, width) of the photographs of all {count} inputs, got {shown(sizes)}")
+
+
 def _checked_threads(threads: int) -> int:
     if type(threads) is int and threads >= 1:
         return threads
     if isinstance(threads, (int, np.integer)) and not isinstance(threads, bool) and threads >= 1:
         return int(threads)
     raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
+
+
+def channels_first(name: str, x: np.ndarray | Any, channels: int) -> np.ndarray:
+    """Return images (N, H, W, C), which a file has so, as (N, C, H, W).
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
+    x = host_array(x)
+    if x.ndim != 4 or x.shape[3] != channels:
+        raise ValueError(f"the input {quote(name)} must be a float array (N, H, W, {channels}), got {x.shape}")
+    return x.transpose(0, 3, 1, 2)
 
 
 def checked_input(x: np.ndarray | Any, channels: int, backend: str) -> np.ndarray | DeviceArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,24 @@ if TYPE_CHECKING:
     from npmobilenet.onnx.file import Node as OnnxNode
     from npmobilenet.onnx.loading import OnnxNetwork
     from npmobilenet.onnx.parts import Part
+
+
+class Division(NamedTuple):
+    """How a network is computed in parts.
+
+    Attributes
+    ----------
+    steps : list of Part or Node
+        One after the other; nodes are NumPy's.
+    shapes : mapping of str to tuple of int
+        Of every tensor whose shape is known before a call.
+    reasons : mapping of str to str
+        Why NumPy computes a node, by its first output.
+    """
+
+    steps: list[Part | OnnxNode]
+    shapes: Mapping[str, tuple[int, ...]]
+    reasons: Mapping[str, str]
 
 
 class OnnxModel(Model):
@@ -43,9 +61,9 @@ class OnnxModel(Model):
         keep_bytes: int | None = None,
         source: str = "",
     ) -> None:
-        from npmobilenet.onnx.parts import Session
+        from npmobilenet.onnx.parts import Session, has_channels_last
 
-        self.architecture, self.width, self.dtype = printable(Path(source).stem), 1.0, "float32"
+        self.architecture, self.width, self.dtype = printable(Path(source).stem), 1.0, network.dtype
         self._has_logits, self._detector, self._segments = network.outputs > 0, None, False
         self.classes = class_names(network.outputs, network.classes) if network.outputs else ()
         self.multi_label, self.preprocessing = network.multi_label, network.preprocessing
@@ -56,6 +74,7 @@ class OnnxModel(Model):
         self.provenance = network.provenance
         self.input_names = tuple(port.name for port in network.graph.inputs)
         self.input_name, self.size = next(iter(self.input_names), ""), None
+        self.channels_last = has_channels_last(network.graph)
         self._engine = Session(network.graph, backend, keep_bytes)
         self._said = False  # that some layers are slower than others
 
@@ -104,7 +123,8 @@ class OnnxModel(Model):
         Parameters
         ----------
         x : array
-            As the file says. Where it fixes a batch to one, several are computed one after the other.
+            As the file says; images as (N, C, H, W) even where it has channels last. Where it fixes a batch to one,
+            several are computed one after the other.
         threads : int, optional
 
         Raises
@@ -115,6 +135,8 @@ class OnnxModel(Model):
         if len(self.input_names) != 1:
             raise ValueError(f"the network has {len(self.input_names)} inputs: give them by name to run()")
         x = host_array(x)
+        if self.channels_last and x.ndim == 4:
+            x = x.transpose(0, 2, 3, 1)
         (port,), first = self._engine.graph.inputs, self.output_names[0]
         if port.shape and port.shape[0] == 1 and x.ndim == len(port.shape) and len(x) > 1:
             return np.concatenate([self.run({port.name: one[None]}, threads=threads)[first] for one in x])
@@ -148,19 +170,19 @@ class OnnxModel(Model):
             warnings.warn(f"{printable(self.source)}: in a part of it {slower[0]}{more}", FallbackWarning, stacklevel=2)
         return outputs
 
-    def parts(self, size: Pair) -> tuple[list[Part | OnnxNode], dict[str, tuple[int, ...]]]:
-        """Return what is computed one after the other for one image of ``(H, W)``, and the shape of every tensor.
-
-        Other lengths of inputs that the file leaves open are 1.
-        """
+    def parts(self, size: Pair) -> Division:
+        """Return how one image of ``(H, W)`` is computed; other lengths that the file leaves open are 1."""
         from npmobilenet.onnx.parts import divided
 
         shapes = {}
         for port in self._engine.graph.inputs:
             known = port.shape or ()
-            usual = [1] * len(known) if len(known) != 4 else [1, 1, *size]
+            usual = [1] * len(known)
+            if len(known) == 4:
+                usual = [1, *size, 1] if self.channels_last else [1, 1, *size]
             shapes[port.name] = tuple(
                 length if isinstance(length, int) else other for length, other in zip(known, usual, strict=True)
             )
         bound, parts = divided(self._engine.graph, shapes)
-        return parts, {name: value.shape for name, value in bound.values.items() if value is not None}
+        shapes = {name: value.shape for name, value in bound.values.items() if value is not None}
+        return Division(parts, shapes, bound.reasons)

@@ -523,6 +523,19 @@ class Concat(Operation, name="concat"):
         return {"xs": list(tensors)}
 
 
+class ChannelSelect(Concat, name="channel_select"):
+    """Channels of several tensors, counted one tensor after the other, in any order: ``indices`` says which."""
+
+    attributes: ClassVar = {"indices": REQUIRED}
+    options = ("indices",)
+
+    def output_shape(self, node: Node, *xs: Shape) -> Shape:
+        channels, *size = super().output_shape(node, *xs)
+        if not node["indices"] or not 0 <= min(node["indices"]) <= max(node["indices"]) < channels:
+            raise ValueError(f"its indices must be channels from 0 to {channels - 1}")
+        return (len(node["indices"]), *size)
+
+
 class ChannelPad(Operation, name="channel_pad"):
     """Channels of zeros, ``before`` and ``after`` the others."""
 

@@ -136,14 +136,14 @@ class MixedDepthwiseConv2dInt8(Int8Convolution, MixedDepthwiseConv2d, name="mixe
 
 
 class Conv2dInt8(Int8Convolution, Conv2d, name="conv2d_int8"):
-    """Dense convolution; of the image, ``steps`` to a unit in 16 bits."""
+    """Dense convolution; of the image, ``steps`` to a unit in 16 bits, from the first to the second of ``limits``."""
 
     parameters: ClassVar = {
         "weight": Parameter("C_out C_in/G K_h K_w", "K_h K_w C_in/G C_out", multiplied=True),
         **Int8Convolution.ending,
     }
-    attributes: ClassVar = {**Conv2d.attributes, **Int8Convolution.ended, "steps": None}
-    options = (*Conv2d.options, "steps")
+    attributes: ClassVar = {**Conv2d.attributes, **Int8Convolution.ended, "steps": None, "limits": None}
+    options = (*Conv2d.options, "steps", "limits")
 
 
 class LinearInt8(Int8, Linear, name="linear_int8"):

@@ -87,11 +87,8 @@ def folded_parameters(
     bias = np.concatenate(biases) if biases else np.zeros(sum(map(len, parts)))
     norm = node.attributes.get("norm")
     if norm:
-        gamma, beta, mean, variance = (
-            weights[f"{norm.name}.{name}"].astype(np.float64)
-            for name in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(variance + norm["eps"])
+        scale = norm_scale(norm, weights)
+        beta, mean = (weights[f"{norm.name}.{name}"].astype(np.float64) for name in ("bias", "running_mean"))
         scales = np.split(scale, np.cumsum([len(part) for part in parts])[:-1])
         parts = [_scaled(w, s, dtype) for w, s in zip(parts, scales, strict=True)]
         bias = beta + (bias - mean) * scale
@@ -100,6 +97,12 @@ def folded_parameters(
     if node.operation == "mixed_depthwise_conv2d":
         return parts, bias
     return parts[0] if len(parts) == 1 else np.concatenate(parts), bias
+
+
+def norm_scale(norm: Node, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return by what a batch norm multiplies each channel, in float64."""
+    gamma, variance = (weights[f"{norm.name}.{name}"].astype(np.float64) for name in ("weight", "running_var"))
+    return gamma / np.sqrt(variance + norm["eps"])
 
 
 def _scaled(weight: np.ndarray, scale: np.ndarray, dtype: type) -> np.ndarray:

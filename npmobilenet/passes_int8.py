@@ -7,7 +7,10 @@ What is stored how: docs/kernels/int8.md says why.
   pointwise convolution that reads them.
 - Weights: int8 with a scale for each output channel; 15 bits in the first depthwise convolution, 13 in the convolution
   of the image, which is read as 16 bits.
-- What has no 8-bit operation stays float32, between conversions.
+- What has no 8-bit operation stays float32, between conversions. So do dense convolutions but the image's, whose
+  kernels are faster than any of 8 bits here, and what is computed of the means of a whole image: gates among it, whose
+  error is that of every pixel, and which cost next to nothing.
+- Where no range is known, nothing is uint8: pointwise convolutions quantise pixel by pixel what they read.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ MOST_OF_STEM = 65536  # magnitudes of the weights of an output channel, added up
 NOT_NEGATIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid")
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
 OF_MEANS = ("squeeze_excite", "global_average_pool")
-READ_8_BITS = (*WINDOWED, *OF_MEANS)
+READ_8_BITS = (*(operation for operation in WINDOWED if operation != "conv2d"), *OF_MEANS)
 
 
 def quantized(
@@ -66,8 +69,12 @@ def quantized(
 
 
 class Writer:
-    """A graph of 8 bits in the making: ``nodes``, their ``arrays``, and the ``codes`` of the tensors that are uint8."""
+    """A graph of 8 bits in the making: ``nodes``, their ``arrays``, and the ``codes`` of the tensors that are uint8.
 
+    ``weights`` are those of the graph that it is made from.
+    """
+
+    weights: Mapping[str, np.ndarray]
     nodes: list[Node]
     arrays: dict[str, np.ndarray]
     codes: dict[str, Code]
@@ -82,6 +89,19 @@ class Writer:
             arrays = {"scale": code.scale, "zero_point": code.zero_point}
             self._add(made, "dequantize", (name,), self._block(name), arrays, {})
         return made
+
+    def _float(self, node: Node) -> None:
+        """Its batch norm folded in, so that a node is all of its layer."""
+        arrays = {name: self.weights[f"{node.name}.{name}"] for name in node.parameters}
+        attributes = {key: value for key, value in node.attributes.items() if key != "norm"}
+        if "norm" in node.attributes:
+            parts, bias = folded_parameters(node, self.weights)
+            names = [name for name in node.parameters if name.endswith("weight")]
+            if not isinstance(parts, list):
+                parts = np.split(parts, len(names))
+            arrays = dict(zip(names, parts, strict=True)) | dict(_biases(names, bias, [len(part) for part in parts]))
+            arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        self._add(node.name, node.operation, tuple(map(self._real, node.inputs)), node.block, arrays, attributes)
 
     def _block(self, name: str) -> str:
         return next(node.block for node in self.nodes if node.name == name)
@@ -114,15 +134,17 @@ class _Writer(Writer):
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     codes: dict[str, Code] = field(default_factory=dict)  # of the tensors that are uint8
     not_negative: set[str] = field(default_factory=set)
+    of_one_pixel: set[str] = field(default_factory=set)
     first_depthwise: bool = True
 
     def write(self, node: Node) -> None:
         """Add what computes a node."""
         source = node.inputs[0]
-        of_means = node.operation in OF_MEANS and not node.attributes.get(
-            "keepdims"
-        )  # an image of one pixel stays float
-        if node.operation in WINDOWED and self._reads_integers(node):
+        of_means = node.operation in OF_MEANS and not _is_one_pixel(node)
+        if _is_one_pixel(node) or self.of_one_pixel.issuperset(node.inputs):
+            self.of_one_pixel.add(node.name)
+            self._float(node)
+        elif node.operation in WINDOWED and self._reads_integers(node):
             self._convolution(node)
         elif node.operation == "linear":
             self._linear(node)
@@ -142,9 +164,9 @@ class _Writer(Writer):
     def _reads_integers(self, node: Node) -> bool:
         """Whether a convolution's input is of integers, or can be made so."""
         source = node.inputs[0]
-        if source in self.codes or node.operation == "pointwise_conv2d":
-            return True
-        return (source == INPUT and node.operation == "conv2d") or self._code_of(source) is not None
+        if node.operation == "conv2d":
+            return source == INPUT
+        return source in self.codes or node.operation == "pointwise_conv2d" or self._code_of(source) is not None
 
     # Layers ------------------------------------------------------------------------------------------------
 
@@ -250,7 +272,7 @@ class _Writer(Writer):
 
     def _is_read_as_integers(self, node: Node) -> bool:
         return any(
-            reader.operation in READ_8_BITS and reader.inputs[0] == node.name
+            reader.operation in READ_8_BITS and reader.inputs[0] == node.name and not _is_one_pixel(reader)
             for reader in self.readers.get(node.name, ())
         )
 
@@ -275,19 +297,6 @@ class _Writer(Writer):
             arrays["zero_point"] = code.zero_point
         self._add(node.name, f"{node.operation}_int8", node.inputs, node.block, arrays, dict(node.attributes))
 
-    def _float(self, node: Node) -> None:
-        """Its batch norm folded in, so that a node is all of its layer."""
-        arrays = {name: self.weights[f"{node.name}.{name}"] for name in node.parameters}
-        attributes = {key: value for key, value in node.attributes.items() if key != "norm"}
-        if "norm" in node.attributes:
-            parts, bias = folded_parameters(node, self.weights)
-            names = [name for name in node.parameters if name.endswith("weight")]
-            if not isinstance(parts, list):
-                parts = np.split(parts, len(names))
-            arrays = dict(zip(names, parts, strict=True)) | dict(_biases(names, bias, [len(part) for part in parts]))
-            arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-        self._add(node.name, node.operation, tuple(map(self._real, node.inputs)), node.block, arrays, attributes)
-
     # Between them ------------------------------------------------------------------------------------------
 
     def _code_of(self, name: str) -> Code | None:
@@ -308,6 +317,11 @@ class _Writer(Writer):
             self._add(made, "quantize", (name,), self._block(name), arrays, {})
             self.codes[made] = code
         return made
+
+
+def _is_one_pixel(node: Node) -> bool:
+    """Whether it makes an image of one pixel of any other."""
+    return node.operation == "global_average_pool" and node["keepdims"]
 
 
 def _biases(weights: list[str], bias: np.ndarray, lengths: list[int]) -> Iterator[tuple[str, np.ndarray]]:

@@ -2,28 +2,38 @@
 
 From the statistics of its batch norms, without an image; where these are folded into the convolutions, or say what is
 not so, from photographs or, failing those, from images that are made up.
+
+Ranges of a few images say little of a network without batch norms (a segmenter of persons has channels for persons):
+there only those count that activations bound. So it is where the outputs are too far from those of float32 with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from npmobilenet.engine import Engine
 from npmobilenet.graph import WINDOWED, Graph, Node
 from npmobilenet.image import Preprocessing
+from npmobilenet.kernels import reference
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.machine import numba_is_on
 from npmobilenet.passes import fuse
-from npmobilenet.passes_int8 import quantized
+from npmobilenet.passes_int8 import OF_MEANS, quantized
+from npmobilenet.passes_rounded import Rounded, apart, rounded
 from npmobilenet.statistics import Values, has_statistics, measured, promised
 from npmobilenet.text import plural
 
-OF_PHOTOGRAPHS, OF_MADE_UP = 1.25, 3.0  # by which a range is wider than what was found in them
+OF_PHOTOGRAPHS = 1.25  # by which a range is wider than what was found in them
+OF_MADE_UP = {1: 3.0, 12: 2.0}  # likewise, by how many of the images are clouds
 DEVIATIONS, BESIDE_NORMS = 8.0, 1.25  # a batch norm's range, and how far one that was found may widen it
+LINEAR_DEVIATIONS = 6.0  # of results that are rounded without an activation
+NORMS = "batch norms"
 BOUNDED = {"relu6": 6.0, "sigmoid": 1.0, "hard_sigmoid": 1.0}
 DISAGREEMENT = 0.4  # `_agree`: trained networks have 0.05 to 0.2, seeded weights 0.7
+LEAST_DECIBELS = 20.0  # of every output, for the images in which ranges were found
 WEIGHT_BITS = range(4, 9)
 
 
@@ -74,42 +84,155 @@ def quantised(
     """
     if not (isinstance(weight_bits, (int, np.integer)) and weight_bits in WEIGHT_BITS):
         raise ValueError(f"weight_bits must be an integer from 4 to 8, got {weight_bits!r}")
+    _check(graph)
+    fused = fuse(graph)
+    known = _known(fused, weights, preprocessing, images)
+    means, largest = known.means if correct_biases else {}, float(np.abs(preprocessing.ends).max())
+
+    def written(ranges: Mapping[str, Values]) -> Quantised:
+        return Quantised(*quantized(graph, weights, ranges, means, largest, int(weight_bits)), known.known_from)
+
+    if known.are_told:
+        return written(known.ranges)
+    if any("norm" in node.attributes for node in fused):
+        made = written(known.ranges)
+        if _least_decibels(graph, weights, made, known.images) >= LEAST_DECIBELS:
+            return made
+    return written(_bounds(fused, known.found))  # also where the publisher folded the norms
+
+
+def with_roundings(
+    graph: Graph,
+    weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    images: Sequence[np.ndarray] | None = None,
+) -> tuple[Rounded, tuple[str, str]]:
+    """Return a network of float32 with its roundings to 8 bits, as other runtimes compute them.
+
+    Parameters and errors are those of :func:`quantised`; with the network comes where ranges and means are from.
+    """
+    _check(graph)
+    fused, tensors = fuse(graph), apart(graph)
+    known = _known(tensors, weights, preprocessing, images, clouds=max(OF_MADE_UP))
+    means = dict(known.means)
+    if known.means is not known.found:  # batch norms do not tell the means of what stands apart
+        last = {name: original for original, name in fused.merged.items() if original in known.found}
+        means |= {last.get(name, name): values for name, values in promised(fused, weights).items()}
+    ranges = _every_range(tensors, weights, known, means)
+    return rounded(tensors, weights, ranges, means, preprocessing.ends), known.known_from
+
+
+def _every_range(
+    graph: Graph, weights: Mapping[str, np.ndarray], known: Known, means: Mapping[str, Values]
+) -> dict[str, Values]:
+    """The range of every tensor, also where batch norms do not tell it."""
+    ranges: dict[str, Values] = {}
+    deviations: dict[str, np.ndarray] = {}
+    for node in graph:
+        told, found, source = known.ranges[node.name], known.found[node.name], ranges.get(node.inputs[0])
+        if node.operation == "add" and all(name in deviations for name in node.inputs):
+            deviations[node.name] = np.sqrt(sum(deviations[name] ** 2 for name in node.inputs))
+            told = _around(means[node.name].mean, deviations[node.name], found)
+        elif told.low is None and node.operation == "activation":
+            told = _activated(source, node["function"])
+        elif told.low is None:
+            told = found.wider(OF_PHOTOGRAPHS if known.of_photographs else OF_MADE_UP[1])
+        elif node.operation in WINDOWED and node.attributes.get("activation", "none") == "none" and known.are_told:
+            deviations[node.name] = np.abs(weights[f"{node['norm'].name}.weight"].astype(np.float64))
+            told = _around(told.mean, deviations[node.name], found)
+        if (
+            node.operation == "squeeze_excite"
+        ):  # an image may open the gates of other channels: what they scale is known
+            scaled = known.found[node.inputs[0]]
+            told = Values(np.minimum(told.low, scaled.low), np.maximum(told.high, scaled.high), told.mean)
+        if node.operation in OF_MEANS:  # never more than what they are of
+            told = Values(np.maximum(told.low, source.low), np.minimum(told.high, source.high), told.mean)
+        ranges[node.name] = told
+    return ranges
+
+
+def _around(mean: np.ndarray, deviation: np.ndarray, found: Values) -> Values:
+    """The range of a linear result, whose ends are seldom reached: wider where an image had more."""
+    usual, most = LINEAR_DEVIATIONS * deviation, DEVIATIONS * deviation
+    low, high = np.maximum(found.low, mean - most), np.minimum(found.high, mean + most)
+    return Values(np.minimum(mean - usual, low), np.maximum(mean + usual, high), mean)
+
+
+def _activated(source: Values, function: str) -> Values:
+    """The range of what an activation makes of one."""
+    made = reference.ACTIVATIONS[function](np.linspace(source.low, source.high, 129))
+    return Values(np.minimum(made.min(axis=0), 0), np.maximum(made.max(axis=0), 0))
+
+
+def _check(graph: Graph) -> None:
     if graph.is_quantised:
         raise ValueError("the network is of 8 bits already; quantise the one of float32 that it was made of")
-    fused = fuse(graph)
-    convolutions = [node for node in fused if node.operation in WINDOWED]
-    if not convolutions:
+    if not any(node.operation in WINDOWED for node in graph):
         raise ValueError("the network has no convolutions: there is nothing that 8 bits would make faster")
 
-    def written(ranges: Mapping[str, Values], means: Mapping[str, Values], known_from: tuple[str, str]) -> Quantised:
-        means, largest = means if correct_biases else {}, float(np.abs(preprocessing.ends).max())
-        return Quantised(*quantized(graph, weights, ranges, means, largest, int(weight_bits)), known_from)
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of the values of a network's tensors.
+
+    Attributes
+    ----------
+    ranges, means : mapping of str to Values
+        By node; not of all.
+    found : mapping of str to Values
+        What images have, all tensors.
+    known_from : tuple of str
+    images : sequence of array
+        Some of those images.
+    """
+
+    ranges: Mapping[str, Values]
+    means: Mapping[str, Values]
+    found: Mapping[str, Values]
+    known_from: tuple[str, str]
+    images: Sequence[np.ndarray]
+
+    @property
+    def are_told(self) -> bool:
+        """Whether batch norms tell ranges."""
+        return self.known_from[0].startswith(NORMS)
+
+    @property
+    def of_photographs(self) -> bool:
+        """Whether the images are photographs."""
+        return self.known_from[1] == "option"
+
+
+def _known(
+    fused: Graph,
+    weights: Mapping[str, np.ndarray],
+    preprocessing: Preprocessing,
+    images: Sequence[np.ndarray] | None,
+    clouds: int = 1,
+) -> Known:
+    """With ``clouds``, how many of the images that are made up are such."""
     told, limit = promised(fused, weights, DEVIATIONS), promised(fused, weights)
-    has_norms = all(has_statistics(node, weights) for node in convolutions)
+    has_norms = all(has_statistics(node, weights) for node in fused if node.operation in WINDOWED)
     if images is not None:
-        found = _measured(graph, weights, images)
+        found = _measured(fused, weights, images)
         photographs = plural(len(images), "photograph")
         if has_norms and _agree(fused, told, found):
-            known_from = (f"batch norms, {photographs}", "option")
-            ranges = _beside_norms(told, limit, found)
-            return written(ranges, found, known_from)
-        ranges = _ranges(fused, found, OF_PHOTOGRAPHS)
-        return written(ranges, found, (photographs, "option"))
-    made_up = made_up_images(preprocessing, graph.in_channels)
-    clouds = _measured(graph, weights, made_up[:1])
-    if has_norms and _agree(fused, told, clouds):
-        ranges = _beside_norms(told, limit, clouds)
-        return written(ranges, told, ("batch norms", "file"))
-    found = _measured(graph, weights, made_up)
-    ranges = _ranges(fused, found, OF_MADE_UP)
-    return written(ranges, found, ("images made up", "assumed"))
+            known_from = (f"{NORMS}, {photographs}", "option")
+            return Known(_beside_norms(told, limit, found), found, found, known_from, images)
+        return Known(_ranges(fused, found, OF_PHOTOGRAPHS), found, found, (photographs, "option"), images)
+    made_up = made_up_images(preprocessing, fused.in_channels, clouds)
+    one = _measured(fused, weights, made_up[:1])
+    if has_norms and _agree(fused, told, one):
+        return Known(_beside_norms(told, limit, one), told, one, (NORMS, "file"), made_up[:1])
+    found, known_from = _measured(fused, weights, made_up), ("images made up", "assumed")
+    return Known(_ranges(fused, found, OF_MADE_UP[clouds]), found, found, known_from, made_up[:1])
 
 
 def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[np.ndarray]) -> dict[str, Values]:
-    """What every tensor of the fused graph holds, one image after the other."""
-    engine = Engine(graph, weights, "auto" if numba_is_on() else "reference")
-    names = [node.name for node in engine.program.graph]
+    """What every tensor of a fused graph holds, one image after the other."""
+    names = [node.name for node in graph]
+    whole = replace(graph, outputs={name: name for name in names})  # so that nothing more is fused
+    engine = Engine(whole, weights, "auto" if numba_is_on() else "reference")
     found: dict[str, Values] = {}
     for image in images:
         one = measured(engine.outputs(image[None], names))
@@ -117,17 +240,28 @@ def _measured(graph: Graph, weights: Mapping[str, np.ndarray], images: Sequence[
     return {name: values.of_images(len(images)) for name, values in found.items()}
 
 
-def made_up_images(preprocessing: Preprocessing, channels: int) -> list[np.ndarray]:
-    """Two images as the network takes them: clouds, with the spectrum 1/f that photographs have, and random pixels."""
+def made_up_images(preprocessing: Preprocessing, channels: int, clouds: int = 1) -> list[np.ndarray]:
+    """Images as the network takes them: clouds, with the spectrum 1/f that photographs have, and last random pixels.
+
+    All clouds but the first have a brightness and a contrast of their own.
+    """
     random, size = np.random.default_rng(0), preprocessing.crop
+    made = [_clouds(random, size, channels, 0.45, 0.22)]
+    pixels = random.integers(0, 256, (channels, *size)) / 255
+    for seed in range(1, clouds):
+        random = np.random.default_rng(seed)
+        made.append(_clouds(random, size, channels, random.uniform(0.25, 0.65), random.uniform(0.1, 0.35)))
+    mean, std = (np.resize(each, channels)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
+    return [((image - mean) / std).astype(np.float32) for image in (*made, pixels)]
+
+
+def _clouds(random: np.random.Generator, size: Pair, channels: int, level: float, contrast: float) -> np.ndarray:
+    """What all channels have in common, and each of its own."""
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.fftfreq(size[1]))
     frequency[0, 0] = np.inf
     clouds = np.fft.ifft2(np.fft.fft2(random.standard_normal((channels + 1, *size))) / frequency).real
     clouds /= clouds.std(axis=(1, 2), keepdims=True) + np.finfo(float).tiny  # of one pixel there are none
-    clouds = np.clip(0.45 + 0.22 * (0.9 * clouds[0] + 0.45 * clouds[1:]), 0, 1)
-    pixels = random.integers(0, 256, (channels, *size)) / 255
-    mean, std = (np.resize(each, channels)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
-    return [((image - mean) / std).astype(np.float32) for image in (clouds, pixels)]
+    return np.clip(level + contrast * (0.9 * clouds[0] + 0.45 * clouds[1:]), 0, 1)
 
 
 def _beside_norms(
@@ -142,12 +276,34 @@ def _beside_norms(
 
 def _ranges(fused: Graph, found: Mapping[str, Values], allowance: float) -> dict[str, Values]:
     """What was found, with an allowance for other images; what an activation bounds has its bound."""
-    ranges = {name: values.wider(allowance) for name, values in found.items()}
+    return {name: values.wider(allowance) for name, values in found.items()} | _bounds(fused, found)
+
+
+def _bounds(fused: Graph, found: Mapping[str, Values]) -> dict[str, Values]:
+    """The ranges that activations bound, with the means that were found."""
+    ranges = {}
     for node in fused:
         if node.attributes.get("activation") in BOUNDED and not node.attributes.get("residual"):
             channels, bound = len(found[node.name].mean), BOUNDED[node["activation"]]
             ranges[node.name] = Values(np.zeros(channels), np.full(channels, bound), found[node.name].mean)
     return ranges
+
+
+def _least_decibels(
+    graph: Graph, weights: Mapping[str, np.ndarray], made: Quantised, images: Sequence[np.ndarray]
+) -> float:
+    """The signal to noise of the output that has the least."""
+    exact, near = (
+        Engine(*network, "auto" if numba_is_on() else "reference", dtype)
+        for network, dtype in (((graph, weights), "float32"), ((made.graph, made.weights), "int8"))
+    )
+    names, pairs = graph.output_names, []
+    for image in images:
+        pairs.append([engine.outputs(image[None], names) for engine in (near, exact)])
+    return min(
+        signal_to_noise(*(np.concatenate([each[of][name].ravel() for each in pairs]) for of in (0, 1)))
+        for name in names
+    )
 
 
 def _agree(fused: Graph, told: Mapping[str, Values], found: Mapping[str, Values]) -> bool:

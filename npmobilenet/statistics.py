@@ -88,6 +88,8 @@ def _result(node: Node, weights: Mapping[str, np.ndarray], inputs: list[Values],
     mean = inputs[0].mean
     if mean is None:
         return UNKNOWN
+    if node.operation == "add":
+        return Values(mean=None if inputs[1].mean is None else mean + inputs[1].mean)
     if node.operation == "global_average_pool":
         return inputs[0]
     if node.operation in ("squeeze_excite", "linear"):  # of the mean vector

@@ -73,6 +73,19 @@ def pets(tmp_path):
     return str(npmobilenet.export_weights(random_weights(graph), tmp_path / "pets.npz", metadata=metadata))
 
 
+@pytest.fixture
+def saved(tmp_path):
+    """What writes an ONNX graph to a file."""
+    from npmobilenet.onnx.writing import serialised
+
+    def save(graph, name="model.onnx"):
+        path = tmp_path / name
+        path.write_bytes(serialised(graph))
+        return path
+
+    return save
+
+
 @pytest.fixture(scope="session")
 def thumbnails(tmp_path_factory):
     """A folder of the photographs as small PNG files, which take no time to resize even without Numba."""

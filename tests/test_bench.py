@@ -11,12 +11,13 @@ from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import depthwise, machine_limits, markers, readme
 from npmobilenet.bench.machine import package_version
 from npmobilenet.bench.peers import __main__ as command
-from npmobilenet.bench.peers.folded import folded_layers
+from npmobilenet.bench.peers.folded import folded_layers, output_tensors
 from npmobilenet.bench.peers.measure import OURS, TOLERANCE
 from npmobilenet.bench.peers.networks import EXPORTERS, Network
 from npmobilenet.bench.peers.workers import PeerError, Worker, cpus_for
-from npmobilenet.bench.runtimes import RUNTIMES, Runtime, burst
+from npmobilenet.bench.runtimes import RUNTIMES, Runtime, burst, together
 from npmobilenet.engine import Engine
+from npmobilenet.graph import Graph, Node
 from tests.conftest import compiled_only
 
 TINY = "mobilenet_v2-0.35-32"
@@ -28,6 +29,13 @@ EXPORTED = [
     "mixnet_s-1.0-33",  # mixed and grouped convolutions
     "efficientnet_b0-1.0-33",  # squeeze-and-excitation, swish
     "mobilenet_v3_small-1.0-33",  # hard swish, hard sigmoid, an activation after a linear layer
+    "selfie_segmentation-0.5-64",  # resizing, gates, a transposed convolution
+    "tiny_face_detector-1.0-64",  # leaky ReLU, max pooling
+    "face_expression-1.0-32",  # sums with activations of their own
+    "expression_mobilenet_v2-1.0-48",  # PReLU with a slope for each value; one channel
+    "lraspp_mobilenet_v3_large-1.0-65",
+    "ssdlite_mobilenet_v3_large-1.0-64",  # twelve outputs
+    "faceres-1.0-64",  # a softmax
 ]
 
 
@@ -120,7 +128,9 @@ def test_exported_networks_compute_the_same(runtime, network, tmp_path):
     installed(runtime)
     network = Network.parse(network, tmp_path)
     with Worker(runtime, network, 2, 1) as worker:
-        expected = npmobilenet.load(network.weights, backend="reference")(np.load(network.input(2)))
+        model = npmobilenet.load(network.weights, backend="reference")
+        expected = model.outputs(np.load(network.input(2)), model.graph.output_names)
+        expected = together(list(expected.values()), channels_last=False)
         np.testing.assert_allclose(worker.result, expected, rtol=0, atol=2e-5 * max(1, np.abs(expected).max()))
 
 
@@ -132,9 +142,10 @@ def test_exported_dilation(runtime, tmp_path):
     graph = mixed.graph(0.35, 10)
     weights, x = random_weights(graph), np.random.default_rng(0).standard_normal((1, 3, 33, 47), np.float32)
     file = tmp_path / f"network{about.suffix}"
-    EXPORTERS[about.suffix](folded_layers(graph, weights, (33, 47)), x.shape, file)
+    EXPORTERS[about.suffix](folded_layers(graph, weights, (33, 47)), x.shape, output_tensors(graph), file)
     expected = Engine(graph, weights, "reference").run(x)
-    np.testing.assert_allclose(about.load(str(file), x, 1)(), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    (result,) = about.load(str(file), x, 1)()
+    np.testing.assert_allclose(result, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
 @compiled_only
@@ -168,6 +179,24 @@ def test_a_missing_or_failing_runtime_is_a_line(tmp_path, monkeypatch):
 def test_networks_are_named(text, tmp_path):
     with pytest.raises(ValueError, match="architecture"):
         Network.parse(text, tmp_path)
+
+
+def test_a_checkpoint_is_compared_at_its_own_size(tmp_path):
+    about = get_architecture("vgg19")
+    weights = random_weights(about.graph(0.25))
+    file = npmobilenet.export_weights(weights, tmp_path / "style.safetensors")
+    network = Network.parse(str(file), tmp_path)
+    assert (network.name, network.shipped) == ("style-0.25-224", False)
+    assert network.weights == file and len(network.model.graph.output_names) == 6
+
+
+def test_zeros_that_no_window_reaches_are_left_out():
+    """As Darknet pads by one less than the window's size: TensorFlow Lite has SAME or none."""
+    node = {"kernel": (2, 2), "stride": (2, 2), "padding": ((0, 1), (0, 1))}
+    graph = Graph((Node("pool", "max_pool2d", ("input",), "block", {}, node),))
+    for size, pads in ((8, ((0, 0), (0, 0))), (7, ((0, 1), (0, 1)))):
+        (layer,) = folded_layers(graph, {}, (size, size))
+        assert layer.pads == pads
 
 
 def test_a_burst_drops_its_first_calls():

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,7 +68,9 @@ def test_tflite_files_of_networks_with_every_operator(tmp_path):
 def test_another_result_is_not_measured(tmp_path):
     network = Int8Network.parse(TINY, tmp_path)
     exact = np.random.default_rng(0).standard_normal((1, 1000))
-    vars(network)["model"] = lambda x: exact
+    vars(network)["model"] = SimpleNamespace(
+        outputs=lambda x, names: {"logits": exact}, graph=SimpleNamespace(output_names=("logits",)), classes=("a",)
+    )
     np.save(tmp_path / f"{network.name}-1.npy", np.zeros((1, 3, 32, 32), np.float32))
     near = exact + 0.1 * np.random.default_rng(1).standard_normal(exact.shape)
     assert network.agreement(near, 1)["decibels"] == pytest.approx(20, abs=1)

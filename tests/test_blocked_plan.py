@@ -512,8 +512,7 @@ def test_plain_arrays_are_copied_in_and_out(size, frame, threads, header, monkey
         planes.copy_in(target, planar.at(memory[0].ctypes.data)),
         planes.copy_out(target, blocked.at(memory[1].ctypes.data)),
     ]
-    slots = [(0, planes.ARRAY_IN), (1, planes.ARRAY_OUT)]
-    table = Table(calls, threads, keep=memory, slots=slots)
+    table = Table(calls, threads, keep=memory)
     held = [sys.getrefcount(one) for one in (*arrays, result)]
     for _ in range(20):
         table.run(arrays[0], result)

@@ -129,6 +129,15 @@ def test_gaussian_boxes():
     assert found[0].score == pytest.approx(best, rel=1e-6) and found[0].label in "xyz"
 
 
+def test_a_gaussian_head_beside_a_plain_one():
+    """Boxes of the head that tells have uncertainties, the others none."""
+    heads = (Head("a", ((20, 20),), 1, (16, 16), gaussian=True), Head("b", ((8, 8),), 1, (8, 8)))
+    outputs = {"a": np.zeros((1, 10, 1, 2), np.float32), "b": np.full((1, 6, 2, 4), -9, np.float32)}
+    outputs["a"][0, 8:], outputs["b"][0, 4:, 0, 3] = 9, 9
+    (found,) = detections(YOLO(heads).find(outputs, 0.4), ("x",), [(16, 32)], [WHOLE])
+    assert [one.uncertainty for one in found] == [None, (0.5,) * 4, (0.5,) * 4]
+
+
 def test_classes_suppress_their_own():
     head = Head("a", ((16, 16),), 2, (16, 16))
     y = np.full((1, 7, 2, 2), -9, np.float32)

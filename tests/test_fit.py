@@ -300,6 +300,14 @@ def test_resolution_without_metadata(tmp_path):
         assert (model.preprocessing.resize, model.preprocessing.crop) == (resize, (crop, crop))
 
 
+@pytest.mark.parametrize("name", ["vgg19", "face_expression", "tiny_face_detector", "lraspp_mobilenet_v3_large"])
+def test_our_own_names_tell_the_network(name):
+    about = get_architecture(name)
+    weights = {key: np.zeros(shape, np.float32) for key, shape in about.graph(1.0, about.classes).tensors.items()}
+    found = fit(weights)
+    assert found.architecture.name == name and found.weights.keys() == weights.keys()
+
+
 def test_unknown_name_lists_the_known(monkeypatch, tmp_path):
     monkeypatch.setenv("NPMOBILENET_CACHE_DIR", str(tmp_path))
     with pytest.raises(CheckpointError, match="weights known by name: mobilenet_v2, mobilenet_v1"):
@@ -397,6 +405,18 @@ def test_without_a_classifier_there_are_features(tmp_path):
         for call in (model, lambda x, model=model: model.classify(np.zeros((40, 40, 3), np.uint8))):
             with pytest.raises(CheckpointError, match=r"has no classifier.*features\(x\)"):
                 call(x)
+
+
+def test_names_of_classes_go_with_their_head(tmp_path):
+    names = [f"kind {number}" for number in range(10)]
+    path = npmobilenet.export_weights(small(10), tmp_path / "named.npz", metadata={"classes": names})
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": dict(enumerate("abc"))}))
+    for source in (path, "mobilenet_v2"):
+        with pytest.warns(npmobilenet.AssumptionWarning, match="left out 2 tensors"):
+            model = npmobilenet.load(source, num_classes=0, backend="reference")
+        assert model.classes == () and model.provenance["classes"] == ("0 classes", "assumed")
+    with pytest.raises(ValueError, match="the network has 0 classes, but 2 class names were given"):
+        npmobilenet.load(path, num_classes=0, classes=["a", "b"])
 
 
 def test_heads_of_networks_with_a_hidden_layer(tmp_path):

@@ -7,8 +7,9 @@ import struct
 import numpy as np
 import pytest
 
-from npmobilenet.image import read_image
-from tests.pictures import COLOUR, GREY16, PILLOW, WHOLE, Image, assert_pixels, chunk, encode, noise, png
+from npmobilenet.image import preprocess, read_image
+from npmobilenet.image.pixels import rgb_of
+from tests.pictures import CENTRE, COLOUR, GREY16, PILLOW, WHOLE, Image, assert_pixels, chunk, encode, noise, png
 
 
 def with_tiff_tag(tiff, tag, value):
@@ -221,3 +222,28 @@ def test_decoding_travels_with_the_weights(tmp_path):
 def test_unknown_decodings_are_refused():
     with pytest.raises(ValueError, match="decode must be one of viewer, torchvision, got 'opencv'"):
         read_image(noise(2, 2), decode="opencv")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 50), (40, 33)])
+def test_pixels_that_are_lent_are_the_same(shape, monkeypatch):
+    pixels = noise(*shape)
+    image = Image.fromarray(pixels)
+    files = [encode(image), encode(image, "JPEG"), encode(Image.fromarray(pixels[..., 0]))]
+    for file in files:
+        own, lent = read_image(file), read_image(file, lend=True)
+        np.testing.assert_array_equal(own, lent)
+        assert own.flags.c_contiguous and own.flags.writeable
+    if hasattr(Image.Image, "__arrow_c_array__"):
+        lent = read_image(files[0], lend=True)
+        assert lent.strides == (4 * shape[1], 4, 1) and not lent.flags.writeable
+        for preprocessing in (WHOLE, dataclasses.replace(WHOLE, resize=8, crop=(8, 6)), CENTRE):
+            np.testing.assert_array_equal(preprocess(lent, preprocessing), preprocess(pixels, preprocessing))
+        lent = rgb_of(image, "it", "viewer", lend=True)
+        del image  # what is lent outlives it
+        np.testing.assert_array_equal(lent, pixels)
+    monkeypatch.setattr(Image.Image, "__arrow_c_array__", refused, raising=False)
+    np.testing.assert_array_equal(read_image(files[0], lend=True), pixels)
+
+
+def refused(image):
+    raise ValueError("Image rows are not contiguous in memory.")

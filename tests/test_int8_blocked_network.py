@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numba
 import numpy as np
 import pytest
 
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.blocked.program import BlockedProgram, UnsupportedGraphError
+from npmobilenet.cli import warmup
+from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.int8 import inverted_residual
+from npmobilenet.kernels.vector.target import host
 from npmobilenet.passes import fuse
 from npmobilenet.passes_int8 import quantized
 from npmobilenet.plan import Program
@@ -105,9 +111,31 @@ def test_squeeze_and_excitation_is_two_calls():
     assert ["squeeze_excite_int8"] not in groups
 
 
+def test_warmup_compiles_all_that_other_networks_need(monkeypatch):
+    """Nothing is compiled here: a plan is made, and which libraries it asks for is written down."""
+    asked: set[str] = set()
+    functions = SimpleNamespace(address=lambda name: 64)
+    monkeypatch.setattr(library, "_library", lambda name, *_: asked.add(name) or functions)
+
+    def libraries(*names: str) -> set[str]:
+        asked.clear()
+        for name in names:
+            graph, weights, _ = network(name, 0.25)
+            target = replace(host(), features=f"{host().features},+of-{names[0]}")  # for which nothing is made yet
+            BlockedProgram(graph, weights, target, strict=False).plan((96, 96))
+        return set(asked)
+
+    warm = libraries(*warmup.networks("int8"))
+    assert {"int8", "int8_squeeze_excite", "int8_sigmoid", "int8_swish", "int8_stem_3x3_s1x1_clamp"} <= warm
+    for name in ("mobilenet_v3_large", "efficientnet_b0", "lraspp_mobilenet_v3_large", "mobilenet_v2_stages"):
+        assert not {each for each in libraries(name) if each.startswith("int8")} - warm, name
+
+
 def test_what_these_kernels_cannot_compute():
-    graph, weights, image = network("mobilenet_v1_dense", 0.125)
-    with pytest.raises(UnsupportedGraphError, match="conv2d_int8 of other than the image"):
+    graph, weights, image = network("mobilenet_v1", 0.125)
+    dilated = [node.with_attributes(dilation=(2, 2)) if node.name == "stem" else node for node in graph.nodes]
+    graph = replace(graph, nodes=tuple(dilated))
+    with pytest.raises(UnsupportedGraphError, match="with dilation or groups"):
         BlockedProgram(graph, weights)
     program = BlockedProgram(graph, weights, strict=False)
     assert 0 < len(program.problems) < len(graph.nodes)

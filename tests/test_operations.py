@@ -61,6 +61,7 @@ ATTRIBUTES = {
     },
     "leaky_relu": lambda random, x: {"slope": 0.2},
     "elu": lambda random, x: {"alpha": 0.5},
+    "channel_select": lambda random, x: {"indices": tuple(random.integers(x[0], size=random.integers(1, 40)).tolist())},
     "channel_pad": lambda random, x: {"before": 1, "after": int(random.integers(3))},
     "max_pool2d": lambda random, x: {
         "kernel": (3, 2),
@@ -100,7 +101,7 @@ def random_graph(seed, kinds=tuple(OPERATIONS), stem=False):
         kind, names = OPERATIONS[operation], list(shapes)
         first = names[random.integers(len(names) // 2, len(names))]
         needed = operands(kind)
-        if operation == "concat":
+        if operation in ("concat", "channel_select"):
             alike = [name for name in names if shapes[name][1:] == shapes[first][1:]]
             needed = needed[: random.integers(1, 4)]
         elif operation in ("broadcast_add", "multiply"):
@@ -237,7 +238,7 @@ BETWEEN = (
     "broadcast_add",
     "multiply",
 )
-BETWEEN += ("channel_pad", "flatten", *["concat"] * 4)
+BETWEEN += ("channel_pad", "channel_select", "flatten", *["concat"] * 4)
 
 
 @compiled_only

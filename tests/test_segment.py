@@ -117,3 +117,13 @@ def test_command(capsys, tmp_path):
     assert "--overlay writes files: say where with --out FOLDER" in capsys.readouterr().err
     assert main(["segment", "--model", "mobilenet_v2", str(photographs)]) == 1
     assert "has no scores for every pixel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sizes", [[], [(4, 5), (4, 5)], [(0, 5)], [(4, 5, 3)]])
+def test_sizes_of_other_photographs_are_refused(sizes):
+    model = npmobilenet.load("selfie_segmentation", backend="reference")
+    with pytest.raises(ValueError, match=r"sizes must be \(height, width\) of the photographs of all 1 inputs"):
+        model.segmentations([np.zeros((3, 32, 32), np.float32)], sizes)
+    detector = npmobilenet.load("tiny_face_detector", backend="reference")
+    with pytest.raises(ValueError, match="sizes must be"):
+        detector.detections(np.zeros((1, 3, 64, 64), np.float32), sizes)

@@ -29,6 +29,7 @@ from npmobilenet.bench.study import (
     multipliers,
     peak,
     relu_manifold,
+    scale,
     style,
     tiles,
     timeline,
@@ -78,6 +79,7 @@ def topic_arguments(topic: str, tiny: str) -> list[str]:
         "int8": ["--images", picture, "--model", tiny, "--crops", "2"],
         "tiles": ["--rounds", "2", "--resolution", "32", "--candidates", "4x2"],
         "timeline": ["--width", "0.25", "--resolution", "64", "--threads", "2", "--rounds", "3"],
+        "scale": ["--images", "1e6", "--cores", "8", "--milliseconds", "1,0.5,6", "--bytes", "50000"],
         "asm": ["depthwise_3x3_s1x1_row_3"],
     }[topic]
 
@@ -763,6 +765,35 @@ def test_a_tile_computes_a_matrix_product():
     expected = x.swapaxes(0, 1).reshape(pixels, -1) @ weights.reshape(tiles.INPUTS, -1)
     CFUNCTYPE(None, c_int64, c_void_p)(library.address("tile"))(2, data.ctypes.data)
     np.testing.assert_allclose(data[: expected.size].reshape(pixels, -1), expected, atol=1e-4)
+
+
+# scale: docs/scale.md ---------------------------------------------------------------------------------------------
+
+
+def test_a_million_images_are_divided_among_cores_storage_and_network(capsys):
+    def found(**options):
+        usual = {"number": 1e6, "cores": 10, "milliseconds": (1, 2, 6), "size": 10_000}
+        usual |= {"storage": 100, "link": 1, "requests": 50, "model": ""}
+        (kind,) = (result := scale.study(**usual | options)).numbers()["photographs"]
+        assert "as given" in str(result.tables())
+        return kind
+
+    few = found()  # 0.9 of 10 cores, 9 ms each: 1000 a second
+    assert few["bottleneck"] == "computing" and few["images_per_second"] == pytest.approx(1000)
+    assert few["hours"] == pytest.approx(1e6 / 1000 / 3600) and few["core_hours"] == pytest.approx(10 * few["hours"])
+    assert few["limits"]["storage"] == 10_000 and few["limits"]["network"] == 12_500
+    assert few["limits"]["requests, a file each"] == 50 and few["terabytes"] == pytest.approx(0.01)
+    many = found(cores=1000)
+    assert (many["bottleneck"], many["images_per_second"]) == ("storage", 10_000) and many["processes"] > few[
+        "processes"
+    ]
+    assert found(cores=1000, storage=1e5)["bottleneck"] == "network"
+    assert found(cores=10_000, requests=1, storage=1e5, link=100)["bottleneck"] == "requests, 1000 in a shard"
+    for arguments, problem in (
+        (["--bytes", "100"], "describe a photograph together"),
+        (["--bytes", "100", "--milliseconds", "1,2"], "takes three numbers"),
+    ):
+        assert main(["study", "scale", "--no-picture", *arguments]) == 1 and problem in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["7", "7x2,", "0x2", "7x2x1", "axb"])

@@ -12,7 +12,8 @@ from npmobilenet.kernels.geometry import Pads, Pair, resolve_padding
 from npmobilenet.operations import Convolution
 from npmobilenet.passes import folded_parameters, fuse
 
-ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid")
+ACTIVATIONS = ("relu", "relu6", "swish", "hard_swish", "sigmoid", "hard_sigmoid", "leaky_relu")
+AS_THEY_ARE = ("prelu", "softmax", "add", "multiply", "concat")  # operations that are layers
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,29 @@ class Layer:
     ----------
     name : str
         Of its output; a split has one for each part, :attr:`outputs`.
-    kind : {"convolution", "linear", "pool", "squeeze", "split", "concat", "add", "multiply"}
+    kind : str
+        "convolution", "transposed" (a convolution), "linear", "pool", "squeeze", "max_pool", "resize", "split",
+        "concat", "add", "multiply", "activation", "prelu", "softmax".
         Both a pool and a squeeze take the mean of each channel; a squeeze leaves an image of one pixel. That may
         be the second input of a product.
     inputs : tuple of str
         The tensors it reads; ``"input"`` is the image.
     activation : str or None
-        Of :data:`ACTIVATIONS`; only convolutions and linear layers have one.
+        Of :data:`ACTIVATIONS`; convolutions and linear layers may have one, and a layer that is nothing else has.
     weight, bias : float32 array or None
-        In PyTorch's layout.
+        In PyTorch's layout; the slopes of a PReLU.
+    kernel : (int, int)
+        Of a max pooling.
     stride, dilation, pads, groups
-        Of a convolution.
+        Of a convolution or a max pooling.
     parts : tuple of int
         The channels of each part that a split makes.
+    size : (int, int)
+        The image that a resizing makes.
+    mode, coordinates : str
+        How it does: as `npmobilenet.operations.Resize2d` has them.
+    slope : float
+        Of a leaky ReLU.
     """
 
     name: str
@@ -44,11 +55,16 @@ class Layer:
     activation: str | None = None
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
+    kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
     pads: Pads = ((0, 0), (0, 0))
     groups: int = 1
     parts: tuple[int, ...] = ()
+    size: Pair = (0, 0)
+    mode: str = ""
+    coordinates: str = ""
+    slope: float = 0.0
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -58,6 +74,8 @@ class Layer:
 
 def folded_layers(graph: Graph, weights: Mapping[str, np.ndarray], size: Pair) -> list[Layer]:
     """Return the layers of a graph for images of ``(H, W)``, in the order of execution.
+
+    Its outputs are the tensors that :func:`output_tensors` names.
 
     Raises
     ------
@@ -69,13 +87,39 @@ def folded_layers(graph: Graph, weights: Mapping[str, np.ndarray], size: Pair) -
     return [layer for node in fused for layer in _layers(node, weights, shapes)]
 
 
+def output_tensors(graph: Graph) -> list[str]:
+    """Return which tensors of the layers are the outputs of a graph, in its order."""
+    return list(fuse(graph).output_nodes.values())
+
+
 def _layers(node: Node, weights: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Iterator[Layer]:
     """One node as layers; the last of them has its name."""
     activation = node.attributes.get("activation")
+    if node.operation == "activation":
+        activation = node["function"]
     if activation not in (None, *ACTIVATIONS):
         raise ValueError(f"cannot be exported: {node.name}, activation {activation}")
     if node.operation == "global_average_pool":
-        yield Layer(node.name, "pool", node.inputs)
+        yield Layer(node.name, "squeeze" if node["keepdims"] else "pool", node.inputs)
+    elif node.operation == "activation":
+        yield Layer(node.name, "activation", node.inputs, activation)
+    elif node.operation == "leaky_relu":
+        yield Layer(node.name, "activation", node.inputs, "leaky_relu", slope=node["slope"])
+    elif node.operation in AS_THEY_ARE:
+        yield Layer(node.name, node.operation, node.inputs, weight=weights.get(f"{node.name}.weight"))
+    elif node.operation == "max_pool2d":
+        kernel, stride = node["kernel"], node["stride"] or node["kernel"]
+        size = shapes[node.inputs[0]][1:]
+        axes = zip(size, kernel, stride, resolve_padding(node["padding"], size, kernel, stride), strict=True)
+        pads = tuple((before, _reached(*axis, before, after)) for *axis, (before, after) in axes)
+        yield Layer(node.name, "max_pool", node.inputs, kernel=kernel, stride=stride, pads=pads)
+    elif node.operation == "resize2d":
+        how = {"size": shapes[node.name][1:], "mode": node["mode"], "coordinates": node["coordinates"]}
+        yield Layer(node.name, "resize", node.inputs[:1], **how)
+    elif node.operation == "conv_transpose2d":
+        arrays = _single(*folded_parameters(node, weights))
+        pads = resolve_padding(node["padding"], shapes[node.name][1:], node["kernel"], node["stride"])
+        yield Layer(node.name, "transposed", node.inputs, None, *arrays, stride=node["stride"], pads=pads)
     elif node.operation == "linear":
         yield Layer(node.name, "linear", node.inputs, activation, *_single(*folded_parameters(node, weights)))
     elif node.operation == "squeeze_excite":
@@ -90,6 +134,12 @@ def _layers(node: Node, weights: Mapping[str, np.ndarray], shapes: Mapping[str, 
             yield Layer(node.name, "add", (name, *residual))
     else:
         raise ValueError(f"cannot be exported: {node.name}, {node.operation}")
+
+
+def _reached(length: int, kernel: int, stride: int, before: int, after: int) -> int:
+    """How many of the zeros after an image its last window reaches."""
+    last = (before + length + after - kernel) // stride * stride
+    return max(0, last + kernel - before - length)
 
 
 def _single(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -107,10 +157,10 @@ def _convolution(
         (source,),
         node.attributes.get("activation"),
         *_single(weight, bias),
-        node["stride"],
-        dilation,
-        resolve_padding(node["padding"], shapes[node.inputs[0]][1:], kernel, node["stride"], dilation),
-        len(weight) if "depthwise" in node.operation else node["groups"],
+        stride=node["stride"],
+        dilation=dilation,
+        pads=resolve_padding(node["padding"], shapes[node.inputs[0]][1:], kernel, node["stride"], dilation),
+        groups=len(weight) if "depthwise" in node.operation else node["groups"],
     )
 
 

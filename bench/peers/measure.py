@@ -114,7 +114,7 @@ def compare(
     return {
         "network": network.title,
         "dtype": network.dtype,
-        "weights": "shipped" if network.shipped else "random",
+        "weights": "shipped" if network.shipped else network.checkpoint.name if network.checkpoint else "random",
         "threads": threads,
         "batch": batch,
         "macs": network.macs,

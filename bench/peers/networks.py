@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,12 @@ from typing import ClassVar
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.bench.peers.folded import Layer, folded_layers
-from npmobilenet.checkpoints import export_weights, read_checkpoint
-from npmobilenet.checkpoints.fit import fit
-from npmobilenet.checkpoints.info import WeightsInfo
+from npmobilenet.bench.peers.folded import Layer, folded_layers, output_tensors
+from npmobilenet.checkpoints import export_weights
 from npmobilenet.counts import count
+from npmobilenet.errors import AssumptionWarning
+from npmobilenet.loading import load
+from npmobilenet.model import Model
 from npmobilenet.weights import CATALOGUE
 
 DEFAULT = (
@@ -31,29 +33,29 @@ DEFAULT = (
 )
 
 
-def _onnx(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
+def _onnx(layers: list[Layer], shape: tuple[int, ...], outputs: list[str], path: Path) -> None:
     from npmobilenet.bench.peers.onnx_export import onnx_model
 
-    path.write_bytes(onnx_model(layers, shape))
+    path.write_bytes(onnx_model(layers, shape, outputs))
 
 
-def _tflite(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
+def _tflite(layers: list[Layer], shape: tuple[int, ...], outputs: list[str], path: Path) -> None:
     from npmobilenet.bench.peers.tflite_export import tflite_model
 
-    path.write_bytes(tflite_model(layers, shape))
+    path.write_bytes(tflite_model(layers, shape, outputs))
 
 
-def _torch(layers: list[Layer], shape: tuple[int, ...], path: Path) -> None:
+def _torch(layers: list[Layer], shape: tuple[int, ...], outputs: list[str], path: Path) -> None:
     import torch
 
     def plain(value: object) -> object:
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
     described = [{**vars(layer), "outputs": layer.outputs} for layer in layers]
-    torch.save([{name: plain(value) for name, value in layer.items()} for layer in described], path)
+    torch.save(([{name: plain(value) for name, value in layer.items()} for layer in described], outputs), path)
 
 
-EXPORTERS: dict[str, Callable[[list[Layer], tuple[int, ...], Path], None]] = {
+EXPORTERS: dict[str, Callable[[list[Layer], tuple[int, ...], list[str], Path], None]] = {
     ".onnx": _onnx,
     ".tflite": _tflite,
     ".pt": _torch,
@@ -62,32 +64,48 @@ EXPORTERS: dict[str, Callable[[list[Layer], tuple[int, ...], Path], None]] = {
 
 @dataclass(frozen=True)
 class Network:
-    """An architecture, its width multiplier and its image size; ``folder`` takes the files.
+    """An architecture, its width multiplier and its image size, or a checkpoint; ``folder`` takes the files.
 
     The weights are those shipped with the package where there are any, else random ones, always the same.
+
+    Attributes
+    ----------
+    architecture : str
+        Or weights known by name.
+    checkpoint : Path or None
     """
 
     architecture: str
     width: float
     size: int
     folder: Path
+    checkpoint: Path | None = None
     dtype: ClassVar = "float32"
 
     @classmethod
     def parse(cls, text: str, folder: Path) -> Network:
-        """Read such a name as ``mobilenet_v2-1.0-224``.
+        """Read such a name as ``mobilenet_v2-1.0-224``, or the path of a checkpoint.
 
         Raises
         ------
         ValueError
             If it is none.
         """
+        if Path(text).is_file():
+            model = _loaded(Path(text))
+            height, width = model.size or model.preprocessing.crop
+            if height != width:
+                raise ValueError(f"{text}: images of {height}x{width}, and square ones are compared")
+            return cls(Path(text).stem, model.width, height, folder, Path(text))
         try:
             architecture, width, size = text.rsplit("-", 2)
             network = cls(architecture, float(width), int(size), folder)
         except ValueError:
-            raise ValueError(f"a network is written as architecture-width-size ({DEFAULT[2]}), got {text!r}") from None
-        get_architecture(architecture).graph(network.width)
+            raise ValueError(
+                f"a network is written as architecture-width-size ({DEFAULT[2]}), or is a checkpoint, got {text!r}"
+            ) from None
+        if not network.shipped:
+            get_architecture(architecture).graph(network.width)
         return network
 
     @property
@@ -103,32 +121,34 @@ class Network:
     @property
     def shipped(self) -> bool:
         """Whether the weights are real ones."""
-        return self.width == 1 and self.architecture in CATALOGUE
+        return self.checkpoint is None and self.width == 1 and self.architecture in CATALOGUE
 
     @cached_property
     def weights(self) -> Path:
         """The checkpoint that all others are made from."""
+        if self.checkpoint:
+            return self.checkpoint
         if self.shipped:
             return CATALOGUE[self.architecture].require()
-        weights = random_weights(get_architecture(self.architecture).graph(self.width))
+        about = get_architecture(self.architecture)
+        weights = random_weights(about.graph(self.width, about.classes))
         return export_weights(weights, self.folder / f"{self.name}.safetensors")
 
     @cached_property
-    def _fitted(self):
-        checkpoint = read_checkpoint(self.weights)
-        info = WeightsInfo.from_dict(checkpoint.metadata, str(self.weights))
-        return fit(checkpoint.tensors, padding=info.padding or "symmetric", bn_eps=info.bn_eps or 1e-5)
+    def model(self) -> Model:
+        """In float32, as this package loads it."""
+        return _loaded(self.weights)
 
     @property
     def macs(self) -> int:
         """Multiply-adds of one image."""
-        return count(self._fitted.graph, (self.size, self.size)).macs
+        return count(self.model.graph, (self.size, self.size)).macs
 
     def input(self, batch: int) -> Path:
         """A file with an input, always the same."""
         path = self.folder / f"{self.name}-{batch}.npy"
         if not path.exists():
-            shape = (batch, 3, self.size, self.size)
+            shape = (batch, self.model.graph.in_channels, self.size, self.size)
             np.save(path, np.random.default_rng(0).standard_normal(shape, np.float32))
         return path
 
@@ -138,7 +158,13 @@ class Network:
             return self.weights
         path = self.folder / f"{self.name}-{batch}{suffix}"
         if not path.exists():
-            graph, weights = self._fitted.graph, self._fitted.weights
-            layers = folded_layers(graph, weights, (self.size, self.size))
-            EXPORTERS[suffix](layers, (batch, 3, self.size, self.size), path)
+            graph = self.model.graph
+            layers = folded_layers(graph, self.model.stored()[0], (self.size, self.size))
+            EXPORTERS[suffix](layers, (batch, graph.in_channels, self.size, self.size), output_tensors(graph), path)
         return path
+
+
+def _loaded(file: Path) -> Model:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AssumptionWarning)
+        return load(file)

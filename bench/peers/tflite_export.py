@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from npmobilenet.bench.peers.folded import Layer
-from npmobilenet.kernels.geometry import Pads, output_size, resolve_padding
+from npmobilenet.kernels.geometry import Pads, Pair, output_size, resolve_padding, transposed_size
 
 
-def tflite_model(layers: list[Layer], shape: tuple[int, int, int, int]) -> bytes:
-    """Write layers as a TensorFlow Lite file; the input is ``(N, H, W, C)`` of this ``(N, C, H, W)``."""
-    return _Writer().write(layers, shape)
+def tflite_model(layers: list[Layer], shape: tuple[int, int, int, int], outputs: Sequence[str] = ()) -> bytes:
+    """Write layers as a TensorFlow Lite file; the input is ``(N, H, W, C)`` of this ``(N, C, H, W)``.
+
+    Outputs are the tensors of such names, of the last layer if none.
+    """
+    return _Writer().write(layers, shape, outputs or [layers[-1].name])
 
 
 class _Writer:
@@ -24,14 +29,14 @@ class _Writer:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.index: dict[str, int] = {}
 
-    def write(self, layers: list[Layer], shape: tuple[int, int, int, int]) -> bytes:
+    def write(self, layers: list[Layer], shape: tuple[int, int, int, int], outputs: Sequence[str]) -> bytes:
         batch, channels, height, width = shape
         self.tensor("input", (batch, height, width, channels))
         for layer in layers:
             getattr(self, layer.kind)(layer)
         schema = self.schema
         graph = schema.SubGraphT(
-            self.tensors, [self.index["input"]], [self.index[layers[-1].name]], self.operators, "main"
+            self.tensors, [self.index["input"]], [self.index[name] for name in outputs], self.operators, "main"
         )
         # Old readers look for the operator in the deprecated field, where it is a byte.
         codes = [schema.OperatorCodeT(min(code, 127), None, 1, code) for code in self.codes]
@@ -57,7 +62,7 @@ class _Writer:
         return name
 
     def operator(
-        self, name: str, inputs: list[str], output: str, shape: tuple[int, ...], kind: str = "", **options: int
+        self, name: str, inputs: list[str], output: str, shape: tuple[int, ...], kind: str = "", **options: float
     ) -> None:
         """Add an operator, with the tensor it makes; ``kind`` of its options if it has any."""
         code = getattr(self.schema.BuiltinOperator, name)
@@ -79,11 +84,9 @@ class _Writer:
     def convolution(self, layer: Layer) -> None:
         (source,) = layer.inputs
         batch, height, width, _ = self.shapes[source]
-        window, pads, padding = layer.weight.shape[2:], layer.pads, self.schema.Padding.VALID
-        if pads == resolve_padding("same", (height, width), window, layer.stride, layer.dilation):
-            padding = self.schema.Padding.SAME
-        else:
-            source = self.padded(layer, pads)
+        window, pads, padding = layer.weight.shape[2:], layer.pads, self.padding(layer, layer.weight.shape[2:])
+        if padding is None:
+            source, padding = self.padded(layer, pads), self.schema.Padding.VALID
         height, width = (
             output_size(*axis) for axis in zip((height, width), window, layer.stride, pads, layer.dilation, strict=True)
         )
@@ -104,6 +107,48 @@ class _Writer:
             dilationWFactor=layer.dilation[1],
             **options,
         )
+
+    def padding(self, layer: Layer, window: Pair) -> int | None:
+        """SAME or VALID, if its padding is one of these."""
+        size = self.shapes[layer.inputs[0]][1:3]
+        if layer.pads == resolve_padding("same", size, window, layer.stride, layer.dilation):
+            return self.schema.Padding.SAME
+        return None if any(map(any, layer.pads)) else self.schema.Padding.VALID
+
+    def transposed(self, layer: Layer) -> None:
+        if any(map(any, layer.pads)):
+            raise ValueError(f"cannot be exported: {layer.name}, a transposed convolution with padding")
+        batch, height, width, _ = self.shapes[layer.inputs[0]]
+        weight = np.ascontiguousarray(layer.weight.transpose(1, 2, 3, 0))
+        size = transposed_size((height, width), weight.shape[1:3], layer.stride, 0)
+        shape = (batch, *size, len(weight))
+        arrays = [self.constant(f"{layer.name}.shape", np.array(shape, np.int32))]
+        arrays += [self.constant(f"{layer.name}.weight", weight), *layer.inputs]
+        arrays += [self.constant(f"{layer.name}.bias", layer.bias)]
+        options = {"padding": self.schema.Padding.VALID, "strideH": layer.stride[0], "strideW": layer.stride[1]}
+        self.operator("TRANSPOSE_CONV", arrays, layer.name, shape, "TransposeConv", **options)
+
+    def max_pool(self, layer: Layer) -> None:
+        padding = self.padding(layer, layer.kernel)
+        if padding is None:
+            raise ValueError(f"cannot be exported: {layer.name}, a max pooling with other padding than SAME")
+        batch, *size, channels = self.shapes[layer.inputs[0]]
+        size = [output_size(*axis) for axis in zip(size, layer.kernel, layer.stride, layer.pads, strict=True)]
+        window = {"filterHeight": layer.kernel[0], "filterWidth": layer.kernel[1]}
+        steps = {"strideH": layer.stride[0], "strideW": layer.stride[1]}
+        shape = (batch, *size, channels)
+        self.operator("MAX_POOL_2D", [*layer.inputs], layer.name, shape, "Pool2D", padding=padding, **window, **steps)
+
+    def resize(self, layer: Layer) -> None:
+        batch, _, _, channels = self.shapes[layer.inputs[0]]
+        name, kind = ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighbor")
+        if layer.mode == "bilinear":
+            name, kind = "RESIZE_BILINEAR", "ResizeBilinear"
+        size = self.constant(f"{layer.name}.size", np.array(layer.size, np.int32))
+        how = {"alignCorners": layer.coordinates == "align_corners"}
+        how["halfPixelCenters"] = layer.coordinates == "half_pixel"
+        shape = (batch, *layer.size, channels)
+        self.operator(name, [*layer.inputs, size], layer.name, shape, kind, **how)
 
     def linear(self, layer: Layer) -> None:
         shape = (self.shapes[layer.inputs[0]][0], len(layer.bias))
@@ -132,13 +177,35 @@ class _Writer:
         if after == "hard_sigmoid":
             sixth = self.constant(f"{layer.name}.sixth", np.array([1 / 6], np.float32))
             self.operator("MUL", [output, sixth], layer.name, shape, "Mul")
-        elif after == "hard_swish":
-            self.operator("HARD_SWISH", [output], layer.name, shape, "HardSwish")
-        elif after == "sigmoid":
-            self.operator("LOGISTIC", [output], layer.name, shape)
-        elif after == "swish":
-            self.operator("LOGISTIC", [output], f"{layer.name}.sigmoid", shape)
-            self.operator("MUL", [output, f"{layer.name}.sigmoid"], layer.name, shape, "Mul")
+        elif after:
+            self.activated(output, layer, shape)
+
+    def activation(self, layer: Layer) -> None:
+        if layer.activation == "hard_sigmoid":
+            raise ValueError(f"cannot be exported: {layer.name}, a hard sigmoid of its own")
+        self.activated(layer.inputs[0], layer, self.shapes[layer.inputs[0]])
+
+    def activated(self, name: str, layer: Layer, shape: tuple[int, ...]) -> None:
+        """Add a layer's activation of a tensor."""
+        if layer.activation == "hard_swish":
+            self.operator("HARD_SWISH", [name], layer.name, shape, "HardSwish")
+        elif layer.activation == "sigmoid":
+            self.operator("LOGISTIC", [name], layer.name, shape)
+        elif layer.activation == "swish":
+            self.operator("LOGISTIC", [name], f"{layer.name}.sigmoid", shape)
+            self.operator("MUL", [name, f"{layer.name}.sigmoid"], layer.name, shape, "Mul")
+        elif layer.activation == "leaky_relu":
+            self.operator("LEAKY_RELU", [name], layer.name, shape, "LeakyRelu", alpha=layer.slope)
+        else:
+            self.operator(layer.activation.upper(), [name], layer.name, shape)
+
+    def prelu(self, layer: Layer) -> None:
+        slopes = np.moveaxis(layer.weight.reshape(*layer.weight.shape, *[1] * (3 - layer.weight.ndim)), 0, -1)
+        name = self.constant(f"{layer.name}.weight", np.ascontiguousarray(slopes))
+        self.operator("PRELU", [*layer.inputs, name], layer.name, self.shapes[layer.inputs[0]])
+
+    def softmax(self, layer: Layer) -> None:
+        self.operator("SOFTMAX", [*layer.inputs], layer.name, self.shapes[layer.inputs[0]], "Softmax", beta=1.0)
 
     def padded(self, layer: Layer, pads: Pads) -> str:
         """Zeros around the image as an operator of its own: a convolution has SAME or none."""

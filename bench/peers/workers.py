@@ -79,14 +79,14 @@ class Worker:
         if not suffix:
             raise PeerError("no network of 8 bits is made for it here")
         try:
-            file = network.file(suffix, batch)
+            file, source = network.file(suffix, batch), network.input(batch)
         except Exception as error:
             raise PeerError(f"cannot be exported to {suffix}: {runtimes.one_line(error)}") from error
         output = network.folder / "output.npy"
         task = {
             "runtime": runtime,
             "file": str(file),
-            "input": str(network.input(batch)),
+            "input": str(source),
             "output": str(output),
             "threads": threads,
             "cpus": cpus_for(threads),

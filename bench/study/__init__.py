@@ -12,5 +12,6 @@ Every module has a function ``study``, whose parameters are the topic's options,
 ``features``           the feature maps of a photograph
 ``occlusion``          which part of a photograph its label rests on (1311.2901, section 4.2)
 ``style``              style and content of two photographs, layer by layer (Gatys, 2016)
+``scale``              a billion images: hours, and what has to keep up (docs/scale.md)
 ``asm``                machine code of the kernels, parsed by ``machine_code``
 """

@@ -192,9 +192,8 @@ class _Trace:
             Call(traced, call.items, (call.kernel, group, *call.arguments), call.shares, call.scratch_bytes, call)
             for call, group in zip(table.calls, group_of, strict=True)
         ]
-        slots = [(call, argument + len(TRACED.names)) for call, argument in table.slots]
         self._plan, self._keep = plan, work
-        self._table = CallTable(calls, plan.threads, work, slots=slots)
+        self._table = CallTable(calls, plan.threads, work)
         self.threads = self._table.threads
         self._notes = [aligned(PIECES * len(NOTE.names), np.int64) for _ in range(self.threads)]
 

@@ -142,6 +142,8 @@ def calls(x: Tensor, out: Tensor, weights: ConvTranspose) -> Iterator[Call]:
             out=result.address + down.out * out.row_bytes + across.out * out.pixel_bytes,
             out_row=stride[0] * out.row_bytes, out_column=stride[1] * out.pixel_bytes, out_plane=out.plane_bytes,
             rows=rows, columns=columns, weights=weights.weights, bias=weights.bias, inputs=inputs, wide=weights.wide,
+            image_top=0, image_bottom=rows + down.taps, image_left=0, image_right=columns + across.taps,
+            stride_y=1, stride_x=1, dilation_y=1, dilation_x=1,
             **activations.ends(weights.target, "none"),
         )  # fmt: skip
 

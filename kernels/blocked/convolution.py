@@ -21,11 +21,14 @@ from npmobilenet.kernels.vector.target import Target
 
 # Distances in bytes: x_plane, out_row, out_column and out_plane; stride_row and stride_column from one window to the
 # next in the input, tap_row and tap_column from one tap of a window to the next. The window has tap_rows x tap_columns.
+# Of these only such are computed as meet the image: rows image_top up to image_bottom of what stands in the frame, and
+# columns image_left up to image_right; stride_y, dilation_x and so on are the same distances, in rows and columns.
 # `wide` counts the panels of the wide tile; `inputs` tells which inputs each panel reads (`pointwise.INPUTS`). With an
 # activation, pixels of the output follow one another. A work item is one row of one panel of the output.
 CONVOLUTION = Fields(
     "x x_plane stride_row stride_column tap_rows tap_columns tap_row tap_column weights bias inputs wide "
-    "out out_row out_column out_plane rows columns clamp activate"
+    "out out_row out_column out_plane rows columns clamp activate "
+    "image_top image_bottom image_left image_right stride_y stride_x dilation_y dilation_x"
 )
 
 
@@ -74,12 +77,15 @@ def pack(
 def call(x: Tensor, out: Tensor, weights: Convolution, *, activation: str = "none") -> Call:
     """Compute ``out``, which may have a frame, from ``x``, whose frame is the padding."""
     (tap_rows, tap_columns), stride, dilation = weights.kernel, weights.stride, weights.dilation
+    (top, _), (left, _) = x.frame
     return CONVOLUTION.call(
         library.convolution(weights.target).address("convolution"), out.height * weights.panels,
         x=x, out=out.inner, out_column=out.pixel_bytes, rows=out.height, columns=out.width,
         tap_rows=tap_rows, tap_columns=tap_columns,
         stride_row=stride[0] * x.row_bytes, stride_column=stride[1] * x.pixel_bytes,
         tap_row=dilation[0] * x.row_bytes, tap_column=dilation[1] * x.pixel_bytes,
+        image_top=top, image_bottom=top + x.height, image_left=left, image_right=left + x.width,
+        stride_y=stride[0], stride_x=stride[1], dilation_y=dilation[0], dilation_x=dilation[1],
         **weights.arguments(), **activations.ends(weights.target, activation),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ what makes them fast.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from math import prod
 
@@ -67,6 +68,14 @@ class Images:
             tensors.append(self.tensor(image.shape[2], *image.shape[:2], frame, **about))
             tensors[-1].write(self._memory[tensors[-1].address], image)
         return tensors
+
+    def write(self, parts: Sequence[Tensor], image: np.ndarray) -> None:
+        """Write an image, (H, W, C), into tensors that follow one another in memory, some of its channels in each."""
+        memory, begin = self._memory[parts[0].address], 0
+        for part in parts:
+            place = (part.address - parts[0].address) // part.dtype.itemsize
+            part.write(memory[place:], image[..., begin : begin + part.channels])
+            begin += part.channels
 
     def output(self, **about: int) -> Tensor:
         """Return a tensor for the result of the next image."""

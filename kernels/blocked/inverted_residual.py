@@ -27,9 +27,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import activation as activations
-from npmobilenet.kernels.blocked import depthwise, library, pointwise
+from npmobilenet.kernels.blocked import depthwise, library, pointwise, stem
 from npmobilenet.kernels.blocked.depthwise import Depthwise
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.layout import Fields, Stretch, Value
@@ -48,9 +50,10 @@ UNEVEN = 1 / 16  # of a thread's rows: so many more are no reason for lower stri
 # The depthwise: output `rows` x `columns`, stride, K_h, zeros above, left and right, input `height` x `width`;
 # `depthwise` is the address of its "blocks" function. `chunk` of `blocks` are computed at a time; `strip` output
 # rows are one item, of a pair a chunk. `unlimited` is a clamp that changes nothing.
+# `image` is what the stem knows of the image (`stem.IMAGE`), 0 for another expansion.
 _BOTH = (
     "rows columns height width stride kernel_height top left right blocks chunk "
-    "expand_x expand_x_row expand_x_plane expand_weights expand_bias expand_k_units expand_inputs expand_wide "
+    "expand_x expand_x_row expand_x_plane image expand_weights expand_bias expand_k_units expand_inputs expand_wide "
     "expand_halved expand_clamp expand_activate offsets "
     "depthwise depthwise_weights depthwise_bias depthwise_clamp depthwise_activate "
     "out out_plane scratch_plane"
@@ -211,13 +214,16 @@ def call(
         name = "depthwise_project_ring"
     elif not project:
         name = "expand_depthwise_ring"
+    image, scratch_bytes = None, cut.scratch_bytes
+    if isinstance(expand, Stem):
+        image, scratch_bytes = stem.image(x, expanded.width, expand, scratch_bytes)
     return BLOCK.call(
         library.common(middle.target).address(name),
         -(-out.height // cut.strip),
         shares=out.height,  # one at a time: what a thread goes on with, it has the beginning of
-        scratch_bytes=cut.scratch_bytes,
-        keep=weights,
-        **_expand_and_filter(x, expanded, out, expand, middle, functions[:2], cut),
+        scratch_bytes=scratch_bytes,
+        keep=(weights, image),
+        **_expand_and_filter(x, expanded, out, expand, middle, functions[:2], cut, image),
         strip=cut.strip,
         **_arguments(project, "project_"),
         project_panels=project.panels if project else 0,
@@ -271,6 +277,7 @@ def _expand_and_filter(
     middle: Depthwise,
     functions: tuple[str, str],
     cut: Cut,
+    image: np.ndarray | None = None,
 ) -> dict[str, Value]:
     """What all these kernels know of expansion and depthwise convolution."""
     (top, _), (left, right) = expanded.frame
@@ -288,6 +295,7 @@ def _expand_and_filter(
         "blocks": expanded.blocks,
         "chunk": cut.chunk,
         "expand_x": x,
+        "image": image,
         **_arguments(expand, "expand_"),
         **activations.ends(middle.target, functions[0], "expand_"),
         "offsets": held.offsets(),

@@ -92,18 +92,29 @@ def int8_squeeze_excite(target: Target) -> Functions:
     return _library("int8_squeeze_excite", target, "int8.squeeze_excite")
 
 
+@once
+def int8_add(target: Target) -> Functions:
+    """Return the library that has the sum of 8-bit tensors."""
+    return _library("int8_add", target, "int8.add")
+
+
 def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
     """A depthwise window's kernel of 8-bit tensors; ``wide`` has weights of 15 bits."""
     return f"int8_depthwise_{_window(kernel, stride)}{'_wide' * wide}"
 
 
 @once
-def int8_window(kernel: Pair, stride: Pair, wide: bool, target: Target, end: str, small: bool) -> Functions:
-    """Return the library that has a depthwise window of 8-bit tensors, with such results and weights."""
-    if (kernel, stride, wide) in INT8_WINDOWS:
+def int8_window(
+    kernel: Pair, stride: Pair, wide: bool, target: Target, end: str, small: bool, row_by_row: bool = False
+) -> Functions:
+    """Return the library that has a depthwise window of 8-bit tensors, with such results and weights.
+
+    ``row_by_row`` is slower: a rung of the ladder.
+    """
+    if not row_by_row and (kernel, stride, wide) in INT8_WINDOWS:
         return int8(target, end, small)
-    name = f"{int8_window_name(kernel, stride, wide)}_{end}{'_small' * small}"
-    return _library(name, target, "int8.depthwise", kernel, stride, wide, end, small)
+    name = f"{int8_window_name(kernel, stride, wide)}_{end}{'_small' * small}{'_row_by_row' * row_by_row}"
+    return _library(name, target, "int8.depthwise", kernel, stride, wide, end, small, row_by_row)
 
 
 def int8_stem_name(kernel: Pair, stride: Pair) -> str:

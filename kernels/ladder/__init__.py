@@ -392,11 +392,18 @@ LADDERS: dict[str, tuple[Rung, ...]] = {
             threads=True,
         ),
         Rung(
+            "simd_row",
+            "ladder.int8:depthwise_simd_row",
+            "Four taps in a lane by one instruction (vpdpbusd, sdot): a row of a 3x3 window is one product. But every "
+            "row of the image is loaded and shuffled again for each row of the result that it is in. Threads take "
+            "strips of rows of a block as work items.",
+            threads=True,
+        ),
+        Rung(
             "simd",
             "blocked.int8.depthwise:depthwise_conv2d_int8",
-            "Four taps in a lane by one instruction (vpdpbusd, sdot): a row of a 3x3 window is one product. Rows of "
-            "the result that are computed together share what is loaded and shuffled. Threads take strips of rows of a "
-            "block as work items.",
+            "A tile rolls down the image: each row of it is loaded and shuffled once, and multiplied into all rows of "
+            "the result that have begun. Threads take strips of rows of a block as work items.",
             threads=True,
         ),
     ),

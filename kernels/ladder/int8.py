@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -225,12 +226,29 @@ def depthwise_simd_madd(
     x: Array, weight: Array, scale: Array, bias: Array, *, threads: int = 1, **options: Any
 ) -> Images:
     """Explicit vectors, products of 16-bit integers: uint8 (N, H, W, C) * (K_h, K_w, C) -> (N, P, Q, C)."""
+    return _depthwise_images(x, weight, scale, bias, threads, options, row_by_row=False)
+
+
+@prepared("depthwise_conv2d_int8")
+def depthwise_simd_row(
+    x: Array, weight: Array, scale: Array, bias: Array, *, threads: int = 1, **options: Any
+) -> Images:
+    """Explicit vectors, four taps in a lane, row by row: uint8 (N, H, W, C) * (K_h, K_w, C) -> (N, P, Q, C)."""
+    return _depthwise_images(x, weight, scale, bias, threads, options, row_by_row=True)
+
+
+def _depthwise_images(
+    x: Array, weight: Array, scale: Array, bias: Array, threads: int, options: dict[str, Any], row_by_row: bool
+) -> Images:
+    """The engine's kernel without dot products, or with them but no row of the image shared."""
     g = checks.depthwise_conv2d_int8(x, weight, scale, bias, **options)
     images = Images(g.shape, threads, np.dtype(options.get("dtype", "uint8")))
-    images.target = without_dot_products(images.target)
+    if not row_by_row:
+        images.target = without_dot_products(images.target)
     zero_point = options.get("zero_point", 0)
     end = _ending(images.target, options)
     packed = depthwise.pack(images.target, weight, scale, bias, zero_point, g.stride, g.dilation, end)
+    packed = replace(packed, runs=tuple(replace(run, row_by_row=row_by_row) for run in packed.runs))
     for image in depthwise.framed(images, x, g.pads, zero_point):
         images.add(*depthwise.calls(image, images.output(), packed))
     return images

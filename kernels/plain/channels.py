@@ -1,4 +1,4 @@
-"""Channels put elsewhere: concatenated, padded, or made a vector."""
+"""Channels put elsewhere: concatenated, chosen, padded, or made a vector."""
 
 from __future__ import annotations
 
@@ -27,6 +27,28 @@ def concat(xs: Sequence[np.ndarray], *, out: np.ndarray | None = None, threads: 
     for x in xs:
         _copy(threads, checks.float32(x).reshape(-1, x.shape[-1]), start, rows)
         start += x.shape[-1]
+    return out
+
+
+@parallel_loop
+def _select(x: Array, read: Array, write: Array, out: Array) -> None:
+    """Some channels of every pixel, to where each belongs."""
+    for row in prange(x.shape[0]):
+        for c in range(read.shape[0]):
+            out[row, write[c]] = x[row, read[c]]
+
+
+def channel_select(
+    xs: Sequence[np.ndarray], *, indices: Sequence[int], out: np.ndarray | None = None, threads: int = 1
+) -> np.ndarray:
+    """Some channels of several arrays that follow one another, in any order: list of (N, ..., C_i) -> (N, ..., C)."""
+    out = checks.output(out, checks.channel_select(xs, indices=indices).shape)
+    rows, chosen, start = out.reshape(-1, out.shape[-1]), np.array(indices, np.int64), 0
+    for x in xs:
+        end = start + x.shape[-1]
+        (write,) = np.nonzero((start <= chosen) & (chosen < end))
+        _select(threads, checks.float32(x).reshape(-1, x.shape[-1]), chosen[write] - start, write, rows)
+        start = end
     return out
 
 

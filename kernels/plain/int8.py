@@ -201,11 +201,11 @@ def _quantize_pixels(x: Array, zero_point: np.float32, levels: np.float32, q: Ar
 
 
 @jit
-def _quantize_image(x: Array, steps: np.float32, q: Array) -> None:
+def _quantize_image(x: Array, steps: np.float32, low: np.float32, high: np.float32, q: Array) -> None:
     for row in range(x.shape[0]):
         for i in range(x.shape[1]):
             y = np.rint(np.float32(x[row, i] * steps))
-            q[row, i] = np.int16(min(y, np.float32(32767))) if y > np.float32(-32767) else np.int16(-32767)
+            q[row, i] = np.int16(min(y, high) if y > low else low)
 
 
 @parallel_loop
@@ -321,12 +321,14 @@ def quantize_pixels(x: np.ndarray, *, zero_point: int = 128, threads: int = 1) -
     return q, scale
 
 
-def quantize_image(x: np.ndarray, steps: float) -> np.ndarray:
+def quantize_image(x: np.ndarray, steps: float, limits: Pair | None = None) -> np.ndarray:
     """16 bits: float32 (N, H, W, C) -> int16."""
-    checks.quantize_image(x, steps)
+    checks.quantize_image(x, steps, limits)
     q = np.empty(x.shape, np.int16)
-    n, h, w, c = x.shape
-    _quantize_image(checks.float32(x).reshape(n * h, w * c), np.float32(steps), q.reshape(n * h, w * c))
+    low, high = limits or (-checks.LARGEST_HALF, checks.LARGEST_HALF)
+    rows = (len(x) * x.shape[1], x.shape[2] * x.shape[3])
+    about = map(np.float32, (steps, low, high))
+    _quantize_image(checks.float32(x).reshape(rows), *about, q.reshape(rows))
     return q
 
 
@@ -433,6 +435,7 @@ def conv2d_int8(
     bias: np.ndarray,
     *,
     steps: float | None = None,
+    limits: Pair | None = None,
     zero_point: int | np.ndarray = 0,
     stride: Size = 1,
     padding: PaddingSpec = 0,
@@ -447,11 +450,12 @@ def conv2d_int8(
 ) -> np.ndarray:
     """Convolution of integers: uint8 * int8, or int16 * int16 -> (N, P, Q, C_out)."""
     g = checks.conv2d_int8(
-        x, weight, scale, bias, steps=steps, zero_point=zero_point, stride=stride, padding=padding, dilation=dilation,
-        groups=groups, activation=activation, dtype=dtype, out_steps=out_steps, out_zero_point=out_zero_point,
+        x, weight, scale, bias, steps=steps, limits=limits, zero_point=zero_point, stride=stride, padding=padding,
+        dilation=dilation, groups=groups, activation=activation, dtype=dtype, out_steps=out_steps,
+        out_zero_point=out_zero_point,
     )  # fmt: skip
     out = checks.output(out, g.shape, np.dtype(dtype))
-    x = quantize_image(x, steps) if x.dtype.kind == "f" else _plain(x)
+    x = quantize_image(x, steps, limits) if x.dtype.kind == "f" else _plain(x)
     _convolution(
         threads,
         x,

@@ -6,6 +6,7 @@
 ``simd_numba``  what Numba itself lacks: atomic operations, calls by address
 ``lookup``      where the machine code of kernels comes from; ``shipped``: what the package brings
 ``library``     kernels compiled together: kept on disk, found by name; ``link``: as a shared object
-``functions``   compiled functions by name, from wherever; ``mapped``: where the system's loader opens no file
+``functions``   compiled functions by name, from wherever
+``opening``     shared objects opened by the system's loader; ``mapped``, ``jitted``: where that opens no file
 ``foreign``     functions of other machines, which cannot be run here
 """

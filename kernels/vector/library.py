@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from npmobilenet.kernels import cache, compilers
 from npmobilenet.kernels.sharing import MAKING
-from npmobilenet.kernels.vector.functions import Functions, opened
+from npmobilenet.kernels.vector.functions import Functions
 from npmobilenet.kernels.vector.link import LinkError, is_shared_object, shared_object
+from npmobilenet.kernels.vector.opening import opened
 from npmobilenet.kernels.vector.target import Target
 
 if TYPE_CHECKING:

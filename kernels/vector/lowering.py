@@ -50,6 +50,15 @@ def _slice(builder: ir.IRBuilder, value: ir.Value, start: int, count: int) -> ir
     return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
 
 
+def lengthened(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """A vector with zeros in the lanes that it lacks."""
+    count = value.type.count
+    if lanes == count:
+        return value
+    mask = ir.Constant(ir.VectorType(I32, lanes), [I32(min(lane, count)) for lane in range(lanes)])
+    return builder.shuffle_vector(value, constant(value.type, 0), mask)
+
+
 def joined(builder: ir.IRBuilder, values: Sequence[ir.Value]) -> ir.Value:
     """Vectors of one type, one after the other in one; their number is a power of two."""
     values = list(values)
@@ -190,15 +199,21 @@ def nearest(builder: ir.IRBuilder, target: Target, x: ir.Value) -> ir.Value:
     return _in_parts(builder, target, part, x)
 
 
-def saturated_bytes(builder: ir.IRBuilder, target: Target, vectors: Sequence[ir.Value]) -> ir.Value:
-    """The nearest integers, half to even, of up to four vectors of float32: bytes from 0 to 255, NaN 0."""
+def saturated_bytes(
+    builder: ir.IRBuilder, target: Target, vectors: Sequence[ir.Value], bounded: bool = False
+) -> ir.Value:
+    """The nearest integers, half to even, of up to four vectors of float32: bytes from 0 to 255, NaN 0.
+
+    ``bounded`` says that all are below 2**31: then packing saturates them, where the CPU has it.
+    """
     high = constant(vectors[0].type, LARGEST_BYTE)
     low = constant(vectors[0].type, 0.0)
-    packs = target.dot in ("vnni", "madd")  # with saturation: what is negative, or no number, becomes 0
+    packs = target.dot in ("vnni", "madd")  # with saturation: what is negative, or no integer, becomes 0
     values = []
     for x in vectors:
         x = x if packs else builder.select(builder.fcmp_ordered(">", x, low), x, low)
-        x = builder.select(builder.fcmp_ordered("<", high, x), high, x)
+        if not (packs and bounded):
+            x = builder.select(builder.fcmp_ordered("<", high, x), high, x)
         values.append(nearest(builder, target, x))
     if packs:
         return _packed(builder, target, values)

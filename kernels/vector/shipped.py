@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from npmobilenet.kernels.hashing import sha256
 from npmobilenet.kernels.sharing import once
-from npmobilenet.kernels.vector.functions import Functions, opened
+from npmobilenet.kernels.vector.functions import Functions
+from npmobilenet.kernels.vector.opening import opened
 from npmobilenet.kernels.vector.target import Target
 
 SETTING = "NPMOBILENET_SHIPPED_KERNELS"  # 0: compiled all the same

@@ -172,13 +172,13 @@ class Pointer:
         """Write a 64-bit integer there."""
         self.code.builder.store(value.value, (self + offset).value).align = 8
 
-    def integers(self, offset: Integer | int = 0) -> Integers:
-        """The register of integers that stands there (any alignment)."""
-        return Integers(self.code, self._load(self.code.integers_type, offset, 1))
+    def integers(self, offset: Integer | int = 0, lanes: int = 0) -> Integers:
+        """The register of integers that stands there (any alignment), or fewer of them."""
+        return Integers(self.code, self._load(ir.VectorType(I32, lanes or self.code.target.lanes), offset, 1))
 
-    def splat_integers(self, offset: Integer | int = 0) -> Integers:
-        """Four bytes, in every lane (any alignment)."""
-        return self.code.splat_integers(self._load(I32, offset, 1))
+    def splat_integers(self, offset: Integer | int = 0, lanes: int = 0) -> Integers:
+        """Four bytes, in every lane (any alignment), or in fewer lanes."""
+        return self.code.splat_integers(self._load(I32, offset, 1), lanes)
 
     def widened_bytes(self, offset: Integer | int = 0) -> Integers:
         """As many bytes as a register has lanes, each as an integer."""
@@ -199,16 +199,17 @@ class Pointer:
         """Write a vector there."""
         self.code.builder.store(vector.value, (self + offset).value).align = 4
 
-    def store_bytes(self, vectors: Sequence[Vector], offset: Integer | int = 0) -> None:
+    def store_bytes(self, vectors: Sequence[Vector], offset: Integer | int = 0, bounded: bool = False) -> None:
         """Write vectors there as bytes, one after the other: the nearest integers, half to even, from 0 to 255.
 
-        Four vectors make a register. What is no number becomes 0.
+        Four vectors make a register. What is no number becomes 0. Of values that are known to be below 2**31
+        (``bounded``) there is a shorter way.
         """
         code = self.code
         for at in range(0, len(vectors), 4):
             some = [vector.value for vector in vectors[at : at + 4]]
             place = self + offset + at * code.target.lanes
-            value = lowering.saturated_bytes(code.builder, code.target, some)
+            value = lowering.saturated_bytes(code.builder, code.target, some, bounded)
             code.builder.store(value, place.value).align = 1
 
     def fill_bytes(self, source: Pointer | None = None) -> None:
@@ -276,14 +277,7 @@ class Vector:
 
     def whole(self) -> Vector:
         """The same values, and zeros in the lanes that this one lacks."""
-        missing = self.code.target.lanes - self.lanes
-        if not missing:
-            return self
-        lanes = [*range(self.lanes), *[self.lanes] * missing]
-        mask = ir.Constant(ir.VectorType(I32, len(lanes)), [I32(lane) for lane in lanes])
-        return Vector(
-            self.code, self.code.builder.shuffle_vector(self.value, self.code.splat(0.0, self.lanes).value, mask)
-        )
+        return Vector(self.code, lowering.lengthened(self.code.builder, self.value, self.code.target.lanes))
 
     def maximum(self, other: Vector) -> Vector:
         """The larger of both; NaN where either is."""
@@ -344,12 +338,6 @@ class Vector:
         bits = builder.and_(builder.bitcast(self.value, integers), lowering.constant(integers, 0x7FFFFFFF))
         return Integers(self.code, bits)
 
-    def lane(self, number: int) -> Vector:
-        """One lane's value, in all."""
-        lanes = self.code.integers_type
-        mask = lowering.constant(lanes, number)
-        return Vector(self.code, self.code.builder.shuffle_vector(self.value, self.value, mask))
-
     def nearest(self) -> Integers:
         """The nearest integers, half to even, of values below 2**22."""
         return Integers(self.code, lowering.nearest(self.code.builder, self.code.target, self.value))
@@ -372,6 +360,9 @@ class Integers:
     def __sub__(self, other: Integers) -> Integers:
         return Integers(self.code, self.code.builder.sub(self.value, other.value))
 
+    def __and__(self, other: Integers) -> Integers:
+        return Integers(self.code, self.code.builder.and_(self.value, other.value))
+
     def __lshift__(self, bits: int) -> Integers:
         return Integers(self.code, self.code.builder.shl(self.value, lowering.constant(self.value.type, bits)))
 
@@ -383,6 +374,10 @@ class Integers:
         values = (self.value, unsigned.value, signed.value)
         return Integers(self.code, lowering.dot4(self.code.builder, self.code.target, *values, small))
 
+    def whole(self) -> Integers:
+        """The same integers, and zeros in the lanes that this one lacks."""
+        return Integers(self.code, lowering.lengthened(self.code.builder, self.value, self.code.target.lanes))
+
     def even_and_odd(self) -> tuple[Integers, Integers]:
         """Of four unsigned bytes in each, two as 16-bit integers, the first and the third, and the other two."""
         return tuple(Integers(self.code, value) for value in lowering.even_and_odd(self.code.builder, self.value))
@@ -391,12 +386,22 @@ class Integers:
         """``self`` and the products of two signed 16-bit integers with two others: exact, modulo 2**32."""
         return Integers(self.code, lowering.dot2(self.code.builder, self.code.target, self.value, a.value, b.value))
 
+    def paired(self, other: Integers) -> Integers:
+        """Of integers that 16 bits hold, two in each: this one's, and above it the other's."""
+        low = self & self.code.splat_integers(0xFFFF)
+        return Integers(self.code, self.code.builder.or_(low.value, (other << 16).value))
+
     def maximum(self, other: Integers) -> Integers:
         """The larger of both."""
         builder = self.code.builder
         return Integers(
             self.code, builder.select(builder.icmp_signed(">", self.value, other.value), self.value, other.value)
         )
+
+    def first(self) -> Integer:
+        """What is in the first lane."""
+        builder = self.code.builder
+        return Integer(self.code, builder.sext(builder.extract_element(self.value, I32(0)), I64))
 
     def as_float(self) -> Vector:
         """The float32 values that have these bits."""
@@ -440,12 +445,13 @@ class Code:
         mask = ir.Constant(ir.VectorType(I32, kind.count), [I32(0)] * kind.count)
         return Vector(self, self.builder.shuffle_vector(one, one, mask))
 
-    def splat_integers(self, value: ir.Value | int) -> Integers:
-        """One 32-bit integer in every lane."""
+    def splat_integers(self, value: ir.Value | int, lanes: int = 0) -> Integers:
+        """One 32-bit integer in every lane, or in fewer lanes."""
+        kind = ir.VectorType(I32, lanes or self.target.lanes)
         if not isinstance(value, ir.Value):
-            return Integers(self, lowering.constant(self.integers_type, value))
-        one = self.builder.insert_element(ir.Constant(self.integers_type, ir.Undefined), value, I32(0))
-        return Integers(self, self.builder.shuffle_vector(one, one, lowering.constant(self.integers_type, 0)))
+            return Integers(self, lowering.constant(kind, value))
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
+        return Integers(self, self.builder.shuffle_vector(one, one, lowering.constant(kind, 0)))
 
     def transposed(self, register: Integers | ir.Value) -> Integers:
         """Of four groups of bytes, one for each lane, the first of each in the first lane, and so on."""
@@ -457,21 +463,35 @@ class Code:
         value = self.builder.shuffle_vector(value, ir.Constant(bytes_, ir.Undefined), mask)
         return Integers(self, self.builder.bitcast(value, self.integers_type))
 
+    def columns_of(self, rows: Sequence[Vector]) -> list[Vector]:
+        """Of as many vectors as they have lanes: the first lane of each in one vector, and so on."""
+        lanes, step, rows = self.target.lanes, 1, list(rows)
+        while step < lanes:  # squares of 2 x 2, of these again 2 x 2
+            upper = [lane if not lane & step else lanes + lane - step for lane in range(lanes)]
+            masks = [ir.Constant(self.integers_type, [I32(i + shift) for i in upper]) for shift in (0, step)]
+            for row in range(lanes):
+                if not row & step:
+                    pair = rows[row].value, rows[row + step].value
+                    halves = [Vector(self, self.builder.shuffle_vector(*pair, mask)) for mask in masks]
+                    rows[row], rows[row + step] = halves
+            step *= 2
+        return rows
+
     def lane_maxima(self, vectors: Sequence[Integers]) -> Integers:
         """Each vector's largest lane, in the lane of its number: of one vector, or of as many as there are lanes."""
-        lanes, builder = self.target.lanes, self.builder
+        lanes, vectors, run = self.target.lanes, list(vectors), self.target.lanes // 2
 
         def halved(a: Integers, b: Integers, run: int) -> Integers:
             """The larger of neighbouring runs of lanes, those of ``a`` and of ``b`` in turn."""
-            first = [at + i + n for at in range(0, lanes, 2 * run) for n in (0, lanes) for i in range(run)]
-            masks = [ir.Constant(self.integers_type, [I32(i + shift) for i in first]) for shift in (0, run)]
-            low, high = (Integers(self, builder.shuffle_vector(a.value, b.value, mask)) for mask in masks)
-            return low.maximum(high)
+            own = [lane + (lanes if lane & run else 0) for lane in range(lanes)]  # these stay in their lanes
+            other = [lane - run + lanes if lane & run else lane + run for lane in range(lanes)]
+            both = (ir.Constant(self.integers_type, [I32(lane) for lane in order]) for order in (own, other))
+            first, second = (Integers(self, self.builder.shuffle_vector(a.value, b.value, mask)) for mask in both)
+            return first.maximum(second)
 
-        vectors, run = list(vectors) * (lanes if len(vectors) == 1 else 1), lanes // 2
-        while len(vectors) > 1:
-            half = len(vectors) // 2
-            vectors = [halved(a, b, run) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
+        while run:
+            half = max(1, len(vectors) // 2)  # a single one meets itself
+            vectors = [halved(a, b, run) for a, b in zip(vectors[:half], vectors[-half:], strict=True)]
             run //= 2
         return vectors[0]
 

@@ -140,7 +140,6 @@ LEVELS: dict[str, Level] = {
 """By name; the first that serves a CPU is its own."""
 
 
-_HWCAP, _HWCAPS = 16, {"asimd": 1, "asimddp": 20}  # AT_HWCAP, and its bits
 _kept: list[Target] = []  # the one that was kept to
 
 
@@ -154,6 +153,9 @@ def best_level(levels: Iterable[str]) -> str | None:
 def keep_to(level: str) -> None:
     """Let a level be this machine's target, whatever it is: there is code for no other."""
     _kept[:] = [LEVELS[level].target]
+
+
+_HWCAP, _HWCAPS = 16, {"asimd": 1, "asimddp": 20}  # AT_HWCAP, and its bits
 
 
 @once

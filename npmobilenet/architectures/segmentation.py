@@ -9,6 +9,7 @@ from dataclasses import replace
 from npmobilenet.architectures.architecture import Architecture
 from npmobilenet.architectures.mobilenet_v2 import MOBILENET_V2
 from npmobilenet.architectures.mobilenet_v3 import MOBILENET_V3_LARGE
+from npmobilenet.class_lists import VOC
 
 
 def segmenting(
@@ -16,7 +17,8 @@ def segmenting(
 ) -> Architecture:
     """Return a network that ends with these rows in place of its pooling and linear layers."""
     features = backbone.varied({"pool": (), "hidden": (), "classifier": ()})
-    return replace(features, name=name, paper=paper, rows=(*features.rows, *head), resolution=resolution)
+    rows = (*features.rows, *head)
+    return replace(features, name=name, paper=paper, rows=rows, resolution=resolution, classes=len(VOC))
 
 
 DILATED_V3_LARGE = MOBILENET_V3_LARGE.varied({"c160": "s1_d2"})  # the block that had the stride is dilated too

@@ -11,6 +11,7 @@ from npmobilenet.architectures.architecture import Architecture
 from npmobilenet.architectures.mobilenet_v1 import MOBILENET_V1
 from npmobilenet.architectures.mobilenet_v2 import MOBILENET_V2
 from npmobilenet.architectures.mobilenet_v3 import MOBILENET_V3_LARGE
+from npmobilenet.class_lists import COCO_BY_NUMBER
 
 EXTRAS = tuple(f"extra_k3_s2_c{channels}_fixed" for channels in (512, 256, 256, 128))
 
@@ -20,7 +21,14 @@ def detecting(
 ) -> Architecture:
     """Return a network that ends with these rows in place of its pooling and linear layers."""
     features = backbone.varied({"pool": (), "hidden": (), "classifier": (), **rows})
-    return replace(features, name=name, paper=paper, rows=(*features.rows, *head), resolution=resolution)
+    return replace(
+        features,
+        name=name,
+        paper=paper,
+        rows=(*features.rows, *head),
+        resolution=resolution,
+        classes=len(COCO_BY_NUMBER),
+    )
 
 
 SSD_MOBILENET_V1 = detecting(

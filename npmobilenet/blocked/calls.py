@@ -36,7 +36,7 @@ PAIR_BYTES = 512 * 1024  # of a panel of expanded channels: a larger one would b
 DEPTHWISE = ("depthwise_conv2d", "mixed_depthwise_conv2d")
 IN_PLACE = (*elementwise.OPERATIONS, "softmax")  # may write to what they read
 ANY_FRAME = (*IN_PLACE, "concat", "channel_pad")  # read and write images inside any frame
-BETWEEN = (*ANY_FRAME, "flatten")  # what stands between layers with weights
+BETWEEN = (*ANY_FRAME, "channel_select", "flatten")  # what stands between layers with weights
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,8 @@ class Calls:
         operation, options = node.kind.kernel(node), node.kind.keywords(node)
         if operation == "concat":
             yield from blocked.channels.concatenate(self.target, xs, out)
+        elif operation == "channel_select":
+            yield from blocked.channels.select(self.target, xs, options["indices"], out)
         elif operation == "channel_pad":
             yield from blocked.channels.gather(self.target, xs, [options["before"]], out)
         elif operation == "flatten":

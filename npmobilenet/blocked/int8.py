@@ -10,7 +10,7 @@ import numpy as np
 from npmobilenet.graph import INPUT, Node
 from npmobilenet.kernels.blocked import stem as float_stem
 from npmobilenet.kernels.blocked.layout import Packed
-from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.call import GIVEN, Call
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
 from npmobilenet.operations import INT8_OPERATIONS
@@ -30,8 +30,6 @@ def is_int8(node: Node) -> bool:
 
 def problem(node: Node) -> str | None:
     """What these kernels cannot compute."""
-    if node.operation == "add_int8":  # of networks that PyTorch quantised, whose sums are rounded to bytes
-        return node.operation
     if node.operation != "conv2d_int8":
         return None
     if node.inputs[0] != INPUT or node["dilation"] != (1, 1) or node["groups"] != 1:
@@ -44,6 +42,7 @@ def problem(node: Node) -> str | None:
 def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packed:
     """Bring a node's parameters into the layout of its kernel."""
     from npmobilenet.kernels.blocked.int8 import (
+        add,
         depthwise,
         ending,
         entry,
@@ -59,6 +58,8 @@ def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packe
         return pooling.pack(target, **given)
     if node.operation == "squeeze_excite_int8":
         return squeeze_excite.pack(target, **given)
+    if node.operation == "add_int8":
+        return add.pack(target, **given)
     if node.operation == "quantize":
         return entry.pack_quantize(target, **given, activation=_activation(node))
     if node.operation == "dequantize":
@@ -91,7 +92,7 @@ def is_block(nodes: Sequence[Node]) -> bool:
     expand, middle, *project = nodes
     of_image = expand.operation == "conv2d_int8" and expand.inputs[0] == INPUT
     expands = of_image or (expand.operation == "pointwise_conv2d_int8" and enters(expand))
-    whole = len(expand.inputs) == 1 and expand["dtype"] == middle.attributes.get("dtype") == "uint8"
+    whole = len(expand.inputs) == 1 and expand.attributes.get("dtype") == middle.attributes.get("dtype") == "uint8"
     return middle.operation in DEPTHWISE and expands and whole and not any(map(enters, project))
 
 
@@ -111,11 +112,20 @@ def image(x: Tensor, node: Node) -> Tensor:
     return entry.halves(x)
 
 
-def copy_in(target: Target, out: Tensor, node: Node) -> Call:
-    """Make the image that a node reads of the array whose address is set as argument `planes.ARRAY_IN`."""
+def within(image: np.ndarray, node: Node) -> np.ndarray:
+    """The image as a network reads it that begins with a node: cut off where that says so."""
+    if node.attributes.get("limits") is None:
+        return image
     from npmobilenet.kernels.blocked.int8 import entry
 
-    return entry.image_call(target, 0, out, node["steps"])
+    return entry.within(image, node["steps"], node["limits"])
+
+
+def copy_in(target: Target, out: Tensor, node: Node) -> Call:
+    """Make the image that a node reads of the array that is `GIVEN`."""
+    from npmobilenet.kernels.blocked.int8 import entry
+
+    return entry.image_call(target, GIVEN, out, node["steps"])
 
 
 def entered_names(node: Node) -> list[str]:
@@ -167,6 +177,7 @@ def calls(
     ``left`` has the readers of what blocks compute and quantise for them, by the last node of the block.
     """
     from npmobilenet.kernels.blocked.int8 import (
+        add,
         depthwise,
         entry,
         inverted_residual,
@@ -200,6 +211,8 @@ def calls(
         yield pooling.call(x, out, *weights)
     elif last.operation in ("quantize", "dequantize"):
         yield entry.channels_call(x, out, *weights)
+    elif last.operation == "add_int8":
+        yield add.call(x, residual, out, *weights)
     elif last.operation == "conv2d_int8":
         yield stem.call(x, out, *weights)
     elif last.operation in DEPTHWISE:

@@ -33,7 +33,7 @@ from npmobilenet.kernels.blocked.activation import CLAMPS, ENDS
 from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.inverted_residual import panel_bytes, reads_less_by_rows
 from npmobilenet.kernels.blocked.layout import Packed
-from npmobilenet.kernels.call import Call, Table
+from npmobilenet.kernels.call import GIVEN, Call, Table
 from npmobilenet.kernels.geometry import Pads, Pair, frame_pads, resolve_padding
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import FLOAT32, NO_FRAME, Tensor
@@ -46,7 +46,8 @@ INT8_ROWS = 7  # of a strip of a block of 8-bit layers, on several threads
 
 PLAIN = 0x101  # of an array's `flags.num`: C-contiguous and aligned
 
-READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d", "dequantize")  # a tensor within any frame
+# A tensor within any frame.
+READ_INSIDE = ("global_max_pool", "max_pool2d", "average_pool2d", "resize2d", "channel_select", "dequantize")
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Workspace:
     Attributes
     ----------
     image, arena : float32 array
-        The padded image, unless that is of 16 bits; all other tensors.
+        The image, where plain layers read it; all other tensors.
     parts : list of Table or PlainLayers
         What is run one after the other.
     given : list of list of int
@@ -64,7 +65,7 @@ class Workspace:
     lengths : list of list of int
         How many calls of a table each group has; of plain layers each is one.
     source : array
-        A view (C, H, W): where an image goes; of zeros, where a table makes 16 bits of it.
+        A view (C, H, W): where an image goes; of zeros, where a table reads it from where it is.
     results : list of callable or None
         For each output that no table copies to where it is wanted: returns it, float32 (H, W, C) or (C,).
     """
@@ -378,6 +379,12 @@ class BlockedPlan:
         """Whether the first table makes 16 bits of the image: a tensor like others, no longer needed than they are."""
         return self.tensors[INPUT].dtype != FLOAT32
 
+    @property
+    def _holds_image(self) -> bool:
+        """Whether it needs a copy of the image: where a plain layer reads that, too."""
+        read = any(INPUT in node.inputs for node in self.graph if node.name in self.plain)
+        return read and not self._converts_image
+
     def _made(self, group: Group) -> list[str]:
         """The tensors that a group writes; of a plain layer that no other reads, its array is all that is needed."""
         first, last = group[0], group[-1]
@@ -419,8 +426,8 @@ class BlockedPlan:
 
     def _new_workspace(self) -> Workspace:
         planar = self.tensors[INPUT]
-        image, arena = aligned(0 if self._converts_image else planar.values), aligned(self._arena_values)
-        tensors = self.tensors | {INPUT: planar.at(image.ctypes.data)}
+        image, arena = aligned(planar.values * self._holds_image), aligned(self._arena_values)
+        tensors = self.tensors | {INPUT: planar.at(image.ctypes.data if self._holds_image else GIVEN)}
         for name, offset in self._offsets.items():
             tensors[name] = self.tensors[name].at(arena.ctypes.data + offset * arena.itemsize)
         make = Calls(self.target, tensors, self.weights, self.groups, self.codes, self.left, self.threads, self.split)
@@ -449,27 +456,27 @@ class BlockedPlan:
                 lengths.append([1] * len(nodes))
                 continue
             calls = [list(make.of(group, self._is_split(group))) for group in groups]
-            numbers, slots = [], []
+            numbers = []
             if number == 0:
-                calls[0].insert(0, self._copy_in(tensors[INPUT]))
-                numbers, slots = [0], [(0, planes.ARRAY_IN)]
+                calls[0] = [*self._copies_in(tensors[INPUT]), *calls[0]]
+                numbers = [0]
             if number == last:
                 copied = [place for place, read in enumerate(results) if read is None]
                 calls[-1] += [planes.copy_out(self.target, tensors[self.outputs[place]]) for place in copied]
                 numbers += [1 + place for place in copied]
-                slots += [(place - len(copied), planes.ARRAY_OUT) for place in range(len(copied))]
             flat = [call for group in calls for call in group]
-            parts.append(Table(flat, self.threads, keep=(image, arena, self.weights), slots=slots))
+            parts.append(Table(flat, self.threads, keep=(image, arena, self.weights)))
             given.append(numbers)
             lengths.append([len(group) for group in calls])
         empty = np.broadcast_to(np.float32(0), self.shapes[INPUT])
-        source = empty if self._converts_image else planar.view(image)[..., 0]
+        source = planar.view(image)[..., 0] if self._holds_image else empty
         return Workspace(image, arena, parts, given, lengths, source, results)
 
-    def _copy_in(self, image: Tensor) -> Call:
+    def _copies_in(self, image: Tensor) -> list[Call]:
+        """What comes before the first layer: nothing where that is all that reads the image, whatever array it is."""
         if self._converts_image:
-            return int8.copy_in(self.target, image, self.graph.nodes[0])
-        return planes.copy_in(self.target, image)
+            return [int8.copy_in(self.target, image, self.graph.nodes[0])]
+        return [planes.copy_in(self.target, image)] * self._holds_image
 
     def _new_arrays(self) -> dict[str, np.ndarray]:
         """NHWC arrays of what plain kernels read and compute."""
@@ -503,6 +510,8 @@ class BlockedPlan:
                 result[...] = np.nan
             return
         work = self._idle.take() or self._new_workspace()
+        if self.codes:
+            image = int8.within(image, self.graph.nodes[0])
         if image.dtype is not FLOAT32 or image.flags.num & PLAIN != PLAIN:
             image = np.array(image, np.float32, order="C")
         work.run(image, results)
@@ -530,7 +539,9 @@ class BlockedPlan:
 
 
 def _is_framed(node: Node) -> bool:
-    """Whether it reads the zeros around its input."""
+    """Whether it reads the zeros around its input; the stem of float32 has its own."""
+    if is_stem(node) and not int8.is_int8(node):
+        return False
     return node.operation == "conv_transpose2d" or bool(node.windows and node.operation not in READ_INSIDE)
 
 

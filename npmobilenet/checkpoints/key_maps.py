@@ -31,7 +31,7 @@ from functools import cache
 from typing import Any
 
 from npmobilenet.architectures import Architecture, get_architecture
-from npmobilenet.architectures.blocks import DEPTHWISE_KINDS, Block, Row
+from npmobilenet.architectures.blocks import DEPTHWISE_KINDS, POOLINGS, Block, Row
 from npmobilenet.graph import WINDOWED, Graph
 from npmobilenet.image import Preprocessing
 
@@ -327,7 +327,7 @@ def _values(architecture: Architecture) -> dict[str, dict[str, int]]:
     values: dict[str, dict[str, int]] = {}
     number, stage, start, place = -1, 0, 1, -1
     for block in architecture.blocks:
-        number += block.row.kind not in ("pool", "linear")  # which have the head's number
+        number += block.row.kind not in (*POOLINGS, "pool", "linear")  # which have that of the layers before them
         if block.stage:
             stage = block.stage
             start, place = (start + 1, 0) if block.stride != 1 else (start, place + 1)

@@ -128,7 +128,10 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, known: str | N
         assumed=proportional(fitted.architecture) if settled["layout"][0] == "imagenet" else _of_cifar(outputs),
     )
     usual_classes = dialect.classes if len(dialect.classes) == outputs else None
-    classes = _classes(options["classes"], info.classes, config.classes, usual_classes, outputs, settled, notes)
+    names = info.classes, config.classes, usual_classes
+    if found.naming.classifies and not outputs:  # those of a head that is left out, or was
+        names = None, None, None
+    classes = _classes(options["classes"], *names, outputs, settled, notes)
     multi_label = settled.choose(
         "multi_label", option=options["multi_label"], file=_first(info.multi_label, config.multi_label), assumed=False
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("classify", "detect", "faces", "segment", "features", "evaluate", "inspect", "export", "pack", "weights"),
-    *("bench", "report", "study", "warmup", "doctor"),
+    *("serve", "bench", "report", "study", "warmup", "doctor"),
 )
 
 # What takes a moment to import is imported in the functions, where an interrupt is caught.

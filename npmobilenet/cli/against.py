@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from npmobilenet.backends import BACKENDS, current_name
 from npmobilenet.cli.network import find_model
-from npmobilenet.cli.photographs import STANDARD_INPUT, StandardInput, not_a_path
+from npmobilenet.cli.photographs import STANDARD_INPUT, StandardInput
 from npmobilenet.cli.terminal import on_a_line
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import INPUT
+from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import columns, dimensions, listed, plural, printable, quote, to_json
 
 if TYPE_CHECKING:

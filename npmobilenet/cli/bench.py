@@ -100,9 +100,9 @@ def check(options: argparse.Namespace) -> None:
 
 def check_numba() -> None:
     """There is nothing to measure without it."""
-    import numba
+    from npmobilenet.machine import numba_is_on
 
-    if numba.config.DISABLE_JIT:
+    if not numba_is_on():
         raise ValueError("Numba is switched off (NUMBA_DISABLE_JIT): there is nothing to measure")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     from npmobilenet.cli.options import add_model_options, positive
+    from npmobilenet.cli.out import SOURCES_HELP, add_out_option, add_part_option
 
     parser = commands.add_parser(
         "classify",
@@ -26,9 +27,12 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         description="Print the most probable classes of each photograph. One that cannot be read costs a line on "
         "standard error and the exit code 1; the others are classified all the same.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP + SOURCES_HELP)
     parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    add_out_option(form)
+    add_part_option(parser)
     add_model_options(parser)
     return parser
 
@@ -37,7 +41,13 @@ def run(options: argparse.Namespace) -> int:
     """Classify every image; one that cannot be read is reported and makes the exit code 1."""
     from npmobilenet.cli.options import load_model
 
-    return show(load_model(options), options)
+    model = load_model(options)
+    if options.out:
+        from npmobilenet.cli.out import write_table
+        from npmobilenet.pipelines import Classify
+
+        return write_table(options, Classify(model, top=options.top))
+    return show(model, options)
 
 
 def show(model: Model, options: argparse.Namespace) -> int:

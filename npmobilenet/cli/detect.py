@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     """Add the subcommand."""
     from npmobilenet.cli.options import add_model_options, probability
+    from npmobilenet.cli.out import SOURCES_HELP, add_out_option, add_part_option
 
     parser = commands.add_parser(
         "detect",
@@ -29,14 +30,17 @@ def add_parser(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "in pixels. One that cannot be read costs a line on standard error and the exit code 1; all others are "
         "looked at.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGES_HELP + SOURCES_HELP)
     parser.add_argument(
         "--threshold", type=probability, default=0.5, metavar="T", help="lowest score (default %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list with one object per image")
+    add_out_option(form)
     parser.add_argument(
         "--draw", type=Path, metavar="FOLDER", help="write every photograph there with the boxes, as NAME.boxes.jpg"
     )
+    add_part_option(parser)
     add_model_options(parser, "ssdlite_mobilenet_v2_person", "persons")
     return parser
 
@@ -45,7 +49,15 @@ def run(options: argparse.Namespace) -> int:
     """Look at every image; one that cannot be read is reported and makes the exit code 1."""
     from npmobilenet.cli.options import load_model
 
-    return show(load_model(options), options)
+    if options.out and options.draw:
+        raise ValueError("--draw is for photographs whose boxes are printed, without --out")
+    model = load_model(options)
+    if options.out:
+        from npmobilenet.cli.out import write_table
+        from npmobilenet.pipelines import Detect
+
+        return write_table(options, Detect(model, threshold=options.threshold))
+    return show(model, options)
 
 
 def show(model: Model, options: argparse.Namespace) -> int:

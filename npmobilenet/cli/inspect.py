@@ -23,12 +23,16 @@ from npmobilenet.cli.terminal import on_a_line
 from npmobilenet.text import columns, dimensions, listed, printable, quote, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from npmobilenet.architectures import Architecture
     from npmobilenet.bench.profile import Profile
     from npmobilenet.cli.network import Network
     from npmobilenet.counts import Counts, LayerCount
     from npmobilenet.graph import Graph
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.model import Model
+    from npmobilenet.onnx.parts import Part
     from npmobilenet.quantisation import Layer as QuantisedLayer
 
 ALL = ("all",)
@@ -91,9 +95,9 @@ def run(options: argparse.Namespace) -> int:
         return compare(options)
     if options.dtype == "int8":
         return _print_quantised(options)
-    network = find_network(options.model, options)
+    network = find_network(options.model, options, of_bytes=True)
     resolution = options.resolution or network.resolution
-    if isinstance(network.model, OnnxModel):
+    if isinstance(network.model, OnnxModel) or (network.model is not None and network.model.dtype == "int8"):
         return _print_parts(network, resolution, options)
     counts = count(network.graph(), resolution)
     report = {"network": network.title, "resolution": resolution, **asdict(counts)}
@@ -127,48 +131,67 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_parts(network: Network, resolution: Pair, options: argparse.Namespace) -> int:
-    """Print a network of an ONNX file that is computed in parts: layers of the fast kernels, and nodes between them."""
-    from npmobilenet.counts import count
-    from npmobilenet.onnx.parts import Part
-
+    """Print what computes each layer: of a network of 8 bits, or of an ONNX file that is computed in parts."""
     if options.mixed:
         network.table  # noqa: B018 - raises
-    rows = []
-    parts, shapes = network.model.parts(resolution)
-    for part in parts:
-        if isinstance(part, Part):
-            layers = count(part.graph, shapes[part.source][2:]).layers
-            rows += [
-                {
-                    **asdict(layer),
-                    "output": layer.output,
-                    "computed_by": "kernels",
-                    "text": layer.text or layer.operation,
-                }
-                for layer in layers
-            ]
-        else:
-            name = part.name or part.outputs[0]
-            output = shapes.get(part.outputs[0])
-            rows.append({"name": name, "text": part.operator, "output": output, "computed_by": "NumPy"})
+    rows = list(_rows(network.model, resolution))
     if options.json:
         print(to_json({"network": network.title, "resolution": resolution, "layers": rows}, indent=1))
         return 0
-    print(f"{network.title}, input {dimensions(resolution)}, one image, float32, in parts\n")
+    kind = ", in parts" if any(row["computed_by"] == "NumPy" for row in rows) else ""
+    print(f"{network.title}, input {dimensions(resolution)}, one image, {network.model.dtype}{kind}\n")
     if network.provenance:
         print("\n".join(columns([("what", "value", "because of"), *network.provenance.shown()], texts=3)) + "\n")
-    print(
-        "\n".join(
-            columns([("layer", "output", "kernel", "by", "parameters", "MACs"), *map(_part_cells, rows)], texts=4)
-        )
-    )
+    header = ("layer", "output", "kernel", "by", "because", "parameters", "MACs")
+    print("\n".join(columns([header, *map(_part_cells, rows)], texts=5)))
     return 0
+
+
+def _rows(model: Model, resolution: Pair) -> Iterator[dict]:
+    """What a table says of each layer or node, in order, as an object of JSON."""
+    from npmobilenet.counts import count
+    from npmobilenet.onnx.parts import Part
+    from npmobilenet.onnx_model import OnnxModel
+    from npmobilenet.operations import INT8_OPERATIONS
+    from npmobilenet.passes import fuse
+
+    in_parts = isinstance(model, OnnxModel)
+    parts, shapes, reasons = model.parts(resolution) if in_parts else ([_whole(model)], {}, {})
+    for part in parts:
+        if not isinstance(part, Part):
+            made = part.outputs[0]
+            row = {"name": part.name or made, "text": part.operator, "output": shapes.get(made)}
+            yield row | {"computed_by": "NumPy", "because": reasons[made]}
+            continue
+        plain = _plain_loops(part.graph)
+        layers = count(part.graph, shapes[part.source][2:] if in_parts else resolution).layers
+        for layer, node in zip(layers, fuse(part.graph), strict=True):
+            of_bytes, because = node.operation in INT8_OPERATIONS, part.floats.get(node.name)
+            by = "plain loops" if node.name in plain else "8 bits" if of_bytes else "kernels"
+            yield {
+                **asdict(layer),
+                "output": layer.output,
+                "text": f"{layer.operation} {layer.text}".rstrip() if of_bytes else layer.text or layer.operation,
+                "computed_by": by,
+                "because": plain.get(node.name) or because,
+            }
+
+
+def _whole(model: Model) -> Part:
+    """The network as one part."""
+    from npmobilenet.checkpoints.reader import is_onnx
+    from npmobilenet.onnx.loading import TOLD, read_network
+    from npmobilenet.onnx.parts import Part
+
+    if is_onnx(model.source):
+        return read_network(model.source, **dict.fromkeys(TOLD)).whole.part
+    return Part(model.graph, {}, model.input_name, ())
 
 
 def _part_cells(row: dict) -> tuple[str, ...]:
     output = "known in a call" if row["output"] is None else dimensions(row["output"])
     numbers = (f"{row[name]:,}" if row.get(name) else "" for name in ("parameters", "macs"))
-    return printable(row["name"], 100), output, row["text"], row["computed_by"], *numbers
+    return printable(row["name"], 100), output, row["text"], row["computed_by"], row.get("because") or "", *numbers
 
 
 def _plain_loops(graph: Graph) -> dict[str, str]:

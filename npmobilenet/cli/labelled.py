@@ -18,11 +18,10 @@ from npmobilenet.cli.photographs import (
     Photograph,
     StandardInput,
     find_in_folder,
-    is_hidden,
-    not_a_path,
     report_skipped,
 )
 from npmobilenet.files import read_all
+from npmobilenet.streaming.files import is_hidden, not_a_path
 from npmobilenet.text import plural, printable, quote
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli.options import NETWORK
-from npmobilenet.cli.photographs import not_a_path
 from npmobilenet.cli.terminal import on_a_line
+from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import dimensions, quote
 
 if TYPE_CHECKING:
@@ -59,8 +59,11 @@ class Network:
         return (architecture or self.table).graph(self.width, self.num_classes, self.padding)
 
 
-def find_network(name: str, options: argparse.Namespace) -> Network:
-    """Return the network of this name, with the options of `options.add_network_options`."""
+def find_network(name: str, options: argparse.Namespace, of_bytes: bool = False) -> Network:
+    """Return the network of this name, with the options of `options.add_network_options`.
+
+    With ``of_bytes`` it may be one of 8 bits, whose graph is all that there is of it.
+    """
     from npmobilenet.architectures import ARCHITECTURES
     from npmobilenet.checkpoints.key_maps import with_layout
 
@@ -80,7 +83,7 @@ def find_network(name: str, options: argparse.Namespace) -> Network:
             (architecture.resolution, architecture.resolution),
         )
     model = find_weights(name, options)
-    if model.definition is None and model.dtype == "int8":
+    if model.definition is None and model.dtype == "int8" and not of_bytes:
         raise ValueError(f"{quote(name)}: holds a whole network of 8 bits, and no table of an architecture to print")
     return Network(
         model.definition,

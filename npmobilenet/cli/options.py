@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from npmobilenet import backends
 from npmobilenet.cli import terminal
-from npmobilenet.cli.photographs import not_a_path
 from npmobilenet.files import read_all
+from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import printable, quote
 
 if TYPE_CHECKING:
@@ -49,6 +49,17 @@ def probability(text: str) -> float:
         value = -1
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
+def amount(text: str) -> float:
+    """A number above 0, such as ``1e9``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number > 0 such as 1e9, got {text!r}")
     return value
 
 
@@ -114,10 +125,13 @@ def colour(text: str) -> tuple[float, ...]:
     return values * (3 // len(values))
 
 
-def add_model_options(parser: argparse.ArgumentParser, default: str = "mobilenet_v2", of: str = "ImageNet") -> None:
+def add_model_options(
+    parser: argparse.ArgumentParser, default: str = "mobilenet_v2", of: str = "ImageNet", positional: bool = False
+) -> None:
     """Add what :func:`load_model` looks at, of a command that has a trained network look at photographs."""
     parser.add_argument(
-        "--model",
+        "model" if positional else "--model",
+        **({"nargs": "?"} if positional else {}),
         default=default,
         metavar="NAME|CHECKPOINT",
         help=f"weights known by name (see npmobilenet weights), or a file (default: {default}, for {of})",

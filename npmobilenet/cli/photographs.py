@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import select
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
-from stat import S_ISDIR, S_ISREG
-from threading import Event, Lock, Thread
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any
 
 from npmobilenet.cli import terminal
-from npmobilenet.errors import ImageError, MissingDependencyError
+from npmobilenet.errors import ImageError
 from npmobilenet.machine import available_cpus
+from npmobilenet.streaming.ahead import prepared_ahead
+from npmobilenet.streaming.files import matches, not_a_path, walk
 from npmobilenet.text import plural, printable, to_json
 
 if TYPE_CHECKING:
@@ -29,12 +28,8 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 IMAGES_HELP = "image file, folder (with its subfolders), glob, or - for standard input"
-NOT_PHOTOGRAPHS = "__MACOSX"  # what macOS puts into archives beside the files; other such folders begin with a dot
 BATCH_PER_THREAD = 4  # photographs
 BATCH_BYTES = 1 << 28  # of inputs, where these are large
-SEPARATOR = f"/{re.escape(os.sep)}"
-ANY_FOLDERS = re.compile(rf"(?:(?<![^{SEPARATOR}])\*\*(?:[{SEPARATOR}]+|$))+")  # ``**``; several are as good as one
-URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -121,31 +116,9 @@ def _find(argument: str) -> list[Photograph]:
     return find_in_folder(argument) if is_folder else [Photograph(argument)]
 
 
-def not_a_path(argument: str) -> str | None:
-    """Say why an argument can be no file or folder, if so."""
-    if not argument:
-        return "an empty argument is no file"
-    if URL.match(argument):
-        return "a URL is no file: download it first, nothing is fetched from a network here"
-    return None
-
-
 def _matches(pattern: str) -> list[Photograph]:
-    found = [Photograph(name) for name in sorted(set(_glob(pattern))) if Path(name).is_file()]
+    found = [Photograph(name) for name in sorted(set(matches(pattern))) if Path(name).is_file()]
     return found or [Photograph(pattern, "no file matches")]
-
-
-def _glob(pattern: str) -> Iterator[str]:
-    """What a pattern matches; ``**``, unlike that of `glob`, follows no links: two that lead back are endless ways."""
-    before, *after = ANY_FOLDERS.split(pattern, maxsplit=1)
-    if not after:
-        yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob takes no absolute pattern
-        return
-    for start in glob.iglob(before) if before else [""]:  # noqa: PTH207
-        for where, folders, _ in os.walk(start or os.curdir):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            inside = glob.escape(where if start else where[2:])  # without "./"
-            yield from _glob(os.path.join(inside, after[0] or "*"))  # noqa: PTH118 - a path would lose a last slash
 
 
 def find_in_folder(folder: str, skipped: Counter[str] | None = None) -> list[Photograph]:
@@ -157,47 +130,26 @@ def find_in_folder(folder: str, skipped: Counter[str] | None = None) -> list[Pho
         Where files that cannot be read here are counted by their suffix, for :func:`report_skipped`; without it they
         are reported at once.
     """
-    from npmobilenet.image import IMAGE_SUFFIXES, unreadable_suffixes
+    from npmobilenet.image import unreadable_suffixes
 
     unreadable = unreadable_suffixes()
     names: list[str] = []
     problems: list[Photograph] = []
     counts: Counter[str] = Counter() if skipped is None else skipped
     before = counts.total()
-
-    def refuse(error: OSError) -> None:
-        problems.append(Photograph(error.filename, f"cannot be opened: {terminal.reason(error)}"))
-
-    for where, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for name in files:
-            suffix = Path(name).suffix.lower()
-            if suffix not in IMAGE_SUFFIXES or is_hidden(name):
-                continue
-            path = str(Path(where, name))
-            if suffix in unreadable:
-                counts[suffix] += 1
-            elif not _is_special(path):
-                names.append(path)
+    for found in walk(folder):
+        if isinstance(found, OSError):
+            problems.append(Photograph(found.filename, f"cannot be opened: {terminal.reason(found)}"))
+        elif (suffix := Path(found).suffix.lower()) in unreadable:
+            counts[suffix] += 1
+        else:
+            names.append(found)
     if skipped is None:
         report_skipped(folder, counts)
     if not names and not problems:
         left_out = " that can be read here" if counts.total() > before else ""
         problems.append(Photograph(folder, f"no image files{left_out} in this folder"))
-    return [*problems, *map(Photograph, sorted(names))]
-
-
-def _is_special(path: str) -> bool:
-    """Whether this is a pipe, a socket or a device. What cannot be told is told when it is opened."""
-    try:
-        return not S_ISREG(os.stat(path).st_mode)  # noqa: PTH116
-    except OSError:
-        return False
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none that a user put there: macOS's sidecars ``._IMG.jpg``, thumbnails, the trash."""
-    return name.startswith(".") or name == NOT_PHOTOGRAPHS
+    return [*problems, *map(Photograph, names)]
 
 
 def report_skipped(folder: str, skipped: Counter[str]) -> None:
@@ -314,68 +266,3 @@ def failure(photograph: Photograph, error: Exception) -> str:
     """Say what is wrong with a photograph, its name first."""
     text = terminal.problem(error)
     return text if isinstance(error, ImageError) else photograph.failure(text)  # an ImageError names it
-
-
-def prepared_ahead(
-    prepare: Callable[[Photograph], Any], photographs: Iterable[Photograph], threads: int, length: int
-) -> Iterator[tuple[Photograph, Any]]:
-    """Yield each photograph with what ``prepare`` makes of it, or the exception that it raises, in their order.
-
-    Up to ``length`` are prepared ahead, by threads that nothing waits for at exit. What none of them has begun when it
-    is needed the caller does itself: all, where no thread may be started.
-    """
-    tasks: SimpleQueue[_Task | None] = SimpleQueue()
-    helpers = 0
-    for _ in range(threads):
-        try:
-            Thread(target=_work, args=(tasks,), daemon=True).start()
-        except RuntimeError:  # the system allows no more
-            break
-        helpers += 1
-    ahead: deque[_Task] = deque()
-    coming = iter(photographs)
-    try:
-        while True:
-            for photograph in islice(coming, length + 1 - len(ahead)):
-                ahead.append(_Task(prepare, photograph))
-                tasks.put(ahead[-1])
-            if not ahead:
-                return
-            yield ahead.popleft().finish()
-    finally:
-        for task in ahead:
-            task.claim()  # so that nobody begins what is not wanted any more
-        for _ in range(helpers):
-            tasks.put(None)
-
-
-class _Task:
-    """A photograph to be prepared by whoever claims it first."""
-
-    def __init__(self, prepare: Callable[[Photograph], Any], photograph: Photograph) -> None:
-        self._prepare, self._photograph = prepare, photograph
-        self._claimed, self._done = Lock(), Event()
-
-    def claim(self) -> bool:
-        return self._claimed.acquire(blocking=False)
-
-    def work(self) -> None:
-        if self.claim():
-            try:
-                self._result = self._prepare(self._photograph)
-            except Exception as error:
-                self._result = error.with_traceback(None)  # which would keep the whole picture
-            self._done.set()
-
-    def finish(self) -> tuple[Photograph, Any]:
-        """Return the result; a missing package is missing for all that follow, too."""
-        self.work()
-        self._done.wait()
-        if isinstance(self._result, MissingDependencyError):
-            raise self._result
-        return self._photograph, self._result
-
-
-def _work(tasks: SimpleQueue[_Task | None]) -> None:
-    while task := tasks.get():
-        task.work()

@@ -13,9 +13,10 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli import terminal
-from npmobilenet.cli.options import kernel_sizes, natural, positive
-from npmobilenet.cli.photographs import find_images, not_a_path
+from npmobilenet.cli.options import amount, kernel_sizes, natural, positive
+from npmobilenet.cli.photographs import find_images
 from npmobilenet.errors import MissingDependencyError
+from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import columns, printable, quote, to_json
 
 if TYPE_CHECKING:
@@ -197,6 +198,28 @@ def _asm(parser: Parser) -> None:
     parser.add_argument("--all", dest="whole", action="store_true", help="the whole function, not only its inner loop")
 
 
+def _scale(parser: Parser) -> None:
+    parser.add_argument(
+        "--images", dest="number", type=amount, default=1e9, metavar="N", help="how many (default %(default).0e)"
+    )
+    parser.add_argument("--cores", type=positive, default=64, metavar="N", help="that compute (default %(default)s)")
+    parser.add_argument(
+        "--milliseconds", type=_floats, metavar="D,R,N",
+        help="of decoding, resizing and the network for an image on one core (default: measured here)",
+    )  # fmt: skip
+    parser.add_argument("--bytes", dest="size", type=positive, metavar="N", help="of a file, with --milliseconds")
+    parser.add_argument(
+        "--storage", type=amount, default=2000, metavar="MB/S", help="that it gives (default %(default)s)"
+    )
+    parser.add_argument(
+        "--link", type=amount, default=25, metavar="GBIT/S", help="of the network (default %(default)s)"
+    )
+    parser.add_argument(
+        "--requests", type=amount, default=5500, metavar="N", help="that storage answers a second (default %(default)s)"
+    )
+    _model(parser)
+
+
 TOPICS = {
     "cost": Topic(
         "dense against depthwise separable convolutions: multiply-adds, parameters, time",
@@ -254,6 +277,9 @@ TOPICS = {
     ),
     "timeline": Topic(
         "what each thread computes when, and how long it waits for the others", "docs/architecture.md", _timeline
+    ),
+    "scale": Topic(
+        "what a billion images cost, and where the bottleneck moves as cores are added", "docs/scale.md", _scale
     ),
     "asm": Topic(
         "machine code of a kernel: its inner loop, vector instructions, loads, spills", "kernels/vector/simd.py", _asm

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
 
 from npmobilenet.errors import AssumptionWarning, NpmobilenetError
-from npmobilenet.kernels.compilers import NoCompilerError
+from npmobilenet.kernels import compilers
 from npmobilenet.text import printable
 
 Item = TypeVar("Item")
@@ -73,12 +73,14 @@ def no_garbage() -> Iterator[None]:
 def problem(error: BaseException) -> str:
     """Say what went wrong."""
     text = str(error).strip()
-    if isinstance(error, (NpmobilenetError, NoCompilerError, ValueError)):
+    if isinstance(error, (NpmobilenetError, compilers.NoCompilerError, ValueError)):
         return text or type(error).__name__
     if isinstance(error, MemoryError):
         return f"out of memory{f': {text}' if text else ''}"
     if isinstance(error, OSError):
         return f"{printable(error.filename)}: {reason(error)}" if error.filename else reason(error)
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] in compilers.NAMES:
+        return f"this needs the compiler, which cannot be imported ({text}): pip install numba"
     kind = type(error).__name__
     return f"unexpected {kind}{f': {text}' if text else ''} (a mistake of this program; PYTHONDEVMODE=1 shows where)"
 
@@ -113,10 +115,21 @@ def line(text: str) -> str:
     return printable(text, LONGEST_NAME)
 
 
-def progress(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
-    """Yield the items, with a progress bar on a terminal if tqdm is installed and there is enough to wait for."""
+def progress(
+    items: Iterable[Item], total: int | Callable[[], Callable[[], int | None]], unit: str, done: int = 0
+) -> Iterator[Item]:
+    """Yield the items, with a progress bar on a terminal if tqdm is installed and there is enough to wait for.
+
+    Parameters
+    ----------
+    total : int, or callable
+        How many there are. What takes a while to count is counted only if a bar is shown: by a function that returns
+        what tells how many they seem to be by now, None if nobody knows.
+    done : int
+        How many, beside the items, were done before.
+    """
     global _bar
-    if total < PROGRESS_FROM or not sys.stderr.isatty():
+    if (isinstance(total, int) and total < PROGRESS_FROM) or not sys.stderr.isatty():
         yield from items
         return
     try:
@@ -124,9 +137,13 @@ def progress(items: Iterable[Item], total: int, unit: str) -> Iterator[Item]:
     except ImportError:
         yield from items
         return
-    with tqdm(items, total=total, unit=unit, file=sys.stderr) as _bar:
+    count = (lambda: total) if isinstance(total, int) else total()
+    with tqdm(total=count(), unit=unit, file=sys.stderr, initial=done) as _bar:
         try:
-            yield from _bar
+            for item in items:
+                yield item
+                _bar.total = count()
+                _bar.update()
         finally:
             _bar = None
 

@@ -7,8 +7,8 @@ sees exactly what torchvision's transforms would have shown it, and arrays need 
     :class:`Preprocessing`: how pictures become inputs, which belongs to the weights.
 ``configs``
     The same as timm and Hugging Face write it.
-``formats``, ``reading``, ``pixels``, ``arrays``, ``array_files``
-    Files that are photographs; any source; Pillow's images as RGB; uint8 arrays; NumPy's files.
+``formats``, ``reading``, ``pixels``, ``lending``, ``arrays``, ``array_files``
+    Files that are photographs; any source; Pillow's images as RGB, without a copy; uint8 arrays; NumPy's files.
 ``resizing``, ``network_input``
     Pillow's resampling, with its compiled ``loops``; resize, crop, normalise.
 """

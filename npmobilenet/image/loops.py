@@ -1,4 +1,4 @@
-"""Resampling of 8-bit RGB images: the two inner loops of :func:`npmobilenet.image.resize`.
+"""Loops over the pixels of 8-bit RGB images: two of :func:`npmobilenet.image.resize`, and those before and after it.
 
 Weights are fixed-point integers and additions of integers are exact, so the result does not depend on the
 order in which the compiler adds.
@@ -34,7 +34,7 @@ def horizontal(image: np.ndarray, first: np.ndarray, weights: np.ndarray, out: n
 
     Parameters
     ----------
-    image : uint8 (H, W, 3)
+    image : uint8 (H, W, 3 or more)
     first : int64 (w,)
         First input column of each output column.
     weights : int32 (w, taps)
@@ -89,9 +89,42 @@ def vertical(image: np.ndarray, first: np.ndarray, weights: np.ndarray, total: n
             target[i] = max(min(total[i] >> PRECISION_BITS, 255), 0)
 
 
+def without_fourth(image: np.ndarray, out: np.ndarray) -> None:
+    """Copy three of four channels.
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 4)
+    out : uint8 (H, W, 3)
+    """
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            out[y, x, 0] = image[y, x, 0]
+            out[y, x, 1] = image[y, x, 1]
+            out[y, x, 2] = image[y, x, 2]
+
+
+def looked_up(image: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """Give every value what a table has for it.
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3)
+    table : float32 (3, 256)
+        Of each channel.
+    out : float32 (3, H, W)
+    """
+    for y in range(image.shape[0]):
+        for channel in range(3):
+            for x in range(image.shape[1]):
+                out[channel, y, x] = table[channel, image[y, x, channel]]
+
+
 LOOPS = {
     "horizontal": (horizontal, ("uint8[3]", "int64[1]", "int32[2]", "uint8[3]")),
     "vertical": (vertical, ("uint8[2]", "int64[1]", "int32[2]", "int32[1]", "uint8[2]")),
+    "without_fourth": (without_fourth, ("uint8[3]", "uint8[3]")),
+    "looked_up": (looked_up, ("uint8[3]", "float32[2]", "float32[3]")),
 }
 """The functions, and the arrays that they take."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from numbers import Integral
 
 import numpy as np
@@ -103,12 +104,19 @@ def _centre(size: int, crop: int, rounding: str) -> tuple[int, int, int]:
 
 def _normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Return float32 (3, H, W): of integers a table of what each of the 256 values becomes makes it a look-up."""
-    mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
+    mean, std = tuple(preprocessing.mean), tuple(preprocessing.std)
     if pixels.dtype != np.uint8:
-        return np.ascontiguousarray(((pixels / np.float32(255) - mean) / std).transpose(2, 0, 1))
-    values = np.arange(256, dtype=np.float32) / np.float32(255)
+        scaled = (pixels / np.float32(255) - np.float32(mean)) / np.float32(std)
+        return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+    from npmobilenet.image.loops import run  # loads LLVM, which takes a while
+
     out = np.empty((3, *pixels.shape[:2]), np.float32)
-    for channel in range(3):
-        table = (values - mean[channel]) / std[channel]
-        np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")  # "raise" would copy `out` first
+    run("looked_up", np.ascontiguousarray(pixels), _table(mean, std), out)
     return out
+
+
+@lru_cache(8)
+def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """What each channel's values become, float32 (3, 256); not to be written to."""
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    return (values - np.float32(mean)[:, None]) / np.float32(std)[:, None]

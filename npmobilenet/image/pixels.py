@@ -10,6 +10,7 @@ import numpy as np
 
 from npmobilenet.errors import ImageError
 from npmobilenet.image.arrays import BLOCK_PIXELS, blocks, over_white
+from npmobilenet.image.lending import lent_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,8 +30,8 @@ LYING_COLUMNS = 1024  # of their blocks: then the lines that are read and those 
 _ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 274, 258, 262, 0
 
 
-def rgb_of(image: Image, name: str, decode: str) -> np.ndarray:
-    """Return uint8 (H, W, 3) of an image that is decoded; ``decode`` as for :func:`read_image`.
+def rgb_of(image: Image, name: str, decode: str, lend: bool = False) -> np.ndarray:
+    """Return uint8 (H, W, 3) of an image that is decoded; ``decode`` and ``lend`` as for :func:`read_image`.
 
     Raises
     ------
@@ -39,11 +40,19 @@ def rgb_of(image: Image, name: str, decode: str) -> np.ndarray:
     """
     width, height = image.size
     if decode == "torchvision":
-        orientation, convert = None, _as_torchvision
+        orientation, convert = None, _as_torchvision if "transparency" in image.info else _as_rgb
     else:
         orientation, convert = _orientation(image), _as_viewer(image, name)
     lying = orientation in _LYING
+    lent = lent_pixels(image) if convert is _as_rgb and orientation not in _AS_STORED else None
+    if lent is not None and lend:
+        return lent[:, :, :3]
     upright = np.empty((width, height, 3) if lying else (height, width, 3), np.uint8)
+    if lent is not None:
+        from npmobilenet.image.loops import run
+
+        run("without_fourth", lent, upright)
+        return upright
     stored = _AS_STORED[orientation](upright) if orientation in _AS_STORED else upright
     for rows, columns in blocks(height, width, LYING_COLUMNS if lying else BLOCK_PIXELS):
         part = image.crop((columns.start, rows.start, columns.stop, rows.stop))

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from npmobilenet.errors import ImageError, NpmobilenetError
+from npmobilenet.errors import ImageError, LargeImageError, NpmobilenetError
 from npmobilenet.files import read_all
 from npmobilenet.image import array_files
 from npmobilenet.image.arrays import rgb_array
 from npmobilenet.image.formats import is_pillow_image, let_pillow_open, open_image
 from npmobilenet.image.pixels import rgb_of
 from npmobilenet.image.preprocessing import DECODINGS
+from npmobilenet.kernels.compilers import NoCompilerError
 from npmobilenet.text import shown
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def read_image(
     *,
     decode: str = "viewer",
     max_pixels: int | None = None,
+    lend: bool = False,
 ) -> np.ndarray:
     """Return a picture as a viewer shows it, or as torchvision reads it.
 
@@ -60,6 +62,9 @@ def read_image(
         Larger pictures are refused before anything is decoded. If None: what the environment variable
         NPMOBILENET_MAX_PIXELS says, else 89,478,485. Arrays, which are in memory already, have no limit. A limit above
         Pillow's own (``PIL.Image.MAX_IMAGE_PIXELS``) raises that, for the whole process.
+    lend : bool
+        Whether the result may be Pillow's own memory where that is possible: read-only, with a gap after each pixel,
+        and there without a copy.
 
     Returns
     -------
@@ -69,7 +74,8 @@ def read_image(
     Raises
     ------
     ImageError
-        If this is no picture, or not one whose colours are known, or too large; the text names the source.
+        If this is no picture, or not one whose colours are known, or too large (:class:`LargeImageError`); the text
+        names the source.
     MissingDependencyError
         If a file is to be decoded and Pillow is not installed.
 
@@ -85,9 +91,9 @@ def read_image(
     limit = _limit(max_pixels)
     if is_pillow_image(source):
         with _one_clear_error("PIL image"):
-            return _decoded(source, "PIL image", decode, limit)
+            return _decoded(source, "PIL image", decode, limit, lend)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), "image bytes", decode, limit)
+        return _decode(io.BytesIO(source), "image bytes", decode, limit, lend)
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
         name = path if path.isprintable() else repr(path)
@@ -96,11 +102,11 @@ def read_image(
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise ImageError(f"{name}: cannot be opened: {_reason(error)}") from None
         with file:
-            return _decode(file, name, decode, limit)
+            return _decode(file, name, decode, limit, lend)
     if hasattr(source, "read"):
         if isinstance(source, io.TextIOBase):
             raise ImageError("the image file object is open as text: open it in binary mode, 'rb'")
-        return _decode(source, str(getattr(source, "name", "image file object")), decode, limit)
+        return _decode(source, str(getattr(source, "name", "image file object")), decode, limit, lend)
     raise ImageError(
         "expected a path, bytes, a binary file object, a PIL image or a uint8 array, got " + type(source).__name__
     )
@@ -144,14 +150,14 @@ def _limit(max_pixels: int | None) -> int:
     return limit
 
 
-def _decode(file: BinaryIO, name: str, decode: str, limit: int) -> np.ndarray:
+def _decode(file: BinaryIO, name: str, decode: str, limit: int, lend: bool) -> np.ndarray:
     with _one_clear_error(name):
         if not (hasattr(file, "seekable") and file.seekable()):
             file = io.BytesIO(_whole(file, name))
         if _begins_with(file, array_files.BEGINNING):
             return _picture(array_files.read_array(file, name, limit), name, decode)
         with open_image(file, name) as image:
-            return _decoded(image, name, decode, limit)
+            return _decoded(image, name, decode, limit, lend)
 
 
 def _begins_with(file: BinaryIO, beginning: bytes) -> bool:
@@ -166,7 +172,7 @@ def _picture(array: np.ndarray, name: str, decode: str) -> np.ndarray:
         raise ImageError(f"{name}: {error}") from None
 
 
-def _decoded(image: Image, name: str, decode: str, limit: int) -> np.ndarray:
+def _decoded(image: Image, name: str, decode: str, limit: int, lend: bool) -> np.ndarray:
     if 0 in image.size:
         raise ImageError(f"{name}: an image of {image.width}x{image.height} pixels has nothing in it")
     if image.format in ("EPS", "WMF"):
@@ -174,7 +180,7 @@ def _decoded(image: Image, name: str, decode: str, limit: int) -> np.ndarray:
     _check_size(image, name, limit)
     image.load()
     _check_size(image, name, limit)  # icons only now tell how large they are
-    return rgb_of(image, name, decode)
+    return rgb_of(image, name, decode, lend)
 
 
 _WHAT_TO_DO = f"if you trust it, raise the limit: max_pixels=..., or the environment variable {MAX_PIXELS_VARIABLE}"
@@ -183,7 +189,7 @@ _WHAT_TO_DO = f"if you trust it, raise the limit: max_pixels=..., or the environ
 def _check_size(image: Image, name: str, limit: int) -> None:
     width, height = image.size
     if width * height > limit:
-        raise ImageError(
+        raise LargeImageError(
             f"{name}: {width}x{height} = {width * height} pixels are more than the limit of {limit}; {_WHAT_TO_DO}"
         )
 
@@ -193,16 +199,14 @@ def _one_clear_error(name: str) -> Iterator[None]:
     """Turn whatever Pillow raises into an :class:`ImageError` of one line."""
     try:
         yield
-    except NpmobilenetError:
+    except (NpmobilenetError, NoCompilerError):
         raise
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         too_large = type(error).__name__ in ("DecompressionBombError", "DecompressionBombWarning")
         reason = _reason(error)
         if too_large:
-            problem = f"{reason} {_WHAT_TO_DO[:1].upper()}{_WHAT_TO_DO[1:]}"
-        else:
-            problem = f"cannot be decoded; is it damaged or cut short? ({reason})"
-        raise ImageError(f"{name}: {problem}") from None
+            raise LargeImageError(f"{name}: {reason} {_WHAT_TO_DO[:1].upper()}{_WHAT_TO_DO[1:]}") from None
+        raise ImageError(f"{name}: cannot be decoded; is it damaged or cut short? ({reason})") from None
 
 
 def _reason(error: Exception) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from npmobilenet.image.arrays import rgb_array
 
@@ -76,6 +78,7 @@ FILTERS: dict[str, Filter | None] = {
 """By Pillow's names; "nearest" is not a sum of pixels."""
 
 MOST_ADDED_POSITIONS = 1 << 24
+WEIGHTS_KEPT = 32  # sides of photographs, of which many are the same
 
 
 def resize(image: np.ndarray, size: tuple[int, int], box: Box | None = None, filter: str = "bilinear") -> np.ndarray:
@@ -137,8 +140,16 @@ def _along_x(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.nd
     from npmobilenet.image.loops import run  # loads LLVM, which takes a while
 
     out = np.empty((image.shape[0], len(first), 3), np.uint8)
-    run("horizontal", np.ascontiguousarray(image), first, weights, out)
+    run("horizontal", _with_gap(image), first, weights, out)
     return out
+
+
+def _with_gap(image: np.ndarray) -> np.ndarray:
+    """The image as a C-contiguous array of three channels; or of four, one of them a gap, where it is lent so."""
+    height, width = image.shape[:2]
+    if image.strides == (4 * width, 4, 1):
+        return as_strided(image, (height, width, 4), writeable=False)
+    return np.ascontiguousarray(image)
 
 
 def _along_y(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -150,10 +161,11 @@ def _along_y(image: np.ndarray, first: np.ndarray, weights: np.ndarray) -> np.nd
     return out.reshape(len(first), *image.shape[1:])
 
 
+@lru_cache(WEIGHTS_KEPT)
 def _weights(
     kernel: Filter, length: int, low: float, high: float, size: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what outputs ``start:stop`` of ``size`` are made of, along one axis.
+    """Return what outputs ``start:stop`` of ``size`` are made of, along one axis; not to be written to.
 
     Parameters
     ----------

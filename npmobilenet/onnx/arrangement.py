@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, axis_of, operator, room
+from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, axis_of, operator
+from npmobilenet.onnx.room import room
 
 
 @operator("Constant")
@@ -33,7 +34,7 @@ def constant(
     return found[0]
 
 
-@operator("ConstantOfShape", decides=(0,))
+@operator("ConstantOfShape", "view", (0,))
 def constant_of_shape(shape: Decides, *, value: np.ndarray | None = None) -> np.ndarray:
     """A tensor of one number."""
     value = np.zeros(1, np.float32) if value is None else value
@@ -54,7 +55,7 @@ def size(x: np.ndarray) -> np.ndarray:
     return np.array(x.size, np.int64)
 
 
-@operator("Reshape", decides=(1,))
+@operator("Reshape", "view", (1,))
 def reshape(x: np.ndarray, shape: Decides | None = None, *, allowzero: int = 0, opset: int) -> np.ndarray:
     """Another shape; 0 is the length that was there, -1 what is left."""
     lengths = as_ints(shape)
@@ -67,7 +68,7 @@ def reshape(x: np.ndarray, shape: Decides | None = None, *, allowzero: int = 0, 
     return x.reshape(lengths)
 
 
-@operator("Flatten")
+@operator("Flatten", "view")
 def flatten(x: np.ndarray, *, axis: int = 1) -> np.ndarray:
     """Two axes: those before ``axis``, and the rest."""
     if not -x.ndim <= axis <= x.ndim:
@@ -76,7 +77,7 @@ def flatten(x: np.ndarray, *, axis: int = 1) -> np.ndarray:
     return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
-@operator("Squeeze", decides=(1,))
+@operator("Squeeze", "view", (1,))
 def squeeze(x: np.ndarray, axes: Decides | None = None, *, axes_given: Ints | None = None) -> np.ndarray:
     """Without axes of length 1."""
     chosen = axes_given if axes is None else as_ints(axes)
@@ -85,7 +86,7 @@ def squeeze(x: np.ndarray, axes: Decides | None = None, *, axes_given: Ints | No
     return x.squeeze(axes_of(chosen, x.ndim))
 
 
-@operator("Unsqueeze", decides=(1,))
+@operator("Unsqueeze", "view", (1,))
 def unsqueeze(x: np.ndarray, axes: Decides | None = None, *, axes_given: Ints | None = None) -> np.ndarray:
     """With axes of length 1 added, counted in the result."""
     chosen = axes_given if axes is None else as_ints(axes)
@@ -94,19 +95,23 @@ def unsqueeze(x: np.ndarray, axes: Decides | None = None, *, axes_given: Ints | 
     return np.expand_dims(x, axes_of(chosen, x.ndim + len(chosen)))
 
 
-@operator("Transpose")
+@operator("Transpose", "view")
 def transpose(x: np.ndarray, *, perm: Ints | None = None) -> np.ndarray:
     """The axes in another order."""
     return x.transpose(perm)
 
 
-@operator("Concat")
+@operator("Concat", "joined")
 def concat(*xs: np.ndarray, axis: int = 1) -> np.ndarray:
     """Several tensors one after the other."""
-    return np.concatenate(xs, axis_of(axis, xs[0].ndim))
+    axis = axis_of(axis, xs[0].ndim)
+    if any(x.ndim != xs[0].ndim for x in xs):
+        raise ValueError(f"tensors of {len({x.ndim for x in xs})} ranks cannot follow one another")
+    room((*xs[0].shape[:axis], sum(x.shape[axis] for x in xs), *xs[0].shape[axis + 1 :]))
+    return np.concatenate(xs, axis)
 
 
-@operator("Split", decides=(1,))
+@operator("Split", "view", (1,))
 def split(
     x: np.ndarray,
     lengths: Decides | None = None,
@@ -128,7 +133,7 @@ def split(
     return tuple(np.split(x, np.cumsum(parts)[:-1], axis))
 
 
-@operator("Slice", decides=(1, 2, 3, 4))
+@operator("Slice", "view", (1, 2, 3, 4))
 def slice_(
     x: np.ndarray,
     starts: Decides | None = None,
@@ -182,12 +187,13 @@ def gather_elements(x: np.ndarray, indices: np.ndarray, *, axis: int = 0) -> np.
 def gather_nd(x: np.ndarray, indices: np.ndarray, *, batch_dims: int = 0) -> np.ndarray:
     """Parts of a tensor, each at a place of its own."""
     batch = indices.shape[:batch_dims]
+    room((*indices.shape[:-1], *x.shape[batch_dims + indices.shape[-1] :]))
     flat_x, flat = x.reshape(-1, *x.shape[batch_dims:]), indices.reshape(-1, *indices.shape[batch_dims:])
     parts = [one[tuple(np.moveaxis(where, -1, 0))] for one, where in zip(flat_x, flat, strict=True)]
     return np.stack(parts).reshape(*batch, *parts[0].shape)
 
 
-@operator("Expand", decides=(1,))
+@operator("Expand", "view", (1,))
 def expand(x: np.ndarray, shape: Decides) -> np.ndarray:
     """The shape to which it broadcasts with another."""
     return np.broadcast_to(x, room(np.broadcast_shapes(x.shape, as_ints(shape))))
@@ -243,7 +249,7 @@ def pad(
     return np.pad(x[cut], added, constant_values=np.asarray(filling).astype(x.dtype))
 
 
-@operator("DepthToSpace")
+@operator("DepthToSpace", "view")
 def depth_to_space(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"] = "DCR") -> np.ndarray:
     """Blocks of channels become squares of pixels."""
     n, c, h, w = x.shape
@@ -255,7 +261,7 @@ def depth_to_space(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"]
     return x.reshape(n, c // (b * b), b, b, h, w).transpose(0, 1, 4, 2, 5, 3).reshape(n, -1, h * b, w * b)
 
 
-@operator("SpaceToDepth")
+@operator("SpaceToDepth", "view")
 def space_to_depth(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"] = "DCR") -> np.ndarray:
     """Squares of pixels become blocks of channels."""
     n, c, h, w = x.shape
@@ -271,6 +277,8 @@ def space_to_depth(x: np.ndarray, *, blocksize: int, mode: Literal["DCR", "CRD"]
 def one_hot(indices: np.ndarray, depth: Decides, values: np.ndarray, *, axis: int = -1) -> np.ndarray:
     """One of two numbers at each place: the second where the index is."""
     (count,) = as_ints(depth.astype(np.int64))
+    if values.shape != (2,):
+        raise ValueError(f"takes two values, got {values.shape}")
     room((*indices.shape, count))
     axis = axis_of(axis, indices.ndim + 1)
     wrapped = np.expand_dims(np.where(indices < 0, indices + count, indices), axis)

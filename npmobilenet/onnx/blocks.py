@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import takewhile
 
 import numpy as np
 
-from npmobilenet.graph import Graph, Node
+from npmobilenet.graph import INPUT, Graph, Node
 from npmobilenet.kernels.checks import ACTIVATIONS
 
 VECTORS = ("linear", "global_average_pool", "global_max_pool", "flatten")
 
 
-def with_blocks(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
-    """Return the graph with one node for each squeeze-and-excitation, and its parts named as a classifier's are."""
-    graph = _pooled_vectors(graph)
-    graph, weights = _squeezed(graph, dict(weights))
+def with_blocks(
+    graph: Graph, weights: Mapping[str, np.ndarray], channels: Mapping[str, int]
+) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Return the graph with one node for each squeeze-and-excitation, and its parts named as a classifier's are.
+
+    ``channels`` are those of every tensor.
+    """
+    graph, weights = _selected(graph, dict(weights), channels)
+    graph, weights = _squeezed(_pooled_vectors(graph), weights)
     return _classifier(graph), weights
 
 
@@ -46,6 +51,60 @@ def _without(graph: Graph, nodes: Mapping[str, Node], gives: Mapping[str, str]) 
     kept = tuple(replace(node, inputs=tuple(gives.get(name, name) for name in node.inputs)) for node in nodes.values())
     outputs = {output: gives.get(name, name) for output, name in graph.outputs.items()}
     return replace(graph, nodes=kept, outputs=outputs)
+
+
+def _selected(
+    graph: Graph, weights: dict[str, np.ndarray], channels: Mapping[str, int]
+) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Channels are taken from the layers that make them, however often they were concatenated and chosen before.
+
+    Those of one tensor in another order, or of the image in any, are as good as weights in that order.
+    """
+    nodes, gives = {node.name: node for node in graph}, {}
+    origins: dict[str, list[tuple[str, int]]] = {}  # of each channel of what only puts channels elsewhere
+
+    def origin(name: str) -> list[tuple[str, int]]:
+        return origins.get(name) or [(name, channel) for channel in range(channels[name])]
+
+    dense = () if graph.is_quantised else ("conv2d", "pointwise_conv2d")  # integers stand in the file's order
+    for node in graph:
+        if node.operation in dense and node["groups"] == 1 and node.inputs[0] in origins:
+            source, order = _single(origins[node.inputs[0]])
+            if source == INPUT or (source and sorted(order) == list(range(channels[source]))):
+                weight = weights[f"{node.name}.weight"]
+                moved = np.zeros((len(weight), channels[source], *weight.shape[2:]))
+                np.add.at(moved, (slice(None), order), weight)  # a channel may be there twice
+                weights[f"{node.name}.weight"] = moved.astype(np.float32)
+                shapes = {**node.parameters, "weight": moved.shape}
+                operation = "conv2d" if source == INPUT else node.operation
+                nodes[node.name] = replace(node, operation=operation, inputs=(source,), parameters=shapes)
+        if node.operation not in ("concat", "channel_select"):
+            continue
+        found = [place for name in node.inputs for place in origin(name)]
+        if node.operation == "concat":
+            origins[node.name] = found
+            continue
+        origins[node.name] = found = [found[index] for index in node["indices"]]
+        sources = tuple(dict.fromkeys(name for name, _ in found))
+        whole = [(name, channel) for name in sources for channel in range(channels[name])]
+        if found == whole and len(sources) == 1:
+            gives[node.name] = sources[0]
+        elif found == whole:
+            nodes[node.name] = replace(node, operation="concat", inputs=sources, attributes={})
+        else:
+            place_of = {place: index for index, place in enumerate(whole)}
+            indices = tuple(place_of[place] for place in found)
+            nodes[node.name] = replace(node.with_attributes(indices=indices), inputs=sources)
+    for name in gives:
+        del nodes[name]
+    graph = _without(graph, nodes, gives)
+    return replace(graph.up_to(*graph.outputs), outputs=graph.outputs), weights
+
+
+def _single(places: Sequence[tuple[str, int]]) -> tuple[str, list[int]]:
+    """The tensor that channels are of, and which of it they are, if it is one."""
+    sources = {name for name, _ in places}
+    return (sources.pop(), [channel for _, channel in places]) if len(sources) == 1 else ("", [])
 
 
 def _squeezed(graph: Graph, weights: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -128,10 +187,10 @@ def _parts(node: Node) -> list[str]:
 
 
 def _classifier(graph: Graph) -> Graph:
-    """What the first output's vector comes from, before a softmax, is the classifier; a pooling the pool."""
+    """What the first output's vector comes from, before softmax and rounding, is the classifier; a pooling the pool."""
     nodes = {node.name: node for node in graph}
     last = nodes[next(iter(graph.output_nodes.values()))]
-    if last.operation == "softmax" and last.inputs[0] in nodes:
+    while last.operation in ("softmax", "quantize", "dequantize") and last.inputs[0] in nodes:
         last = nodes[last.inputs[0]]
     if last.operation not in VECTORS or last.attributes.get("keepdims"):
         return graph

@@ -23,8 +23,11 @@ from npmobilenet.onnx.operator import OPERATORS, as_ints
 from npmobilenet.onnx.patterns import clip_bounds, is_hard_sigmoid, pad_edges
 from npmobilenet.onnx.shapes import Bound, Coming
 from npmobilenet.onnx.windows import transposed_pads, window_pads
+from npmobilenet.text import printable
 
 Shape = tuple[int, ...]
+REASON = 120  # characters of why a node does not fit
+WIDEST_PADDING = 16  # beyond a window: more makes images of nothing but padding, however small they are
 CONVERTERS: dict[str, Callable[[Region, Node], None]] = {}
 
 
@@ -51,6 +54,8 @@ class Region:
         The nodes of ONNX that it computes.
     absorbed : set of str
         Tensors of ONNX that later nodes make, which are computed already, or need not be.
+    refusal : str
+        Why the last node that it did not take is not in it.
     """
 
     bound: Bound
@@ -62,6 +67,7 @@ class Region:
     replaced: list[Node] = field(default_factory=list)
     absorbed: set[str] = field(default_factory=set)
     shapes: dict[str, Shape] = field(default_factory=dict)
+    refusal: str = ""
     _current: Node | None = None
 
     def __post_init__(self) -> None:
@@ -74,14 +80,19 @@ class Region:
             self.replaced.append(node)
             return True
         convert = CONVERTERS.get(node.operator)
-        if convert is None or len(list(filter(None, node.outputs))) != len(node.outputs):
+        if convert is None:
+            self.refusal = f"{node.operator} has no fast kernel"
+            return False
+        if not all(isinstance(self.bound.values.get(name), Coming) for name in node.outputs):
+            self.refusal = "the shape of its result is known in a call"
             return False
         before = len(self.nodes), dict(self.made)
         self._current = node
         try:
             convert(self, node)
             self._check(node)
-        except (DoesNotFitError, ValueError):
+        except (DoesNotFitError, ValueError) as error:
+            self.refusal = printable(error, REASON) if str(error) else "no fast kernel has its attributes and shapes"
             for added in self.nodes[before[0] :]:
                 self.shapes.pop(added.name)
                 self.names.give_back(added.name)
@@ -98,7 +109,7 @@ class Region:
         images = self.bound.shape(self.source)[0]
         for name in [name for name in node.outputs if name in self.made]:
             value, shape = self.bound.values[name], self.shapes[self.made[name]]
-            require(isinstance(value, Coming) and value.dtype == np.float32)
+            require(isinstance(value, Coming) and (value.dtype == np.float32 or node.operator == "QuantizeLinear"))
             require(value.shape[:1] == (images,) and value.shape[1:] in (shape, (*shape, 1, 1)))
 
     @property
@@ -109,6 +120,7 @@ class Region:
     def x(self, node: Node, at: int = 0) -> str:
         """Return the node of this graph that makes an input."""
         require(len(node.inputs) > at and node.inputs[at] in self.made)
+        require(self.bound.values[node.inputs[at]].dtype == np.float32)
         return self.made[node.inputs[at]]
 
     def shape(self, node: Node, at: int = 0) -> Shape:
@@ -136,7 +148,10 @@ class Region:
         **attributes: object,
     ) -> str:
         """Add a node and return its name; it makes the current node's result, or the tensor ``makes``, unless ""."""
-        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in (parameters or {}).items()}
+        arrays = {
+            name: array if array.dtype == np.uint8 else _float32(array)  # but for a zero point
+            for name, array in (parameters or {}).items()
+        }
         name, block = self.names.of(self._current)
         shapes = {key: array.shape for key, array in arrays.items()}
         node = graphs.Node(name, operation, tuple(inputs), block, shapes, attributes)
@@ -163,6 +178,12 @@ class Region:
     def graph(self, outputs: dict[str, str]) -> Graph:
         """Return the graph with these outputs."""
         return Graph(tuple(self.nodes), self.shapes[INPUT][0], outputs)
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    """In one piece of memory, unless it is one number repeated, which takes none."""
+    array = np.asarray(array, np.float32)
+    return array if not any(array.strides) else np.ascontiguousarray(array)
 
 
 def require(condition: bool) -> None:
@@ -198,7 +219,10 @@ def _geometry(at: Region, node: Node, kernel: Shape) -> tuple[Shape, Shape, Padd
     require(len(strides) == len(dilations) == 2 and min(strides + dilations) > 0 and len(pads) in (0, 4))
     if auto == "SAME_UPPER":
         return strides, dilations, "same"
-    return strides, dilations, _plain(window_pads(auto, pads, size, kernel, strides, dilations))
+    edges = window_pads(auto, pads, size, kernel, strides, dilations)
+    for k, d, edge in zip(kernel, dilations, edges, strict=True):
+        require(max(edge) <= max(k * d, WIDEST_PADDING))
+    return strides, dilations, _plain(edges)
 
 
 def _plain(pads: Sequence[tuple[int, int]]) -> PaddingSpec:
@@ -329,7 +353,7 @@ def _prelu(at: Region, node: Node) -> None:
 def _softmax(at: Region, node: Node) -> None:
     rank = len(at.bound.shape(node.inputs[0]))
     axis = node.attributes.get("axis", 1 if at.bound.opset < 13 else -1) % rank
-    require(axis == 1 and (rank == 2 or at.bound.opset >= 13))
+    require(axis == 1 and (at.bound.opset >= 13 or prod(at.bound.shape(node.inputs[0])[2:]) == 1))
     at.add("softmax", [at.x(node)])
 
 
@@ -423,6 +447,49 @@ def _concat(at: Region, node: Node) -> None:
 
 @converts("Split")
 def _split(at: Region, node: Node) -> None:
+    """The parts of a mixed convolution, or of anything else."""
+    try:
+        _mixed(at, node)
+    except DoesNotFitError:
+        _slice(at, node)
+
+
+@converts("Slice")
+def _slice(at: Region, node: Node) -> None:
+    """Some channels, and of all other axes everything."""
+    shape, channels = at.bound.shape(node.inputs[0]), []
+    rest = [at.constant(node, number) for number in range(1, len(node.inputs))]
+    for axis, length in enumerate(shape):  # where along it the values of each output come from
+        after = len(shape) - axis - 1
+        places = np.broadcast_to(np.arange(length).reshape(-1, *[1] * after), shape)
+        parts = OPERATORS[node.operator].compute(node, [places, *rest], at.bound.opset)
+        require(all(part.size for part in parts))
+        lines = [part[(*[0] * axis, slice(None), *[0] * after)].tolist() for part in parts]
+        if axis == 1:
+            channels = lines
+        else:
+            require(all(line == list(range(length)) for line in lines))
+    _select(at, node, channels)
+
+
+@converts("Gather")
+def _gather(at: Region, node: Node) -> None:
+    indices, channels = at.constant(node, 1), at.shape(node)[0]
+    rank = len(at.bound.shape(node.inputs[0]))
+    require(indices.ndim == 1 and indices.size and at.attribute(node, "axis") in (1, 1 - rank))
+    _select(at, node, [np.where(indices < 0, indices + channels, indices).tolist()])
+
+
+def _select(at: Region, node: Node, channels: Sequence[Sequence[int]]) -> None:
+    """Let each output be some channels of the input."""
+    for output, indices in zip(node.outputs, channels, strict=True):
+        if tuple(indices) == tuple(range(at.shape(node)[0])):
+            at.made[output] = at.x(node)
+        else:
+            at.add("channel_select", [at.x(node)], makes=output, indices=tuple(indices))
+
+
+def _mixed(at: Region, node: Node) -> None:
     """Channels cut into parts, each under a convolution of its own, and concatenated: one convolution."""
     convolutions, function, concat = _parts(at, node)
     weights = [at.constant(one, 1) for one in convolutions]

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from npmobilenet.onnx.narrow import NARROW, PowerOfTwo
-from npmobilenet.onnx.operator import operator
+from npmobilenet.onnx.operator import as_large, of_channels, operator
+from npmobilenet.onnx.room import room
 from npmobilenet.onnx.tensors import TYPES, type_name
 
 _vector_erf = np.vectorize(_erf, otypes=[np.float64])
@@ -107,12 +108,12 @@ def thresholded_relu(x: np.ndarray, *, alpha: float = 1.0) -> np.ndarray:
     return same_type(x, np.where(x > alpha, x, 0))
 
 
-@operator("PRelu")
+@operator("PRelu", "like")
 def prelu(x: np.ndarray, slope: np.ndarray, *, opset: int) -> np.ndarray:
     """``slope * x`` below 0; before opset 7 a row of slopes was one for each channel."""
     if opset < 7 and slope.ndim == 1 and slope.size > 1:
         slope = slope.reshape(-1, *[1] * (x.ndim - 2))
-    return same_type(x, np.where(x < 0, slope * x, x))
+    return same_type(x, np.where(x < 0, as_large(slope, x.shape) * x, x))
 
 
 def _binary(name: str, function: Any, of_one_type: bool = True) -> None:
@@ -253,7 +254,7 @@ def dropout(
     """Nothing, outside of training."""
     if training is not None and training.any() and (ratio is None or ratio.any()):
         raise ValueError("is in training mode, which is not supported")
-    return (x, np.ones(x.shape, bool))[:results]
+    return (x,) if results < 2 else (x, np.ones(x.shape, bool))
 
 
 @operator("BatchNormalization", "windows")
@@ -274,18 +275,17 @@ def batch_norm(
     """Normalisation with stored statistics."""
     if results > 1:
         raise ValueError("computes statistics, as in training, which is not supported")
-    shape = (-1, *[1] * (x.ndim - 2))
-    factor = scale / np.sqrt(variance.astype(np.float64) + epsilon)
-    return same_type(x, (x - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape))
+    scale, bias, mean, variance = of_channels(x, scale, bias, mean, variance)
+    return same_type(x, (x - mean) * (scale / np.sqrt(variance.astype(np.float64) + epsilon)) + bias)
 
 
 @operator("InstanceNormalization", "windows")
 def instance_norm(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, *, epsilon: float = 1e-5) -> np.ndarray:
     """Normalisation with each channel's own statistics, of each image."""
-    shape, axes = (-1, *[1] * (x.ndim - 2)), tuple(range(2, x.ndim))
+    (scale, bias), axes = of_channels(x, scale, bias), tuple(range(2, x.ndim))
     x64 = x.astype(np.float64)
     normal = (x64 - x64.mean(axes, keepdims=True)) / np.sqrt(x64.var(axes, keepdims=True) + epsilon)
-    return same_type(x, normal * scale.reshape(shape) + bias.reshape(shape))
+    return same_type(x, normal * scale + bias)
 
 
 @operator("LayerNormalization")
@@ -301,6 +301,7 @@ def layer_norm(
 ) -> tuple[np.ndarray, ...]:
     """Normalisation over the axes from ``axis`` on."""
     axes = tuple(range(axis % x.ndim, x.ndim))
+    scale, bias = as_large(scale, x.shape), None if bias is None else as_large(bias, x.shape)
     x64 = x.astype(np.float64)
     mean = x64.mean(axes, keepdims=True)
     deviation = 1 / np.sqrt(x64.var(axes, keepdims=True) + epsilon)
@@ -321,13 +322,15 @@ def group_norm(
 ) -> np.ndarray:
     """Normalisation with the statistics of a group of channels, of each image."""
     n, c, *rest = x.shape
+    if num_groups < 1 or c % num_groups:
+        raise ValueError(f"attribute 'num_groups' is {num_groups}, and there are {c} channels")
+    if opset < 21:  # a scale for each group
+        scale, bias = (np.repeat(each, c // num_groups) for each in (scale, bias))
+    scale, bias = of_channels(x, scale, bias)
     grouped = x.astype(np.float64).reshape(n, num_groups, c // num_groups, *rest)
     axes = tuple(range(2, grouped.ndim))
     normal = (grouped - grouped.mean(axes, keepdims=True)) / np.sqrt(grouped.var(axes, keepdims=True) + epsilon)
-    if opset < 21:  # a scale for each group
-        scale, bias = (np.repeat(each, c // num_groups) for each in (scale, bias))
-    shape = (-1, *[1] * len(rest))
-    return same_type(x, normal.reshape(x.shape) * scale.reshape(shape) + bias.reshape(shape))
+    return same_type(x, normal.reshape(x.shape) * scale + bias)
 
 
 @operator("LRN", "windows")
@@ -335,6 +338,7 @@ def lrn(x: np.ndarray, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bi
     """Normalisation by the squares of the channels around each."""
     if size < 1:
         raise ValueError(f"attribute 'size' must be positive, got {size}")
+    room((len(x), x.shape[1] + size, *x.shape[2:]))
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     squares = np.pad(x.astype(np.float64) ** 2, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
     sums = np.cumsum(np.pad(squares, [(0, 0), (1, 0), *[(0, 0)] * (x.ndim - 2)]), axis=1)

@@ -31,6 +31,7 @@ from npmobilenet.text import printable, quote
 
 MOST_NODES = 100_000
 STANDARD = ("", "ai.onnx")  # the domain of the operators that are known here
+MICROSOFT = "com.microsoft"  # onnxruntime's own: such operators have the domain in their names
 Dimension = int | str | None  # a length, the name of one, or nothing is said
 
 
@@ -108,6 +109,8 @@ class OnnxGraph:
     inputs, outputs : tuple of Port
         Inputs that an initializer gives are none.
     metadata : mapping of str to str
+    bytes : int
+        Of the file and of those beside it.
     """
 
     name: str
@@ -117,6 +120,7 @@ class OnnxGraph:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    bytes: int = 0
 
 
 def read_model(path: str | os.PathLike) -> OnnxGraph:
@@ -166,7 +170,8 @@ def parse_model(data: bytes, beside: Beside) -> OnnxGraph:
     for entry in about.get(14, ()):
         pair = gathered(message(entry))
         metadata[text(only(pair, 1, b""))] = text(only(pair, 2, b""))
-    return _graph(message(only(about, 7, b"")), opset, metadata, beside)
+    graph = _graph(message(only(about, 7, b"")), opset, metadata, beside)
+    return replace(graph, bytes=len(data) + beside.bytes)
 
 
 def _graph(data: memoryview, opset: int, metadata: Mapping[str, str], beside: Beside) -> OnnxGraph:
@@ -245,13 +250,15 @@ def _node(data: memoryview, beside: Beside) -> Node:
     names = {number: tuple(text(one) for one in about.get(number, ())) for number in (1, 2)}
     node = Node(text(only(about, 3, b"")), text(only(about, 4, b"")), names[1], names[2])
     domain = text(only(about, 7, b""))
-    if domain not in STANDARD:
+    if domain == MICROSOFT:
+        node = replace(node, operator=f"{domain}.{node.operator}")
+    elif domain not in STANDARD:
         raise CheckpointError(f"{node.title}: operators of the domain {quote(domain)} are not supported")
     attributes = {}
     for attribute in about.get(5, ()):
         name, value = _attribute(message(attribute), beside, node)
         attributes[name] = value
-    return Node(node.name, node.operator, *names.values(), attributes)
+    return replace(node, attributes=attributes)
 
 
 def _attribute(data: memoryview, beside: Beside, node: Node) -> tuple[str, Any]:

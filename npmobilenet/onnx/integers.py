@@ -6,18 +6,22 @@ import numpy as np
 
 from npmobilenet.onnx.elementwise import converted
 from npmobilenet.onnx.narrow import NARROW
-from npmobilenet.onnx.operator import axis_of, operator
+from npmobilenet.onnx.operator import as_large, axis_of, operator
 from npmobilenet.onnx.tensors import COMPUTED_IN, TYPES
-from npmobilenet.onnx.windows import requantised
+from npmobilenet.onnx.windows import matmul, requantised
 
 
-def _per_axis(values: np.ndarray, rank: int, axis: int, length: int, block_size: int) -> np.ndarray:
-    """Numbers of a whole tensor, of each place of an axis, or of blocks along it, as they broadcast."""
+def per_axis(values: np.ndarray, rank: int, axis: int, length: int, block_size: int) -> np.ndarray:
+    """Return numbers of a whole tensor, of each place of an axis, or of blocks along it, as they broadcast."""
     if block_size:
         axis = axis_of(axis, rank)
+        if not 0 < block_size <= length:
+            raise ValueError(f"attribute 'block_size' is {block_size}, and the axis has {length}")
         return np.repeat(values, block_size, axis).take(np.arange(length), axis)
     if values.size == 1:
         return values.reshape(())
+    if values.size != length:
+        raise ValueError(f"{values.size} scales or zero points do not fit an axis of {length}")
     return values.reshape([-1 if at == axis_of(axis, rank) else 1 for at in range(rank)])
 
 
@@ -38,7 +42,7 @@ def quantize_linear(
     if zero is None:
         zero = np.zeros(scale.shape, COMPUTED_IN.get(name, name) or np.uint8)
     length = x.shape[axis] if x.ndim and scale.size > 1 else 1
-    steps, zeros = (_per_axis(each, x.ndim, axis, length, block_size) for each in (scale, zero))
+    steps, zeros = (per_axis(each, x.ndim, axis, length, block_size) for each in (scale, zero))
     real = (x / steps).astype(np.float32)
     if name in NARROW:
         if zero.dtype.kind in "iu":
@@ -61,10 +65,10 @@ def dequantize_linear(
 ) -> np.ndarray:
     """``(x - zero) * scale``."""
     length = x.shape[axis] if x.ndim and scale.size > 1 else 1
-    steps = _per_axis(scale, x.ndim, axis, length, block_size)
+    steps = per_axis(scale, x.ndim, axis, length, block_size)
     whole = x.astype(np.int64) if x.dtype.kind in "iu" else x
     if zero is not None:
-        whole = whole - _per_axis(zero.astype(whole.dtype), x.ndim, axis, length, block_size)
+        whole = whole - per_axis(zero.astype(whole.dtype), x.ndim, axis, length, block_size)
     return (whole * steps).astype(np.float32)
 
 
@@ -84,10 +88,11 @@ def matmul_integer(
     """Product of matrices of integers, minus their zero points."""
     left, right = a.astype(np.int32), b.astype(np.int32)
     if a_zero is not None:
-        left = left - a_zero.astype(np.int32).reshape(-1, 1)
+        rows = a_zero.astype(np.int32).reshape(() if a_zero.size == 1 else (-1, 1))
+        left = left - as_large(rows, left.shape)
     if b_zero is not None:
-        right = right - b_zero.astype(np.int32)
-    return np.matmul(left, right)
+        right = right - as_large(b_zero.astype(np.int32), right.shape)
+    return matmul(left, right)
 
 
 @operator("QLinearMatMul")
@@ -102,5 +107,6 @@ def qlinear_matmul(
     y_zero: np.ndarray,
 ) -> np.ndarray:
     """The same, whose sums become integers of 8 bits again."""
-    sums = np.matmul(a.astype(np.int32) - a_zero.astype(np.int32), b.astype(np.int32) - b_zero.astype(np.int32))
-    return requantised(sums * (a_scale.astype(np.float64) * b_scale / y_scale), y_zero)
+    left, right = (each.astype(np.int32) - as_large(zero, each.shape) for each, zero in ((a, a_zero), (b, b_zero)))
+    sums = matmul(left, right)
+    return requantised(sums * as_large(a_scale.astype(np.float64) * b_scale / y_scale, sums.shape), y_zero)

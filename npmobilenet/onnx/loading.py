@@ -8,9 +8,12 @@ assumed, and said.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from npmobilenet.checkpoints.info import WeightsInfo
 from npmobilenet.checkpoints.json_text import parse_object
@@ -19,13 +22,17 @@ from npmobilenet.checkpoints.publisher_config import PublisherConfig
 from npmobilenet.checkpoints.reader import METADATA_NAME
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import IMAGENET, Preprocessing
-from npmobilenet.onnx.file import OnnxGraph, read_model
-from npmobilenet.onnx.parts import Whole, check, whole
+from npmobilenet.onnx.file import Dimension, OnnxGraph, read_model
+from npmobilenet.onnx.layout import FIRST
+from npmobilenet.onnx.parts import Whole, check, has_channels_last, whole
+from npmobilenet.onnx.qdq import rounds_to_bytes
+from npmobilenet.onnx.qlinear import normalised
 from npmobilenet.provenance import Provenance
 from npmobilenet.text import plural, printable
 
 ARCHITECTURE, LONGEST = "architecture", 100  # in the metadata, and characters of it
 TOLD = ("preprocessing", "classes", "multi_label")
+BYTE_MEAN = 50  # what is subtracted from bytes, or divides them, is larger; of values up to 1 it never is
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class OnnxNetwork:
     provenance : Provenance
     notes : tuple of str
         What was assumed, a line for each.
+    dtype : {"float32", "int8"}
+        "int8" if tensors are rounded to 8 bits.
     """
 
     graph: OnnxGraph
@@ -57,6 +66,7 @@ class OnnxNetwork:
     architecture: str
     provenance: Provenance
     notes: tuple[str, ...]
+    dtype: str
 
 
 def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
@@ -70,6 +80,7 @@ def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
     path, where = Path(path), printable(path)
     graph = read_model(path)
     try:
+        graph = normalised(graph)
         check(graph)
         found, notes = _told(graph, path, where)
         known = options["preprocessing"] or found["preprocessing"]
@@ -79,15 +90,15 @@ def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
         text = str(error)
         raise CheckpointError(text if text.startswith(f"{where}: ") else f"{where}: {text}") from error.__cause__
     settled = Provenance()
-    usual = _usual(graph)
+    usual, values = _usual(graph)
     outputs = _outputs(graph, one)
     preprocessing = settled.choose(
         "preprocessing", option=options["preprocessing"], file=found["preprocessing"], assumed=usual
     )
     if settled["preprocessing"][1] == "assumed" and outputs:
         notes.append(
-            f"preprocessing {usual.crop[0]}x{usual.crop[1]} of {usual.resize}, with the mean and deviation usual for "
-            "ImageNet, assumed: the file does not say how photographs become inputs (option preprocessing)"
+            f"preprocessing {usual.crop[0]}x{usual.crop[1]} of {usual.resize}, with {values}, assumed: the file does "
+            "not say how photographs become inputs (option preprocessing)"
         )
     classes = found["classes"] if options["classes"] is None else options["classes"]
     if classes is not None and options["classes"] is None and outputs and len(classes) != outputs:
@@ -99,7 +110,10 @@ def read_network(path: str | Path, **options: Any) -> OnnxNetwork:
         "option" if options["classes"] is not None else "file" if classes is not None else "assumed",
     )
     about = (graph, one, outputs, preprocessing, classes, bool(multi_label), _architecture(graph))
-    return OnnxNetwork(*about, settled, tuple(notes))
+    dtype = one.part.dtype if one else "int8" if rounds_to_bytes(graph) else "float32"
+    if dtype == "int8":
+        settled["quantisation"] = ("stored", "file")
+    return OnnxNetwork(*about, settled, tuple(notes), dtype)
 
 
 def _architecture(graph: OnnxGraph) -> str:
@@ -125,16 +139,53 @@ def _told(graph: OnnxGraph, path: Path, where: str) -> tuple[dict[str, Any], lis
     return found, [*notes, *more, *others]
 
 
-def _usual(graph: OnnxGraph) -> Preprocessing:
-    """ImageNet's, in the size that the file says."""
+def _usual(graph: OnnxGraph) -> tuple[Preprocessing, str]:
+    """ImageNet's, or TensorFlow's where channels come last, in the file's size; and what values that gives."""
+    usual, values = IMAGENET, "the mean and deviation usual for ImageNet"
+    if has_channels_last(graph):
+        usual, values = replace(IMAGENET, mean=(0.5,) * 3, std=(0.5,) * 3), "values from -1 to 1, as TensorFlow's have"
+    if _scales_bytes(graph):
+        usual = replace(IMAGENET, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+        values = "values from 0 to 255, which the network scales itself"
+    (height, width), _ = _image(graph)
+    if isinstance(height, int) and isinstance(width, int):
+        with suppress(ValueError):  # of a size that no photograph has
+            usual = replace(usual, resize=round(min(height, width) * 256 / 224), crop=(height, width))
+    return usual, values
+
+
+def _image(graph: OnnxGraph) -> tuple[tuple[Dimension, Dimension], Dimension]:
+    """Height and width of the first input, and its channels, if it is an image."""
     shape = graph.inputs[0].shape if graph.inputs else None
-    if shape is None or len(shape) != 4 or not all(isinstance(length, int) for length in shape[2:]):
-        return IMAGENET
-    height, width = shape[2:]
-    try:
-        return replace(IMAGENET, resize=round(min(height, width) * 256 / 224), crop=(height, width))
-    except ValueError:  # of a size that no photograph has
-        return IMAGENET
+    if shape is None or len(shape) != 4:
+        return (None, None), None
+    _, channels, *size = (shape[axis] for axis in FIRST) if has_channels_last(graph) else shape
+    return tuple(size), channels
+
+
+def _scales_bytes(graph: OnnxGraph) -> bool:
+    """Whether the first that is done with an image is what is done with bytes: a mean or a divisor of that size."""
+    if not graph.inputs:
+        return False
+    known = dict(graph.constants)
+    known |= {
+        node.outputs[0]: node.attributes["value"]
+        for node in graph.nodes
+        if node.operator == "Constant" and isinstance(node.attributes.get("value"), np.ndarray)
+    }
+    image = {graph.inputs[0].name}
+    for node in graph.nodes:
+        if not image.intersection(node.inputs):
+            continue
+        if node.operator in ("Identity", "Cast", "Transpose"):
+            image.update(node.outputs)
+            continue
+        number = known.get(next((name for name in node.inputs if name not in image), ""))
+        if number is None or not number.size or node.operator not in ("Mul", "Div", "Sub", "Add"):
+            return False
+        size = np.abs(number.astype(np.float64))
+        return bool((size < 1 / BYTE_MEAN if node.operator == "Mul" else size > BYTE_MEAN).all())
+    return False
 
 
 def _outputs(graph: OnnxGraph, one: Whole | None) -> int:
@@ -144,6 +195,6 @@ def _outputs(graph: OnnxGraph, one: Whole | None) -> int:
         return found.channels_of(found.node_of("logits")) if found.main_output == "logits" else 0
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         return 0
-    (image,), (scores,) = graph.inputs, graph.outputs
-    fits = len(image.shape or ()) == 4 and image.shape[1] == 3 and len(scores.shape or ()) == 2
+    (scores,) = graph.outputs
+    fits = _image(graph)[1] == 3 and len(scores.shape or ()) == 2
     return scores.shape[1] if fits and isinstance(scores.shape[1], int) else 0

@@ -9,25 +9,21 @@ operators that the file uses, and ``results``, how many outputs the node has.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from npmobilenet.errors import CheckpointError
 from npmobilenet.onnx.file import Node, Refused
-from npmobilenet.text import quote, shown
+from npmobilenet.onnx.room import room
+from npmobilenet.text import printable, quote, shown
 
 OLDEST_OPSET = 6
+LONGEST = 300  # characters of what does not fit: a file's numbers may be among them
 OPERATORS: dict[str, Operator] = {}
 GIVEN = ("opset", "results")  # keywords that are no attributes
-
-MOST_VALUES = 1 << 30  # of a tensor that a few numbers in a file may ask for
-_most = ContextVar("values that one tensor may have", default=MOST_VALUES)
 
 Ints, Floats = tuple[int, ...], tuple[float, ...]
 # What an input decides beside values: the shape of the result.
@@ -45,10 +41,12 @@ class Operator:
     name : str
     function : callable
         From arrays to an array, or to a tuple of them.
-    kind : {"any", "elementwise", "windows", "shape", "dynamic"}
-        How the shape of a result is found without its values. "elementwise": it is that to which the inputs broadcast;
-        "windows": the first axis, of the first input, is that of images, and each is computed by itself; "shape": the
-        result is known once the inputs' shapes are; "dynamic": the shape depends on values; "any": by computing it.
+    kind : {"any", "view", "like", "elementwise", "windows", "joined", "shape", "dynamic"}
+        How the shape of a result is found without its values. "like": it is the first input's; "elementwise": that to
+        which the inputs broadcast; "windows": the first axis, of the first input, is that of images, and each is
+        computed by itself; "joined": of all inputs, unless they are joined along it; "shape": the result is known once
+        the inputs' shapes are; "dynamic": the shape depends on values; "view": by computing it, which takes no memory;
+        "any": by computing it.
     decides : tuple of int
         The inputs whose values decide on the shape of the result.
     attributes : mapping of str to (parameter, type, default)
@@ -87,7 +85,7 @@ class Operator:
             raise CheckpointError(f"{node.title}: needs more memory than this machine has") from None
         except (ValueError, IndexError, TypeError, ArithmeticError) as error:
             text = " ".join(str(error).split())
-            raise CheckpointError(f"{node.title}: {text}") from error
+            raise CheckpointError(f"{node.title}: {printable(text, LONGEST)}") from error
         return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))  # not NumPy's scalars
 
 
@@ -166,29 +164,6 @@ def _described(wanted: Any) -> str:
     return {int: "an integer", float: "a number", str: "a text", np.ndarray: "a tensor"}[wanted]
 
 
-@contextmanager
-def at_most(values: int) -> Iterator[None]:
-    """Let no tensor have more values than these, whatever nodes ask for."""
-    token = _most.set(max(min(values, MOST_VALUES), 1))
-    try:
-        yield
-    finally:
-        _most.reset(token)
-
-
-def room(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return a shape that a node asks for, if it is none that fills the memory.
-
-    Raises
-    ------
-    ValueError
-        If it is.
-    """
-    if any(size < 0 for size in shape) or prod(shape) > _most.get():
-        raise ValueError(f"asks for a tensor of shape {shown(tuple(shape))}, more than {_most.get()} values")
-    return tuple(shape)
-
-
 def as_ints(values: np.ndarray | tuple[int, ...] | None) -> tuple[int, ...] | None:
     """Return an input of integers as Python's, which cannot overflow."""
     if values is None:
@@ -197,6 +172,33 @@ def as_ints(values: np.ndarray | tuple[int, ...] | None) -> tuple[int, ...] | No
     if values.dtype.kind not in "iu" and values.size:
         raise ValueError(f"integers are needed, got {values.dtype}")
     return tuple(int(value) for value in values.reshape(-1))
+
+
+def as_large(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return what is to be repeated to a shape, if it is no larger than that.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    if np.broadcast_shapes(array.shape, shape) != shape:
+        raise ValueError(f"a tensor of shape {array.shape} does not fit one of {shape}")
+    return array
+
+
+def of_channels(x: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return arrays of a number for each channel of ``x``, (N, C, ...), as they broadcast to it.
+
+    Raises
+    ------
+    ValueError
+        If they have others.
+    """
+    for array in arrays:
+        if x.ndim < 2 or array.shape != x.shape[1:2]:
+            raise ValueError(f"a tensor of shape {array.shape} has no number for each channel of {x.shape}")
+    return tuple(array.reshape(-1, *[1] * (x.ndim - 2)) for array in arrays)
 
 
 def axis_of(axis: int, rank: int) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -14,16 +15,19 @@ from npmobilenet.engine import Engine
 from npmobilenet.errors import CheckpointError
 from npmobilenet.graph import INPUT, WINDOWED, Graph
 from npmobilenet.kernels.sharing import give_lock
-from npmobilenet.onnx import arrangement, elementwise, integers, reductions, resizing, windows  # noqa: F401 - enter
+from npmobilenet.onnx import arrangement, elementwise, integers, qdq, reductions, resizing, windows  # noqa: F401 - enter
 from npmobilenet.onnx.blocks import with_blocks
 from npmobilenet.onnx.conversion import Region
 from npmobilenet.onnx.elementwise import converted
 from npmobilenet.onnx.file import Node, OnnxGraph, Port
+from npmobilenet.onnx.layout import FIRST, channels_first
 from npmobilenet.onnx.names import Names
 from npmobilenet.onnx.operator import OLDEST_OPSET, OPERATORS, check_node
 from npmobilenet.onnx.patterns import simplified
+from npmobilenet.onnx.room import FIXED, at_most, check_together
 from npmobilenet.onnx.shapes import Bound, Coming, bind
 from npmobilenet.onnx.tensors import COMPUTED_IN, TYPES
+from npmobilenet.passes_qdq import lowered
 from npmobilenet.text import quote
 
 SIZES_KEPT = 8  # combinations of input shapes whose parts are kept for the next call
@@ -45,12 +49,20 @@ class Part:
         The tensor that it begins at.
     replaced : tuple of Node
         The nodes of ONNX that it stands for.
+    floats : mapping of str to str
+        Of a part of 8 bits: the layers that stay float32, and why.
     """
 
     graph: Graph
     weights: Mapping[str, np.ndarray]
     source: str
     replaced: tuple[Node, ...]
+    floats: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        """In which its weights are stored."""
+        return "int8" if self.graph.is_quantised else "float32"
 
 
 def divided(graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Bound, list[Part | Node]]:
@@ -62,8 +74,8 @@ def divided(graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Bo
         If a node does not fit.
     """
     inputs = {port.name: Coming(tuple(shapes[port.name]), _dtype(port)) for port in graph.inputs}
-    bound = simplified(bind(graph, inputs))
-    names, regions, steps = Names(), {}, []
+    bound = simplified(channels_first(bind(graph, inputs)))
+    names, regions, steps, reasons = Names(), {}, [], {}
     for node in bound.nodes:
         region = _region_for(node, bound, regions, names)
         if region is not None and region.take(node):
@@ -71,8 +83,13 @@ def divided(graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Bo
                 steps.append(region)
                 regions[region.source] = region
         else:
+            reasons[node.outputs[0]] = (
+                "it reads no image, or tensors of several parts" if region is None else region.refusal
+            )
             steps.append(node)
-    return bound, _settled(bound, steps)
+    steps = _settled(bound, steps)
+    alone = {step.outputs[0]: "no convolution beside it" for step in steps if isinstance(step, Node)}
+    return replace(bound, reasons=alone | reasons), steps
 
 
 def _region_for(node: Node, bound: Bound, regions: Mapping[str, Region], names: Names) -> Region | None:
@@ -111,9 +128,13 @@ def _settled(bound: Bound, steps: list[Region | Node]) -> list[Part | Node]:
             found.append(step)
             continue
         outputs = {name: made for name, made in step.made.items() if name in read and made != INPUT}
-        graph, weights = with_blocks(_needed(step.graph(outputs)), step.weights)
+        channels = {name: shape[0] for name, shape in step.shapes.items()}
+        graph, weights = with_blocks(_needed(step.graph(outputs)), step.weights, channels)
+        floats: dict[str, str] = {}
+        if graph.is_quantised:
+            graph, weights, floats = lowered(graph, weights, qdq.integers_of(step))
         weights = {name: weights[name] for name in graph.tensors}
-        found.append(Part(graph, weights, step.source, tuple(step.replaced)))
+        found.append(Part(graph, weights, step.source, tuple(step.replaced), floats))
     return found
 
 
@@ -201,7 +222,7 @@ class Session:
                 np.array_equal(array, other.weights[name]) for name, array in part.weights.items()
             ):
                 return part, engine
-        engine = Engine(part.graph, part.weights, self.backend, keep_bytes=self.keep_bytes)
+        engine = Engine(part.graph, part.weights, self.backend, part.dtype, self.keep_bytes)
         self._engines.append((part, engine))
         while len(self._engines) > 4 * SIZES_KEPT:
             self._engines.pop(0)
@@ -254,10 +275,14 @@ class _Sized:
         values: dict[str, np.ndarray] = {
             name: value for name, value in self.bound.values.items() if isinstance(value, np.ndarray)
         } | dict(inputs)
+        together = 0
         for at, step in enumerate(self.steps):
             if isinstance(step, Node):
                 arrays = [values[name] if name else None for name in step.inputs]
-                results = OPERATORS[step.operator].compute(step, arrays, self.bound.opset)
+                with at_most(self.bound.most):
+                    results = OPERATORS[step.operator].compute(step, arrays, self.bound.opset)
+                together += sum(result.size for result in results)
+                check_together(together, self.bound.most)
                 values.update(zip(step.outputs, results, strict=False))
                 read = step.inputs
             else:
@@ -306,10 +331,13 @@ class Whole:
     part : Part
     size : (int, int) or None
         The only one that the file allows.
+    channels_last : bool
+        Whether its image is (N, H, W, C).
     """
 
     part: Part
     size: tuple[int, int] | None
+    channels_last: bool = False
 
 
 def whole(graph: OnnxGraph, size: tuple[int, int]) -> Whole | None:
@@ -318,33 +346,57 @@ def whole(graph: OnnxGraph, size: tuple[int, int]) -> Whole | None:
         return None
     (port,) = graph.inputs
     shape = port.shape
-    if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
+    if shape is None or len(shape) != 4 or prod(length for length in shape if isinstance(length, int)) > FIXED:
         return None
-    fixed = tuple(shape[2:]) if all(isinstance(length, int) for length in shape[2:]) else None
+    channels_last = has_channels_last(graph)
+    batch, channels, *sides = (shape[axis] for axis in FIRST) if channels_last else shape
+    if not isinstance(channels, int):
+        return None
+    fixed = tuple(sides) if all(isinstance(length, int) for length in sides) else None
     found: list[Part] = []
     for height, width in [fixed] if fixed else [(size[0] + more, size[1] + other) for more, other in OTHER_SIZES]:
-        batch = shape[0] if isinstance(shape[0], int) else SOME_BATCH
+        images = batch if isinstance(batch, int) else SOME_BATCH
         lengths = [
-            wanted if isinstance(wanted, int) else one for wanted, one in zip(shape[2:], (height, width), strict=True)
+            length if isinstance(length, int) else one for length, one in zip(sides, (height, width), strict=True)
         ]
+        image = (images, *lengths, channels) if channels_last else (images, channels, *lengths)
         try:
-            bound, steps = divided(graph, {port.name: (batch, shape[1], *lengths)})
+            bound, steps = divided(graph, {port.name: image})
         except CheckpointError:
             if fixed:
                 raise
             if found and not any(node.operation == "resize2d" and len(node.inputs) > 1 for node in found[0].graph):
                 continue  # an image of this size does not fit, and sizes are not compared
             return None
-        if len(steps) != 1 or not isinstance(steps[0], Part) or steps[0].source != port.name:
+        part = _only_part(steps, port.name)
+        if part is None or set(part.graph.outputs) != set(bound.outputs) or not _same_shapes(bound, part, lengths):
             return None
-        if set(steps[0].graph.outputs) != set(bound.outputs) or not _same_shapes(bound, steps[0], lengths):
-            return None
-        found.append(steps[0])
+        found.append(part)
     if any(part.graph != found[0].graph for part in found):
         return None
     part = found[0]
     ordered = {one.name: part.graph.outputs[one.name] for one in graph.outputs}
-    return Whole(replace(part, graph=replace(part.graph, outputs=ordered)), fixed)
+    return Whole(replace(part, graph=replace(part.graph, outputs=ordered)), fixed, channels_last)
+
+
+def has_channels_last(graph: OnnxGraph) -> bool:
+    """Whether the first input is an image (N, H, W, C): told by how many channels images have, and by a Transpose."""
+    shape = graph.inputs[0].shape if graph.inputs else None
+    if shape is None or len(shape) != 4 or shape[3] not in (1, 3) or shape[1] in (1, 3):
+        return False
+    return any(tuple(node.attributes.get("perm", ())) == FIRST for node in graph.nodes if node.operator == "Transpose")
+
+
+def _only_part(steps: Sequence[Part | Node], image: str) -> Part | None:
+    """The part that all is, but that an image's channels may first be put in front."""
+    if len(steps) == 2 and isinstance(steps[0], Node):
+        node, *steps = steps
+        if node.operator != "Transpose" or node.inputs != (image,) or tuple(node.attributes.get("perm", ())) != FIRST:
+            return None
+        (image,) = node.outputs
+    if len(steps) != 1 or not isinstance(steps[0], Part) or steps[0].source != image:
+        return None
+    return steps[0]
 
 
 def _same_shapes(bound: Bound, part: Part, size: Sequence[int]) -> bool:

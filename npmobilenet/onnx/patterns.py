@@ -5,6 +5,7 @@ hard sigmoid    clip(x + 3, 0, 6) / 6                                   HardSigm
 swish           x * sigmoid(x)                                          Swish
 linear layer    a product with a constant matrix, then a sum            Gemm
 padding         zeros around an image before its convolution            the convolution's own
+shuffle         axes divided, put in another order and joined again     Gather, of channels
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from npmobilenet.onnx.file import Node
+from npmobilenet.onnx.operator import OPERATORS
 from npmobilenet.onnx.shapes import Bound
 from npmobilenet.onnx.windows import window_pads
 
 SIXTH = 1 / 6
 CLOSE = 1e-6  # a sixth in float32, or as exporters once wrote it
+MOVES = ("Reshape", "Transpose", "Slice", "Gather", "Split", "Squeeze", "Unsqueeze", "Flatten")  # values as they are
 
 
 def simplified(bound: Bound) -> Bound:
     """Return the graph with one node for each pattern found."""
-    for rewrite in (_identities, _hard_sigmoid, _hard_swish, _swish, _linear, _padding):
+    for rewrite in (_identities, _shuffle, _hard_sigmoid, _hard_swish, _swish, _linear, _padding):
         bound = _rewritten(bound, rewrite)
     return bound
 
@@ -118,6 +122,33 @@ def _origin(graph: Graph, name: str) -> str:
     while (node := graph.made(name, "Identity", "Dropout")) is not None and node.outputs[0] == name:
         name = node.inputs[0]
     return name
+
+
+def _shuffle(graph: Graph, node: Node) -> Node | None:
+    """Where several nodes do nothing but move values, and only between channels: told by what becomes of places."""
+    bound, last = graph.bound, node.outputs[0]
+    shape, chain, step = bound.shape(last), [], node
+    if node.operator not in MOVES or len(node.outputs) > 1 or shape is None or len(shape) != 4:
+        return None
+    while step is not None and bound.live(step) == [step.inputs[0]]:
+        chain.append((step, step.outputs.index(last)))
+        last = step.inputs[0]
+        before = bound.shape(last)
+        if before is not None and len(before) == 4 and (before[0], *before[2:]) == (shape[0], *shape[2:]):
+            break
+        step = graph.made(last, *MOVES)
+    else:
+        return None
+    if len(chain) < 2 or not prod(shape):
+        return None
+    places = moved = np.arange(prod(before), dtype=np.int32).reshape(before)
+    for step, output in reversed(chain):
+        constants = [bound.constant(name) if name else None for name in step.inputs[1:]]
+        moved = OPERATORS[step.operator].compute(step, [moved, *constants], bound.opset)[output]
+    channels = moved[0, :, 0, 0].astype(np.int64) // prod(shape[2:])
+    if not np.array_equal(moved, places[:, channels]):
+        return None
+    return Node(node.name, "Gather", (last, graph.constant(last, channels)), node.outputs, {"axis": 1})
 
 
 def _sixth_of_clip(graph: Graph, node: Node) -> str | None:

@@ -104,7 +104,7 @@ def top_k(
     return np.take_along_axis(x, chosen, axis), chosen
 
 
-@operator("CumSum")
+@operator("CumSum", "like")
 def cum_sum(x: np.ndarray, axis: np.ndarray, *, exclusive: int = 0, reverse: int = 0) -> np.ndarray:
     """Sums of all values up to each."""
     along = axis_of(as_ints(axis)[0], x.ndim)

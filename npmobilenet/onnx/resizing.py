@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from npmobilenet.onnx.elementwise import same_type
-from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, operator, room
+from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, operator
+from npmobilenet.onnx.room import room
 
 Coordinates = Literal[
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize",
@@ -107,7 +108,11 @@ def resized_to(
         raise ValueError("has neither scales nor sizes")
     if len(wanted) != len(lengths) or min(wanted, default=1) < 1:
         raise ValueError(f"cannot resize {tuple(lengths)} to {tuple(wanted)}")
-    room(wanted)
+    whole = list(shape)
+    for axis, length, out in zip(axes, lengths, wanted, strict=True):
+        room((out, length))  # the weights
+        whole[axis] = max(length, out)
+    room(whole)
     return factors, wanted
 
 

@@ -61,6 +61,11 @@ class Beside:
     allowance: Allowance
     _read: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def bytes(self) -> int:
+        """Of those that were read."""
+        return sum(map(len, self._read.values()))
+
     def content(self, location: str) -> bytes:
         """Return what is in a file.
 

@@ -10,10 +10,12 @@ from typing import Literal
 import numpy as np
 
 from npmobilenet.onnx.elementwise import same_type
-from npmobilenet.onnx.operator import Ints, axis_of, operator, room
+from npmobilenet.onnx.operator import Ints, as_large, axis_of, of_channels, operator
+from npmobilenet.onnx.room import room
 
 AutoPad = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
 Pads = list[tuple[int, int]]
+COLUMNS = 1 << 22  # values of a matrix of windows
 
 
 def window_pads(
@@ -62,7 +64,6 @@ def _padded(x: np.ndarray, pads: Pads, value: float) -> np.ndarray:
 
 def _taps(x: np.ndarray, counts: Ints, kernel: Ints, strides: Ints, dilations: Ints) -> np.ndarray:
     """A view of every window: (N, C, *counts, *kernel)."""
-    room((x.shape[1], *counts, *kernel))
     n, c, *steps = x.strides
     steps = [*[step * s for step, s in zip(steps, strides, strict=True)],
              *[step * d for step, d in zip(steps, dilations, strict=True)]]  # fmt: skip
@@ -86,10 +87,13 @@ def _convolved(
     counts = _positions(x.shape[2:], edges, kernel, strides, dilations)
     taps = _taps(_padded(x, edges, 0).astype(dtype, copy=False), counts, kernel, strides, dilations)
     rows = weight.astype(dtype, copy=False).reshape(group, len(weight) // group, prod(weight.shape[1:]))
-    y = np.empty((len(x), len(weight), *counts), dtype)
-    for image, windows in enumerate(taps):  # a matrix of all windows takes memory: of one image at a time
-        columns = np.moveaxis(windows, range(1, 1 + axes), range(-axes, 0)).reshape(group, rows.shape[2], prod(counts))
-        y[image] = np.matmul(rows, columns).reshape(y.shape[1:])
+    y = np.empty(room((len(x), len(weight), *counts)), dtype)
+    step = max(1, COLUMNS // (prod(weight.shape[1:]) * group * prod(counts[1:])))
+    for image, windows in enumerate(taps):  # a matrix of all windows takes memory: of some rows at a time
+        for begin in range(0, counts[0], step):
+            some, part = windows[:, begin : begin + step], y[image, :, begin : begin + step]
+            columns = np.moveaxis(some, range(1, 1 + axes), range(-axes, 0)).reshape(group, rows.shape[2], -1)
+            part[...] = np.matmul(rows, columns).reshape(part.shape)
     return y
 
 
@@ -108,7 +112,7 @@ def conv(
 ) -> np.ndarray:
     """Convolution, with groups."""
     y = _convolved(x, weight, kernel_shape, strides, pads, dilations, group, auto_pad, x.dtype)
-    return y if bias is None else y + bias.reshape(-1, *[1] * (x.ndim - 2))
+    return y if bias is None else y + of_channels(y, bias)[0]
 
 
 @operator("ConvInteger", "windows")
@@ -152,15 +156,15 @@ def qlinear_conv(
     """Convolution of integers, whose sums become integers of 8 bits again."""
     geometry = (kernel_shape, strides, pads, dilations, group, auto_pad)
     sums = _convolved(_centred(x, x_zero, 1), _centred(weight, weight_zero, 0), *geometry, np.dtype(np.int32))
-    shape = (-1, *[1] * (x.ndim - 2))
-    sums = sums if bias is None else sums + bias.reshape(shape)
+    sums = sums if bias is None else sums + of_channels(sums, bias)[0]
     scale = x_scale.astype(np.float64) * weight_scale / y_scale
-    return requantised(sums * (scale if scale.size == 1 else scale.reshape(shape)), y_zero)
+    return requantised(sums * (scale.reshape(()) if scale.size == 1 else of_channels(sums, scale)[0]), y_zero)
 
 
 def requantised(real: np.ndarray, zero: np.ndarray) -> np.ndarray:
     """Return the nearest entries, ties to even, of the type that the zero point has."""
     limits = np.iinfo(zero.dtype)
+    as_large(zero, real.shape)
     return np.clip(np.rint(real) + zero, limits.min, limits.max).astype(zero.dtype)
 
 
@@ -168,6 +172,8 @@ def _centred(x: np.ndarray, zero: np.ndarray | None, axis: int) -> np.ndarray:
     x = x.astype(np.int32)
     if zero is None or (zero.size == 1 and not zero.any()):
         return x
+    if zero.size not in (1, x.shape[axis]):
+        raise ValueError(f"{zero.size} zero points do not fit a tensor of {x.shape}")
     shape = [1] * x.ndim
     shape[axis] = -1
     return x - zero.astype(np.int32).reshape(shape if zero.size > 1 else ())
@@ -211,7 +217,7 @@ def conv_transpose(
             into[(..., *places)] += np.moveaxis(np.tensordot(part, own[(..., *tap)], ((1,), (0,))), -1, 1)
     cut = tuple(slice(a, n - b) for n, (a, b) in zip(whole, edges, strict=True))
     y = _padded(y[(..., *cut)], [(max(-a, 0), max(-b, 0)) for a, b in edges], 0) if _negative(edges) else y[(..., *cut)]
-    return y if bias is None else y + bias.reshape(-1, *[1] * axes)
+    return y if bias is None else y + of_channels(y, bias)[0]
 
 
 def _negative(edges: Pads) -> bool:
@@ -252,6 +258,7 @@ def max_pool(
     axes = x.ndim - 2
     if results < 2:
         return (taps.max(axis=tuple(range(2 + axes, 2 + 2 * axes))),)
+    room(taps.shape)
     flat = taps.reshape(*taps.shape[: 2 + axes], prod(kernel_shape))
     best = np.unravel_index(flat.argmax(axis=-1), kernel_shape)
     places = [
@@ -306,6 +313,7 @@ def lp_pool(
     """The norm of every window."""
     taps, _, _ = _pooled(x, auto_pad, kernel_shape, strides, pads, dilations, ceil_mode, 0)
     letters = tuple(range(x.ndim, 2 * x.ndim - 2))
+    room(taps.shape)
     return same_type(x, (np.abs(taps).astype(np.float64) ** p).sum(letters) ** (1 / p))
 
 
@@ -356,7 +364,7 @@ def gemm(
         raise ValueError(f"takes two matrices, got {a.shape} and {b.shape}")
     y = matmul(a.T if transA else a, b.T if transB else b)
     y = y if alpha == 1 else same_type(a, alpha * y)
-    return y if c is None else same_type(a, y + (c if beta == 1 else beta * c))
+    return y if c is None else same_type(a, y + as_large(c if beta == 1 else beta * c, y.shape))
 
 
 @operator("MatMul")
@@ -368,13 +376,13 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.matmul(a, b)
 
 
-@operator("Softmax")
+@operator("Softmax", "like")
 def softmax(x: np.ndarray, *, axis: int | None = None, opset: int) -> np.ndarray:
     """Exponentials that add up to 1."""
     return _along(x, axis, opset, lambda powers, _: powers / powers.sum(-1, keepdims=True))
 
 
-@operator("LogSoftmax")
+@operator("LogSoftmax", "like")
 def log_softmax(x: np.ndarray, *, axis: int | None = None, opset: int) -> np.ndarray:
     """Their logarithms."""
     return _along(x, axis, opset, lambda powers, shifted: shifted - np.log(powers.sum(-1, keepdims=True)))

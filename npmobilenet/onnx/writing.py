@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from npmobilenet.errors import CheckpointError
 from npmobilenet.files import replacing
 from npmobilenet.graph import INPUT, Graph
 from npmobilenet.kernels.geometry import PaddingSpec, resolve_padding
-from npmobilenet.onnx.file import Dimension, Node, OnnxGraph, Port
+from npmobilenet.onnx.file import MICROSOFT, Dimension, Node, OnnxGraph, Port
 from npmobilenet.onnx.tensors import CODES
+from npmobilenet.passes_qdq import Integers
 from npmobilenet.text import printable
 
 OPSET, IR_VERSION = 17, 8  # old enough for every runtime in use
+DTYPES = ("float32", "int8")
 LARGEST = (1 << 31) - 1  # bytes of a message
 BATCH, HEIGHT, WIDTH = "batch", "height", "width"
 
@@ -38,13 +40,16 @@ def serialised(graph: OnnxGraph) -> bytes:
         body += b"".join(encoded(number, _port(port)) for port in ports)
     metadata = b"".join(encoded(14, encoded(1, key) + encoded(2, value)) for key, value in graph.metadata.items())
     opset = encoded(8, encoded(1, "") + encoded(2, graph.opset))
+    if any(node.operator.startswith(MICROSOFT) for node in graph.nodes):
+        opset += encoded(8, encoded(1, MICROSOFT) + encoded(2, 1))
     return encoded(1, IR_VERSION) + encoded(2, "npmobilenet") + encoded(7, body) + opset + metadata
 
 
 def _node(node: Node) -> bytes:
     names = b"".join(encoded(1, name) for name in node.inputs) + b"".join(encoded(2, name) for name in node.outputs)
     attributes = b"".join(encoded(5, _attribute(name, value)) for name, value in node.attributes.items())
-    return names + encoded(3, node.name) + encoded(4, node.operator) + attributes
+    domain, _, operator = node.operator.rpartition(".")
+    return names + encoded(3, node.name) + encoded(4, operator) + attributes + encoded(7, domain) * bool(domain)
 
 
 def _attribute(name: str, value: Any) -> bytes:
@@ -85,7 +90,9 @@ def _dimension(size: Dimension) -> bytes:
     return encoded(1, size) if isinstance(size, int) else encoded(2, size)
 
 
-def export_onnx(model: Any, path: str | os.PathLike) -> Path:
+def export_onnx(
+    model: Any, path: str | os.PathLike, *, dtype: str | None = None, images: Sequence[Any] | None = None
+) -> Path:
     """Write a model as an ONNX file, for images of any number and size.
 
     The file appears complete or not at all. It holds the names of classes and the preprocessing as metadata, which
@@ -96,6 +103,11 @@ def export_onnx(model: Any, path: str | os.PathLike) -> Path:
     model : Model
         Of float32.
     path : str or os.PathLike
+    dtype : {"float32", "int8"}, optional
+        "int8": with QuantizeLinear and DequantizeLinear (QDQ), as any runtime knows them: uint8 with a scale for each
+        tensor, weights of int8 with a scale for each output channel.
+    images : sequence of photographs, optional
+        As of :func:`npmobilenet.quantize`, with ``dtype="int8"``.
 
     Returns
     -------
@@ -106,12 +118,28 @@ def export_onnx(model: Any, path: str | os.PathLike) -> Path:
     ------
     CheckpointError
         If the model is of 8 bits, has an operation that ONNX does not, or the disk refuses. The message is one line.
+    ValueError
+        If an option is out of range, or there is nothing to be quantised.
+
+    Warns
+    -----
+    AssumptionWarning
+        As :func:`npmobilenet.quantize` does.
     """
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"dtype must be {' or '.join(DTYPES)}, got {dtype!r:.40}")
+    if images is not None and dtype != "int8":
+        raise ValueError("images are for dtype='int8', which finds ranges in them")
     path = Path(path)
     weights, about = model.stored()
     try:
-        graph = onnx_graph(model.graph, weights, model.architecture, _metadata(about, model.architecture), model.size)
-        data = serialised(graph)
+        network, integers = model.graph, {}
+        if network.is_quantised:
+            raise CheckpointError("the model is of 8 bits: export the one of float32 that it was made of, as 'int8'")
+        if dtype == "int8":
+            network, weights, integers = model.rounded(images)
+        about = _metadata(about, model.architecture)
+        data = serialised(onnx_graph(network, weights, model.architecture, about, model.size, integers))
         if len(data) > LARGEST:
             raise CheckpointError(f"would have {len(data)} bytes, and ONNX files have {LARGEST} at most")
         with replacing(path) as file:
@@ -134,6 +162,7 @@ def onnx_graph(
     name: str,
     metadata: Mapping[str, str] | None = None,
     size: tuple[int, int] | None = None,
+    integers: Mapping[str, Integers] | None = None,
 ) -> OnnxGraph:
     """Return a graph as one of ONNX.
 
@@ -147,13 +176,16 @@ def onnx_graph(
     metadata : mapping of str to str, optional
     size : (int, int), optional
         The only height and width of images; any if None.
+    integers : mapping of str to (int8 array, float array), optional
+        Which integers the weights of nodes stand for, and the scale of each output channel: as `passes_rounded` has
+        them.
 
     Raises
     ------
     CheckpointError
         If it has an operation that ONNX does not, such as one of 8 bits.
     """
-    writer = _Writer(graph, weights)
+    writer = _Writer(graph, weights, integers or {})
     for node in graph:
         writer.add(node)
     outputs = tuple(writer.output(name, node) for name, node in graph.output_nodes.items())
@@ -164,8 +196,8 @@ def onnx_graph(
 class _Writer:
     """Writes one node after the other; tensors have the names of the nodes that make them."""
 
-    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray]) -> None:
-        self.weights, self.nodes, self.constants = weights, [], {}
+    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], integers: Mapping[str, Integers]) -> None:
+        self.weights, self.integers, self.nodes, self.constants = weights, integers, [], {}
         self.ranks = {INPUT: 4}
         small = graph.shapes((64, 64)) if _fits(graph, (64, 64)) else graph.shapes((224, 224))
         self.ranks |= {node.name: 1 + len(small[node.name]) for node in graph}
@@ -190,6 +222,8 @@ class _Writer:
 
     def parameters(self, node: graphs.Node, *names: str) -> list[str]:
         """Write those parameters that a node has; of several parts as one."""
+        if node.name in self.integers:
+            return self._integers(node)
         found = []
         for name in names:
             parts = [key for key in node.parameters if key == name or key.partition(".")[2] == name]
@@ -198,6 +232,29 @@ class _Writer:
                 array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
                 found.append(self.constant(f"{node.name}.{name}", array, np.float32))
         return found
+
+    def _integers(self, node: graphs.Node) -> list[str]:
+        """Write a layer's weights as integers, and its bias as one of its sums."""
+        integers, scale = self.integers[node.name]
+        sums = scale * np.float64(self.weights[f"{node.inputs[0]}.scale"][0])
+        bias = [self.weights[f"{node.name}.{name}"] for name in node.parameters if name.endswith("bias")]
+        rounded = np.rint(np.concatenate(bias) / sums).astype(np.int32)
+        return [
+            self.one(
+                "DequantizeLinear", [*self.steps(name, scales, np.zeros(len(array), array.dtype), array)], name, axis=0
+            )
+            for name, scales, array in (
+                (f"{node.name}.weight", scale, integers),
+                (f"{node.name}.bias", sums, rounded),
+            )
+        ]
+
+    def steps(self, name: str, scale: Any, zero_point: np.ndarray, array: np.ndarray | None = None) -> Iterator[str]:
+        """Write an array, if it is one, and what it stands for."""
+        if array is not None:
+            yield self.constant(f"{name}.integers", array, array.dtype)
+        yield self.constant(f"{name}.scale", scale, np.float32)
+        yield self.constant(f"{name}.zero_point", zero_point, zero_point.dtype)
 
     def output(self, name: str, node: str) -> Port:
         """Write an output under its own name, and return what is said of it."""
@@ -300,6 +357,18 @@ def _prelu(to: _Writer, node: graphs.Node) -> None:
     to.one("PRelu", [*node.inputs, to.constant(f"{node.name}.weight", slopes, np.float32)], node.name)
 
 
+def _rounding(operator: str, scale: str, zero_point: str) -> Callable[[_Writer, graphs.Node], None]:
+    """From numbers to bytes, or back; by one scale if all channels have the same."""
+
+    def write(to: _Writer, node: graphs.Node) -> None:
+        arrays = [to.weights[f"{node.name}.{name}"] for name in (scale, zero_point)]
+        whole = all(np.all(array == array[0]) for array in arrays)
+        arrays = [array[0] if whole else array for array in arrays]
+        to.one(operator, [*node.inputs, *to.steps(node.name, *arrays)], node.name, **{} if whole else {"axis": 1})
+
+    return write
+
+
 def _of_two(operator: str) -> Callable[[_Writer, graphs.Node], None]:
     def write(to: _Writer, node: graphs.Node) -> None:
         x, y = node.inputs
@@ -309,6 +378,11 @@ def _of_two(operator: str) -> Callable[[_Writer, graphs.Node], None]:
         to.one(operator, [x, y], node.name)
 
     return write
+
+
+def _channel_select(to: _Writer, node: graphs.Node) -> None:
+    x = to.one("Concat", node.inputs, f"{node.name}.all", axis=1) if len(node.inputs) > 1 else node.inputs[0]
+    to.one("Gather", [x, to.constant(f"{node.name}.indices", node["indices"])], node.name, axis=1)
 
 
 def _channel_pad(to: _Writer, node: graphs.Node) -> None:
@@ -332,12 +406,17 @@ def _average_pool(to: _Writer, node: graphs.Node) -> None:
     to.one("AveragePool", node.inputs, node.name, **window)
 
 
+def resizing(mode: str, coordinates: str) -> dict[str, str]:
+    """Return the attributes of a Resize that does as a node ``resize2d`` of this mode and these coordinates."""
+    if mode != "nearest":
+        return {"mode": "linear", "coordinate_transformation_mode": coordinates}
+    # A pixel's place is floor((q + 0.5) * step) here, and rounded from (q + 0.5) * step - 0.5 in ONNX.
+    rounding = "floor" if coordinates == "asymmetric" else "round_prefer_ceil"
+    return {"mode": "nearest", "coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
+
+
 def _resize(to: _Writer, node: graphs.Node) -> None:
-    nearest = node["mode"] == "nearest"
-    how = {"mode": "nearest" if nearest else "linear", "coordinate_transformation_mode": node["coordinates"]}
-    if nearest:
-        # A pixel's place is floor((q + 0.5) * step) here, and rounded from (q + 0.5) * step - 0.5 in ONNX.
-        how["nearest_mode"] = "floor" if node["coordinates"] == "asymmetric" else "round_prefer_ceil"
+    how = resizing(node["mode"], node["coordinates"])
     x, *like = node.inputs
     if node["scale"] is not None:
         factors = node["scale"] if isinstance(node["scale"], Sequence) else (node["scale"],) * 2
@@ -387,6 +466,7 @@ _OPERATIONS: dict[str, Callable[[_Writer, graphs.Node], None]] = {
     "broadcast_add": _of_two("Add"),
     "multiply": _of_two("Mul"),
     "concat": _simple("Concat", axis=1),
+    "channel_select": _channel_select,
     "channel_pad": _channel_pad,
     "flatten": _simple("Flatten"),
     "global_average_pool": _global_pool("GlobalAveragePool"),
@@ -394,4 +474,6 @@ _OPERATIONS: dict[str, Callable[[_Writer, graphs.Node], None]] = {
     "max_pool2d": _max_pool,
     "average_pool2d": _average_pool,
     "resize2d": _resize,
+    "quantize": _rounding("QuantizeLinear", "out_scale", "out_zero_point"),
+    "dequantize": _rounding("DequantizeLinear", "scale", "zero_point"),
 }

@@ -50,7 +50,8 @@ class PackedModel(Model):
         keep_bytes: int | None = None,
     ) -> None:
         self.graph = Outline(network)
-        self.input_name, self.size = network.input_name, None if network.layers else network.size
+        self.input_name, self.channels_last = network.input_name, network.channels_last
+        self.size = None if network.layers else network.size
         self.architecture, self.width, self.dtype = network.architecture, network.width, network.dtype
         self.classes, self.multi_label = network.classes, network.multi_label
         self.preprocessing = network.preprocessing

@@ -120,7 +120,7 @@ class PackedPlan:
             kernel = int(self.functions[function])
             calls.append(Call(kernel, items, arguments[start : start + count], shares, scratch_bytes))
             start += count
-        return Table(calls, self.threads, (image, arena, tables, self.arrays), slots=recording.slots)
+        return Table(calls, self.threads, (image, arena, tables, self.arrays))
 
     def _located(self, numbers: Stored, of: Stored, bases: np.ndarray) -> np.ndarray:
         """Numbers, and addresses as they are in this process."""

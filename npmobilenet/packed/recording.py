@@ -47,8 +47,6 @@ class Recording(NamedTuple):
         uint8, for each: what it is, one of the constants above.
     image_values, arena_values : int
         float32 values of the memory for the padded image and for all other tensors.
-    slots : tuple of (int, int)
-        As of a :class:`~npmobilenet.kernels.call.Table`.
     shapes : tuple of tuple of int
         Of every output of one image.
     """
@@ -61,7 +59,6 @@ class Recording(NamedTuple):
     of_tables: Stored
     image_values: int
     arena_values: int
-    slots: tuple[tuple[int, int], ...]
     shapes: tuple[tuple[int, ...], ...]
 
 
@@ -79,6 +76,8 @@ class PackedNetwork(NamedTuple):
     channels, size : int, (height, width)
         Of its input.
     main_output, output_names, input_name : str, tuple of str, str
+    channels_last : bool
+        As of a :class:`~npmobilenet.model.Model`.
     levels : mapping of str to Stored
         By level of CPUs: its pickled `Recording`s, by outputs and numbers of threads.
     layers : mapping of str to Stored
@@ -101,6 +100,7 @@ class PackedNetwork(NamedTuple):
     main_output: str
     output_names: tuple[str, ...]
     input_name: str
+    channels_last: bool
     levels: dict[str, Stored]
     layers: dict[str, Stored]
 

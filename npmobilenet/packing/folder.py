@@ -229,6 +229,7 @@ class _Network:
             graph.main_output,
             graph.output_names,
             model.input_name,
+            model.channels_last,
             self.levels,
             self.layers,
         )
@@ -377,4 +378,5 @@ def _check(made: Pack, networks: Sequence[_Network], written: Path) -> None:
 
 
 def _noise(network: _Network, size: Pair) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((1, network.model.graph.in_channels, *size), np.float32)
+    image = np.random.default_rng(0).standard_normal((1, network.model.graph.in_channels, *size), np.float32)
+    return np.moveaxis(image, 1, 3) if network.model.channels_last else image

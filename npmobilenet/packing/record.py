@@ -180,14 +180,8 @@ class _Recording:
             add(np.array(self.of_rows, np.uint8)),
             self.image_values,
             self.arena_values,
-            tuple(self._slots()),
             self.plans[0].output_shapes,
         )
-
-    def _slots(self) -> Iterator[tuple[int, int]]:
-        """Where arrays' addresses go: the numbers of calls from the beginning."""
-        number = len(self.tables[0].calls)
-        return ((call % number, argument) for call, argument in self.tables[0].slots)
 
     # What addresses there may be ---------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from npmobilenet.graph import Graph
 
 COMPARED = 256  # boxes at once with all others
+TOGETHER = 32  # classes with so many boxes or fewer are computed in one go
 
 
 class Place(NamedTuple):
@@ -33,7 +34,7 @@ class Found(NamedTuple):
     scores: np.ndarray
     labels: np.ndarray
     uncertainties: np.ndarray | None = None
-    """Of centre x and y, width and height, 0 to 1: of a network that tells."""
+    """Of centre x and y, width and height, 0 to 1, NaN of a head without; None of a network without."""
 
 
 class Detector:
@@ -97,12 +98,16 @@ def clipped(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of boxes (N, 4) with others (M, 4): (N, M); 0 where both are empty."""
-    low = np.maximum(boxes[:, None, :2], others[:, :2])
-    sides = np.maximum(np.minimum(boxes[:, None, 2:], others[:, 2:]) - low, 0)
+    """Return the intersection over union of boxes (..., N, 4) with others (..., M, 4): (..., N, M).
+
+    0 where both are empty.
+    """
+    boxes, others = boxes[..., :, None, :], others[..., None, :, :]
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    sides = np.maximum(np.minimum(boxes[..., 2:], others[..., 2:]) - low, 0)
     shared = sides[..., 0] * sides[..., 1]
-    areas = [(each[:, 2] - each[:, 0]) * (each[:, 3] - each[:, 1]) for each in (boxes, others)]
-    union = areas[0][:, None] + areas[1] - shared
+    areas = [(each[..., 2] - each[..., 0]) * (each[..., 3] - each[..., 1]) for each in (boxes, others)]
+    union = areas[0] + areas[1] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
@@ -124,9 +129,39 @@ def suppressed(
     """
     order = np.argsort(-scores, kind="stable")
     boxes, classes = boxes[order], classes[order]
-    kept = [np.flatnonzero(classes == each) for each in np.unique(classes)]
-    kept = [places[_suppressed(boxes[places], most_overlap, most_of_class)] for places in kept]
-    return order[np.sort(np.concatenate(kept))[:most]] if kept else order
+    remains = np.zeros(len(order), bool)
+    numbers, rows, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    for each in numbers[counts > TOGETHER]:
+        places = np.flatnonzero(classes == each)
+        remains[places[_suppressed(boxes[places], most_overlap, most_of_class)]] = True
+    few = np.flatnonzero(counts[rows] <= TOGETHER)
+    remains[few] = _suppressed_together(boxes[few], rows[few], most_overlap, most_of_class)
+    return order[np.flatnonzero(remains)[:most]]
+
+
+def _suppressed_together(boxes: np.ndarray, classes: np.ndarray, most_overlap: float, most: int) -> np.ndarray:
+    """Which of the boxes of several small classes remain: bool (N,).
+
+    What a box suppresses depends on those before it alone, so that the first box of every class is right at once, the
+    second one a round later, and all of them when a round changes nothing.
+    """
+    remains = np.ones(len(boxes), bool)
+    _, rows, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts[rows] > 1)
+    if len(several):
+        by_class = several[np.argsort(rows[several], kind="stable")]
+        rows, counts = np.repeat(np.arange((counts > 1).sum()), counts[counts > 1]), counts[counts > 1]
+        columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        table = np.zeros((len(counts), counts.max(), 4), boxes.dtype)
+        there = np.zeros(table.shape[:2], bool)
+        table[rows, columns], there[rows, columns] = boxes[by_class], True
+        suppresses = np.triu(overlaps(table, table) > most_overlap, 1) & there[:, None]
+        before, kept = None, there
+        while before is None or not np.array_equal(before, kept):
+            before, kept = kept, there & ~(kept[:, :, None] & suppresses).any(axis=1)
+        kept &= np.cumsum(kept, axis=1) <= most
+        remains[by_class] = kept[rows, columns]
+    return remains
 
 
 def _suppressed(boxes: np.ndarray, most_overlap: float, most: int) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from math import inf, sqrt
+from math import inf, isnan, nan, sqrt
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -38,7 +38,7 @@ class Detection(NamedTuple):
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1: left, top, right, bottom."""
     uncertainty: tuple[float, float, float, float] | None = None
-    """Of the centre's x and y, of width and height, 0 to 1: of a network that tells (Gaussian YOLO)."""
+    """Of the centre's x and y, of width and height, 0 to 1: of a head that tells (Gaussian YOLO)."""
 
 
 @dataclass(frozen=True)
@@ -174,12 +174,12 @@ def detections(
     """
     return [
         [
-            Detection(classes[label], score, tuple(box), unsure and tuple(unsure))
+            Detection(classes[label], score, tuple(box), None if isnan(unsure[0]) else tuple(unsure))
             for label, score, box, unsure in zip(
                 one.labels,
                 one.scores.tolist(),
                 in_photograph(one.boxes, place, size).tolist(),
-                [None] * len(one.labels) if one.uncertainties is None else one.uncertainties.tolist(),
+                [(nan,)] * len(one.labels) if one.uncertainties is None else one.uncertainties.tolist(),
                 strict=True,
             )
         ]

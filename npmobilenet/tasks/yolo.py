@@ -50,7 +50,7 @@ class YOLO(Detector):
         parts = [self._of_head(head, read[head.output], max(threshold, self.least)) for head in self.heads]
         boxes, scores, labels, unsure = (np.concatenate(each) for each in zip(*parts, strict=True))
         kept = suppressed(boxes, scores, labels, self.heads[0].most_overlap, MOST_OF_CLASS, len(scores))
-        tells = all(head.gaussian for head in self.heads)
+        tells = any(head.gaussian for head in self.heads)
         return Found(boxes[kept], scores[kept], labels[kept], unsure[kept] if tells else None)
 
     def _of_head(self, head: Head, y: np.ndarray, least: float) -> tuple[np.ndarray, ...]:

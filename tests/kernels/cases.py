@@ -169,6 +169,7 @@ TORCH_CASES = [
         for y in ((2, 5), (2, 4, 3, 1), (2, 1, 3, 5), (2, 4, 3, 5))
     ),
     Case("concat", {"xs": [(2, 4, 3, 5), (2, 4, 3, 1), (2, 4, 3, 9)]}),
+    Case("channel_select", {"xs": [(2, 4, 3, 5), (2, 4, 3, 9)]}, {"indices": (13, 0, 2, 2, 7, 9)}),
     Case("channel_pad", {"x": (2, 4, 3, 5)}, {"before": 2, "after": 3}),
     Case("flatten", {"x": (2, 4, 3, 5)}),
     Case("leaky_relu", {"x": (3, 40)}, {"slope": 0.2}),
@@ -236,6 +237,8 @@ DENSE_TAILS = [
         if h > 2 or k[0] == 1 or k == (3, 3)
     ),
     conv(1, 9, 10, 20, 33, dilation=6, padding=6, activation="relu6"),
+    conv(1, 5, 33, 17, 20, dilation=(7, 12), padding="same"),  # windows most of which lie outside
+    conv(1, 4, 19, 17, 20, stride=(2, 1), dilation=(1, 3), padding=((6, 0), (0, 9))),
     conv(2, 4, 33, 17, 35, padding=1, activation="hard_swish"),
     conv(1, 3, 61, 24, 20, k=(3, 5), stride=(1, 2), padding="same", activation="relu"),
     *(conv(1, 5, 6, c, d, groups=4, padding=1, stride=s) for c, d, s in ((4, 8, 1), (68, 20, 2), (24, 132, 1))),
@@ -355,6 +358,9 @@ NEWER_TAILS = [
     *(Case("multiply", {"x": (3, h, w, 17), "y": (3, 17)}) for h, w in SIZES),
     Case("concat", {"xs": [(1, c) for c in WIDTHS]}),
     Case("concat", {"xs": [(3, 2, 1, 7)]}),
+    Case("channel_select", {"xs": [(1, c) for c in WIDTHS]}, {"indices": tuple(range(sum(WIDTHS)))[::-1]}),
+    Case("channel_select", {"xs": [(3, 29, 37, 48)]}, {"indices": (*range(32, 48), *range(9))}),  # whole blocks
+    Case("channel_select", {"xs": [(2, 2, 1, 7)]}, {"indices": (6,)}),
     Case("channel_pad", {"x": (3, 17)}, {"after": 1}),
     *(Case("flatten", {"x": (3, h, w, c)}) for (h, w), c in zip(SIZES, (1, 17, 8, 3), strict=True)),
     *(Case(operation, {"x": (n,)}) for operation in ("leaky_relu", "elu", "tanh") for n in (0, 4095, 4097)),
@@ -492,6 +498,10 @@ def _torch_concat(F: Any, xs: list) -> Any:
     return torch.cat(xs, 1)
 
 
+def _torch_select(F: Any, xs: list, indices: Sequence[int]) -> Any:
+    return _torch_concat(F, xs)[:, list(indices)]
+
+
 # What PyTorch does, of images (N, C, H, W), given torch.nn.functional.
 PYTORCH: dict[str, Callable] = {
     "resize2d": _torch_resize,
@@ -502,6 +512,7 @@ PYTORCH: dict[str, Callable] = {
     "broadcast_add": lambda F, x, y: x + (y if y.ndim == 4 else y[..., None, None]),
     "multiply": lambda F, x, y: x * (y if y.ndim == 4 else y[..., None, None]),
     "concat": _torch_concat,
+    "channel_select": _torch_select,
     "channel_pad": lambda F, x, before, after: F.pad(x, (0, 0, 0, 0, before, after)),
     "flatten": lambda F, x: x.flatten(1),
     "leaky_relu": lambda F, x, slope: F.leaky_relu(x, slope),

@@ -498,6 +498,8 @@ BAD_CALLS = [
     ("broadcast_add", {"y": ZEROS((3, 5))}, r"y must be a float array of shape \(N=2, C\), got float64 \(3, 5\)"),
     ("concat", {"xs": []}, "xs must be a list of at least one array, got list"),
     ("concat", {"xs": [ZEROS((1, 2)), ZEROS((2, 2))]}, r"xs must differ in nothing but channels, got \(1, 2\) and"),
+    ("channel_select", {"indices": (14,)}, "indices must be at least one integer, each from 0 to 13, got 14"),
+    ("channel_select", {"indices": ()}, "indices must be at least one integer, each from 0 to 13, got none"),
     ("channel_pad", {"before": -1}, r"channels before and after must be an integer >= 0 .* got \(-1, 3\)"),
     ("flatten", {"x": ZEROS((2, 3))}, r"x .* \(N, H, W, C\), got float64 \(2, 3\)"),
     ("softmax", {"x": ZEROS(5)}, r"x .* \(N, C\), got float64 \(5,\)"),

@@ -243,6 +243,12 @@ def test_the_first_convolution_reads_floats_as_16_bits():
     options = {"stride": 2, "padding": 1}
     y = assert_same_bits("conv2d_int8", x, weight, scale / 100, bias, steps=steps, **options)
     np.testing.assert_array_equal(reference.conv2d_int8(q, weight, scale / 100, bias, **options), y)
+    limits = (-2000, 1500)
+    cut = reference.quantize_image(x, steps, limits)
+    np.testing.assert_array_equal(cut, np.clip(q, *limits))
+    np.testing.assert_array_equal(int8.quantize_image(x, steps, limits), cut)
+    y = assert_same_bits("conv2d_int8", x, weight, scale / 100, bias, steps=steps, limits=limits, **options)
+    np.testing.assert_array_equal(reference.conv2d_int8(cut, weight, scale / 100, bias, **options), y)
 
 
 def test_sums_of_the_first_convolution_fit_where_weights_add_up_to_65536():

@@ -16,7 +16,9 @@ from npmobilenet.kernels import reference
 from npmobilenet.kernels.blocked import images
 from npmobilenet.kernels.blocked.code.int8 import common
 from npmobilenet.kernels.blocked.code.int8 import ended as ended_library
+from npmobilenet.kernels.blocked.code.int8 import pointwise as pointwise_code
 from npmobilenet.kernels.blocked.int8 import depthwise, entry, pointwise
+from npmobilenet.kernels.blocked.int8.add import add_int8
 from npmobilenet.kernels.blocked.int8.depthwise import depthwise_conv2d_int8
 from npmobilenet.kernels.blocked.int8.layout import tiles
 from npmobilenet.kernels.blocked.int8.linear import linear_int8
@@ -28,7 +30,7 @@ from npmobilenet.kernels.blocked.int8.stem import conv2d_int8
 from npmobilenet.kernels.blocked.layout import k_unit
 from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.vector.library import Library
-from npmobilenet.kernels.vector.target import Target, host
+from npmobilenet.kernels.vector.target import LEVELS, Target, host
 from tests.kernels.test_integer_vectors import DOTS
 from tests.kernels.test_targets import busiest_loop, foreign_calls
 
@@ -37,6 +39,7 @@ pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="explicit vecto
 KERNELS = {
     kernel.__name__: kernel
     for kernel in (
+        add_int8,
         conv2d_int8,
         depthwise_conv2d_int8,
         entry.dequantize,
@@ -154,7 +157,9 @@ def stem_cases(rng: np.random.Generator) -> Iterator[Case]:
                 x = rng.standard_normal((n, h, w, c_in)).astype(np.float32) * 2
                 x.flat[0], x.flat[1 % x.size] = np.nan, np.inf
                 more = {"dtype": "float32", "activation": "relu6"} if w == 29 else {}
-                yield "conv2d_int8", {"x": x, "weight": weight, **end, **options, **more, "steps": 1000.3}
+                given = {"x": x, "weight": weight, **end, **options, **more, "steps": 1000.3}
+                yield "conv2d_int8", given
+                yield "conv2d_int8", {**given, "limits": (-1203, 1107)}
 
 
 def other_cases(rng: np.random.Generator) -> Iterator[Case]:
@@ -170,6 +175,10 @@ def other_cases(rng: np.random.Generator) -> Iterator[Case]:
         ends = {"steps": steps, "zero_point": zero_points, "activation": ("none", "relu", "relu6")[number % 3]}
         yield "quantize", {"x": floats, **ends}
         yield "quantize", {"x": floats[:, 0, 0], **ends}
+        factors = {name: rng.uniform(0.2, 0.9, c).astype(np.float32) for name in ("scale", "other_scale")}
+        given = {"x": x, "y": uint8(rng, n, h, w, c), **factors, "bias": rng.normal(0, 30, c).astype(np.float32)}
+        yield "add_int8", given
+        yield "add_int8", {**given, "x": x[:, 0, 0], "y": given["y"][:, 0, 0]}
     for n, c_in, c_out in ((1, 3, 5), (3, 40, 33), (2, 129, 1000)):
         for zero_point in (0, 128):
             x = rng.standard_normal((n, c_in)).astype(np.float32)
@@ -337,6 +346,33 @@ def test_pixels_are_quantised(zero_point):
             assert np.array_equal(found[0], expected[0])
 
 
+def test_results_that_no_integer_holds():
+    """Bytes are packed without a bound where all are known to be below 2**31; others are bounded, and NaN becomes 0."""
+    rng = np.random.default_rng(23)
+    x, window, image = uint8(rng, 1, 6, 9, 20), weights(rng, 3, 3, 20), np.full((1, 9, 9, 3), 3000, np.int16)
+    given = {
+        "pointwise_conv2d_int8": {"x": x, "weight": weights(rng, 20, 40)},
+        "depthwise_conv2d_int8": {"x": x, "weight": window, "padding": 1},
+        "conv2d_int8": {"x": image, "weight": weights(rng, 3, 3, 3, 40, bits=13), "padding": 1},
+    }
+    for operation, arrays in given.items():
+        channels = arrays["weight"].shape[-1]
+        ends = ended(rng, channels, 9)
+        for name, at, value in (
+            ("scale", 3, 1e8), ("scale", 17, -1e8), ("scale", 2, np.inf), ("scale", 5, 0), ("scale", 1, np.nan),
+            ("bias", 0, 3e9), ("bias", 19, -3e9), ("bias", 4, np.inf), ("bias", 18, np.nan),
+        ):  # fmt: skip
+            array = ends[name].copy()
+            array[at] = value
+            compare_one(operation, {**arrays, **ends, name: array})
+    arrays = given["pointwise_conv2d_int8"]
+    for largest in (1.0, 1e9, 1e38, np.inf, np.nan):
+        scales = rng.random((1, 6, 9)).astype(np.float32)
+        scales[0, rng.integers(6), rng.integers(9)] = largest
+        for dtype in ("uint8", "float32"):
+            compare_one("pointwise_conv2d_int8", {**arrays, **ends, "pixel_scale": scales, "dtype": dtype})
+
+
 @pytest.mark.parametrize("activation", ["swish", "sigmoid", "hard_sigmoid", "relu6"])
 def test_any_activation(activation):
     rng = np.random.default_rng(5)
@@ -367,6 +403,23 @@ def test_small_weights_take_a_shorter_way(monkeypatch, bits):
     compare_one("depthwise_conv2d_int8", given)
     window[1, 1, 3] = -65
     assert not depthwise.pack(target, window, given["scale"], given["bias"]).runs[0].small
+
+
+def test_half_a_vector_is_computed_where_that_is_half_the_time():
+    """As many products of eight lanes as of sixteen, in registers."""
+    target = LEVELS["znver4"].target
+    wide, narrow = tiles(target)
+    assert wide.halves
+    assert narrow.halves
+    library = Library("inspected", target, pointwise_code.define, None)
+    functions = machine_code.functions(library.assembly())
+    for lanes in ("zmm", "ymm"):
+        count, stack = busiest_loop(
+            functions[f"int8_pointwise_{wide.pixels}x{wide.blocks}_half"], rf"vpdpbusd.*%{lanes}"
+        )
+        assert count == wide.pixels * k_unit(target) // 4
+        assert stack <= 2
+    assert not tiles(LEVELS["x86-64-v4-vnni"].target)[0].halves
 
 
 @pytest.mark.parametrize("cpu", ["x86-64", "haswell", "alderlake", "cascadelake", "neoverse-n1"])

@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from npmobilenet import build_kernels
+from npmobilenet.cli import doctor
+from npmobilenet.kernels import compilers
 from npmobilenet.kernels.blocked.code import channels, softmax
-from npmobilenet.kernels.vector import shipped
-from npmobilenet.kernels.vector.functions import opened
+from npmobilenet.kernels.vector import lookup, shipped, target
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.link import LinkError, shared_object
 from npmobilenet.kernels.vector.mapped import Mapped
+from npmobilenet.kernels.vector.opening import opened
 from npmobilenet.kernels.vector.target import LEVELS, Target, host
 from tests.conftest import compiled_only, photo
 from tests.kernels.test_jit import REPOSITORY, python
@@ -108,7 +110,7 @@ def test_edited_sources_and_damaged_files_do_not_serve(tmp_path):
         (tmp_path / "kernels/shipped" / file).write_bytes(damaged)
         assert python(find, tmp_path) == f"{file} is damaged: it has not the hash that it should have"
     (tmp_path / "kernels/shipped" / file).unlink()
-    assert python(find, tmp_path).startswith(f"{file} cannot be opened: ")
+    assert python(find, tmp_path).startswith(f"{file} cannot be read: ")
     (tmp_path / "kernels/shipped" / file).write_bytes(content)
     for name in ("blocked/code/softmax.py", "vector/simd.py", "blocked/softmax.py"):
         source = tmp_path / "kernels" / name
@@ -159,7 +161,7 @@ def test_where_what_was_written_may_never_be_executed():
     file = build_kernels.FOLDER / CONTENTS[host().level]["libraries"]["softmax"]["file"]
     program = f"""
 import ctypes
-from npmobilenet.kernels.vector import functions, mapped
+from npmobilenet.kernels.vector import mapped, opening
 content = open({str(file)!r}, "rb").read()
 refused = ctypes.CDLL(None).prctl(65, ctypes.c_ulong(1), *[ctypes.c_ulong(0)] * 3) == 0  # PR_SET_MDWE
 try:
@@ -168,7 +170,7 @@ except OSError as error:
     print(error.strerror.partition(":")[0] if refused else error)
 else:
     print("allowed" if refused else "old kernel")
-library = functions.opened("softmax", "test", content)
+library = opening.opened("softmax", "test", content)
 print(type(library).__name__, library.address("softmax") > 0)
 """
     answers = python(program).split()
@@ -199,6 +201,46 @@ def test_the_level_of_an_arm():
     for level, features in {"aarch64": "", "aarch64-dotprod": " asimddp i8mm"}.items():
         said = {"Features": f"fp asimd evtstrm{features}", "CPU implementer": "0x41"}
         assert next(name for name, one in LEVELS.items() if one.serves(said)) == level
+
+
+def test_the_level_of_an_avx_without_avx2(monkeypatch):
+    """LLVM knows it better; where there is none, its code is that of a lower level."""
+    said = {"vendor_id": "GenuineIntel", "cpu family": "6", "model": "58", "flags": CPUS[None][3]}
+    monkeypatch.setattr(target, "_cpu", lambda: said)
+    for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        monkeypatch.delenv(name, raising=False)
+    assert host.__wrapped__().level is None
+    monkeypatch.setitem(sys.modules, compilers.LLVM, None)
+    assert host.__wrapped__().level == "x86-64-v2"
+    monkeypatch.setattr(target, "_cpu", dict)
+    with pytest.raises(compilers.NoCompilerError, match=r"for this CPU alone must be compiled, .*: pip install numba"):
+        host.__wrapped__()
+
+
+def test_doctor_says_what_a_system_gets(monkeypatch):
+    monkeypatch.setattr(target, "host", lambda: LEVELS["aarch64"].target)
+    assert doctor._level() == "aarch64, for which machine code is shipped"
+    monkeypatch.setattr(target, "host", lambda: Target.of("apple-m1", "+neon,+dotprod", "arm64-apple-darwin"))
+    assert doctor._level() == "none that machine code is shipped for; compiled here for apple-m1, and kept"
+    for platform, system in {"darwin": "macOS", "win32": "Windows"}.items():
+        monkeypatch.setattr(doctor.sys, "platform", platform)
+        assert doctor._level() == (
+            "compiled here for apple-m1, and kept: what is shipped is for Linux; "
+            f"on {system} this package was never tested"
+        )
+
+
+def test_doctor_says_what_served(monkeypatch):
+    of, libraries = LEVELS["x86-64-v3"].target, {"common": "", "resize": "", "wide": "not among what is shipped"}
+    served = {}
+    for name, why in libraries.items():
+        library = Library(name, of, None, None)
+        library.origin = "compiled for x86-64-v3" if why else "shipped for x86-64-v3"
+        served[name, of] = lookup.Served(library, "writer", None, why)
+    monkeypatch.setattr(lookup, "served", served)
+    shipped_ones, other = doctor._machine_code().split("; ")
+    assert shipped_ones == "common, resize: shipped for x86-64-v3"
+    assert other == "wide: compiled for x86-64-v3 (not among what is shipped)"
 
 
 # Without a compiler ------------------------------------------------------------------------------------------------

@@ -139,6 +139,18 @@ def test_choosing_lane_by_lane():
     assert np.array_equal(out, expected, equal_nan=True)
 
 
+def test_a_square_is_transposed():
+    x, out = floats(LANES * LANES).reshape(LANES, LANES), np.zeros((LANES, LANES), np.float32)
+
+    def transpose(code: Code, x: Pointer, out: Pointer) -> None:
+        size = code.target.bytes
+        for lane, vector in enumerate(code.columns_of([x.vector(size * row) for row in range(LANES)])):
+            out.store(vector, size * lane)
+
+    run(transpose, x, out)
+    assert np.array_equal(out, x.T)
+
+
 @pytest.mark.parametrize("lanes", [4, 8, 16])
 def test_across_all_lanes(lanes):
     x, out = floats(lanes, 7), np.zeros((2, lanes), np.float32)

@@ -104,3 +104,19 @@ def test_other_tiles_of_the_first_convolution(target, tile):
     x, weight = rng.standard_normal((1, 9, 21, 3), np.float32), rng.standard_normal((3, 3, 3, 40), np.float32)
     options = {"stride": 2, "padding": 1, "activation": "relu6"}
     assert np.array_equal(conv2d(x, weight, None, **options, tile=tile), conv2d(x, weight, None, **options))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3), 1), ((3, 3), 2), ((2, 5), (3, 2))], ids=str)
+def test_windows_that_reach_beyond_any_side_of_the_image(target, kernel, stride):
+    """Those in the middle of a row read the image where it is: images of a row's ends alone, and wider ones."""
+    rng, tile = np.random.default_rng(7), Tile(3, 1)
+    weight, bias = rng.standard_normal((*kernel, 3, 21), np.float32), rng.standard_normal(21, np.float32)
+    for _ in range(40):
+        size = rng.integers(kernel, 30, 2)
+        pads = tuple(tuple(rng.integers(0, reach + 2, 2)) for reach in kernel)
+        x = rng.standard_normal((1, *size, 3), np.float32)
+        options = {"stride": stride, "padding": pads, "activation": "relu"}
+        expected = reference.conv2d(x, weight, bias, **options)
+        found = [conv2d(x, weight, bias, **options, threads=threads, tile=tile) for threads in (1, 2)]
+        np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
+        assert np.array_equal(*found)

@@ -25,7 +25,7 @@ def tolerance(operation: str, arrays: dict[str, Any], options: dict[str, Any], e
     """
     if operation == "inverted_residual":
         return _block_tolerance(arrays, options, expected)
-    if operation in ("max_pool2d", "global_max_pool", "concat", "channel_pad", "flatten"):
+    if operation in ("max_pool2d", "global_max_pool", "concat", "channel_select", "channel_pad", "flatten"):
         return np.zeros(expected.shape)
     if operation == "softmax":  # exp(x - max) is off by a rounding of x - max, the sum as above
         x = arrays["x"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from npmobilenet.kernels.blocked.channels import FLATTEN, GATHER, PIXELS, SOURCE
+from npmobilenet.kernels.blocked.channels import CHANNEL, FLATTEN, GATHER, NEAR, PIXELS, SELECT, SOURCE
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 
@@ -10,6 +10,7 @@ from npmobilenet.kernels.vector.simd import Code, Integer, Pointer
 def define(library: Library) -> None:
     """Add the kernels."""
     library.add("gather", gather)
+    library.add("select", select)
     library.add("flatten", flatten)
 
 
@@ -51,6 +52,35 @@ def gather(code: Code, arguments: Pointer, first: Integer, last: Integer, scratc
         code.loop(columns, lambda begin: at_pixels(row, begin), step=PIXELS)
 
     code.loop(last, at_row, start=first)
+
+
+def select(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
+    """Kernel: rows of blocks whose channels are copies of any others (fields `SELECT`).
+
+    One channel after the other, of so many pixels that the lines that are written to stay in the nearest cache.
+    """
+    a, size, lanes = SELECT.read(arguments), code.target.bytes, code.target.lanes
+    sources, channels, out, out_row = a.at("sources"), a["channels"], a.at("out"), a["out_row"]
+    out_plane, rows, columns, zero = a["out_plane"], a["rows"], a["columns"], code.splat(0.0)
+
+    def at_pixels(block: Integer, row: Integer, begin: Integer) -> None:
+        pixels, place = (columns - begin).minimum(NEAR), out + block * out_plane + row * out_row + begin * size
+        channel = block * lanes
+        used = (channels - channel).minimum(lanes)
+        with code.when(used < lanes):
+            code.loop(pixels, lambda pixel: (place + pixel * size).store(zero))
+
+        def at_lane(lane: Integer) -> None:
+            own = CHANNEL.read(sources + (channel + lane) * CHANNEL.bytes)
+            source, to = own.at("x") + row * own["x_row"] + begin * size, place + lane * 4
+            code.loop(pixels, lambda pixel: (to + pixel * size).copy(source + pixel * size))
+
+        code.loop(used, at_lane)
+
+    def at_item(item: Integer) -> None:
+        code.loop(columns, lambda begin: at_pixels(item // rows, item % rows, begin), step=NEAR)
+
+    code.loop(last, at_item, start=first)
 
 
 def flatten(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:

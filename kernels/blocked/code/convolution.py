@@ -5,6 +5,10 @@ while three loops run over the window's rows, its columns and the input channels
 per block and, for each pixel, one input value into all lanes. What a window is like (size, stride, dilation) are
 arguments: it only sets the addresses apart.
 
+Taps that meet nothing but the frame's zeros are left out: rows of the window for a row of the output, columns for a
+tile. In a pyramid of atrous convolutions most of them do (1706.05587, section 3.3, whose features are 33 pixels wide
+and whose taps lie up to 36 apart).
+
 The last tile of a row overlaps the one before it instead of being narrower, and writes the same values again.
 """
 
@@ -43,6 +47,11 @@ def _name(tile: Tile) -> str:
     return f"convolution_{tile.pixels}x{tile.blocks}"
 
 
+def _taps_before(place: Integer, dilation: Integer) -> Integer:
+    """How many taps of a window's row or column lie before a place; of one that lies before the window none."""
+    return (place.maximum(0) + (dilation - 1)) // dilation
+
+
 def _row(library: Library, tile: Tile):
     """One row of one panel; at least as many pixels as the tile has."""
     target, size, unit = library.target, library.target.bytes, k_unit(library.target)
@@ -59,11 +68,16 @@ def _row(library: Library, tile: Tile):
         out_plane: Integer,
         columns: Integer,
         units: Integer,
-        tap_rows: Integer,
+        first_row: Integer,
+        last_row: Integer,
         tap_columns: Integer,
         tap_row: Integer,
         tap_column: Integer,
         stride: Integer,
+        left: Integer,
+        right: Integer,
+        stride_x: Integer,
+        dilation_x: Integer,
         clamp: Pointer,
     ) -> None:
         low, high = clamp.splat(0), clamp.splat(4)
@@ -85,6 +99,9 @@ def _row(library: Library, tile: Tile):
         def at_tile(index: Integer) -> None:
             pixel = (index * tile.pixels).minimum(columns - tile.pixels)
             first = x + pixel * stride
+            column = pixel * stride_x
+            first_column = _taps_before(left - column - (tile.pixels - 1) * stride_x, dilation_x)
+            last_column = _taps_before(right - column, dilation_x).minimum(tap_columns)
 
             def at_tap(i: Integer, j: Integer, sums: list[Vector]) -> list[Vector]:
                 source = first + i * tap_row + j * tap_column
@@ -92,10 +109,10 @@ def _row(library: Library, tile: Tile):
                 return code.loop(units, lambda k, *sums: step(k, source, panel, list(sums)), sums)
 
             def at_tap_row(i: Integer, *sums: Vector) -> list[Vector]:
-                return code.loop(tap_columns, lambda j, *sums: at_tap(i, j, list(sums)), sums)
+                return code.loop(last_column, lambda j, *sums: at_tap(i, j, list(sums)), sums, start=first_column)
 
             sums = [bias.vector(v * size) for _ in range(tile.pixels) for v in range(tile.blocks)]
-            sums = code.loop(tap_rows, at_tap_row, sums)
+            sums = code.loop(last_row, at_tap_row, sums, start=first_row)
             for m in range(tile.pixels):
                 place = out + (pixel + m) * out_column
                 for v in range(tile.blocks):
@@ -115,11 +132,11 @@ def _whole(library: Library, wide_tile: Tile, narrow_tile: Tile):
         columns, wide, activate = a["columns"], a["wide"], a.at("activate")
 
         def least(shapes: list[Tile]) -> Integer:
-            """The pixels of the shape that takes a row in the fewest steps."""
+            """The pixels of the shape that takes a row in the fewest steps; of equals the lower: it is faster."""
             best, fewest = code.integer(1), steps(columns, Tile(1, shapes[0].blocks))
             for shape in reversed(shapes[:-1]):
                 needed = code.select(columns >= shape.pixels, steps(columns, shape), code.integer(1 << 41))
-                better = needed <= fewest
+                better = needed < fewest
                 best = code.select(better, code.integer(shape.pixels), best)
                 fewest = code.select(better, needed, fewest)
             return best
@@ -141,7 +158,10 @@ def _whole(library: Library, wide_tile: Tile, narrow_tile: Tile):
                 a["out_plane"],
                 columns,
                 own["units"],
-                *(a["tap_rows"], a["tap_columns"], a["tap_row"], a["tap_column"], a["stride_column"]),
+                _taps_before(a["image_top"] - row * a["stride_y"], a["dilation_y"]),
+                _taps_before(a["image_bottom"] - row * a["stride_y"], a["dilation_y"]).minimum(a["tap_rows"]),
+                *(a["tap_columns"], a["tap_row"], a["tap_column"], a["stride_column"]),
+                *(a["image_left"], a["image_right"], a["stride_x"], a["dilation_x"]),
                 a.at("clamp"),
             )
             for shape in _shapes(tile):

@@ -88,8 +88,8 @@ class _Block:
         a, (kernel, stride) = self.a, window
         self.code.call(
             f"{stem_name(kernel, stride)}_rows",
-            a.at("expand_x") + a["expand_x_row"] * (row * stride[0]),
-            *(a["expand_x_row"], a["expand_x_plane"], a["expand_k_units"]),
+            *(a.at("expand_x"), a["expand_x_row"], a["expand_x_plane"]),
+            *(a.at("image"), self.expanded, row, a["expand_k_units"]),
             *(a.at("expand_weights"), a.at("expand_bias")),
             *(place + a["left"] * self.size, self.row_vectors * self.size, a["scratch_plane"], a["width"]),
             *(a.at("expand_clamp"), a.at("expand_activate"), a["expand_wide"], a["blocks"], count),

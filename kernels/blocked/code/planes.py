@@ -46,10 +46,13 @@ def copy_in(code: Code, arguments: Pointer, first: Integer, last: Integer, scrat
 
 
 def copy_out(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
-    """Kernel: copy blocks ``first`` up to ``last`` of a tensor into planes (fields `COPY_OUT`)."""
+    """Kernel: copy blocks ``first`` up to ``last`` of a tensor into planes (fields `COPY_OUT`).
+
+    As many pixels of a row at a time as there are lanes; the last ones overlap those before them.
+    """
     a = COPY_OUT.read(arguments)
-    lanes, size = code.target.lanes, code.target.bytes
-    row_bytes = a["columns"] * 4
+    lanes, size, columns = code.target.lanes, code.target.bytes, a["columns"]
+    row_bytes = columns * 4
     out_plane = row_bytes * a["rows"]
 
     def at_block(block: Integer) -> None:
@@ -58,12 +61,23 @@ def copy_out(code: Code, arguments: Pointer, first: Integer, last: Integer, scra
         place = a.at("out") + out_plane * (block * lanes)
 
         def at_row(row: Integer) -> None:
-            def at_column(column: Integer) -> None:
+            def at_square(index: Integer) -> None:
+                column = (index * lanes).minimum(columns - lanes)
+                source = plane + a["x_row"] * row + column * size
+                target = place + row_bytes * row + column * 4
+                for lane, vector in enumerate(code.columns_of([source.vector(size * at) for at in range(lanes)])):
+                    with code.when(channels > lane):
+                        (target + out_plane * lane).store(vector)
+
+            def at_pixel(column: Integer) -> None:
                 source = plane + a["x_row"] * row + column * size
                 target = place + row_bytes * row + column * 4
                 code.loop(channels, lambda lane: (target + out_plane * lane).copy(source + lane * 4))
 
-            code.loop(a["columns"], at_column)
+            with code.when(columns >= lanes):
+                code.loop((columns + (lanes - 1)) // lanes, at_square)
+            with code.when(columns < lanes):
+                code.loop(columns, at_pixel)
 
         code.loop(a["rows"], at_row)
 

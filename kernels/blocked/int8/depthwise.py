@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from npmobilenet.kernels import checks
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8 import ending as endings
-from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
-from npmobilenet.kernels.blocked.int8.layout import BYTE, are_small, start, words
+from npmobilenet.kernels.blocked.int8.ending import NOTHING, ONE, Ending
+from npmobilenet.kernels.blocked.int8.layout import BYTE, are_small, magnitudes, start, words
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.checks import Size
@@ -22,10 +22,10 @@ from npmobilenet.kernels.tensor import FLOAT32, Tensor
 from npmobilenet.kernels.vector.target import Target
 
 # As `DEPTHWISE`; a work item is `strip` rows of a block, the first `strips` items those of the first block. `floats` is
-# 1 if the result is float32.
+# 1 if the result is float32, `clamp` 0 if it has no bounds, `bounded` 1 if all results are below 2**31.
 DEPTHWISE = Fields(
-    "x x_row x_plane weights start scale bias out out_row out_plane rows columns clamp steps offset floats strip "
-    "strips tap_row tap_column"
+    "x x_row x_plane weights start scale bias out out_row out_plane rows columns clamp steps offset bounded floats "
+    "strip strips tap_row tap_column"
 )
 STRIPS = 4  # of an image, so that a few blocks are work for several threads
 LEAST_STRIP = 16  # rows, or all
@@ -47,6 +47,8 @@ class Run(Packed):
     """Where the window begins, counted from where the image's frame does: rows and columns."""
     dilation: Pair
     weights: np.ndarray
+    row_by_row: bool = False
+    """Whether rows of the result share nothing: a rung of the ladder."""
 
     @classmethod
     def pack(cls, target: Target, begin: int, corner: Pair, weight: np.ndarray, dilation: Pair) -> Run:
@@ -63,7 +65,8 @@ class Run(Packed):
     def kernel_address(self, weights: Depthwise) -> int:
         """Where the kernel is that slides the window."""
         window = self.kernel, weights.stride, self.wide
-        functions = library.int8_window(*window, weights.target, weights.ending.end, self.small)
+        about = weights.target, weights.ending.end, self.small, self.row_by_row
+        functions = library.int8_window(*window, *about)
         return functions.address(library.int8_window_name(*window))
 
 
@@ -87,6 +90,8 @@ class Depthwise(Packed):
         Of all channels.
     zero_point : uint8 array
         What stands around the image.
+    bounded : bool
+        Whether all results are below 2**31.
     """
 
     target: Target
@@ -96,6 +101,7 @@ class Depthwise(Packed):
     scale: np.ndarray
     bias: np.ndarray
     zero_point: np.ndarray
+    bounded: bool
     ending: Ending
 
     @property
@@ -115,16 +121,27 @@ def pack(
     ending: Ending = NOTHING,
 ) -> Depthwise:
     """Pack int8 or int16 (K_h, K_w, C)."""
-    channels = pack_ends(target, start(weight, zero_point), scale, bias, zero_point)
-    return Depthwise(target, stride, (Run.pack(target, 0, (0, 0), weight, dilation),), *channels, ending)
+    channels = pack_ends(target, [weight], scale, bias, zero_point, ending)
+    return Depthwise(target, stride, (Run.pack(target, 0, (0, 0), weight, dilation),), *channels)
 
 
 def pack_ends(
-    target: Target, start: np.ndarray, scale: np.ndarray, bias: np.ndarray, zero_point: int | np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Pack where sums begin, scale, bias and zero point."""
-    points = np.broadcast_to(np.uint8(zero_point), len(start))
-    return tuple(pack_channels(target, each) for each in (start, np.float32(scale), np.float32(bias), points))
+    target: Target,
+    weights: Sequence[np.ndarray],
+    scale: np.ndarray,
+    bias: np.ndarray,
+    zero_point: int | np.ndarray,
+    ending: Ending,
+) -> tuple[np.ndarray | bool | Ending, ...]:
+    """Pack where sums begin, scale, bias, zero point and what follows, of parts (K_h, K_w, C_group) of the channels."""
+    ends = np.cumsum([weight.shape[2] for weight in weights])
+    points = np.broadcast_to(np.uint8(zero_point), ends[-1])
+    parts = zip(weights, np.split(points, ends[:-1]), strict=True)
+    first = np.concatenate([start(weight, point) for weight, point in parts])
+    largest = 255 * np.concatenate([magnitudes(weight) for weight in weights])
+    bounded = ending.limit(largest, scale, bias) >= ONE
+    packed = (pack_channels(target, each) for each in (first, np.float32(scale), np.float32(bias), points))
+    return *packed, bounded, ending
 
 
 def calls(x: Tensor, out: Tensor, weights: Depthwise) -> Iterator[Call]:
@@ -141,8 +158,8 @@ def calls(x: Tensor, out: Tensor, weights: Depthwise) -> Iterator[Call]:
             run.kernel_address(weights), (run.end - run.begin) * strips, keep=weights,
             x=x.at(x.address + run.begin * x.plane_bytes + corner),
             out=inner.at(inner.address + run.begin * inner.plane_bytes), rows=out.height, columns=out.width,
-            floats=out.dtype == FLOAT32, clamp=clamp, strip=strip, strips=strips, weights=run.weights,
-            tap_row=run.dilation[0], tap_column=run.dilation[1] * lanes,
+            floats=out.dtype == FLOAT32, bounded=weights.bounded, clamp=clamp, strip=strip, strips=strips,
+            weights=run.weights, tap_row=run.dilation[0], tap_column=run.dilation[1] * lanes,
             **{name: array if array is None else array[run.begin * lanes :] for name, array in channels.items()},
         )  # fmt: skip
 

@@ -12,6 +12,8 @@ from npmobilenet.kernels.blocked.layout import Packed, Value, pack_channels
 from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.vector.target import Target
 
+ONE = 0x3F800000  # the bits of 1.0
+
 
 @dataclass(frozen=True)
 class Ending(Packed):
@@ -36,10 +38,28 @@ class Ending(Packed):
         """Which library has it."""
         return CLAMP if self.steps is None and self.activation in CLAMPS else self.activation
 
+    @property
+    def bounds(self) -> str:
+        """The clamp that it is, or "none"."""
+        return self.activation if self.activation in CLAMPS else "none"
+
     def arguments(self, prefix: str = "") -> dict[str, Value]:
-        """With the bounds of a clamp."""
-        bounds = self.activation if self.activation in CLAMPS else "none"
-        return {**super().arguments(prefix), f"{prefix}clamp": activations.clamp(bounds)}
+        """With the address of the bounds of a clamp, 0 where there are none."""
+        clamp = 0 if self.bounds == "none" else activations.clamp(self.bounds)
+        return {**super().arguments(prefix), f"{prefix}clamp": clamp}
+
+    def limit(self, largest: np.ndarray, scale: np.ndarray, bias: np.ndarray) -> int:
+        """The largest scale of a pixel with which all results are below 2**31, in bits of a float32; -1: none is.
+
+        ``largest`` has the magnitude that no sum of a channel passes. A factor of two is left for rounding.
+        """
+        with np.errstate(all="ignore"):
+            steps = 1.0 if self.steps is None else np.maximum(np.float64(self.steps)[: len(bias)], 1)
+            room = 2.0**30 / steps - np.abs(np.float64(bias)) - 256  # also for zero points, and what is above y
+            limit = np.min(room / (np.abs(np.float64(scale)) * largest + np.finfo(np.float32).tiny), initial=np.inf)
+        if not limit >= 0:
+            return -1
+        return int(np.float32(min(limit, np.finfo(np.float32).max)).view(np.int32))
 
 
 NOTHING = Ending()

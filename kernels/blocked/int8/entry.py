@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npmobilenet.kernels import checks
+from npmobilenet.kernels.blocked import activation as activations
 from npmobilenet.kernels.blocked import library
 from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
 from npmobilenet.kernels.blocked.int8.layout import BYTE
 from npmobilenet.kernels.blocked.layout import Fields, Packed, pack_channels
 from npmobilenet.kernels.call import Call
+from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.prepared import prepared
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 # `levels` of a pixel's largest magnitude around `zero_point`, both float32 at their addresses; `strip` pixels are an
 # item. At `scale` is where each pixel's goes. Bytes stand for `(x + start) * factor`, a vector of both for each block.
 PIXELS = Fields("x x_plane start factor out out_plane scale blocks pixels strip levels")
-# A plain array (C, H, W) becomes planes of 16 bits, `rows` with the frame of zeros, which is written, too; an item is a
-# row of all channels. A float32 at `steps`. The array's address is the argument `planes.ARRAY_IN`, as of `COPY_IN`.
+# A plain array (C, H, W) becomes 16 bits (`paired`), `rows` with the frame of zeros, which is written, too; an item is
+# a row of all channels. A float32 at `steps`. The array may be `GIVEN`.
 IMAGE = Fields("x out out_row out_plane channels rows height width top left steps")
 # A vector for each block at `factor` and at `offset`; `rows` of `columns` pixels, as far as frames tell them apart.
 CHANNELS = Fields("x x_row x_plane out out_row out_plane rows columns factor offset clamp")
@@ -92,12 +94,12 @@ def channels_call(x: Tensor, out: Tensor, weights: Channels, factor: Tensor | No
     return CHANNELS.call(
         library.int8(weights.target, weights.ending.end).address(weights.name), out.blocks, keep=weights,
         x=x.inner, out=out.inner, rows=out.height, columns=out.width,
-        clamp=weights.ending.arguments()["clamp"], **weights.arguments() | ({"factor": factor} if factor else {}),
+        clamp=activations.clamp(weights.ending.bounds), **weights.arguments() | ({"factor": factor} if factor else {}),
     )  # fmt: skip
 
 
 def image_call(target: Target, x: int, out: Tensor, steps: float) -> Call:
-    """Make 16 bits, in planes inside a frame of zeros, of the array at an address, at so many steps to a unit."""
+    """Make 16 bits, inside a frame of zeros, of the array at an address, at so many steps to a unit."""
     return IMAGE.call(
         library.int8(target).address("int8_quantize_image"), out.rows, x=x, out=out, channels=out.channels,
         rows=out.rows, height=out.height, width=out.width, top=out.frame[0][0], left=out.frame[1][0],
@@ -105,9 +107,22 @@ def image_call(target: Target, x: int, out: Tensor, steps: float) -> Call:
     )  # fmt: skip
 
 
+def within(image: np.ndarray, steps: float, limits: Pair) -> np.ndarray:
+    """Return an image cut off beyond limits in such steps, NaN at the lower: itself if nothing of it is beyond."""
+    low, high = (np.float32(end) / np.float32(steps) for end in limits)
+    inside = image.size == 0 or (image.min() >= low and image.max() <= high)
+    return image if inside else np.fmin(np.fmax(image, low), high)
+
+
 def halves(x: Tensor) -> Tensor:
-    """The tensor, without memory, of a planar image in 16 bits."""
+    """The tensor, without memory, of a planar image in 16 bits; how its channels lie there, `paired` says."""
     return replace(x, dtype=HALF, address=0)
+
+
+def paired(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The two parts of an image in 16 bits: blocks of two channels, and a plane of the one that may be left."""
+    pairs = replace(x, channels=x.channels // 2 * 2, lanes=2)
+    return pairs, replace(x, channels=x.channels % 2, address=x.address + pairs.bytes)
 
 
 def pixels(images: Images, inputs: Sequence[Tensor], zero_point: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from npmobilenet.kernels.blocked.tiles import Tile, largest
+from npmobilenet.kernels.blocked.tiles import tiles as best
 from npmobilenet.kernels.vector.target import Target
 
 BYTE = np.dtype(np.uint8)
@@ -29,7 +32,8 @@ def tiles(target: Target, small: bool = False) -> tuple[Tile, Tile]:
     """The wide tile, and the one of a single block; smaller where a product takes several instructions."""
     whole = largest(target)
     if is_one_instruction(target):
-        return whole.wide, whole.narrow
+        halves = best(target).wide.halves
+        return replace(whole.wide, halves=halves), replace(whole.narrow, halves=halves)
     room = target.registers - (PAIRED if small else WIDENED)
     return tuple(
         Tile(max(1, min(tile.pixels, room // tile.blocks)), tile.blocks) for tile in (whole.wide, whole.narrow)
@@ -42,7 +46,7 @@ def words(weight: np.ndarray) -> np.ndarray:
     together = 4 // weight.dtype.itemsize
     full = np.zeros((*axes, -(-k // together) * together, c_out), weight.dtype)
     full[..., :k, :] = weight
-    groups = full.reshape(*axes, -1, together, c_out)
+    groups = full.reshape(*axes, full.shape[-2] // together, together, c_out)
     return np.ascontiguousarray(np.moveaxis(groups, -2, -1)).view(np.int32)[..., 0]
 
 
@@ -70,3 +74,8 @@ def start(weight: np.ndarray, zero_point: int | np.ndarray) -> np.ndarray:
     """
     shares = np.asarray(zero_point, np.int64) * weight.astype(np.int64)
     return (-shares.sum(axis=tuple(range(weight.ndim - 1)))).astype(np.int32)
+
+
+def magnitudes(weight: np.ndarray) -> np.ndarray:
+    """Those of weights (..., C_out), added up for each channel."""
+    return np.abs(weight.astype(np.int64)).sum(axis=tuple(range(weight.ndim - 1)))

@@ -16,7 +16,6 @@ from npmobilenet.kernels.blocked.int8 import depthwise
 from npmobilenet.kernels.blocked.int8 import ending as endings
 from npmobilenet.kernels.blocked.int8.depthwise import Depthwise, Run
 from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
-from npmobilenet.kernels.blocked.int8.layout import start
 from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.blocked.mixed import frame_pads, runs
 from npmobilenet.kernels.checks import Size
@@ -38,6 +37,7 @@ class Mixed(Packed):
     scale: np.ndarray
     bias: np.ndarray
     zero_point: np.ndarray
+    bounded: bool
     ending: Ending
     _fitted: dict[tuple[Pads, ...], Depthwise] = field(default_factory=dict)
 
@@ -50,8 +50,8 @@ class Mixed(Packed):
             packed = [
                 Run.pack(self.target, run.begin, run.offset, run.weight.astype(dtype), run.dilation) for run in found
             ]
-            channels = self.start, self.scale, self.bias, self.zero_point
-            self._fitted[key] = Depthwise(self.target, self.stride, tuple(packed), *channels, self.ending)
+            channels = self.start, self.scale, self.bias, self.zero_point, self.bounded, self.ending
+            self._fitted[key] = Depthwise(self.target, self.stride, tuple(packed), *channels)
         return self._fitted[key]
 
 
@@ -66,11 +66,8 @@ def pack(
     ending: Ending = NOTHING,
 ) -> Mixed:
     """Pack the int8 or int16 (K_h, K_w, C_group) of each part."""
-    ends = np.cumsum([weight.shape[2] for weight in weights])
-    points = np.split(np.broadcast_to(zero_point, ends[-1]), ends[:-1])
-    first = np.concatenate([start(weight, point) for weight, point in zip(weights, points, strict=True)])
-    channels = depthwise.pack_ends(target, first, scale, bias, zero_point)
-    return Mixed(target, stride, tuple(dilations), tuple(weights), *channels, ending)
+    channels = depthwise.pack_ends(target, weights, scale, bias, zero_point, ending)
+    return Mixed(target, stride, tuple(dilations), tuple(weights), *channels)
 
 
 @prepared("mixed_depthwise_conv2d_int8")

@@ -12,8 +12,17 @@ from npmobilenet.kernels.blocked.images import Images
 from npmobilenet.kernels.blocked.int8 import ending as endings
 from npmobilenet.kernels.blocked.int8 import entry
 from npmobilenet.kernels.blocked.int8.ending import NOTHING, Ending
-from npmobilenet.kernels.blocked.int8.layout import are_small, quads, start
-from npmobilenet.kernels.blocked.layout import Fields, Packed, k_unit, pack_channels, pack_panels, panels, wide_panels
+from npmobilenet.kernels.blocked.int8.layout import are_small, magnitudes, quads, start
+from npmobilenet.kernels.blocked.layout import (
+    Fields,
+    Packed,
+    halved_panel,
+    k_unit,
+    pack_channels,
+    pack_panels,
+    panels,
+    wide_panels,
+)
 from npmobilenet.kernels.blocked.pointwise import pack_grouped
 from npmobilenet.kernels.call import Call
 from npmobilenet.kernels.prepared import prepared
@@ -22,20 +31,23 @@ from npmobilenet.kernels.vector.target import Target
 
 # As `POINTWISE`, but images are told by rows and columns: x_row, out_row and residual_row lead from one row to the
 # next. A work item is `strip` rows of `panels_each` panels, the first `parts` items those of the first rows. At
-# `pixel_scale`, where it is not 0, is a float32 for each pixel. `floats` is 1 if the result is float32.
+# `pixel_scale`, where it is not 0, is a float32 for each pixel; `limit` the largest, in bits, with which results in
+# bytes are below 2**31 before they are saturated. `halved` is the panel that may end with half a vector. `floats` is 1
+# if the result is float32; `clamp` is 0 if it has no bounds.
 POINTWISE = Fields(
-    "x x_row x_plane weights start scale bias pixel_scale residual residual_row residual_plane "
-    "out out_row out_plane rows columns k_units inputs wide panels clamp steps offset floats strip parts panels_each"
+    "x x_row x_plane weights start scale bias pixel_scale residual residual_row residual_plane out out_row out_plane "
+    "rows columns k_units inputs wide panels halved clamp steps offset limit floats strip parts panels_each"
 )
 STRIP_BYTES = 96 * 1024  # of weights, up to which each item may read all of them: they stay in the second-level cache
 STRIP_PIXELS = 392  # of an item
+NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Pointwise(Packed):
     """Packed weights."""
 
-    ARGUMENTS = ("weights", "start", "scale", "bias", "inputs", "k_units", "wide", "panels")
+    ARGUMENTS = ("weights", "start", "scale", "bias", "inputs", "k_units", "wide", "panels", "halved", "limit")
 
     target: Target
     weights: np.ndarray
@@ -46,6 +58,8 @@ class Pointwise(Packed):
     k_units: int
     wide: int
     panels: int
+    halved: int
+    limit: int
     small: bool
     ending: Ending
 
@@ -77,6 +91,8 @@ def pack(
         -(-c_in * groups // unit),
         wide_panels(target, c_out),
         len(panels(target, c_out)),
+        halved_panel(target, c_out),
+        ending.limit(255 * magnitudes(weight), scale, bias),
         are_small(target, weight),
         ending,
     )
@@ -95,12 +111,13 @@ def call(
     strip = max(1, min(out.height, STRIP_PIXELS // out.width)) if light else out.height
     parts = 1 if light else weights.panels
     functions = library.int8(weights.target, weights.ending.end, weights.small)
+    floats = out.dtype == FLOAT32
+    arguments = weights.arguments() | ({"limit": NO_LIMIT} if floats else {}) | weights.ending.arguments()
     inner = {"x": x.inner, "out": out.inner, "residual": residual and residual.inner}
     return POINTWISE.call(
         functions.address("int8_pointwise"), -(-out.height // strip) * parts, **inner,
         pixel_scale=pixel_scale and pixel_scale.address, rows=out.height, columns=out.width,
-        floats=out.dtype == FLOAT32, strip=strip, parts=parts, panels_each=weights.panels // parts, keep=weights,
-        **weights.arguments(), **weights.ending.arguments(),
+        floats=floats, strip=strip, parts=parts, panels_each=weights.panels // parts, keep=weights, **arguments,
     )  # fmt: skip
 
 

@@ -65,45 +65,63 @@ def store_bytes(
     bias: Vector,
     then: Then | None,
     out: Pointer,
-    together: int = TOGETHER,
-    distance: Integer | int = 0,
+    bounded: bool,
 ) -> None:
-    """Write the results of one channel block for pixels of which so many follow one another.
-
-    The next ones begin at a distance in bytes, without one where the others end.
-    """
+    """Write the results of one channel block; ``bounded`` ones are below 2**31."""
     code, size = out.code, out.code.target.bytes
-    distance = distance or together * code.target.lanes
-    whole, place = len(sums) // together, code.local(len(sums)) if then else None
-    for at in range(0, len(sums), together):
-        some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + together])]
+    together = TOGETHER * code.target.lanes
+    whole, place = len(sums) // TOGETHER, code.local(len(sums)) if then else None
+    for at in range(0, len(sums), TOGETHER):
+        some = [bias.fused(y.to_float(), scale(at + m)) for m, y in enumerate(sums[at : at + TOGETHER])]
         if not then:
-            (out + distance * (at // together)).store_bytes(some)
+            out.store_bytes(some, at * code.target.lanes, bounded)
         for m, y in enumerate(some if then else ()):
             place.store(y, (at + m) * size)
     if not then:
         return
 
     def group(number: Integer, count: int) -> None:
-        values = [(place + number * (together * size)).vector(m * size) for m in range(count)]
-        (out + number * distance).store_bytes([then(y) for y in values])
+        values = [(place + number * (TOGETHER * size)).vector(m * size) for m in range(count)]
+        (out + number * together).store_bytes([then(y) for y in values], bounded=bounded)
 
     # An activation needs registers for itself: in a loop, it has all that the sums had.
-    code.loop(whole, lambda number: group(number, together))
-    if len(sums) % together:
-        group(code.integer(whole), len(sums) % together)
+    code.loop(whole, lambda number: group(number, TOGETHER))
+    if len(sums) % TOGETHER:
+        group(code.integer(whole), len(sums) % TOGETHER)
 
 
 def store_floats(
     sums: Sequence[Integers],
     scale: Callable[[int], Vector],
     bias: Vector,
-    then: Then,
     out: Pointer,
     residual: Pointer | None = None,
 ) -> None:
-    """Write them as float32, with a residual added."""
+    """Write them as float32, with a residual added, without an activation."""
     for m, y in enumerate(sums):
         at = m * out.code.target.bytes
-        value = then(bias.fused(y.to_float(), scale(m)))
+        value = bias.fused(y.to_float(), scale(m))
         out.store(value if residual is None else value + residual.vector(at), at)
+
+
+def when_more(code: Code, end: str, clamp: Pointer, follow: Callable[[], None]) -> None:
+    """Do what follows the multiply-add of results of float32, if anything does."""
+    if end == CLAMP:
+        with code.when(code.builder.not_(clamp.is_null())):
+            follow()
+    else:
+        follow()
+
+
+def end_floats(code: Code, then: Then, out: Pointer, count: int, residual: Pointer | None = None) -> None:
+    """Put so many pixels of a block through what follows, where they stand, and add a residual.
+
+    Activations are few among results of float32: in a loop, their code is short.
+    """
+
+    def pixel(number: Integer) -> None:
+        place = out + number * code.target.bytes
+        value = then(place.vector())
+        place.store(value if residual is None else value + (residual + number * code.target.bytes).vector())
+
+    code.loop(count, pixel)

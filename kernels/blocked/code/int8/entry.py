@@ -11,7 +11,7 @@ from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer, Vector
 
-LARGEST_HALF = 32767.0
+LARGEST_HALF, HALF_BYTES = 32767.0, 2
 LEAST = 2.0**-100  # of a pixel's largest magnitude: zeros have a scale, too
 
 
@@ -73,13 +73,17 @@ def _group(pixels: int, of_bytes: bool):
 
             found = code.loop(blocks, magnitudes, [code.splat_integers(0)] * pixels)
             largest = code.splat(LEAST).maximum(code.lane_maxima(found).as_float())
-            steps = most / largest
+            steps = code.local(1)
+            steps.store(most / largest)
             scales = largest * (code.splat(1.0) / most) + (largest - largest)  # NaN of what is not finite
             (scale + pixel * 4).store_lanes(scales, pixels)
 
             def at_block(block: Integer) -> None:
                 value, target = values(block, pixel), place + out_plane * block
-                target.store_bytes([zero_point.fused(value(m), steps.lane(m)) for m in range(pixels)])
+                # Where the largest is not finite, steps are 0 or no number; else 255 is the most, rounding apart.
+                target.store_bytes(
+                    [zero_point.fused(value(m), steps.splat(4 * m)) for m in range(pixels)], bounded=True
+                )
 
             code.loop(blocks, at_block)
 
@@ -118,7 +122,7 @@ def quantize_image(code: Code, arguments: Pointer, first: Integer, last: Integer
     a = IMAGE.read(arguments)
     lanes, steps = code.target.lanes, a.at("steps").splat()
     low, high = code.splat(-LARGEST_HALF), code.splat(LARGEST_HALF)
-    nothing, width = code.splat_integers(0), a["width"]
+    width = a["width"]
 
     def each(count: Integer, put: Callable[[Integer, int], None]) -> None:
         """``put(first, how many)`` for so many values, a vector of them at a time."""
@@ -130,20 +134,36 @@ def quantize_image(code: Code, arguments: Pointer, first: Integer, last: Integer
         row = item - a["top"]
         inside = code.builder.and_(row >= 0, row < a["height"])
 
-        def at_channel(channel: Integer) -> None:
-            place = a.at("out") + a["out_plane"] * channel + a["out_row"] * item
-            each(a["out_row"] // 2, lambda at, count: (place + at * 2).store_halves(nothing, count))
+        def converted(channel: Integer, at: Integer, count: int) -> Integers:
+            place = a.at("x") + ((channel * a["height"] + row) * width + at) * 4
+            value = place.vector() if count > 1 else place.splat()
+            return (value * steps).at_least(low).at_most(high).nearest()
+
+        def channels(first: Integer, together: int) -> None:
+            """A row of one channel, or of a pair of them."""
+            pixel_bytes, nothing = 2 * together, code.splat_integers(0)
+            place = a.at("out") + a["out_plane"] * first + a["out_row"] * item * together
+
+            def put(to: Pointer, count: int, values: list[Integers]) -> None:
+                if together > 1:
+                    to.store_lanes(values[0].paired(values[1]).as_float(), count)
+                else:
+                    to.store_halves(values[0], count)
+
+            def clear(at: Integer, count: int) -> None:
+                put(place + at * pixel_bytes, count, [nothing] * together)
+
+            def convert(at: Integer, count: int) -> None:
+                values = [converted(first + number, at, count) for number in range(together)]
+                put(place + (a["left"] + at) * pixel_bytes, count, values)
+
+            each(a["out_row"] // HALF_BYTES, clear)
             with code.when(inside):
-                source, image = a.at("x") + (channel * a["height"] + row) * width * 4, place + a["left"] * 2
-
-                def convert(at: Integer, count: int) -> None:
-                    value = (source + at * 4).vector() if count > 1 else (source + at * 4).splat()
-                    y = (value * steps).at_least(low).at_most(high)
-                    (image + at * 2).store_halves(y.nearest(), count)
-
                 each(width, convert)
 
-        code.loop(a["channels"], at_channel)
+        even = a["channels"] // 2 * 2
+        code.loop(even, lambda first: channels(first, 2), step=2)
+        code.loop(a["channels"], lambda first: channels(first, 1), start=even)
 
     code.loop(last, at_row, start=first)
 

@@ -72,13 +72,16 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
         skipped = (0 - above).maximum(0).minimum(new)
         source = above + skipped
         present = ((above + new).minimum(a["height"]) - source).maximum(0)
+        below = new - skipped - present
 
         def clear(number: Integer) -> None:
-            frame = (new, a["columns"], skipped, new - skipped - present, a["left"], a["right"])
+            frame = (new, a["columns"], skipped, below, a["left"], a["right"])
             pixel = a.at("pixel") + number * code.target.lanes
             code.call("int8_fill_frame", expanded + a["plane"] * number + kept * a["row"], pixel, *frame)
 
-        code.loop(a["blocks"], clear)
+        # What stands left and right of the first strip's rows is there for all others, that have no more of them.
+        with code.when(code.builder.or_(item.equals(first), skipped + below > 0)):
+            code.loop(a["blocks"], clear)
         place = expanded + (kept + skipped) * a["row"]
         with code.when(present > 0):
             code.either(
@@ -119,9 +122,7 @@ def block(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch
             code.call(a.at("leave_kernel"), rows[4], 0, 1, scratch)
 
     def of_image(source: Integer, present: Integer, place: Pointer) -> None:
-        row = STEM.read(a.at("expand"))
-        # The row of the image where the first window begins: a window's stride is in the kernel's name.
-        _put(rows[1], STEM, a.at("expand"), {"x": source * row["x_row"] * row["stride"], "out": place})
+        _put(rows[1], STEM, a.at("expand"), {"out": place}, first=source)
         code.call(a.at("expand_kernel"), rows[1], 0, present, scratch)
 
     def of_pixels(source: Integer, present: Integer, place: Pointer) -> None:
