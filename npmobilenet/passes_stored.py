@@ -16,7 +16,9 @@ import numpy as np
 
 from npmobilenet.graph import INPUT, Graph, Node
 from npmobilenet.passes import fuse
+from npmobilenet.passes_int8 import Writer
 from npmobilenet.passes_qdq import Integers, lowered
+from npmobilenet.plan import Code
 
 SUMS, ACTIVATED, JOINED = "sums", "activated", "joined"  # what a layer rounds one after the other
 GATE = (1 / 256, 0)  # how PyTorch stores what a sigmoid makes, hard or not
@@ -61,7 +63,7 @@ def quantized_as_stored(
     """
     fused = fuse(graph)
     writer = _Writer(weights, stored)
-    writer.round(INPUT, INPUT, len(fused.nodes) and fused.in_channels, stored.results[INPUT], fused.nodes[0].block)
+    writer.round(INPUT, INPUT, fused.in_channels, stored.results[INPUT], fused.nodes[0].block)
     for node in fused:
         writer.write(node)
     outputs = {output: writer.read[name] for output, name in fused.output_nodes.items()}
@@ -70,7 +72,7 @@ def quantized_as_stored(
 
 
 @dataclass
-class _Writer:
+class _Writer(Writer):
     """The graph with its roundings so far."""
 
     weights: Mapping[str, np.ndarray]
@@ -79,7 +81,7 @@ class _Writer:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     integers: dict[str, Integers] = field(default_factory=dict)
     read: dict[str, str] = field(default_factory=dict)  # what gives the numbers of a node as they are rounded
-    codes: dict[str, tuple[tuple[float, int], int]] = field(default_factory=dict)  # scale, zero point; channels
+    results: dict[str, tuple[tuple[float, int], int]] = field(default_factory=dict)  # scale, zero point; channels
 
     def write(self, node: Node) -> None:
         """Add what computes a node."""
@@ -100,28 +102,10 @@ class _Writer:
 
     def round(self, name: str, source: str, channels: int, result: tuple[float, int], block: str) -> None:
         """Let the result of a node be read as bytes; ``source`` is what computes it."""
-        scale, zero_point = result
-        both = np.full(channels, scale, np.float32), np.full(channels, zero_point, np.uint8)
-        names = f"{name}.rounded", f"{name}.read"
-        for operation, keys, made, x in (
-            ("quantize", ("out_scale", "out_zero_point"), names[0], source),
-            ("dequantize", ("scale", "zero_point"), names[1], names[0]),
-        ):
-            self._add(made, operation, (x,), block, dict(zip(keys, both, strict=True)), {})
-        self.read[name], self.codes[name] = names[1], (result, channels)
-
-    def _add(
-        self,
-        name: str,
-        operation: str,
-        inputs: tuple[str, ...],
-        block: str,
-        arrays: Mapping[str, np.ndarray],
-        attributes: Mapping[str, Any],
-    ) -> None:
-        shapes = {key: array.shape for key, array in arrays.items()}
-        self.nodes.append(Node(name, operation, inputs, block, shapes, attributes))
-        self.arrays |= {f"{name}.{key}": array for key, array in arrays.items()}
+        code = Code(
+            *(np.full(channels, each, dtype) for each, dtype in zip(result, (np.float32, np.uint8), strict=True))
+        )
+        self.read[name], self.results[name] = self._written_rounded(name, source, code, block), (result, channels)
 
     def _layer(self, node: Node) -> None:
         """Sums, an activation and a residual, each rounded; the last of them has the layer's name."""
@@ -160,7 +144,7 @@ class _Writer:
 
     def _mean(self, node: Node, name: str, attributes: Mapping[str, Any]) -> None:
         """The mean over the pixels, rounded as the image is."""
-        result, channels = self.codes[node.inputs[0]]
+        result, channels = self.results[node.inputs[0]]
         self._add(name, "global_average_pool", (self.read[node.inputs[0]],), node.block, {}, attributes)
         self.round(name, name, channels, result, node.block)
 
