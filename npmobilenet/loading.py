@@ -216,9 +216,8 @@ def _as_stored(checkpoint: Checkpoint, settled: Settled, where: str) -> tuple[Gr
         found = stored(checkpoint.quantisation, settled.fitted)
         if found is None:
             return None
-        fitted, ends = settled.fitted, settled.preprocessing.ends
         settled.provenance["quantisation"] = ("stored", "file")
-        return quantized_as_stored(fitted.graph, fitted.weights, found, ends)
+        return quantized_as_stored(settled.fitted.graph, settled.fitted.weights, found)
     except (CheckpointError, ValueError) as error:
         raise CheckpointError(f"{where}: {error}") from error.__cause__
 

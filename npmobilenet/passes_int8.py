@@ -103,6 +103,14 @@ class Writer:
             arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
         self._add(node.name, node.operation, tuple(map(self._real, node.inputs)), node.block, arrays, attributes)
 
+    def _written_rounded(self, name: str, source: str, code: Code, block: str) -> str:
+        """Write down that a tensor is rounded, as bytes of some code; return what is to be read in its place."""
+        written, read = f"{name}.rounded", f"{name}.read"
+        result = {"out_scale": code.scale, "out_zero_point": code.zero_point}
+        self._add(written, "quantize", (source,), block, result, {})
+        self._add(read, "dequantize", (written,), block, code._asdict(), {})
+        return read
+
     def _block(self, name: str) -> str:
         return next(node.block for node in self.nodes if node.name == name)
 

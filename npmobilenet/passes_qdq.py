@@ -68,6 +68,7 @@ def lowered(graph: Graph, weights: Mapping[str, np.ndarray], integers: Mapping[s
             writer.readers.setdefault(name, []).append(node)
     for node in fused:
         writer.write(node)
+        writer.add_vectors(with_pixels.vectors)
     outputs = {output: writer._real(name) for output, name in fused.output_nodes.items()}
     merged = {**{name: made for name, made in writer.rounded.items() if made in writer.codes}, **fused.merged}
     made = Graph(tuple(writer.nodes), fused.in_channels, outputs)
@@ -80,15 +81,18 @@ def lowered(graph: Graph, weights: Mapping[str, np.ndarray], integers: Mapping[s
 
 
 def _once(graph: Graph, weights: Mapping[str, np.ndarray]) -> Graph:
-    """Each rounding and each reading once: some writers have one for every reader."""
+    """Each rounding and each reading once, in the block of what is rounded: some writers have one for every reader."""
     found: dict[tuple, str] = {}
     gives: dict[str, str] = {}
-    nodes = []
+    nodes: list[Node] = []
+    blocks: dict[str, str] = {}
     for node in graph:
         node = replace(node, inputs=tuple(gives.get(name, name) for name in node.inputs))
         if node.operation in ("quantize", "dequantize"):
+            node = replace(node, block=blocks.get(node.inputs[0], node.block))
             arrays = (weights[name].tobytes() for name in node.tensors)
             gives[node.name] = found.setdefault((node.operation, *node.inputs, *arrays), node.name)
+        blocks[node.name] = node.block
         if gives.get(node.name, node.name) == node.name:
             nodes.append(node)
     outputs = {output: gives.get(name, name) for output, name in graph.output_nodes.items()}
@@ -97,11 +101,15 @@ def _once(graph: Graph, weights: Mapping[str, np.ndarray]) -> Graph:
 
 @dataclass
 class _Pixels:
-    """The graph with images of one pixel in place of vectors; what was a vector is one still, for whoever reads it."""
+    """The graph with images of one pixel in place of vectors; what was a vector is one still, for whoever reads it.
+
+    ``vectors`` are those of poolings and linear layers that nothing reads: nodes to be added.
+    """
 
     graph: Graph
     weights: dict[str, np.ndarray]
     integers: dict[str, Integers]
+    vectors: list[Node] = field(default_factory=list)
     image: dict[str, str] = field(default_factory=dict)  # of a vector, or an image of one pixel: itself
     nodes: list[Node] = field(default_factory=list)
 
@@ -111,7 +119,10 @@ class _Pixels:
         for node in graph:
             made._write(node)
         read = {name for node in made.nodes for name in node.inputs} | {*graph.output_nodes.values()}
-        kept = [node for node in made.nodes if node.name in read or node.operation != "flatten"]
+        vectors = {node.name for node in graph if node.operation in ("linear", "global_average_pool", "flatten")}
+        unread = [node for node in made.nodes if node.operation == "flatten" and node.name not in read]
+        made.vectors = [node for node in unread if node.name in vectors]
+        kept = [node for node in made.nodes if node not in unread]
         made.graph = replace(graph, nodes=tuple(kept), outputs=graph.output_nodes)
         return made
 
@@ -177,6 +188,7 @@ class _Writer(Writer):
     on_steps: dict[str, Code] = field(default_factory=dict)  # tensors that nothing would be lost of as such bytes
     waiting: dict[str, Node] = field(default_factory=dict)  # what will be computed when what reads it is known
     floats: dict[str, str] = field(default_factory=dict)
+    done: dict[str, str] = field(default_factory=dict)  # what has the numbers of a node that was computed, or its bytes
 
     def write(self, node: Node) -> None:
         """Add what computes a node."""
@@ -189,13 +201,21 @@ class _Writer(Writer):
         else:
             self._compute(node)
 
+    def add_vectors(self, vectors: list[Node]) -> None:
+        """Add those whose images are there, as they are rounded if they are."""
+        for node in [node for node in vectors if node.inputs[0] in (self.done.keys() | self.bytes_of.keys())]:
+            vectors.remove(node)
+            source = node.inputs[0]
+            source = Writer._real(self, self.done[source]) if source in self.done else self._real(source)
+            self._add(node.name, "flatten", (source,), node.block, {}, {})
+
     def _waits(self, node: Node) -> bool:
         """Whether what follows a node may be computed with it: a rounding, or a ReLU and a rounding."""
         readers = self.readers.get(node.name, ())
         if node.name in self.outputs or len(readers) != 1:
             return False
         if readers[0].operation == "quantize":
-            return node.operation in (*WINDOWED, "add", "activation")
+            return node.operation in (*WINDOWED, "add", "activation", "global_average_pool")
         return node.operation == "add" and readers[0].operation == "activation" and self._waits(readers[0])
 
     # Bytes -------------------------------------------------------------------------------------------------
@@ -207,7 +227,7 @@ class _Writer(Writer):
             self.images[node.name] = node
             self.rounded[node.name] = node.name
         elif before is not None:
-            self.rounded[node.name] = self._ended(before, code)
+            self.rounded[node.name] = self.done[source] = self._ended(before, code)
         elif _same(self._steps(source), code):
             self.rounded[node.name] = self._bytes_name(source)
         else:
@@ -237,9 +257,23 @@ class _Writer(Writer):
             self._quantize(node.name, node.inputs[0], code, node.block, node["function"])
             return node.name
         name = f"{node.name}.quantized"
-        self._float(node)
-        self._quantize(name, node.name, code, node.block)
+        if node.operation == "global_average_pool" and self._steps(node.inputs[0]) is not None:
+            self._mean(node, name, code)
+        else:
+            self._float(node)
+            self._quantize(name, node.name, code, node.block)
         return name
+
+    def _mean(self, node: Node, name: str, code: Code) -> None:
+        """Round a mean: of steps, whose sum no kernel rounds."""
+        source = self._bytes(node.inputs[0])
+        entry, steps = self._code(source), f"{name}.steps"
+        arrays = {"scale": np.ones_like(entry.scale), "zero_point": entry.zero_point}
+        self._add(steps, "dequantize", (source,), node.block, arrays, {})
+        self._add(f"{name}.mean", node.operation, (steps,), node.block, {}, node.attributes)
+        of_steps = Code((np.float64(code.scale) / entry.scale).astype(np.float32), code.zero_point)
+        self._coded(name, "quantize", (f"{name}.mean",), node.block, of_steps, {}, {"dtype": "uint8"})
+        self.codes[name] = code
 
     def _quantize(self, name: str, source: str, code: Code, block: str, function: str = "none") -> None:
         attributes = {"dtype": "uint8", "activation": function}
@@ -297,6 +331,7 @@ class _Writer(Writer):
 
     def _compute(self, node: Node) -> None:
         """Add a node whose result is not rounded."""
+        self.done[node.name] = node.name
         if node.operation in WINDOWED and self._convolution(node, None):
             return
         if node.operation == "squeeze_excite" and self._steps(node.inputs[0]) is not None:

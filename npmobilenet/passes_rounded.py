@@ -32,7 +32,6 @@ CLAMPS = ("none", "relu", "relu6")
 POOLS = ("global_average_pool", "max_pool2d")  # whose results have the units of what they read
 LARGEST, LARGEST_BIAS = 127, 2**30
 SMALLEST_SCALE = 1e-12  # of weights that are all zeros
-WRITTEN, READ = ("out_scale", "out_zero_point"), ("scale", "zero_point")
 RATIOS = np.geomspace(0.01, 1, 60)  # of the ends below and above zero
 
 
@@ -301,11 +300,9 @@ class _Writer(Writer):
         scale = np.float32((high - low) / 255)
         zero_point = np.uint8(np.rint(-low / np.float64(scale)))
         channels = len(known.low)
-        both = np.full(channels, scale), np.full(channels, zero_point)
-        written, read = f"{name}.rounded", f"{name}.read"
-        self._add(written, "quantize", (self.last[name],), block, dict(zip(WRITTEN, both, strict=True)), {})
-        self._add(read, "dequantize", (written,), block, dict(zip(READ, both, strict=True)), {})
-        self.last[name], self.scales[name] = read, float(scale)
+        code = Code(np.full(channels, scale), np.full(channels, zero_point))
+        self.last[name] = self._written_rounded(name, self.last[name], code, block)
+        self.scales[name] = float(scale)
 
     def _layer(self, node: Node, inputs: tuple[str, ...]) -> None:
         """A layer in the units of what it reads and makes, its weights rounded."""

@@ -10,13 +10,8 @@ import pytest
 
 import npmobilenet
 from npmobilenet.checkpoints import read_checkpoint
-from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.settle import settle
-from npmobilenet.checkpoints.stored_scales import stored
 from npmobilenet.cli import main
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
-from npmobilenet.image import IMAGENET
-from npmobilenet.passes_stored import quantized_as_stored
 from tests.conftest import compiled_only
 from tests.data.make_quantised import FOLDER, NETWORKS, images
 
@@ -54,7 +49,7 @@ def test_logits_are_those_of_pytorch_s_engine(name, logits):
 def test_every_backend_has_the_same_bits():
     name = "mobilenet_v3_large_x86"  # with every operation that the other has
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FallbackWarning)
+        warnings.simplefilter("error", FallbackWarning)
         models = [quantised(name, backend=each) for each in ("auto", "plain")]
     x = images()[:2, :, :40, :40]
     expected = quantised(name, backend="reference")(x[:1])
@@ -70,25 +65,18 @@ def test_as_float32_it_stays_what_it_was(logits):
     assert np.abs(model(images()) - logits[name]).max() < 4 * logits[f"{name}_step"]
 
 
-def test_an_image_beyond_the_range_of_the_file_is_cut_off_where_pixels_can_be():
-    """The image's kernel of 16 bits stands in where no photograph reaches beyond the range; else there are 8."""
-    checkpoint = read_checkpoint(FILES["mobilenet_v2_x86"])
-    model = npmobilenet.load(FILES["mobilenet_v2_x86"], backend="plain")
-    options = ("architecture", "width", "num_classes", "padding", "bn_eps", "activation", "layout", "output_stride")
-    options = dict.fromkeys((*options, "prefix", "classes", "multi_label", "preprocessing"))
-    fitted = settle(checkpoint, WeightsInfo.from_dict({}, ""), "", **options).fitted
-    scales = stored(checkpoint.quantisation, fitted)
-    (inside, _), (beyond, _) = (
-        quantized_as_stored(fitted.graph, fitted.weights, scales, ends) for ends in ((-1.9, 1.9), IMAGENET.ends)
-    )
-    assert inside.nodes[0].operation == "conv2d_int8" and inside.nodes[0]["steps"]
-    assert [node.operation for node in beyond.nodes[:2]] == ["quantize", "conv2d_int8"]
-    wide = replace(model.preprocessing, mean=(0.5,) * 3, std=(0.25,) * 3)
-    narrow = quantised("mobilenet_v2_x86", preprocessing=wide)
-    cutting = quantised("mobilenet_v2_x86")
-    x = images()
-    np.testing.assert_array_equal(narrow(x), cutting(x))
-    assert (narrow(2 * x) != cutting(2 * x)).any()
+def test_an_image_beyond_the_range_of_the_file_is_cut_off():
+    """The image's kernel of 16 bits ends where the bytes of the file would."""
+    model = quantised("mobilenet_v2_x86")
+    quantisation = read_checkpoint(FILES["mobilenet_v2_x86"]).quantisation["quant"]
+    scale, zero_point = float(quantisation.scale), int(quantisation.zero_point)
+    stem = model.graph.nodes[0]
+    assert stem.operation == "conv2d_int8" and stem["limits"] == (-zero_point, 255 - zero_point)
+    x = 2 * images()
+    cut = np.clip(x, *np.float32([scale * end for end in stem["limits"]]))
+    assert (cut != x).any()
+    np.testing.assert_array_equal(model(x), model(cut))
+    assert (model(x) != model(x / 2)).any()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
