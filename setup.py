@@ -65,7 +65,7 @@ setup(
     package_dir=packages(),
     package_data={
         "npmobilenet": ["py.typed"],
-        "npmobilenet.kernels": ["shipped/*/*"],
+        "npmobilenet.kernels": ["shipped/*", "shipped/*/*"],
         "npmobilenet.serving": ["*.html"],
         "npmobilenet.weights": ["*.safetensors", "*.md", "*.txt"],
         "npmobilenet.bench": ["*.css"],

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -42,6 +42,7 @@ KEEPING |= {
 # What the architectures of the package need beside the common libraries.
 DEPTHWISE = (*(((k, k), (s, s)) for k in (5, 7, 9) for s in (1, 2)), ((11, 11), (2, 2)))
 STEMS = (((1, 1), (1, 1)), ((3, 3), (1, 1)))
+INT8_STEMS = (((3, 3), (1, 1)),)
 INT8_DEPTHWISE = tuple(((5, 5), (s, s), False) for s in (1, 2))
 BETWEEN = ("channels", "elementwise", "softmax")
 
@@ -59,6 +60,8 @@ def write(target: Target) -> dict[str, lookup.Served]:
         library.stem_window(*window, target)
     library.int8(target)  # whose other ends, of hard swish and swish, would take as much again as all of this
     library.int8_add(target)
+    for window in INT8_STEMS:
+        library.int8_stem(*window, target, library.CLAMP)
     for window in INT8_DEPTHWISE:
         library.int8_window(*window, target, library.CLAMP, small=False)
     for module in BETWEEN:
@@ -68,17 +71,25 @@ def write(target: Target) -> dict[str, lookup.Served]:
 
 def build(level: str, folder: Path) -> None:
     """Compile a level's libraries into a folder, with their table of contents."""
-    contents = {"compilers": PINNED, "sources": {}, "writers": {}, "libraries": {}}
+    libraries = {}
     folder.mkdir(parents=True)
     for name, served in sorted(write(LEVELS[level].target).items()):
         content = lookup.shared_object(name, LEVELS[level].target)
         (folder / f"{name}.so").write_bytes(content)
-        about = {"file": f"{level}/{name}.so", "sha256": sha256(content).hexdigest(), "writer": served.writer}
-        contents["libraries"][name] = about
-        contents["writers"][served.writer] = modules = sorted(reached(served.writer) | reached(COMPILING))
-        contents["sources"] |= {module: sha256(shipped.source(module)).hexdigest() for module in modules}
-    contents["sources"] = dict(sorted(contents["sources"].items()))
-    (folder / shipped.CONTENTS).write_text(json.dumps(contents, indent=1) + "\n")
+        libraries[name] = {"file": f"{level}/{name}.so", "sha256": sha256(content).hexdigest(), "writer": served.writer}
+    _write(folder / shipped.CONTENTS, {"libraries": libraries})
+
+
+def sources(writers: Iterable[str]) -> dict:
+    """Return the table of what these modules, and what compiles for them, are made of."""
+    made_of = {writer: sorted(reached(writer) | reached(COMPILING)) for writer in sorted(writers)}
+    modules = sorted({module for modules in made_of.values() for module in modules})
+    hashes = {module: sha256(shipped.source(module)).hexdigest() for module in modules}
+    return {"compilers": PINNED, "writers": made_of, "sources": hashes}
+
+
+def _write(file: Path, table: dict) -> None:
+    file.write_text(json.dumps(table, indent=1) + "\n")
 
 
 @cache
@@ -134,19 +145,22 @@ def build_all(folder: Path, levels: Sequence[str] = tuple(LEVELS)) -> None:
 
 
 def _share(folder: Path) -> None:
-    """Where two levels have the same bytes, let one refer to the other's file."""
+    """Where two levels have the same bytes, let one refer to the other's file; write what all are made of."""
     first: dict[tuple[str, str], str] = {}
+    writers = set()
     for level in LEVELS:
         table = folder / level / shipped.CONTENTS
         if not table.exists():
             continue
         contents = json.loads(table.read_text())
         for name, about in contents["libraries"].items():
+            writers.add(about["writer"])
             file = first.setdefault((name, about["sha256"]), about["file"])
             if file != about["file"]:
                 (folder / about["file"]).unlink()
                 about["file"] = file
-        table.write_text(json.dumps(contents, indent=1) + "\n")
+        _write(table, contents)
+    _write(folder / shipped.SOURCES, sources(writers))
 
 
 def differences(folder: Path, other: Path) -> list[str]:

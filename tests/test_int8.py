@@ -338,9 +338,10 @@ def test_every_layer_is_shown(small, tmp_path, capsys, pets):
     assert "pointwise_conv2d_int8" in text
     assert "weights " in text
     path = str(npmobilenet.export_weights(small, tmp_path / "small.safetensors"))
+    assert main(["inspect", path]) == 0
+    assert "conv2d_int8 3x3  " in capsys.readouterr().out
     for arguments, message in (
         ([path, "--dtype", "int8"], "is of 8 bits already"),
-        ([path], "no table of an architecture"),
         (["mnasnet_b1", "--dtype", "int8"], "is an architecture, and this needs weights"),
         ([pets, "--dtype", "int8", "--mixed", "3,5"], "--mixed compares networks of float32"),
     ):

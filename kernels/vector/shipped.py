@@ -1,8 +1,8 @@
 """The machine code that the package brings, for every level of CPUs: found, checked, opened.
 
 `npmobilenet.build_kernels` makes it. Each level's folder has a table of contents: of each library its file, with a
-hash, and the modules that have written it, with hashes of their sources. What was edited since, or is not whole, does
-not serve.
+hash, and the module that has written it; one table for all levels has the modules that each of these is made of, with
+hashes of their sources. What was edited since, or is not whole, does not serve.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from npmobilenet.kernels.vector.opening import opened
 from npmobilenet.kernels.vector.target import Target
 
 SETTING = "NPMOBILENET_SHIPPED_KERNELS"  # 0: compiled all the same
-FOLDER, CONTENTS = "shipped", "contents.json"  # below the package of kernels
+FOLDER, CONTENTS, SOURCES = "shipped", "contents.json", "sources.json"  # below the package of kernels
 
 
 class Found(NamedTuple):
@@ -55,15 +55,15 @@ def content(name: str, target: Target) -> Content:
     level = target.level
     if level is None:
         return Content(None, why="nothing is shipped for this CPU")
-    about = _contents(level)
-    entry = about.get("libraries", {}).get(name)
+    entry = _table(level, CONTENTS).get("libraries", {}).get(name)
     if entry is None:
         return Content(None, why=f"not among what is shipped for {level}")
-    # A pack has no writers, and its libraries none either.
-    modules = about["writers"][entry["writer"]] if "writer" in entry else ()
-    other = [module for module in modules if not _is(module, about["sources"][module])]
-    if other:
-        return Content(None, why=f"{other[0]} is not the source of which {level} was made")
+    if "writer" in entry:  # there is none in a pack
+        table = _table(SOURCES)
+        modules = table.get("writers", {}).get(entry["writer"], [entry["writer"]])
+        other = [module for module in modules if not _is(module, table.get("sources", {}).get(module))]
+        if other:
+            return Content(None, why=f"{other[0]} is not the source of which {level} was made")
     file = _place("npmobilenet.kernels", FOLDER, *entry["file"].split("/"))
     try:
         found = _read("npmobilenet.kernels", file)
@@ -75,16 +75,16 @@ def content(name: str, target: Target) -> Content:
 
 
 @once
-def _contents(level: str) -> dict:
-    """A level's table of contents; nothing where there is none that can be read."""
+def _table(*file: str) -> dict:
+    """What stands in a table; nothing where there is none that can be read."""
     try:
-        return loads(_read("npmobilenet.kernels", _place("npmobilenet.kernels", FOLDER, level, CONTENTS)))
+        return loads(_read("npmobilenet.kernels", _place("npmobilenet.kernels", FOLDER, *file)))
     except (OSError, ValueError):
         return {}
 
 
 @once
-def _is(module: str, digest: str) -> bool:
+def _is(module: str, digest: str | None) -> bool:
     """Whether a module's source is there, and has this hash."""
     content = source(module)
     return content is not None and sha256(content).hexdigest() == digest
