@@ -110,7 +110,7 @@ def test_edited_sources_and_damaged_files_do_not_serve(tmp_path):
         (tmp_path / "kernels/shipped" / file).write_bytes(damaged)
         assert python(find, tmp_path) == f"{file} is damaged: it has not the hash that it should have"
     (tmp_path / "kernels/shipped" / file).unlink()
-    assert python(find, tmp_path).startswith(f"{file} cannot be read: ")
+    assert python(find, tmp_path).startswith(f"{file} cannot be opened: ")
     (tmp_path / "kernels/shipped" / file).write_bytes(content)
     for name in ("blocked/code/softmax.py", "vector/simd.py", "blocked/softmax.py"):
         source = tmp_path / "kernels" / name
