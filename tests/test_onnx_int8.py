@@ -299,7 +299,7 @@ def test_bytes_that_are_no_numbers_stay_bytes(tmp_path):
     model = npmobilenet.load(stored(graph, tmp_path), backend="reference")
     found, expected = model.run({"x": numbers()})["y.bytes"], values_of(graph, x=numbers())["y.bytes"]
     assert found.dtype == np.uint8 and np.abs(found.astype(int) - expected).max() <= 1
-    parts, _ = model.parts((9, 9))
+    parts = model.parts((9, 9)).steps
     assert "pointwise_conv2d_int8" in operations(parts[0]) and parts[1].operator == "QuantizeLinear"
     assert model.dtype == "int8" and npmobilenet.load(stored(graph, tmp_path), dtype="int8").dtype == "int8"
 
