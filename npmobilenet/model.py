@@ -123,7 +123,8 @@ class Model:
 
             known = DETECTORS.get(architecture)
             self._detector = known if known and known.reads(graph) else None
-        self._segments = graph.main_output == "scores" or (self._has_logits and "classifier" not in graph.blocks)
+        crop = size or (preprocessing or IMAGENET).crop
+        self._segments = graph.main_output == "scores" or (self._has_logits and _scores_pixels(graph, crop))
         outputs = len(classes or ())
         if self._has_logits or self._segments:
             outputs = graph.channels_of(graph.node_of(graph.main_output))
@@ -682,6 +683,16 @@ def _warn_of_ranges(source: str, known_from: tuple[str, str], better: str, stack
     if known_from[1] == "assumed":
         note = f"{source}: no batch norm tells what values the network has: found in {known_from[0]}"
         warnings.warn(f"{note}; npmobilenet.{better} takes photographs", AssumptionWarning, stacklevel=stacklevel)
+
+
+def _scores_pixels(graph: Graph, size: Pair) -> bool:
+    """Whether logits are those of pixels."""
+    if "classifier" in graph.blocks:
+        return False
+    try:
+        return len(graph.shapes(size)[graph.node_of(graph.main_output)]) > 1
+    except ValueError:  # not of this size
+        return True
 
 
 def refuse_cuda(backend: str) -> None:
