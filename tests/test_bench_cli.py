@@ -236,7 +236,7 @@ def test_bad_options_are_usage(option, capsys):
 
 
 def test_without_numba_there_is_nothing_to_measure(monkeypatch, capsys):
-    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert main(["bench"]) == 1
     assert "Numba is switched off" in capsys.readouterr().err
 
