@@ -217,6 +217,10 @@ GRAPHS = quick_graphs()
 @pytest.mark.parametrize("seed", GRAPHS)
 def test_random_graphs_of_all_operations(seed):
     graph, weights, x = random_graph(seed)
+    if any(node.operation == "channel_select" for node in graph):  # of the CPU's backends alone
+        with pytest.raises(UnsupportedGraphError, match="has no kernel for .*channel_select; backend='auto' has"):
+            Engine(graph, weights, "cuda")
+        return
     engine, names = Engine(graph, weights, "cuda"), graph.output_names
     found = engine.outputs(x, names)
     assert_outputs_like(found, by_definition(graph, weights, x))
