@@ -5,15 +5,18 @@ while another of its threads holds a lock would leave it closed for ever in the 
 
 - Machine code is made and loaded under one lock, `MAKING`. Whoever forks takes it first, together with the locks of
   the compilers, and so waits until none of them is in the middle of something.
+- A module that another thread imports has a lock too, and stays half made: whoever forks waits for its end.
 - Any other lock is replaced in the child by an open one (:func:`give_lock`); what it guards is to be whole at every
   step.
 """
 
 from __future__ import annotations
 
+import _imp
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
@@ -27,6 +30,9 @@ MAKING = threading.RLock()
 may be importing that module."""
 
 LONGEST_WAIT = 120.0  # seconds that a fork waits for machine code; compiling all of it takes a tenth of that
+LONGEST_IMPORT = (
+    10.0  # seconds that a fork waits for imports; a module may be a program that runs as long as it is imported
+)
 
 _owners: WeakKeyDictionary[object, str] = WeakKeyDictionary()
 _held = threading.local()  # the locks that a thread took to fork
@@ -57,6 +63,19 @@ def give_lock(owner: object, name: str = "_lock") -> None:
     _owners[owner] = name
 
 
+class _ImportLock:
+    """Python's lock under which an import begins."""
+
+    def __enter__(self) -> None:
+        _imp.acquire_lock()
+
+    def __exit__(self, *_: object) -> None:
+        _imp.release_lock()
+
+
+_imports_begin = _ImportLock()
+
+
 def _compilers_locks() -> list[Any]:
     """The locks of Numba and llvmlite, where they are loaded, in the order in which they take them."""
     locks = []
@@ -72,13 +91,33 @@ def _before_fork() -> None:
         return  # registered twice
     if MAKING.acquire(timeout=LONGEST_WAIT):
         _held.locks.append(MAKING)
-    for lock in _compilers_locks():
-        _held.locks.append(lock)
-        lock.__enter__()
+    mine, end = len(_held.locks), time.monotonic() + LONGEST_IMPORT
+    while True:
+        for lock in [*_compilers_locks(), _imports_begin]:
+            _held.locks.append(lock)
+            lock.__enter__()
+        if not _another_thread_imports() or time.monotonic() > end:
+            return
+        _let_go(mine)  # what is imported may compile, and import
+        time.sleep(0.001)
+
+
+def _another_thread_imports() -> bool:
+    """Whether one is in the middle of a module: whoever imports that in the child waits for a thread that is not there.
+
+    Python has no public way to know. Where its importer should change, forks are what they are without this module.
+    """
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
+    owners = {getattr(reference(), "owner", None) for reference in list(locks.values())}
+    return bool(owners - {None, threading.get_ident()})
 
 
 def _after_fork() -> None:
-    while _held.locks:
+    _let_go(0)
+
+
+def _let_go(kept: int) -> None:
+    while len(_held.locks) > kept:
         with suppress(RuntimeError):  # an interrupt came before the last one was taken
             _held.locks.pop().__exit__(None, None, None)
 

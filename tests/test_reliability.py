@@ -6,6 +6,7 @@ tests/test_reliability.py`` runs each so many times, and docs/reliability.md has
 
 from __future__ import annotations
 
+import importlib
 import linecache
 import os
 import random
@@ -300,6 +301,26 @@ def test_a_child_computes_whatever_its_parent_was_doing(situation, tmp_path):
         empty = {"NPMOBILENET_CACHE_DIR": str(tmp_path / str(number)), "NPMOBILENET_SHIPPED_KERNELS": "0"}
         run = python(FORK, name, str(moment), **empty if nothing_compiled else {})
         assert (run.returncode, run.stdout.strip()) == (0, "0"), f"{moment}: {run.stdout} {run.stderr}"
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_imports_what_another_thread_was_importing(tmp_path, monkeypatch):
+    """Else it waits for ever: for a thread that it does not have."""
+    slow = tmp_path / "slowly_imported.py"
+    slow.write_text("import sys, time\nsys.slowly_imported_begins.set()\ntime.sleep(0.3)\nend = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, slow.stem, raising=False)
+    monkeypatch.setattr(sys, "slowly_imported_begins", begins := threading.Event(), raising=False)
+    worker = threading.Thread(target=importlib.import_module, args=("slowly_imported",))
+    worker.start()
+    begins.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if importlib.import_module("slowly_imported").end else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    worker.join()
 
 
 @forks

@@ -102,9 +102,8 @@ def share(compute: Callable[[int], None], number: int, threads: int) -> None:
 
     Where no thread may be started, the calling one does all. What a call raises is raised; none is begun after that.
     """
-    from concurrent.futures import ThreadPoolExecutor  # few ask for it
-
     todo = deque(range(number))
+    raised: list[BaseException] = []
 
     def work() -> None:
         while todo:
@@ -112,20 +111,28 @@ def share(compute: Callable[[int], None], number: int, threads: int) -> None:
                 at = todo.popleft()
             except IndexError:  # another thread has taken the last one
                 return
-            compute(at)
-
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            others = []
             try:
-                others = [pool.submit(work) for _ in range(threads - 1)]
-            except RuntimeError as error:
-                say_alone(error)
-            work()
-            for other in others:
-                other.result()
-        finally:
-            todo.clear()
+                compute(at)
+            except BaseException as error:
+                raised.append(error)
+                todo.clear()
+
+    others = []
+    try:
+        try:
+            for _ in range(threads - 1):
+                other = threading.Thread(target=work)
+                other.start()
+                others.append(other)
+        except RuntimeError as error:
+            say_alone(error)
+        work()
+    finally:
+        todo.clear()
+        for other in others:
+            other.join()
+    if raised:
+        raise raised[0]
 
 
 def say_alone(error: RuntimeError) -> None:
