@@ -246,6 +246,22 @@ def test_dense_convolutions(window):
     assert part.graph.nodes[-2]["steps"] is None
 
 
+@compiled_only
+def test_dense_convolutions_have_the_same_bits_on_every_backend(tmp_path):
+    to = Small()
+    to.layer("wide", "x", (20, 4, 3, 3), (-1.0, 2.0), pads=(1, 1, 1, 1))
+    to.layer("first", "wide", (24, 20, 3, 3), (-2.0, 2.0), None, 2.0, pads=(1, 1, 1, 1))
+    to.layer("second", "first", (8, 24, 3, 3), (-2.0, 2.0), "Relu", 2.0, strides=(2, 2), dilations=(2, 2))
+    to.layer("y", "second", (6, 8, 2, 2), (-2.0, 2.0), None, 2.0)
+    file = stored(to.graph("y.read"), tmp_path)
+    run = {"x": numbers()}
+    expected = npmobilenet.load(file, backend="reference").run(run)["y.read"]
+    model = npmobilenet.load(file, backend="blocked")
+    assert [node.operation for node in model.graph].count("conv2d_int8") == 4
+    for threads in (1, 2):
+        np.testing.assert_array_equal(model.run(run, threads=threads)["y.read"], expected)
+
+
 def test_a_pair_of_roundings_for_every_reader():
     """As some tools write them: they are one."""
     to = Small()

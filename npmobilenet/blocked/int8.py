@@ -33,12 +33,10 @@ def problem(node: Node) -> str | None:
     """What these kernels cannot compute."""
     if node.operation != "conv2d_int8":
         return None
-    if node["groups"] != 1:
-        return f"{node.operation} with groups"
     if node["steps"] is None:
-        return None
-    if node.inputs[0] != INPUT or node["dilation"] != (1, 1):
-        return f"{node.operation} of 16 bits of other than the image, or with dilation"
+        return f"{node.operation} with groups" if node["groups"] != 1 else None
+    if node.inputs[0] != INPUT or node["dilation"] != (1, 1) or node["groups"] != 1:
+        return f"{node.operation} of 16 bits of other than the image, with dilation or groups"
     if prod(node["kernel"]) > float_stem.MOST_TAPS:
         return f"a convolution of the image with more than {float_stem.MOST_TAPS} taps"
     return None
