@@ -83,6 +83,10 @@ def _dense_of_16_bits(groups: int = 1, dilation: int | Sequence[int] = 1, **othe
     return groups == 1 and pair(dilation) == (1, 1)
 
 
+def _dense_of_bytes(groups: int = 1, steps: float | None = None, **others: Any) -> bool:
+    return groups == 1 and steps is None
+
+
 def _vectorised_block(
     expand_activation: str = "relu6",
     depthwise_activation: str = "relu6",
@@ -232,6 +236,7 @@ KERNELS: list[Kernel] = [
     _row("dequantize", "blocked", "simd", "blocked.int8.entry"),
     _row("add_int8", "blocked", "simd", "blocked.int8.add"),
     _row("conv2d_int8", "blocked", "simd", "blocked.int8.stem", supports=_dense_of_16_bits),
+    _row("conv2d_int8", "blocked", "simd_bytes", "blocked.int8.dense", rank=1, supports=_dense_of_bytes),
     _row("depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.depthwise"),
     _row("mixed_depthwise_conv2d_int8", "blocked", "simd", "blocked.int8.mixed"),
     _row("pointwise_conv2d_int8", "blocked", "simd", "blocked.int8.pointwise"),

@@ -60,6 +60,7 @@ def write(target: Target) -> dict[str, lookup.Served]:
         library.stem_window(*window, target)
     library.int8(target)  # whose other ends, of hard swish and swish, would take as much again as all of this
     library.int8_add(target)
+    library.int8_unfold(target)
     for window in INT8_STEMS:
         library.int8_stem(*window, target, library.CLAMP)
     for window in INT8_DEPTHWISE:

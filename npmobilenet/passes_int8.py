@@ -7,9 +7,9 @@ What is stored how: docs/kernels/int8.md says why.
   pointwise convolution that reads them.
 - Weights: int8 with a scale for each output channel; 15 bits in the first depthwise convolution, 13 in the convolution
   of the image, which is read as 16 bits.
-- What has no 8-bit operation stays float32, between conversions. So do dense convolutions but the image's, whose
-  kernels are faster than any of 8 bits here, and what is computed of the means of a whole image: gates among it, whose
-  error is that of every pixel, and which cost next to nothing.
+- What has no 8-bit operation stays float32, between conversions. So do dense convolutions but the image's, and what is
+  computed of the means of a whole image: gates among it, whose error is that of every pixel, and which cost next to
+  nothing.
 - Where no range is known, nothing is uint8: pointwise convolutions quantise pixel by pixel what they read.
 """
 

@@ -374,9 +374,9 @@ class _Writer(Writer):
         most = np.abs(integers.astype(np.int64)).reshape(len(integers), -1).sum(axis=1).max(initial=0)
         if node.operation not in DEPTHWISE and not _is_uniform(entry):
             raise _StaysFloatError("its input has other scales for other channels")
-        if node.operation == "conv2d":
-            if self.bytes_of.get(source) not in self.images:
-                raise _StaysFloatError("8 bits are for dense convolutions of the image alone")
+        if node.operation == "conv2d" and node["groups"] > 1:
+            raise _StaysFloatError("8-bit kernels have no groups, but of one channel or one pixel")
+        if node.operation == "conv2d" and self.bytes_of.get(source) in self.images and node["dilation"] == (1, 1):
             if most > MOST_OF_STEM:
                 raise _StaysFloatError("its weights are too large")
             weight, step = integers.astype(np.int16), np.float64(np.float32(1 / np.float64(entry.scale[0])))

@@ -393,7 +393,7 @@ def test_plain_loops_compute_what_the_fastest_kernels_do_not():
 
 
 def test_dense_convolutions_stay_float32():
-    """All but the image's: their kernels of float32 are faster than plain loops of 8 bits."""
+    """All but the image's; files that bring integers for them have them in 8 bits (`tests/test_onnx_int8.py`)."""
     made = npmobilenet.quantize(model("mobilenet_v1_dense", backend="auto"))
     assert not made.plain_layers
     assert [node.name for node in made.graph if node.operation == "conv2d_int8"] == ["stem"]

@@ -214,10 +214,10 @@ def test_scales_of_channels():
 
 def test_what_stays_float_says_why():
     to = Small()
-    to.layer("dense", "x", (8, 4, 1, 1), (-1.0, 2.0))
-    to.layer("y", "dense", (6, 8, 3, 3), (-2.0, 2.0), None, 2.0)
+    to.layer("wide", "x", (8, 4, 1, 1), (-1.0, 2.0))
+    to.layer("y", "wide", (6, 4, 3, 3), (-2.0, 2.0), None, 2.0, group=2)
     part = assert_same_steps(to.graph("y.read"), "y.read", float(to.constants["y.scale"]))
-    assert part.floats == {"y": "8 bits are for dense convolutions of the image alone"}
+    assert part.floats == {"y": "8-bit kernels have no groups, but of one channel or one pixel"}
     to = Small(weights=np.uint8, per_channel=False)
     to.layer("wide", "x", (8, 4, 1, 1), (-1.0, 2.0))
     to.layer("filter", "wide", (8, 1, 3, 3), (-2.0, 2.0), None, 2.0, group=8)
@@ -233,6 +233,33 @@ def test_what_stays_float_says_why():
     to.node("Conv", [to.read_once("wide"), "numbers"], "y")
     part = part_of(to.graph("y"))
     assert part.floats == {"y": "its weights are no integers"}
+
+
+@pytest.mark.parametrize("window", [((3, 3), {"pads": (1, 1, 1, 1), "strides": (2, 2)}), ((1, 1), {"strides": (2, 2)})])
+def test_dense_convolutions(window):
+    kernel, options = window
+    to = Small()
+    to.layer("wide", "x", (8, 4, 1, 1), (-1.0, 2.0))
+    to.layer("y", "wide", (6, 8, *kernel), (-2.0, 2.0), None, 2.0, **options)
+    part = assert_same_steps(to.graph("y.read"), "y.read", float(to.constants["y.scale"]))
+    assert operations(part)[-2:] == ["conv2d_int8", "dequantize"] and not part.floats
+    assert part.graph.nodes[-2]["steps"] is None
+
+
+@compiled_only
+def test_dense_convolutions_have_the_same_bits_on_every_backend(tmp_path):
+    to = Small()
+    to.layer("wide", "x", (20, 4, 3, 3), (-1.0, 2.0), pads=(1, 1, 1, 1))
+    to.layer("first", "wide", (24, 20, 3, 3), (-2.0, 2.0), None, 2.0, pads=(1, 1, 1, 1))
+    to.layer("second", "first", (8, 24, 3, 3), (-2.0, 2.0), "Relu", 2.0, strides=(2, 2), dilations=(2, 2))
+    to.layer("y", "second", (6, 8, 2, 2), (-2.0, 2.0), None, 2.0)
+    file = stored(to.graph("y.read"), tmp_path)
+    run = {"x": numbers()}
+    expected = npmobilenet.load(file, backend="reference").run(run)["y.read"]
+    model = npmobilenet.load(file, backend="blocked")
+    assert [node.operation for node in model.graph].count("conv2d_int8") == 4
+    for threads in (1, 2):
+        np.testing.assert_array_equal(model.run(run, threads=threads)["y.read"], expected)
 
 
 def test_a_pair_of_roundings_for_every_reader():

@@ -98,6 +98,12 @@ def int8_add(target: Target) -> Functions:
     return _library("int8_add", target, "int8.add")
 
 
+@once
+def int8_unfold(target: Target) -> Functions:
+    """Return the library that writes the pixels under a window of 8-bit tensors as channels."""
+    return _library("int8_unfold", target, "int8.unfold")
+
+
 def int8_window_name(kernel: Pair, stride: Pair, wide: bool) -> str:
     """A depthwise window's kernel of 8-bit tensors; ``wide`` has weights of 15 bits."""
     return f"int8_depthwise_{_window(kernel, stride)}{'_wide' * wide}"

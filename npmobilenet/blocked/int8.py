@@ -13,13 +13,14 @@ from npmobilenet.kernels.blocked.layout import Packed
 from npmobilenet.kernels.call import GIVEN, Call
 from npmobilenet.kernels.tensor import Tensor
 from npmobilenet.kernels.vector.target import Target
-from npmobilenet.operations import INT8_OPERATIONS
+from npmobilenet.operations import INT8_OPERATIONS, positions
 from npmobilenet.passes import kernel_arguments
 
 # Kernels are imported where they are needed: networks of float32 start without them.
 
 ENTERED = ("quantized", "scales")  # what a layer that quantises its input holds beside it
 VECTORS = ("mean", "reduced", "factor")  # of squeeze-and-excitation
+UNFOLDED = "unfolded"  # of a dense convolution: some rows, with all taps
 DEPTHWISE = ("depthwise_conv2d_int8", "mixed_depthwise_conv2d_int8")
 
 
@@ -32,8 +33,10 @@ def problem(node: Node) -> str | None:
     """What these kernels cannot compute."""
     if node.operation != "conv2d_int8":
         return None
+    if node["steps"] is None:
+        return f"{node.operation} with groups" if node["groups"] != 1 else None
     if node.inputs[0] != INPUT or node["dilation"] != (1, 1) or node["groups"] != 1:
-        return f"{node.operation} of other than the image, with dilation or groups"
+        return f"{node.operation} of 16 bits of other than the image, with dilation or groups"
     if prod(node["kernel"]) > float_stem.MOST_TAPS:
         return f"a convolution of the image with more than {float_stem.MOST_TAPS} taps"
     return None
@@ -43,6 +46,7 @@ def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packe
     """Bring a node's parameters into the layout of its kernel."""
     from npmobilenet.kernels.blocked.int8 import (
         add,
+        dense,
         depthwise,
         ending,
         entry,
@@ -66,6 +70,8 @@ def pack(target: Target, node: Node, weights: Mapping[str, np.ndarray]) -> Packe
         return entry.pack_dequantize(target, **given)
     end = ending.pack(target, _activation(node), given.get("out_steps"), given.get("out_zero_point"))
     sums, zero_point = (given["scale"], given["bias"]), given.get("zero_point", 0)
+    if node.operation == "conv2d_int8" and node["steps"] is None:
+        return dense.pack(target, given["weight"], *sums, zero_point, node["stride"], node["dilation"], end)
     if node.operation == "conv2d_int8":
         return stem.pack(target, given["weight"], *sums, node["stride"], end)
     if node.operation == "depthwise_conv2d_int8":
@@ -145,9 +151,12 @@ def beside(target: Target, group: Sequence[Node], x: Tensor) -> dict[str, Tensor
     first, last = group[0], group[-1]
     if not is_int8(first):
         return {}
-    from npmobilenet.kernels.blocked.int8 import squeeze_excite
+    from npmobilenet.kernels.blocked.int8 import dense, squeeze_excite
 
     made = {}
+    if first.operation == "conv2d_int8" and first["steps"] is None:
+        size = positions(first, (x.height, x.width), first["kernel"], first["dilation"])
+        made |= dict.fromkeys(_names(first, UNFOLDED), dense.unfolded(target, x.channels, first["kernel"], size))
     if first.operation == "squeeze_excite_int8":
         vectors = squeeze_excite.vectors(target, first["channels"], first["reduced"])
         made |= zip(_names(first, *VECTORS), vectors, strict=True)
@@ -178,6 +187,7 @@ def calls(
     """
     from npmobilenet.kernels.blocked.int8 import (
         add,
+        dense,
         depthwise,
         entry,
         inverted_residual,
@@ -213,6 +223,8 @@ def calls(
         yield entry.channels_call(x, out, *weights)
     elif last.operation == "add_int8":
         yield add.call(x, residual, out, *weights)
+    elif last.operation == "conv2d_int8" and last["steps"] is None:
+        yield from dense.calls(x, out, *(tensors[name] for name in _names(last, UNFOLDED)), *weights)
     elif last.operation == "conv2d_int8":
         yield stem.call(x, out, *weights)
     elif last.operation in DEPTHWISE:

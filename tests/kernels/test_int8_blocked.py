@@ -17,7 +17,7 @@ from npmobilenet.kernels.blocked import images
 from npmobilenet.kernels.blocked.code.int8 import common
 from npmobilenet.kernels.blocked.code.int8 import ended as ended_library
 from npmobilenet.kernels.blocked.code.int8 import pointwise as pointwise_code
-from npmobilenet.kernels.blocked.int8 import depthwise, entry, pointwise
+from npmobilenet.kernels.blocked.int8 import dense, depthwise, entry, pointwise
 from npmobilenet.kernels.blocked.int8.add import add_int8
 from npmobilenet.kernels.blocked.int8.depthwise import depthwise_conv2d_int8
 from npmobilenet.kernels.blocked.int8.layout import tiles
@@ -162,6 +162,27 @@ def stem_cases(rng: np.random.Generator) -> Iterator[Case]:
                 yield "conv2d_int8", {**given, "limits": (-1203, 1107)}
 
 
+def dense_cases(rng: np.random.Generator) -> Iterator[Case]:
+    """Dense convolutions of bytes; one of so many rows and channels that it is computed in strips."""
+    sizes = [(1, 1, 1, 3, 5), (2, 7, 9, 16, 32), (1, 13, 11, 24, 17), (1, 30, 29, 72, 9)]
+    windows = [
+        ((3, 3), {"padding": 1}),
+        ((3, 3), {"stride": 2, "padding": "same"}),
+        ((1, 1), {"stride": (2, 3)}),
+        ((2, 5), {"padding": ((1, 0), (2, 3))}),
+        ((3, 3), {"padding": 2, "dilation": 2}),
+    ]
+    for number, (n, h, w, c_in, c_out) in enumerate(sizes):
+        for kernel, options in windows:
+            more = {"dtype": "float32", "activation": "relu"} if (number + kernel[1]) % 3 == 0 else {}
+            arrays = {"x": uint8(rng, n, h, w, c_in), "weight": weights(rng, *kernel, c_in, c_out)}
+            end = ended(rng, c_out, kernel[0] * kernel[1] * c_in)
+            zero_point = (0, 128, uint8(rng, c_in))[number % 3]
+            yield "conv2d_int8", {**arrays, **end, **more, "zero_point": zero_point, **options}
+    arrays = {"x": uint8(rng, 1, 6, 5, 9), "weight": weights(rng, 3, 3, 9, 20)}
+    yield "conv2d_int8", {**arrays, **activated(rng, 20, 81, 9000, "hard_swish"), "zero_point": 77, "padding": 1}
+
+
 def other_cases(rng: np.random.Generator) -> Iterator[Case]:
     for number, (n, h, w, c) in enumerate([(1, 1, 1, 3), (2, 7, 7, 40), (1, 5, 3, 16), (3, 2, 1, 65)]):
         scale = rng.random(c).astype(np.float32)
@@ -278,6 +299,7 @@ CASES = [
         pointwise_cases,
         depthwise_cases,
         stem_cases,
+        dense_cases,
         other_cases,
         activated_cases,
         mixed_cases,
@@ -305,7 +327,8 @@ def compare_one(operation: str, given: dict[str, Any], expected: np.ndarray | No
     """The same of one case, whose definition is computed here if it is not given."""
     if expected is None:
         expected = getattr(reference, operation)(**given)
-    result = KERNELS[operation](**given, threads=threads)
+    of_bytes = operation == "conv2d_int8" and given["x"].dtype == np.uint8
+    result = (dense.conv2d_int8 if of_bytes else KERNELS[operation])(**given, threads=threads)
     about = {name: value.shape if isinstance(value, np.ndarray) else value for name, value in given.items()}
     assert result.dtype == expected.dtype
     assert np.array_equal(result, expected, equal_nan=result.dtype.kind == "f"), (operation, about)

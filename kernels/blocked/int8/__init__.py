@@ -9,6 +9,7 @@ fused multiply-add makes float32 of them, and rounding and saturation bytes (:mo
 ``pointwise``  1x1 convolution
 ``depthwise``  any window, weights of 8 or 15 bits
 ``stem``       the first dense convolution, 16 bits by 16
+``dense``      any other: the pixels under its window as channels of a pointwise one
 ``pooling``    global average, in float32
 ``linear``     the classifier: a pixel's scale, and the pointwise kernel
 
