@@ -115,6 +115,10 @@ def test_only_bad_images(capsys):
         (["nonsense"], "invalid choice"),
         (["classify", "a.png", "--top", "9" * 5000], "argument --top: expected an integer >= 1"),
         (["classify", "a.png", "--\x1b[2J\n"], "unrecognized arguments: --"),
+        (
+            ["export", "mobilenet_v2", "--onnx", "a", "--out", "b"],
+            "unrecognized arguments: --out b",
+        ),  # no --output-stride
         ([], "required: COMMAND"),
     ],
 )

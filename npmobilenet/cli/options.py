@@ -23,7 +23,13 @@ LARGEST_CLASSES = 1 << 24  # bytes of a file of class names
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads a command line; what is wrong with it is one line, fit for a terminal whatever was given."""
+    """Reads a command line; what is wrong with it is one line, fit for a terminal whatever was given.
+
+    An option goes by its whole name: what a command lacks would else be taken for another of which it is the beginning.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and end with exit code 2."""
