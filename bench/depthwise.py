@@ -28,7 +28,6 @@ from npmobilenet.bench import machine_limits
 from npmobilenet.bench.machine import package_version
 from npmobilenet.bench.noise import NOISY, spread
 from npmobilenet.bench.peers import command
-from npmobilenet.bench.peers.folded import folded_layers, output_tensors
 from npmobilenet.bench.peers.measure import OURS, Say, difference
 from npmobilenet.bench.peers.networks import EXPORTERS
 from npmobilenet.bench.peers.report import fastest_variants
@@ -136,7 +135,7 @@ def _network(case: Case, layers: int, runtime: str, threads: int, folder: Path, 
     about = RUNTIMES[runtime]
     file = folder / f"{layers}{about.suffix}"
     if not file.exists():
-        EXPORTERS[about.suffix](folded_layers(graph, weights, x.shape[2:]), x.shape, output_tensors(graph), file)
+        EXPORTERS[about.suffix](graph, weights, x.shape, file)
     run = about.load(str(file), x, threads)
     difference(*(together(outputs, about.channels_last) for outputs in (run(), [engine.run(x, threads)])))
     return run

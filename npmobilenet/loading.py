@@ -349,12 +349,11 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
 
 
 def _named(architecture: str, graph: Graph) -> str:
-    """A name for a network of whoever; that of a detector only if it has a detector's layers."""
+    """A name for a network of whoever; that of a detector only if it has a detector's outputs."""
     from npmobilenet.tasks.detection import DETECTORS
 
-    layers = {node.name for node in graph}
-    if architecture in DETECTORS and not {"ssdlite.scores0", "ssdlite.boxes0"} <= layers:
-        return f"{architecture}, without its layers"
+    if architecture in DETECTORS and graph.output_names != get_architecture(architecture).graph().output_names:
+        return f"{architecture}, without its outputs"
     return architecture
 
 

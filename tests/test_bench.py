@@ -11,7 +11,7 @@ from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.bench import depthwise, machine_limits, markers, readme
 from npmobilenet.bench.machine import package_version
 from npmobilenet.bench.peers import __main__ as command
-from npmobilenet.bench.peers.folded import folded_layers, output_tensors
+from npmobilenet.bench.peers.folded import folded_layers
 from npmobilenet.bench.peers.measure import OURS, TOLERANCE
 from npmobilenet.bench.peers.networks import EXPORTERS, Network
 from npmobilenet.bench.peers.workers import PeerError, Worker, cpus_for
@@ -142,7 +142,7 @@ def test_exported_dilation(runtime, tmp_path):
     graph = mixed.graph(0.35, 10)
     weights, x = random_weights(graph), np.random.default_rng(0).standard_normal((1, 3, 33, 47), np.float32)
     file = tmp_path / f"network{about.suffix}"
-    EXPORTERS[about.suffix](folded_layers(graph, weights, (33, 47)), x.shape, output_tensors(graph), file)
+    EXPORTERS[about.suffix](graph, weights, x.shape, file)
     expected = Engine(graph, weights, "reference").run(x)
     (result,) = about.load(str(file), x, 1)()
     np.testing.assert_allclose(result, expected, rtol=0, atol=2e-5 * np.abs(expected).max())

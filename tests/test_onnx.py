@@ -174,15 +174,33 @@ def test_a_network_in_parts_is_inspected(saved, capsys):
     assert [row["computed_by"] for row in json.loads(capsys.readouterr().out)["layers"]][:2] == ["kernels", "NumPy"]
 
 
-def test_a_detector_comes_back_a_detector(tmp_path):
-    graph = get_architecture("ssdlite_mobilenet_v2").graph(0.1, 3)
+@pytest.mark.parametrize(
+    "name", ["ssdlite_mobilenet_v2", "ssd_mobilenet_v1", "tiny_face_detector", "centernet_mobilenet_v3_large"]
+)
+def test_a_detector_comes_back_a_detector(name, tmp_path):
+    graph = get_architecture(name).graph(0.1)
     photo = Preprocessing(None, (64, 64), None, (0.5,) * 3, (0.5,) * 3)
-    model = Model(
-        graph, random_weights(graph), architecture="ssdlite_mobilenet_v2", backend="reference", preprocessing=photo
-    )
+    model = Model(graph, random_weights(graph), architecture=name, backend="reference", preprocessing=photo)
     again = npmobilenet.load(export_onnx(model, tmp_path / "d.onnx"), backend="reference")
     assert again.architecture == model.architecture and again.classes == model.classes
     assert str(again.detect(PHOTOGRAPH, 0.1)) == str(model.detect(PHOTOGRAPH, 0.1))
+
+
+def test_what_has_no_boxes_is_no_detector(saved):
+    with pytest.warns(AssumptionWarning):
+        model = npmobilenet.load(saved(classifier(), "ssd_mobilenet_v1.onnx"), backend="reference")
+    assert model.architecture == "ssd_mobilenet_v1, without its outputs"
+
+
+def test_a_network_for_one_size_comes_back_with_it(tmp_path):
+    """Its PReLUs have slopes for each pixel."""
+    graph = get_architecture("expression_mobilenet_v2").graph(0.1)
+    photo = Preprocessing(None, (48, 48), None, (0.5,) * 3, (0.5,) * 3)
+    model = Model(graph, random_weights(graph), architecture="", backend="reference", preprocessing=photo)
+    again = npmobilenet.load(export_onnx(model, tmp_path / "e.onnx"), backend="reference")
+    x = np.random.default_rng(0).standard_normal((1, 3, 48, 48), np.float32)
+    assert again.size == (48, 48)
+    assert np.array_equal(again(x), model(x))
 
 
 def test_eight_bits_of_a_file_that_fixes_its_size(saved):

@@ -120,7 +120,7 @@ def peers(case: Case, compiled: bool) -> Iterator[Callable[[], dict]]:
 
     def in_onnxruntime() -> dict:
         shape = case.images[0].shape
-        run = onnx_networks.prepared(case.layers, shape, case.graph.nodes[-1]["channels"])
+        run = onnx_networks.prepared(case.graph, case.weights, shape)
         send = partial(_on_device, dtype=np.float32)
         return case.row("onnxruntime CUDA", "float32", run, send, np.asarray, timing.synchronize)
 

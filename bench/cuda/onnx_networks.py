@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from npmobilenet.bench.peers.folded import Layer
+from npmobilenet.bench.peers.networks import onnx_bytes
 from npmobilenet.cuda.arrays import DeviceArray
+from npmobilenet.graph import INPUT, Graph
 
 PROVIDER = "CUDAExecutionProvider"
 
 
-def prepared(layers: list[Layer], shape: tuple[int, ...], classes: int) -> Callable[[DeviceArray], DeviceArray]:
+def prepared(
+    graph: Graph, weights: Mapping[str, np.ndarray], shape: tuple[int, ...]
+) -> Callable[[DeviceArray], DeviceArray]:
     """Return a function from images on the GPU to logits there.
 
     Raises
@@ -23,20 +26,19 @@ def prepared(layers: list[Layer], shape: tuple[int, ...], classes: int) -> Calla
     """
     import onnxruntime
 
-    from npmobilenet.bench.peers.onnx_export import onnx_model
-
     if PROVIDER not in onnxruntime.get_available_providers():
         raise ImportError(f"this onnxruntime has no {PROVIDER}")
     options = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
-    session = onnxruntime.InferenceSession(onnx_model(layers, shape), providers=[(PROVIDER, options)])
+    session = onnxruntime.InferenceSession(onnx_bytes(graph, weights, shape), providers=[(PROVIDER, options)])
     if PROVIDER not in session.get_providers():
         raise ImportError(f"onnxruntime cannot start its {PROVIDER}")
-    logits = DeviceArray.empty((shape[0], classes), np.dtype(np.float32))
+    (output,) = graph.output_names
+    logits = DeviceArray.empty((shape[0], graph.nodes[-1]["channels"]), np.dtype(np.float32))
 
     def run(x: DeviceArray) -> DeviceArray:
         binding: Any = session.io_binding()
-        binding.bind_input("input", "cuda", 0, np.float32, x.shape, x.pointer)
-        binding.bind_output("output", "cuda", 0, np.float32, logits.shape, logits.pointer)
+        binding.bind_input(INPUT, "cuda", 0, np.float32, x.shape, x.pointer)
+        binding.bind_output(output, "cuda", 0, np.float32, logits.shape, logits.pointer)
         session.run_with_iobinding(binding)
         return logits
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -12,10 +12,11 @@ from typing import ClassVar
 import numpy as np
 
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.bench.peers.folded import Layer, folded_layers, output_tensors
+from npmobilenet.bench.peers.folded import folded_layers, output_tensors
 from npmobilenet.checkpoints import export_weights
 from npmobilenet.counts import count
 from npmobilenet.errors import AssumptionWarning
+from npmobilenet.graph import Graph
 from npmobilenet.loading import load
 from npmobilenet.model import Model
 from npmobilenet.weights import CATALOGUE
@@ -33,29 +34,36 @@ DEFAULT = (
 )
 
 
-def _onnx(layers: list[Layer], shape: tuple[int, ...], outputs: list[str], path: Path) -> None:
-    from npmobilenet.bench.peers.onnx_export import onnx_model
+def onnx_bytes(graph: Graph, weights: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> bytes:
+    """What `npmobilenet export --onnx` writes, for images of one shape (N, C, H, W)."""
+    from npmobilenet.onnx.writing import onnx_graph, serialised
 
-    path.write_bytes(onnx_model(layers, shape, outputs))
+    network = onnx_graph(graph, weights, "npmobilenet", size=shape[2:])
+    return serialised(replace(network, inputs=(replace(network.inputs[0], shape=shape),)))
 
 
-def _tflite(layers: list[Layer], shape: tuple[int, ...], outputs: list[str], path: Path) -> None:
+def _onnx(graph: Graph, weights: Mapping[str, np.ndarray], shape: tuple[int, ...], path: Path) -> None:
+    path.write_bytes(onnx_bytes(graph, weights, shape))
+
+
+def _tflite(graph: Graph, weights: Mapping[str, np.ndarray], shape: tuple[int, ...], path: Path) -> None:
     from npmobilenet.bench.peers.tflite_export import tflite_model
 
-    path.write_bytes(tflite_model(layers, shape, outputs))
+    path.write_bytes(tflite_model(folded_layers(graph, weights, shape[2:]), shape, output_tensors(graph)))
 
 
-def _torch(layers: list[Layer], shape: tuple[int, ...], outputs: list[str], path: Path) -> None:
+def _torch(graph: Graph, weights: Mapping[str, np.ndarray], shape: tuple[int, ...], path: Path) -> None:
     import torch
 
     def plain(value: object) -> object:
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
-    described = [{**vars(layer), "outputs": layer.outputs} for layer in layers]
-    torch.save(([{name: plain(value) for name, value in layer.items()} for layer in described], outputs), path)
+    described = [{**vars(layer), "outputs": layer.outputs} for layer in folded_layers(graph, weights, shape[2:])]
+    layers = [{name: plain(value) for name, value in layer.items()} for layer in described]
+    torch.save((layers, output_tensors(graph)), path)
 
 
-EXPORTERS: dict[str, Callable[[list[Layer], tuple[int, ...], list[str], Path], None]] = {
+EXPORTERS: dict[str, Callable[[Graph, Mapping[str, np.ndarray], tuple[int, ...], Path], None]] = {
     ".onnx": _onnx,
     ".tflite": _tflite,
     ".pt": _torch,
@@ -159,8 +167,8 @@ class Network:
         path = self.folder / f"{self.name}-{batch}{suffix}"
         if not path.exists():
             graph = self.model.graph
-            layers = folded_layers(graph, self.model.stored()[0], (self.size, self.size))
-            EXPORTERS[suffix](layers, (batch, graph.in_channels, self.size, self.size), output_tensors(graph), path)
+            shape = (batch, graph.in_channels, self.size, self.size)
+            EXPORTERS[suffix](graph, self.model.stored()[0], shape, path)
         return path
 
 

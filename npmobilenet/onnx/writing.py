@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ OPSET, IR_VERSION = 17, 8  # old enough for every runtime in use
 DTYPES = ("float32", "int8")
 LARGEST = (1 << 31) - 1  # bytes of a message
 BATCH, HEIGHT, WIDTH = "batch", "height", "width"
+ANY = ((64, 64), (224, 224))  # sizes of images that most networks take
 
 
 def serialised(graph: OnnxGraph) -> bytes:
@@ -139,7 +141,8 @@ def export_onnx(
         if dtype == "int8":
             network, weights, integers = model.rounded(images)
         about = _metadata(about, model.architecture)
-        data = serialised(onnx_graph(network, weights, model.architecture, about, model.size, integers))
+        size = model.size or _only_size(network, model.preprocessing.crop)
+        data = serialised(onnx_graph(network, weights, model.architecture, about, size, integers))
         if len(data) > LARGEST:
             raise CheckpointError(f"would have {len(data)} bytes, and ONNX files have {LARGEST} at most")
         with replacing(path) as file:
@@ -184,8 +187,10 @@ def onnx_graph(
     ------
     CheckpointError
         If it has an operation that ONNX does not, such as one of 8 bits.
+    ValueError
+        If images of this size do not fit it.
     """
-    writer = _Writer(graph, weights, integers or {})
+    writer = _Writer(graph, weights, integers or {}, size)
     for node in graph:
         writer.add(node)
     outputs = tuple(writer.output(name, node) for name, node in graph.output_nodes.items())
@@ -196,12 +201,18 @@ def onnx_graph(
 class _Writer:
     """Writes one node after the other; tensors have the names of the nodes that make them."""
 
-    def __init__(self, graph: Graph, weights: Mapping[str, np.ndarray], integers: Mapping[str, Integers]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, np.ndarray],
+        integers: Mapping[str, Integers],
+        size: tuple[int, int] | None,
+    ) -> None:
         self.weights, self.integers, self.nodes, self.constants = weights, integers, [], {}
         self.ranks = {INPUT: 4}
-        small = graph.shapes((64, 64)) if _fits(graph, (64, 64)) else graph.shapes((224, 224))
-        self.ranks |= {node.name: 1 + len(small[node.name]) for node in graph}
-        self.channels = {name: shape[0] for name, shape in small.items()}
+        shapes = graph.shapes(size or next(filter(partial(_fits, graph), ANY), ANY[-1]))
+        self.ranks |= {node.name: 1 + len(shapes[node.name]) for node in graph}
+        self.channels = {name: shape[0] for name, shape in shapes.items()}
 
     def add(self, node: graphs.Node) -> None:
         """Write what a node computes."""
@@ -272,6 +283,11 @@ def _fits(graph: Graph, size: tuple[int, int]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _only_size(graph: Graph, crop: tuple[int, int]) -> tuple[int, int] | None:
+    """That of its photographs, if images of other sizes do not fit a network; else None."""
+    return None if any(_fits(graph, size) for size in ANY) else crop
 
 
 def _window(node: graphs.Node, kernel: tuple[int, int], dilation: tuple[int, int]) -> dict[str, Any]:
@@ -406,7 +422,7 @@ def _average_pool(to: _Writer, node: graphs.Node) -> None:
     to.one("AveragePool", node.inputs, node.name, **window)
 
 
-def resizing(mode: str, coordinates: str) -> dict[str, str]:
+def _resizing(mode: str, coordinates: str) -> dict[str, str]:
     """Return the attributes of a Resize that does as a node ``resize2d`` of this mode and these coordinates."""
     if mode != "nearest":
         return {"mode": "linear", "coordinate_transformation_mode": coordinates}
@@ -416,7 +432,7 @@ def resizing(mode: str, coordinates: str) -> dict[str, str]:
 
 
 def _resize(to: _Writer, node: graphs.Node) -> None:
-    how = resizing(node["mode"], node["coordinates"])
+    how = _resizing(node["mode"], node["coordinates"])
     x, *like = node.inputs
     if node["scale"] is not None:
         factors = node["scale"] if isinstance(node["scale"], Sequence) else (node["scale"],) * 2
