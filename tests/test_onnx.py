@@ -198,7 +198,7 @@ def test_a_network_for_one_size_comes_back_with_it(tmp_path):
     photo = Preprocessing(None, (48, 48), None, (0.5,) * 3, (0.5,) * 3)
     model = Model(graph, random_weights(graph), architecture="", backend="reference", preprocessing=photo)
     again = npmobilenet.load(export_onnx(model, tmp_path / "e.onnx"), backend="reference")
-    x = np.random.default_rng(0).standard_normal((1, 3, 48, 48), np.float32)
+    x = np.random.default_rng(0).standard_normal((1, graph.in_channels, 48, 48), np.float32)
     assert again.size == (48, 48)
     assert np.array_equal(again(x), model(x))
 
