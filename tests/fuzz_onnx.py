@@ -27,11 +27,13 @@ import numpy as np
 
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
-from npmobilenet.onnx.file import Node, OnnxGraph, Port
+from npmobilenet.onnx.file import MICROSOFT, Node, OnnxGraph, Port
 from npmobilenet.onnx.operator import OPERATORS
+from npmobilenet.onnx.qlinear import EXPANDED
 from npmobilenet.onnx.tensors import CODES
 from npmobilenet.onnx.writing import onnx_graph, serialised
 from npmobilenet.onnx_model import OnnxModel
+from tests.data.make_onnx_int8 import STYLES, network
 from tests.fuzz_checkpoints import Watch
 from tests.onnx_files import block, classifier, graph_of, tensorflow
 
@@ -39,6 +41,7 @@ BASE, FACTOR = 160 << 20, 32  # bytes that reading and running a file may take
 SECONDS = 10  # of a CPU that one may take
 RUN = 1 << 16  # values of the inputs up to which a network is run
 SIDE = 24  # of an image whose size is left open
+NAMED = [*OPERATORS, *(f"{MICROSOFT}.{name}" for name in EXPANDED)]
 
 NUMBERS = (0, 1, 2, 3, 4, 7, 16, 255, 1000, 65536, 1 << 24, 1 << 31, 1 << 40, (1 << 63) - 1)
 REALS = (0.0, -1.0, 0.5, 1e-30, 1e30, float("inf"), float("nan"))
@@ -66,6 +69,13 @@ CONSTANTS = {
     "zero": np.int64(0),
     "one0": np.int64(1),
     "depth": np.int64(3),
+    "k8": np.int8(np.arange(4 * 3 * 9).reshape(4, 3, 3, 3) % 255 - 127),
+    "k8_scale": np.float32([0.1, 0.2, 0.3, 0.4]),
+    "m8": np.uint8(np.arange(3 * SIDE * SIDE * 5).reshape(-1, 5) % 251),
+    "m8_scale": np.float32([0.01, 0.02, 0.03, 0.04, 0.05]),
+    "m8_points": np.uint8([128, 127, 0, 255, 3]),
+    "point16": np.int16(-3),
+    "blocks": np.float32(np.arange(1, 97).reshape(1, 4, SIDE, 1) / 100),
 }
 CONSTANTS |= {
     name: np.int64(array)
@@ -133,8 +143,33 @@ CHAINS: list[list[tuple[str, str, str, dict[str, Any]]]] = [
 ]
 
 
+DYNAMIC = [  # what quantize_dynamic writes
+    ("DynamicQuantizeLinear", "image", "q s z", {}),
+    ("ConvInteger", "q k8 z", "c", {"pads": (1, 1, 1, 1), "strides": (2, 2)}),
+    ("Cast", "c", "cf", {"to": 1}),
+    ("Mul", "s scale", "cs", {}),
+    ("Mul", "cf cs", "y", {}),
+    ("Flatten", "q", "f", {}),
+    ("MatMulInteger", "f m8 z m8_points", "m", {}),
+    ("Cast", "m", "mf", {"to": 1}),
+    ("Mul", "s m8_scale", "ms", {}),
+    ("Mul", "mf ms", "rows", {}),
+]
+OTHER_BITS = [
+    ("QuantizeLinear", "x scale point16", "a", {}),
+    ("DequantizeLinear", "a scale point16", "b", {}),
+    ("QuantizeLinear", "b blocks", "c", {"axis": 3, "block_size": SIDE, "output_dtype": CODES["int4"]}),
+    ("DequantizeLinear", "c blocks", "d", {"axis": 3, "block_size": SIDE}),
+    ("QuantizeLinear", "d scale point", "e", {}),
+    ("DequantizeLinear", "e scale point", "y", {}),
+]
+
+
 def samples() -> dict[str, OnnxGraph]:
-    """Small networks, and graphs of a few nodes in which every operator occurs that reads an image or numbers."""
+    """Small networks, and graphs of a few nodes in which every operator occurs that reads an image or numbers.
+
+    Networks of 8 bits in all ways in which tools write them are among them.
+    """
     found = {}
     for name, width in (("mobilenet_v2", 0.1), ("mixnet_s", 0.1), ("lraspp_mobilenet_v3_large", 0.1)):
         graph = get_architecture(name).graph(width, 3)
@@ -145,6 +180,11 @@ def samples() -> dict[str, OnnxGraph]:
     found["transposed"] = tensorflow(optimised=False)
     for number, nodes in enumerate(CHAINS):
         found[f"chain {number}"] = block(nodes, CONSTANTS, opset=13)
+    for style in STYLES:
+        found[style] = network(style)
+    ports = [("y", "float32", None), ("rows", "float32", ("n", 5))]
+    found["dynamic"] = graph_of(DYNAMIC, [("image", "float32", ("n", 3, SIDE, SIDE))], ports, CONSTANTS)
+    found["other bits"] = block(OTHER_BITS, CONSTANTS, opset=21)
     found["rows"] = graph_of(
         [("Gemm", "a b c", "y", {"transB": 1}), ("LogSoftmax", "y", "z", {}), ("Where", "e z y", "u", {})],
         [("a", "float32", ("n", 4)), ("e", "bool", ("n", 2))],
@@ -185,7 +225,7 @@ def altered(graph: OnnxGraph, chance: random.Random) -> OnnxGraph:
         at = chance.randrange(len(nodes))
         node = nodes[at]
         if kind == 0:
-            nodes[at] = replace(node, operator=chance.choice(list(OPERATORS)))
+            nodes[at] = replace(node, operator=chance.choice(NAMED))
         elif kind == 1:
             nodes[at] = replace(node, attributes=_other_attributes(node, chance))
         elif kind == 2:
@@ -223,7 +263,7 @@ def _number(chance: random.Random) -> int:
 
 def _other_attributes(node: Node, chance: random.Random) -> dict[str, Any]:
     attributes = dict(node.attributes)
-    known = OPERATORS[node.operator].attributes
+    known = OPERATORS[node.operator].attributes if node.operator in OPERATORS else {}
     if chance.random() < 0.5 and known:  # one that it may have
         name = chance.choice(list(known))
         default = known[name][2]

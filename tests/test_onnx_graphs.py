@@ -288,3 +288,37 @@ def test_sizes_that_follow_from_shapes_make_one_graph_of_all_sizes():
     fixed = replace(fixed, inputs=(Port("image", "float32", (1, *IMAGE[1:])),))
     assert whole(parsed(serialised(fixed)), (32, 32)).part.graph.nodes[-1]["size"] == (20, 11)
     assert whole(parsed(serialised(block([("LRN", "x", "y", {"size": 3})], {}))), (32, 32)) is None
+
+
+@pytest.mark.parametrize("how", ["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"])
+@pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
+def test_nearest_pixels_of_doubled_images(how, rounding):
+    attributes = {"mode": "nearest", "coordinate_transformation_mode": how, "nearest_mode": rounding}
+    graph = parsed(serialised(block([("Resize", "x - - sizes", "y", attributes)], {"sizes": np.int64([1, 4, 12, 15])})))
+    x = np.random.default_rng(2).standard_normal((1, 3, 6, 5)).astype(np.float32)
+    expected = by_numpy(graph, image=x)["y"]
+    np.testing.assert_allclose(Session(graph, "reference").run({"image": x})["y"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_another_name_of_an_image_is_an_output():
+    nodes = [("Identity", "image", "same", {}), ("Dropout", "same", "again", {}), ("Conv", "again w", "y", {})]
+    weight = np.ones((4, 3, 1, 1), np.float32)
+    outputs = [("again", "float32", None), ("y", "float32", None)]
+    x = np.random.default_rng(2).standard_normal((1, 3, 6, 5)).astype(np.float32)
+    found = run(graph_of(nodes, [("image", "float32", IMAGE)], outputs, {"w": weight}), image=x)
+    assert np.array_equal(found["again"], x)
+    np.testing.assert_allclose(found["y"][:, 2], x.sum(1), rtol=1e-5, atol=1e-5)
+
+
+@compiled_only
+def test_a_file_of_any_batch_that_only_one_fits_is_read(tmp_path):
+    nodes = [("Add", "x two", "y", {})]
+    constants = {"two": np.random.default_rng(1).standard_normal((2, 4, 8, 8)).astype(np.float32)}
+    graph = block(nodes, constants)
+    graph = replace(graph, inputs=(Port("image", "float32", ("n", 3, 8, 8)),))
+    (tmp_path / "two.onnx").write_bytes(serialised(graph))
+    model = npmobilenet.load(tmp_path / "two.onnx")
+    x = np.random.default_rng(2).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(model.run({"image": x})["y"], by_numpy(graph, image=x)["y"], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"node 'node1' \(Add\): shape mismatch"):
+        model.run({"image": np.zeros((3, 3, 8, 8), np.float32)})

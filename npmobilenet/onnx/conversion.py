@@ -633,8 +633,8 @@ def _resize(at: Region, node: Node) -> None:
     require(how in ("half_pixel", "align_corners", "asymmetric"))
     if mode == "nearest":
         rounding = "floor" if old else at.attribute(node, "nearest_mode")
-        doubled = all(q % n == 0 for n, q in zip(size, out, strict=True))  # then no place lies between two
-        require((how == "asymmetric" and rounding == "floor") or (how == "half_pixel" and doubled))
+        nearest = rounding.startswith("round_") and all(q % n == 0 for n, q in zip(size, out, strict=True))
+        require((how == "asymmetric" and rounding == "floor") or (how == "half_pixel" and nearest))
         if how == "half_pixel":
             how = "asymmetric"
     if not old:

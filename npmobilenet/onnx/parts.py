@@ -118,10 +118,14 @@ def _settled(bound: Bound, steps: list[Region | Node]) -> list[Part | Node]:
             settled.append((order[id(step.replaced[0])], step))
         else:
             settled += [(order[id(node)], node) for node in step.replaced]
-    kept = [step for _, step in sorted(settled, key=lambda each: each[0])]
     read = {*bound.outputs}
-    for step in kept:
+    for _, step in settled:
         read.update([step.source] if isinstance(step, Region) else step.inputs)
+    for _, step in list(settled):  # what is only another name of its source is no result of a region
+        same = [node for node in step.replaced if _is_source(step, node)] if isinstance(step, Region) else []
+        if any(read.intersection(node.outputs) for node in same):
+            settled += [(order[id(node)], node) for node in same]
+    kept = [step for _, step in sorted(settled, key=lambda each: each[0])]
     found: list[Part | Node] = []
     for step in kept:
         if isinstance(step, Node):
@@ -136,6 +140,11 @@ def _settled(bound: Bound, steps: list[Region | Node]) -> list[Part | Node]:
         weights = {name: weights[name] for name in graph.tensors}
         found.append(Part(graph, weights, step.source, tuple(step.replaced), floats))
     return found
+
+
+def _is_source(region: Region, node: Node) -> bool:
+    """Whether all that a node of a region makes is what the region begins at."""
+    return all(region.made.get(name) == INPUT for name in node.outputs)
 
 
 def _needed(graph: Graph) -> Graph:
@@ -363,7 +372,7 @@ def whole(graph: OnnxGraph, size: tuple[int, int]) -> Whole | None:
         try:
             bound, steps = divided(graph, {port.name: image})
         except CheckpointError:
-            if fixed:
+            if fixed and isinstance(batch, int):
                 raise
             if found and not any(node.operation == "resize2d" and len(node.inputs) > 1 for node in found[0].graph):
                 continue  # an image of this size does not fit, and sizes are not compared

@@ -90,7 +90,7 @@ class _Writer:
             self.changed = True
             self.write(replace(node, operator=name))
             return
-        expand = _EXPANDED.get(name)
+        expand = EXPANDED.get(name)
         if expand is None:
             raise CheckpointError(f"{node.title}: this operator is not supported")
         expand(self, node)
@@ -287,7 +287,7 @@ def _where(to: _Writer, node: Node) -> None:
     to.round(node, numbers, (scale, zero))
 
 
-_EXPANDED: dict[str, Callable[[_Writer, Node], None]] = {
+EXPANDED: dict[str, Callable[[_Writer, Node], None]] = {
     **{name: _of_one(operator) for name, operator in OF_ONE.items()},
     **{name: _of_two(operator) for name, operator in OF_TWO.items()},
     "QGemm": _gemm,

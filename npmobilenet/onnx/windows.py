@@ -45,9 +45,9 @@ def _positions(size: Sequence[int], pads: Pads, kernel: Ints, strides: Ints, dil
     counts = []
     for n, (before, after), k, s, d in zip(size, pads, kernel, strides, dilations, strict=True):
         room = n + before + after - ((k - 1) * d + 1)
-        if room < 0:
-            raise ValueError(f"a window of {(k - 1) * d + 1} does not fit into {n} + padding {before} + {after}")
         count = (ceil(room / s) if up else room // s) + 1
+        if count < 1:
+            raise ValueError(f"a window of {(k - 1) * d + 1} does not fit into {n} + padding {before} + {after}")
         if up and (count - 1) * s >= n + before:  # it would begin in the padding after the image
             count -= 1
         counts.append(count)
@@ -215,26 +215,21 @@ def conv_transpose(
                 for t, d, n, s in zip(tap, dilations, x.shape[2:], strides, strict=True)
             )
             into[(..., *places)] += np.moveaxis(np.tensordot(part, own[(..., *tap)], ((1,), (0,))), -1, 1)
-    cut = tuple(slice(a, n - b) for n, (a, b) in zip(whole, edges, strict=True))
-    y = _padded(y[(..., *cut)], [(max(-a, 0), max(-b, 0)) for a, b in edges], 0) if _negative(edges) else y[(..., *cut)]
+    y = _padded(y, [(-a, -b) for a, b in edges], 0)
     return y if bias is None else y + of_channels(y, bias)[0]
-
-
-def _negative(edges: Pads) -> bool:
-    return any(a < 0 or b < 0 for a, b in edges)
 
 
 def transposed_pads(
     auto_pad: str, pads: Ints, size: Ints, kernel: Ints, strides: Ints, dilations: Ints, more: Ints, shape: Ints
 ) -> Pads:
-    """Return what is cut off before and after every axis of what a transposed convolution makes."""
+    """Return what is cut off before and after every axis of what a transposed convolution makes; below 0: added."""
     if not shape and auto_pad in ("NOTSET", "VALID"):
         return window_pads(auto_pad, pads, size, kernel, strides, dilations)
     wanted = shape[-len(size) :] if shape else [n * s for n, s in zip(size, strides, strict=True)]
     axes = zip(size, kernel, strides, dilations, more, wanted, strict=True)
     totals = [s * (n - 1) + o + (k - 1) * d + 1 - w for n, k, s, d, o, w in axes]
-    halves = [(total // 2, total - total // 2) for total in totals]
-    return halves if auto_pad == "SAME_UPPER" or not shape else [(after, before) for before, after in halves]
+    befores = [(max(total, 0) + (auto_pad != "SAME_UPPER")) // 2 for total in totals]
+    return [(before, total - before) for before, total in zip(befores, totals, strict=True)]
 
 
 @operator("MaxPool", "windows")
