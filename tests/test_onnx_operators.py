@@ -112,6 +112,14 @@ def test_integer_convolutions_are_exact():
     assert np.array_equal(found, np.clip(np.rint(real) + 100, 0, 255))
 
 
+def test_sums_of_bytes_that_float32_does_not_hold():
+    many = 41 * 9  # products of 255 and 255, an odd sum above 2**24
+    x, w = np.full((1, 41, 3, 3), 255, np.uint8), np.full((1, 41, 3, 3), -128, np.int8)
+    assert one("ConvInteger", x, w, None, np.int8([127])).item() == -many * 255**2
+    assert one("MatMulInteger", x.reshape(1, -1), w.reshape(-1, 1), None, np.int8(127)).item() == -many * 255**2
+    assert one("MatMulInteger", x.reshape(-1), w.reshape(-1), None, np.int8(127)).item() == -many * 255**2
+
+
 def test_shapes_that_do_not_fit_name_the_node():
     graph = graph_of(
         [("Add", "x y", "z", {})], [("x", "float32", None), ("y", "float32", None)], [("z", "float32", None)]

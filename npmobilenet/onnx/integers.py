@@ -8,7 +8,7 @@ from npmobilenet.onnx.elementwise import converted
 from npmobilenet.onnx.narrow import NARROW
 from npmobilenet.onnx.operator import as_large, axis_of, operator
 from npmobilenet.onnx.tensors import COMPUTED_IN, TYPES
-from npmobilenet.onnx.windows import matmul, requantised
+from npmobilenet.onnx.windows import centred, products, requantised, room_for_product
 
 
 def per_axis(values: np.ndarray, rank: int, axis: int, length: int, block_size: int) -> np.ndarray:
@@ -86,13 +86,8 @@ def matmul_integer(
     a: np.ndarray, b: np.ndarray, a_zero: np.ndarray | None = None, b_zero: np.ndarray | None = None
 ) -> np.ndarray:
     """Product of matrices of integers, minus their zero points."""
-    left, right = a.astype(np.int32), b.astype(np.int32)
-    if a_zero is not None:
-        rows = a_zero.astype(np.int32).reshape(() if a_zero.size == 1 else (-1, 1))
-        left = left - as_large(rows, left.shape)
-    if b_zero is not None:
-        right = right - as_large(b_zero.astype(np.int32), right.shape)
-    return matmul(left, right)
+    rows = None if a_zero is None else a_zero.reshape(() if a_zero.size == 1 else (-1, 1))
+    return _multiplied(centred(a, rows), centred(b, b_zero))
 
 
 @operator("QLinearMatMul")
@@ -107,6 +102,10 @@ def qlinear_matmul(
     y_zero: np.ndarray,
 ) -> np.ndarray:
     """The same, whose sums become integers of 8 bits again."""
-    left, right = (each.astype(np.int32) - as_large(zero, each.shape) for each, zero in ((a, a_zero), (b, b_zero)))
-    sums = matmul(left, right)
+    sums = _multiplied(centred(a, a_zero), centred(b, b_zero))
     return requantised(sums * as_large(a_scale.astype(np.float64) * b_scale / y_scale, sums.shape), y_zero)
+
+
+def _multiplied(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    room_for_product(left, right)
+    return products(left, right)

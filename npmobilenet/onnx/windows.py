@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil, prod
 from typing import Literal
@@ -16,6 +16,7 @@ from npmobilenet.onnx.room import room
 AutoPad = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
 Pads = list[tuple[int, int]]
 COLUMNS = 1 << 22  # values of a matrix of windows
+EXACT_PRODUCTS = 2**24 // 255**2  # of bytes without their zero points, whose sum float32 holds whatever they are
 
 
 def window_pads(
@@ -72,7 +73,7 @@ def _taps(x: np.ndarray, counts: Ints, kernel: Ints, strides: Ints, dilations: I
 
 def _convolved(
     x: np.ndarray, weight: np.ndarray, kernel_shape: Ints, strides: Ints, pads: Ints, dilations: Ints, group: int,
-    auto_pad: str, dtype: np.dtype,
+    auto_pad: str, dtype: np.dtype, multiply: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.matmul,
 ) -> np.ndarray:  # fmt: skip
     axes = x.ndim - 2
     if axes < 1 or weight.ndim != x.ndim or group < 1 or x.shape[1] != weight.shape[1] * group or len(weight) % group:
@@ -85,15 +86,15 @@ def _convolved(
         raise ValueError(f"attribute 'pads' must be {2 * axes} integers, got {pads}")
     edges = window_pads(auto_pad, pads, x.shape[2:], kernel, strides, dilations)
     counts = _positions(x.shape[2:], edges, kernel, strides, dilations)
-    taps = _taps(_padded(x, edges, 0).astype(dtype, copy=False), counts, kernel, strides, dilations)
-    rows = weight.astype(dtype, copy=False).reshape(group, len(weight) // group, prod(weight.shape[1:]))
+    taps = _taps(_padded(x, edges, 0), counts, kernel, strides, dilations)
+    rows = weight.reshape(group, len(weight) // group, prod(weight.shape[1:]))
     y = np.empty(room((len(x), len(weight), *counts)), dtype)
     step = max(1, COLUMNS // (prod(weight.shape[1:]) * group * prod(counts[1:])))
     for image, windows in enumerate(taps):  # a matrix of all windows takes memory: of some rows at a time
         for begin in range(0, counts[0], step):
             some, part = windows[:, begin : begin + step], y[image, :, begin : begin + step]
             columns = np.moveaxis(some, range(1, 1 + axes), range(-axes, 0)).reshape(group, rows.shape[2], -1)
-            part[...] = np.matmul(rows, columns).reshape(part.shape)
+            part[...] = multiply(rows, columns).reshape(part.shape)
     return y
 
 
@@ -111,6 +112,7 @@ def conv(
     group: int = 1,
 ) -> np.ndarray:
     """Convolution, with groups."""
+    weight = weight.astype(x.dtype, copy=False)
     y = _convolved(x, weight, kernel_shape, strides, pads, dilations, group, auto_pad, x.dtype)
     return y if bias is None else y + of_channels(y, bias)[0]
 
@@ -130,8 +132,8 @@ def conv_integer(
     group: int = 1,
 ) -> np.ndarray:
     """Convolution of integers, minus their zero points, which are what stands around the image."""
-    x, weight = _centred(x, x_zero, 1), _centred(weight, weight_zero, 0)
-    return _convolved(x, weight, kernel_shape, strides, pads, dilations, group, auto_pad, np.dtype(np.int32))
+    geometry = (kernel_shape, strides, pads, dilations, group, auto_pad)
+    return _integers_convolved(x, x_zero, weight, weight_zero, geometry)
 
 
 @operator("QLinearConv", "windows")
@@ -155,28 +157,65 @@ def qlinear_conv(
 ) -> np.ndarray:
     """Convolution of integers, whose sums become integers of 8 bits again."""
     geometry = (kernel_shape, strides, pads, dilations, group, auto_pad)
-    sums = _convolved(_centred(x, x_zero, 1), _centred(weight, weight_zero, 0), *geometry, np.dtype(np.int32))
+    sums = _integers_convolved(x, x_zero, weight, weight_zero, geometry)
     sums = sums if bias is None else sums + of_channels(sums, bias)[0]
     scale = x_scale.astype(np.float64) * weight_scale / y_scale
     return requantised(sums * (scale.reshape(()) if scale.size == 1 else of_channels(sums, scale)[0]), y_zero)
+
+
+def _integers_convolved(
+    x: np.ndarray, x_zero: np.ndarray | None, weight: np.ndarray, weight_zero: np.ndarray | None, geometry: tuple
+) -> np.ndarray:
+    x, weight = centred(x, _along_axis(x_zero, x, 1)), centred(weight, _along_axis(weight_zero, weight, 0))
+    return _convolved(x, weight, *geometry, np.dtype(np.int32), products)
+
+
+def products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Product of integer matrices, or of stacks of them, as `centred` returns them: int32.
+
+    Bytes are multiplied as float32, which is much faster, so few at a time that their sums are exact.
+    """
+    if not left.dtype == right.dtype == np.int16:
+        return np.matmul(left, right)
+    sums = np.int32(0)
+    for begin in range(0, max(left.shape[-1], 1), EXACT_PRODUCTS):
+        some = slice(begin, begin + EXACT_PRODUCTS)
+        rows = right[..., some, :] if right.ndim > 1 else right[some]
+        sums = sums + np.matmul(left[..., some].astype(np.float32), rows.astype(np.float32)).astype(np.int32)
+    return sums
 
 
 def requantised(real: np.ndarray, zero: np.ndarray) -> np.ndarray:
     """Return the nearest entries, ties to even, of the type that the zero point has."""
     limits = np.iinfo(zero.dtype)
     as_large(zero, real.shape)
-    return np.clip(np.rint(real) + zero, limits.min, limits.max).astype(zero.dtype)
+    whole = np.asarray(np.rint(real) + zero)
+    return np.clip(whole, limits.min, limits.max, out=whole).astype(zero.dtype)
 
 
-def _centred(x: np.ndarray, zero: np.ndarray | None, axis: int) -> np.ndarray:
-    x = x.astype(np.int32)
-    if zero is None or (zero.size == 1 and not zero.any()):
+def centred(x: np.ndarray, zero: np.ndarray | None) -> np.ndarray:
+    """Return integers minus their zero points: int16 if they are bytes.
+
+    Raises
+    ------
+    ValueError
+        If there are more zero points than integers.
+    """
+    dtype = np.int16 if x.itemsize == 1 and (zero is None or zero.itemsize == 1) else np.int32
+    x = x.astype(dtype)
+    if zero is None:
         return x
-    if zero.size not in (1, x.shape[axis]):
+    zero = as_large(zero.astype(dtype), x.shape)
+    return x - zero if zero.any() else x
+
+
+def _along_axis(zero: np.ndarray | None, x: np.ndarray, axis: int) -> np.ndarray | None:
+    """Zero points, of which there is one, or one for each place of an axis, as they broadcast."""
+    if zero is None or zero.size == 1:
+        return zero if zero is None else zero.reshape(())
+    if zero.size != x.shape[axis]:
         raise ValueError(f"{zero.size} zero points do not fit a tensor of {x.shape}")
-    shape = [1] * x.ndim
-    shape[axis] = -1
-    return x - zero.astype(np.int32).reshape(shape if zero.size > 1 else ())
+    return zero.reshape([-1 if at == axis else 1 for at in range(x.ndim)])
 
 
 @operator("ConvTranspose", "windows")
@@ -365,10 +404,15 @@ def gemm(
 @operator("MatMul")
 def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Product of matrices, or of stacks of them."""
+    room_for_product(a, b)
+    return np.matmul(a, b)
+
+
+def room_for_product(a: np.ndarray, b: np.ndarray) -> None:
+    """Refuse two matrices, or stacks of them, whose product is too large."""
     if a.ndim and b.ndim:
         stacks = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         room((*stacks, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())))
-    return np.matmul(a, b)
 
 
 @operator("Softmax", "like")
