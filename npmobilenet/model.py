@@ -585,10 +585,13 @@ class Model:
         else:
             powers = np.exp(logits - highest)
             probabilities = powers / powers.sum(axis=1, keepdims=True)
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+        best = [(row, _largest(row, k)) for row in probabilities]
         return [
-            [Prediction(self.classes[i] if self.classes else f"class {i}", float(row[i]), int(i)) for i in best]
-            for row, best in zip(probabilities, order, strict=True)
+            [
+                Prediction(self.classes[i] if self.classes else f"class {i}", probability, i)
+                for i, probability in zip(where.tolist(), row[where].tolist(), strict=True)
+            ]
+            for row, where in best
         ]
 
     def count(self, height: int | None = None, width: int | None = None) -> Counts:
@@ -597,6 +600,15 @@ class Model:
 
         size = self.preprocessing.crop
         return count(self.graph, (height or size[0], width or height or size[1]))
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Where the k largest values are, the largest first and equal ones in their order; no others are sorted."""
+    if k < len(values):
+        candidates = np.flatnonzero(values >= np.partition(values, -k)[-k])
+    else:
+        candidates = np.arange(len(values))
+    return candidates[np.argsort(-values[candidates], kind="stable")[:k]]
 
 
 def quantize(model: Model, *, images: Sequence[ImageSource] | None = None, weight_bits: int = 8) -> Model:

@@ -22,7 +22,8 @@ from npmobilenet.text import columns
 
 MOST_LINKS = 50_000  # to one file; file systems have a limit
 PEER = Path(__file__).with_name("torch_loader.py")
-SAMPLES = (0.01, 0.1, 0.25, 0.5, 0.75, 1.0)  # of all images, when memory is looked at
+SAMPLES = (0.01, *(tenths / 10 for tenths in range(1, 11)))  # of all images, when memory is looked at
+TABLES = ("csv", "jsonl", "parquet")
 
 
 def linked(path: Path, count: int, folder: Path) -> Path:
@@ -105,27 +106,36 @@ def memory(options: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
         random_weights(graph), folder / "small.npz", metadata={"preprocessing": preprocessing.to_dict()}
     )
     linked(photograph((128, 96), folder / "small.jpg"), options.memory, folder / "set")
-    command = ["-m", "npmobilenet", "classify", folder / "set", "--model", weights, "--out", folder / "out.csv"]
+    out = folder / f"out.{options.table}"
+    command = ["-m", "npmobilenet", "classify", folder / "set", "--model", weights, "--out", out]
     start = time.perf_counter()
     with subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL) as process:
         largest, shown = 0, 0
         while process.poll() is None:
             status = Path(f"/proc/{process.pid}/status").read_text().split("VmRSS:")
             largest = max(largest, int(status[1].split()[0]) if len(status) > 1 else 0)
-            done = _done(folder / "out.csv.parts")
+            done = _done(out.with_name(f"{out.name}.parts"))
             if shown < len(SAMPLES) and done >= SAMPLES[shown] * options.memory:
                 shown += 1
                 yield [str(done), f"{largest / 1024:.0f} MB", f"{done / (time.perf_counter() - start):.0f}"]
             time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"ended with the exit code {process.returncode}")
-    with (folder / "out.csv").open() as file:
-        rows = sum(1 for _ in file) - 1
     yield [
-        f"{rows // 5} in the table",
+        f"{_images_in(out)} in the table",
         f"{largest / 1024:.0f} MB",
         f"{options.memory / (time.perf_counter() - start):.0f}",
     ]
+
+
+def _images_in(table: Path) -> int:
+    """How many images a table has rows of."""
+    if table.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return len(pyarrow.parquet.read_table(table, columns=["image"])["image"].unique())
+    with table.open() as file:
+        return len({line.split(",", 1)[0] for line in file}) - (table.suffix == ".csv")
 
 
 def _done(parts: Path) -> int:
@@ -159,12 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of all in turn (default: %(default)s)")
     parser.add_argument("--no-peer", dest="peer", action="store_false", help="npmobilenet alone")
     parser.add_argument("--memory", type=int, metavar="N", help="the memory of a run over N images instead")
+    parser.add_argument(
+        "--table", choices=TABLES, default="csv", help="the kind of file that --memory writes (default: %(default)s)"
+    )
     parser.add_argument("--once", type=Path, metavar="LIST", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.once:
         print(json.dumps(once(options.once)))
         return 0
-    if options.peer and not all(map(find_spec, ("torch", "torchvision", "onnxruntime"))):
+    if options.peer and not options.memory and not all(map(find_spec, ("torch", "torchvision", "onnxruntime"))):
         print("without the peer: torch, torchvision and onnxruntime are not all installed", file=sys.stderr)
         options.peer = False
     with tempfile.TemporaryDirectory() as name:

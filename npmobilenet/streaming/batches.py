@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npmobilenet.errors import MissingDependencyError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
 
 BATCH = 32
-CPU_BATCH, CPU_BATCH_BYTES = 16, 1 << 24  # of inputs: a thread prepares some, then computes them, for its caches' sake
+CPU_BATCH, CPU_BATCH_BYTES = 8, 1 << 24  # of inputs: a thread prepares some, then computes them, for its caches' sake
 CPU_SECONDS = 0.1  # that a thread takes for these: of slow ones it takes fewer, so that all come to their end together
 GPU_BATCH = 64
 AHEAD = 10  # batches, besides what the threads are at: one that takes as long as these is waited for without a pause
@@ -142,7 +142,9 @@ def outcomes(entries: Iterable[Entry], task: Pipeline, workers: int | None = Non
         start = time.perf_counter()
         prepared = [_prepared(task, taken) for taken in chunk]
         good = [one for one in prepared if not isinstance(one, Exception)]
-        computed = iter(task.compute(good, 1)) if good else iter(())
+        # A CPU's engine takes one after the other: a batch would be a copy for nothing, which no cache has room for.
+        batches = [good] * bool(good) if on_gpu else ([one] for one in good)
+        computed = chain.from_iterable(task.compute(some, 1) for some in batches)
         results = [one if isinstance(one, Exception) else next(computed) for one in prepared]
         if not on_gpu:
             pace = len(chunk) / max(time.perf_counter() - start, 1e-6)
