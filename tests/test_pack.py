@@ -141,12 +141,13 @@ def test_other_tasks(command, model, how, tmp_path, capsys):
 
 
 @compiled_only
-@pytest.mark.parametrize("name", ["net.onnx", "net.pth"])
+@pytest.mark.filterwarnings("ignore:.*no batch norm tells")
+@pytest.mark.parametrize("name", ["net.onnx", "int8.onnx", "net.pth"])
 def test_networks_that_users_made(name, small, array, tmp_path, capsys):
-    """An ONNX file and a checkpoint of PyTorch's, which say nothing of photographs and classes."""
+    """ONNX files, one whose bytes end where photographs do, and a checkpoint of PyTorch's: nothing but networks."""
     file, made = small[0], tmp_path / name
-    if name == "net.onnx":
-        npmobilenet.export_onnx(npmobilenet.load(file), made)
+    if made.suffix == ".onnx":
+        npmobilenet.export_onnx(npmobilenet.load(file), made, dtype="int8" if "int8" in name else "float32")
     else:
         tensors = read_checkpoint(file).tensors
         state = {

@@ -118,20 +118,11 @@ def image(x: Tensor, node: Node) -> Tensor:
     return entry.halves(x)
 
 
-def within(image: np.ndarray, node: Node) -> np.ndarray:
-    """The image as a network reads it that begins with a node: cut off where that says so."""
-    if node.attributes.get("limits") is None:
-        return image
-    from npmobilenet.kernels.blocked.int8 import entry
-
-    return entry.within(image, node["steps"], node["limits"])
-
-
 def copy_in(target: Target, out: Tensor, node: Node) -> Call:
     """Make the image that a node reads of the array that is `GIVEN`."""
     from npmobilenet.kernels.blocked.int8 import entry
 
-    return entry.image_call(target, GIVEN, out, node["steps"])
+    return entry.image_call(target, GIVEN, out, node["steps"], node.attributes.get("limits"))
 
 
 def entered_names(node: Node) -> list[str]:

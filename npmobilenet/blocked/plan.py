@@ -510,8 +510,6 @@ class BlockedPlan:
                 result[...] = np.nan
             return
         work = self._idle.take() or self._new_workspace()
-        if self.codes:
-            image = int8.within(image, self.graph.nodes[0])
         if image.dtype is not FLOAT32 or image.flags.num & PLAIN != PLAIN:
             image = np.array(image, np.float32, order="C")
         work.run(image, results)

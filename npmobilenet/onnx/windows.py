@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import product
 from math import ceil, prod
 from typing import Literal
@@ -60,7 +61,8 @@ def _padded(x: np.ndarray, pads: Pads, value: float) -> np.ndarray:
     cut = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape[2:], pads, strict=True))
     added = [(max(a, 0), max(b, 0)) for a, b in pads]
     room(tuple(n + a + b for n, (a, b) in zip(x.shape, [(0, 0), (0, 0), *added], strict=True)))
-    return np.pad(x[(..., *cut)], [(0, 0), (0, 0), *added], constant_values=value)
+    x = x[(..., *cut)]
+    return np.pad(x, [(0, 0), (0, 0), *added], constant_values=value) if np.any(added) else x
 
 
 def _taps(x: np.ndarray, counts: Ints, kernel: Ints, strides: Ints, dilations: Ints) -> np.ndarray:
@@ -177,12 +179,13 @@ def products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """
     if not left.dtype == right.dtype == np.int16:
         return np.matmul(left, right)
-    sums = np.int32(0)
-    for begin in range(0, max(left.shape[-1], 1), EXACT_PRODUCTS):
+
+    def exact(begin: int) -> np.ndarray:
         some = slice(begin, begin + EXACT_PRODUCTS)
         rows = right[..., some, :] if right.ndim > 1 else right[some]
-        sums = sums + np.matmul(left[..., some].astype(np.float32), rows.astype(np.float32)).astype(np.int32)
-    return sums
+        return np.matmul(left[..., some].astype(np.float32), rows.astype(np.float32)).astype(np.int32)
+
+    return reduce(np.add, map(exact, range(0, max(left.shape[-1], 1), EXACT_PRODUCTS)))
 
 
 def requantised(real: np.ndarray, zero: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # item. At `scale` is where each pixel's goes. Bytes stand for `(x + start) * factor`, a vector of both for each block.
 PIXELS = Fields("x x_plane start factor out out_plane scale blocks pixels strip levels")
 # A plain array (C, H, W) becomes 16 bits (`paired`), `rows` with the frame of zeros, which is written, too; an item is
-# a row of all channels. A float32 at `steps`. The array may be `GIVEN`.
+# a row of all channels. At `steps` three float32: these, the lowest result, the highest. The array may be `GIVEN`.
 IMAGE = Fields("x out out_row out_plane channels rows height width top left steps")
 # A vector for each block at `factor` and at `offset`; `rows` of `columns` pixels, as far as frames tell them apart.
 CHANNELS = Fields("x x_row x_plane out out_row out_plane rows columns factor offset clamp")
@@ -98,20 +98,14 @@ def channels_call(x: Tensor, out: Tensor, weights: Channels, factor: Tensor | No
     )  # fmt: skip
 
 
-def image_call(target: Target, x: int, out: Tensor, steps: float) -> Call:
-    """Make 16 bits, inside a frame of zeros, of the array at an address, at so many steps to a unit."""
+def image_call(target: Target, x: int, out: Tensor, steps: float, limits: Pair | None = None) -> Call:
+    """Make 16 bits, inside a frame of zeros, of the array at an address, at so many steps to a unit, within limits."""
+    low, high = limits or (-checks.LARGEST_HALF, checks.LARGEST_HALF)
     return IMAGE.call(
         library.int8(target).address("int8_quantize_image"), out.rows, x=x, out=out, channels=out.channels,
         rows=out.rows, height=out.height, width=out.width, top=out.frame[0][0], left=out.frame[1][0],
-        steps=np.array([steps], np.float32),
+        steps=np.array([steps, low, high], np.float32),
     )  # fmt: skip
-
-
-def within(image: np.ndarray, steps: float, limits: Pair) -> np.ndarray:
-    """Return an image cut off beyond limits in such steps, NaN at the lower: itself if nothing of it is beyond."""
-    low, high = (np.float32(end) / np.float32(steps) for end in limits)
-    inside = image.size == 0 or (image.min() >= low and image.max() <= high)
-    return image if inside else np.fmin(np.fmax(image, low), high)
 
 
 def halves(x: Tensor) -> Tensor:

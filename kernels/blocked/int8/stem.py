@@ -108,8 +108,6 @@ def conv2d_int8(
     if groups != 1 or g.dilation != (1, 1) or x.dtype == np.uint8:
         raise ValueError(f"groups and dilation must be 1 and x of 16 bits or float32 in this kernel, got {groups}, "
                          f"{g.dilation} and {x.dtype}")  # fmt: skip
-    if limits is not None:
-        x = entry.within(x, steps, limits)
     images = Images(g.shape, threads, np.dtype(dtype))
     ending = endings.pack(images.target, activation, out_steps, out_zero_point)
     packed = pack(images.target, weight, scale, bias, g.stride, ending)
@@ -117,7 +115,7 @@ def conv2d_int8(
         size = (image.height, image.width) if steps else image.shape[:2]
         halves = images.take(entry.halves(Tensor(x.shape[3], *size, g.pads)))
         if steps:
-            images.add(entry.image_call(images.target, image.address, halves, steps))
+            images.add(entry.image_call(images.target, image.address, halves, steps, limits))
         else:
             images.write(entry.paired(halves), image)
         images.add(call(halves, images.output(), packed))

@@ -11,7 +11,7 @@ from npmobilenet.kernels.blocked.library import CLAMP
 from npmobilenet.kernels.vector.library import Library
 from npmobilenet.kernels.vector.simd import Code, Integer, Integers, Pointer, Vector
 
-LARGEST_HALF, HALF_BYTES = 32767.0, 2
+HALF_BYTES = 2
 LEAST = 2.0**-100  # of a pixel's largest magnitude: zeros have a scale, too
 
 
@@ -120,8 +120,8 @@ def _quantize_pixels(of_bytes: bool):
 def quantize_image(code: Code, arguments: Pointer, first: Integer, last: Integer, scratch: Pointer) -> None:
     """Kernel: rows ``first`` up to ``last`` of all channels of an image, to 16 bits (fields `IMAGE`)."""
     a = IMAGE.read(arguments)
-    lanes, steps = code.target.lanes, a.at("steps").splat()
-    low, high = code.splat(-LARGEST_HALF), code.splat(LARGEST_HALF)
+    lanes = code.target.lanes
+    steps, low, high = ((a.at("steps") + number * 4).splat() for number in range(3))
     width = a["width"]
 
     def each(count: Integer, put: Callable[[Integer, int], None]) -> None:
