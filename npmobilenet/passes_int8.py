@@ -15,7 +15,7 @@ What is stored how: docs/kernels/int8.md says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ def quantized(
     means: Mapping[str, Values],
     image_range: float,
     weight_bits: int = 8,
+    whole: Collection[str] = (),
 ) -> tuple[Graph, dict[str, np.ndarray]]:
     """Return the quantised graph and its parameters.
 
@@ -57,8 +58,10 @@ def quantized(
         The largest magnitude of a value of the image that is not clipped eightfold.
     weight_bits : int
         4 to 8, of the weights that are int8.
+    whole : collection of str
+        Layers of the fused graph that stay float32.
     """
-    writer = _Writer(weights, values, means, image_range, weight_bits)
+    writer = _Writer(weights, values, means, image_range, weight_bits, frozenset(whole))
     fused = fuse(graph)
     for node in fused:
         for name in node.inputs:
@@ -137,6 +140,7 @@ class _Writer(Writer):
     means: Mapping[str, Values]
     image_range: float
     weight_bits: int
+    whole: frozenset[str]
     readers: dict[str, list[Node]] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -151,6 +155,8 @@ class _Writer(Writer):
         of_means = node.operation in OF_MEANS and not _is_one_pixel(node)
         if _is_one_pixel(node) or self.of_one_pixel.issuperset(node.inputs):
             self.of_one_pixel.add(node.name)
+            self._float(node)
+        elif node.name in self.whole:
             self._float(node)
         elif node.operation in WINDOWED and self._reads_integers(node):
             self._convolution(node)

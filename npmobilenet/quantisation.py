@@ -4,12 +4,13 @@ From the statistics of its batch norms, without an image; where these are folded
 not so, from photographs or, failing those, from images that are made up.
 
 Ranges of a few images say little of a network without batch norms (a segmenter of persons has channels for persons):
-there only those count that activations bound. So it is where the outputs are too far from those of float32 with them.
+there only those count that activations bound. So it is where the outputs are too far from those of float32 with them;
+and if they are too far without, layers stay float32 (`mixed_precision`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from npmobilenet.image import Preprocessing
 from npmobilenet.kernels import reference
 from npmobilenet.kernels.geometry import Pair
 from npmobilenet.machine import numba_is_on
+from npmobilenet.mixed_precision import Judge, layers_kept, signal_to_noise
 from npmobilenet.passes import fuse
 from npmobilenet.passes_int8 import OF_MEANS, quantized
 from npmobilenet.passes_rounded import Rounded, apart, rounded
@@ -33,7 +35,10 @@ LINEAR_DEVIATIONS = 6.0  # of results that are rounded without an activation
 NORMS = "batch norms"
 BOUNDED = {"relu6": 6.0, "sigmoid": 1.0, "hard_sigmoid": 1.0}
 DISAGREEMENT = 0.4  # `_agree`: trained networks have 0.05 to 0.2, seeded weights 0.7
-LEAST_DECIBELS = 20.0  # of every output, for the images in which ranges were found
+LEAST_DECIBELS = 20.0  # of every output, in every image that is made up to judge by, or photograph that is given
+ENOUGH_DECIBELS = 25.0  # where layers stay float32 to have them: other photographs may have less
+LEAVES, IN_AN_IMAGE = 8, 60  # images of leaves to judge by, and leaves
+LARGEST_JUDGE = 256  # sides that are not halved
 WEIGHT_BITS = range(4, 9)
 
 
@@ -89,16 +94,40 @@ def quantised(
     known = _known(fused, weights, preprocessing, images)
     means, largest = known.means if correct_biases else {}, float(np.abs(preprocessing.ends).max())
 
-    def written(ranges: Mapping[str, Values]) -> Quantised:
-        return Quantised(*quantized(graph, weights, ranges, means, largest, int(weight_bits)), known.known_from)
+    def written(ranges: Mapping[str, Values], whole: Collection[str] = ()) -> Quantised:
+        made = quantized(graph, weights, ranges, means, largest, int(weight_bits), whole)
+        return Quantised(*made, known.known_from)
 
     if known.are_told:
         return written(known.ranges)
-    if any("norm" in node.attributes for node in fused):
-        made = written(known.ranges)
-        if _least_decibels(graph, weights, made, known.images) >= LEAST_DECIBELS:
+    bounds = _bounds(fused, known.found)
+    if all("norm" not in node.attributes for node in fused):  # the publisher folded them
+        return written(bounds)
+    size, names = preprocessing.crop, [fused.node_of(output) for output in fused.output_names]
+    of_places = any(len(fused.shapes(size)[name]) > 1 for name in names)  # a class is one among many, and more robust
+    images = _judges(preprocessing, graph.in_channels) if of_places and not known.of_photographs else known.images
+    judge = Judge.of(graph, weights, images)
+    for ranges in (known.ranges, bounds):
+        made = written(ranges)
+        if judge.decibels((made.graph, made.weights)) >= LEAST_DECIBELS:
             return made
-    return written(_bounds(fused, known.found))  # also where the publisher folded the norms
+    if not of_places or weight_bits < max(WEIGHT_BITS):  # who asks for fewer bits wants them everywhere
+        return made
+    return written(bounds, _kept(fused, made.graph, judge, lambda whole: written(bounds, whole), size))
+
+
+def _kept(
+    fused: Graph, made: Graph, judge: Judge, written: Callable[[Collection[str]], Quantised], size: Pair
+) -> frozenset[str]:
+    """The layers that stay float32 because the network is too far from that of float32 without them."""
+    shapes, rounded_ones = fused.shapes(size), {node.name for node in made if node.operation.endswith("_int8")}
+    multiply_adds = {node.name: node.macs(shapes[node.name]) for node in fused if node.name in rounded_ones}
+
+    def network(whole: Collection[str]) -> tuple[Graph, Mapping[str, np.ndarray]]:
+        found = written(whole)
+        return found.graph, found.weights
+
+    return layers_kept(judge, network, multiply_adds, ENOUGH_DECIBELS)
 
 
 def with_roundings(
@@ -251,8 +280,36 @@ def made_up_images(preprocessing: Preprocessing, channels: int, clouds: int = 1)
     for seed in range(1, clouds):
         random = np.random.default_rng(seed)
         made.append(_clouds(random, size, channels, random.uniform(0.25, 0.65), random.uniform(0.1, 0.35)))
-    mean, std = (np.resize(each, channels)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
-    return [((image - mean) / std).astype(np.float32) for image in (*made, pixels)]
+    return [_normalised(image, preprocessing) for image in (*made, pixels)]
+
+
+def _judges(preprocessing: Preprocessing, channels: int) -> list[np.ndarray]:
+    """Images to judge by, as different as photographs are; no larger than need be, noise is the same in half the size.
+
+    Clouds, random pixels, and leaves that lie upon one another: areas and edges of all sizes (Lee et al. 2001).
+    """
+    smaller = tuple(side if side <= LARGEST_JUDGE else side // 2 for side in preprocessing.crop)
+    made = [_leaves(np.random.default_rng(seed), smaller, channels) for seed in range(LEAVES)]
+    preprocessing = replace(preprocessing, crop=smaller)
+    return [*(_normalised(image, preprocessing) for image in made), *made_up_images(preprocessing, channels)]
+
+
+def _normalised(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    mean, std = (np.resize(each, len(image))[:, None, None] for each in (preprocessing.mean, preprocessing.std))
+    return ((image - mean) / std).astype(np.float32)
+
+
+def _leaves(random: np.random.Generator, size: Pair, channels: int) -> np.ndarray:
+    """Ellipses, the smaller ones above, each of one colour."""
+    image = np.empty((channels, *size))
+    image[:] = random.uniform(0, 1, (channels, 1, 1))
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    for radius in np.sort(min(size) / 2 * random.uniform(0.03, 1, IN_AN_IMAGE) ** 2)[::-1]:
+        top, left = random.uniform(0, size[0]), random.uniform(0, size[1])
+        longer = random.uniform(0.3, 3)
+        inside = ((rows - top) * longer) ** 2 + ((columns - left) / longer) ** 2 < radius**2
+        image[:, inside] = np.clip(random.uniform(0, 1) + random.normal(0, 0.15, (channels, 1)), 0, 1)
+    return image
 
 
 def _clouds(random: np.random.Generator, size: Pair, channels: int, level: float, contrast: float) -> np.ndarray:
@@ -287,23 +344,6 @@ def _bounds(fused: Graph, found: Mapping[str, Values]) -> dict[str, Values]:
             channels, bound = len(found[node.name].mean), BOUNDED[node["activation"]]
             ranges[node.name] = Values(np.zeros(channels), np.full(channels, bound), found[node.name].mean)
     return ranges
-
-
-def _least_decibels(
-    graph: Graph, weights: Mapping[str, np.ndarray], made: Quantised, images: Sequence[np.ndarray]
-) -> float:
-    """The signal to noise of the output that has the least."""
-    exact, near = (
-        Engine(*network, "auto" if numba_is_on() else "reference", dtype)
-        for network, dtype in (((graph, weights), "float32"), ((made.graph, made.weights), "int8"))
-    )
-    names, pairs = graph.output_names, []
-    for image in images:
-        pairs.append([engine.outputs(image[None], names) for engine in (near, exact)])
-    return min(
-        signal_to_noise(*(np.concatenate([each[of][name].ravel() for each in pairs]) for of in (0, 1)))
-        for name in names
-    )
 
 
 def _agree(fused: Graph, told: Mapping[str, Values], found: Mapping[str, Values]) -> bool:
@@ -377,10 +417,3 @@ def _layer(node: Node, weights: Mapping[str, np.ndarray], near: np.ndarray, exac
         near.size * np.dtype(dtype).itemsize,
         None if exact is None else signal_to_noise(near, exact),
     )
-
-
-def signal_to_noise(near: np.ndarray, exact: np.ndarray) -> float:
-    """Return the ratio of what is right to what is wrong in decibels."""
-    exact = np.float64(exact)
-    noise, signal = ((near - exact) ** 2).sum(), (exact**2).sum()
-    return float(10 * np.log10(signal / noise)) if noise and signal else float("inf") if not noise else float("-inf")

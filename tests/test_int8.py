@@ -15,6 +15,7 @@ from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_we
 from npmobilenet.bench import agreement
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.cli import main
+from npmobilenet.engine import Engine
 from npmobilenet.errors import AssumptionWarning, CheckpointError, FallbackWarning
 from npmobilenet.graph import Graph, Node
 from npmobilenet.passes import fuse
@@ -412,6 +413,21 @@ def test_ranges_that_nothing_tells_are_not_made_up(name):
         assert signal_to_noise(near - exact.mean(), exact - exact.mean()) > 20
     if name == "selfie_segmentation":
         assert {made.graph[f"block10.{part}"].operation for part in ("reduce", "gate")} == {"pointwise_conv2d"}
+
+
+@pytest.mark.parametrize("architecture", ["ssdlite_mobilenet_v3_large", "ssdlite_mobilenet_v2"])
+def test_layers_that_make_too_much_noise_stay_float32(architecture):
+    """Of networks that say where something is: of these weights any rounding to 8 bits makes much."""
+    graph = get_architecture(architecture).graph(0.25, 3)
+    weights, preprocessing = random_weights(graph, 1), replace(SMALL, crop=(96, 96))
+    made, x = quantised(graph, weights, preprocessing), made_up_images(replace(preprocessing, crop=(80, 112)), 3)[0]
+    fewer = quantised(graph, weights, preprocessing, weight_bits=6)  # then there are 6 everywhere
+    floats, none = (sum(node.operation == "pointwise_conv2d" for node in each.graph) for each in (made, fewer))
+    assert floats > none and any(node.operation == "pointwise_conv2d_int8" for node in made.graph)
+    names = graph.output_names
+    exact = Engine(graph, weights).outputs(x[None], names)
+    near = Engine(made.graph, made.weights, dtype="int8").outputs(x[None], names)
+    assert min(signal_to_noise(near[name], exact[name]) for name in names) > 20
 
 
 def test_the_range_of_the_image_is_that_of_its_preprocessing():

@@ -215,7 +215,7 @@ class BlockedPlan:
         """Expansion, depthwise and projection that one call computes."""
         if self._is_chain(nodes, "pointwise_conv2d_int8"):
             return int8.is_block(nodes) and self._has_strips(nodes[1])
-        if not self._is_chain(nodes, "pointwise_conv2d"):
+        if not self._is_chain(nodes, "pointwise_conv2d") or any(map(int8.is_int8, nodes)):
             return False
         expand, middle, project = nodes
         window = expand.attributes.get("kernel"), expand.attributes.get("stride")
