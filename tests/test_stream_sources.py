@@ -15,6 +15,7 @@ from npmobilenet.cli.photographs import find_images
 from npmobilenet.image import read_image
 from npmobilenet.streaming import Sources, entries, tar, zips
 from npmobilenet.streaming.collecting import describe
+from npmobilenet.streaming.files import chosen
 from tests.conftest import no_kernels
 
 pytest.importorskip("PIL", reason="these tests read image files")
@@ -80,16 +81,45 @@ def test_globs_and_what_is_none(tmp_path, pictures, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(pictures["coffee"])
     tar_of(tmp_path / "in" / "s.tar", ("d.png", pictures["rocket"]))
+    tar_of(tmp_path / "no.tar", ("a.txt", b""))
+    (tmp_path / "list.txt").write_bytes(b"\n")
     assert names_of(read("**/*.png")) == ["c.png", "in/a.png", "in/b.png"]
     assert names_of(read("in/*")) == ["in/a.png", "in/b.png", "in/s.tar/d.png"]
     (tmp_path / "empty").mkdir()
-    assert problems_of(read("no*.png", "nowhere.png", "", "empty", "s3://bucket/a.tar")) == [
+    given = ["no*.png", "nowhere.png", "", "empty", "s3://bucket/a.tar", "no.tar", "@list.txt", "a.tar.xz"]
+    (tmp_path / "a.tar.xz").write_bytes(b"\xfd7zXZ")
+    assert problems_of(read(*given)) == [
         ("no*.png", "no file matches"),
         ("nowhere.png", "cannot be opened: No such file or directory"),
         ("", "an empty argument is no file"),
         ("empty", "no image files in this folder"),
         ("s3://bucket/a.tar", "a URL is no file: download it first, nothing is fetched from a network here"),
+        ("no.tar", "no image files in this archive"),
+        ("list.txt", "no names in this list"),
+        ("a.tar.xz", "archives are read as .tar, .tar.gz, .tgz, .zip: pack it as one"),
     ]
+    problems = {photograph.problem for photograph in find_images(["no.tar", "@list.txt", "a.tar.xz"])}
+    assert problems == {f"{what} is read by classify, features and detect with --out FILE" for what in
+                        ("an archive", "a list of names")}  # fmt: skip
+
+
+def test_numbered_shards(tmp_path, pictures, monkeypatch):
+    """As WebDataset writes them; one that is missing is told, and what is there under that very name is taken."""
+    monkeypatch.chdir(tmp_path)
+    for number in (8, 9, 11):
+        tar_of(tmp_path / f"s-{number:03}.tar", ("same.png", pictures["coffee"]))
+    (tmp_path / "{1,2}.png").write_bytes(pictures["coffee"])
+    found = read("s-{008..011}.tar", "{1,2}.png")
+    assert names_of(found) == ["s-008.tar/same.png", "s-009.tar/same.png", "s-011.tar/same.png", "{1,2}.png"]
+    assert problems_of(found) == [("s-010.tar", "cannot be opened: No such file or directory")]
+    for path, expected in (
+        ("a", ["a"]),
+        ("{a,b}{9..10}", ["a9", "a10", "b9", "b10"]),
+        ("{2..0}", ["2", "1", "0"]),
+        ("{09..10}x{a}{}", ["09x{a}{}", "10x{a}{}"]),
+    ):
+        assert list(chosen(path)) == expected
+    assert next(chosen("{000000000..999999999}" * 9)) == "000000000" * 9
 
 
 @pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
@@ -107,7 +137,9 @@ def test_lists(separator, tmp_path, pictures, monkeypatch):
     assert "there is a line of more than 64 KB" in read("@list.txt")[0][1]
     assert read("@none.txt") == [("none.txt", "as a list of files: No such file or directory")]
     (tmp_path / "list.txt").write_bytes(b"")
-    assert read("@list.txt") == []
+    assert problems_of(read("@list.txt")) == [("list.txt", "no names in this list")]
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.png" + separator)
+    assert names_of(read("@list.txt")) == ["a.png"]
 
 
 def test_how_many_there_are(tmp_path, pictures):

@@ -18,7 +18,7 @@ from npmobilenet.cli import terminal
 from npmobilenet.errors import ImageError
 from npmobilenet.machine import available_cpus
 from npmobilenet.streaming.ahead import prepared_ahead
-from npmobilenet.streaming.files import matches, not_a_path, walk
+from npmobilenet.streaming.files import LIST_MARK, is_archive, matches, not_a_path, walk
 from npmobilenet.text import plural, printable, to_json
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 IMAGES_HELP = "image file, folder (with its subfolders), glob, or - for standard input"
+WITH_OUT = "is read by classify, features and detect with --out FILE"
 BATCH_PER_THREAD = 4  # photographs
 BATCH_BYTES = 1 << 28  # of inputs, where these are large
 
@@ -112,8 +113,12 @@ def _find(argument: str) -> list[Photograph]:
         missing = isinstance(error, FileNotFoundError)
         if missing and glob.has_magic(argument):
             return _matches(argument)
+        if missing and argument.startswith(LIST_MARK) and Path(argument[len(LIST_MARK) :]).is_file():
+            return [Photograph(argument, f"a list of names {WITH_OUT}")]
         return [Photograph(argument, f"cannot be opened: {terminal.reason(error)}")]
-    return find_in_folder(argument) if is_folder else [Photograph(argument)]
+    if is_folder:
+        return find_in_folder(argument)
+    return [Photograph(argument, f"an archive {WITH_OUT}" if is_archive(argument) else None)]
 
 
 def _matches(pattern: str) -> list[Photograph]:

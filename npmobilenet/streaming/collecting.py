@@ -184,7 +184,7 @@ class Collection:
 def describe(name: str, error: Exception) -> str:
     """What is wrong with an image, without its name."""
     text = reason(error)
-    for shown in (name, printable(name), repr(name)):
+    for shown in (name, printable(name), repr(name), " ".join(name.split())):
         text = text.removeprefix(f"{shown}: ")
     if isinstance(error, MemoryError):
         return f"out of memory{text and ': '}{text}"

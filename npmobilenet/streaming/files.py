@@ -5,16 +5,24 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
 
+LIST_MARK = "@"
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+ZIP_SUFFIX = ".zip"
+OTHER_ARCHIVES = (".7z", ".rar", ".tar.bz2", ".tar.lz4", ".tar.xz", ".tar.zst", ".tbz2", ".txz")  # which are not read
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 SEPARATOR = f"/{re.escape(os.sep)}"
 ANY_FOLDERS = re.compile(rf"(?:(?<![^{SEPARATOR}])\*\*(?:[{SEPARATOR}]+|$))+")  # ``**``; several are as good as one
 NOT_PHOTOGRAPHS = "__MACOSX"  # what macOS puts into archives beside the files; other such folders begin with a dot
+CHOICE = re.compile(
+    r"\{(?:(\d{1,9})\.\.(\d{1,9})|([^{}]*,[^{}]*))\}"
+)  # ``{000..131}``, as shards are told, or ``{a,b}``
 LONGEST_NAME = 1 << 16  # bytes, in a list
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # which some programs of Windows begin a text with
 PART = 1 << 16
 
 
@@ -30,6 +38,11 @@ def not_a_path(argument: str) -> str | None:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is none that a user put there: macOS's sidecars ``._IMG.jpg``, thumbnails, the trash."""
     return name.startswith(".") or name == NOT_PHOTOGRAPHS
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file with this path would be taken for an archive, read or not: by its suffix."""
+    return path.lower().endswith((*TAR_SUFFIXES, ZIP_SUFFIX, *OTHER_ARCHIVES))
 
 
 def is_special(path: str) -> bool:
@@ -48,6 +61,24 @@ def is_image_name(path: str) -> bool:
     if os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122 - of a million names
         return False
     return not (is_hidden(name) or any(is_hidden(folder) for folder in folders if folder not in (".", "..")))
+
+
+def chosen(path: str) -> Iterator[str]:
+    """The paths that one with ``{000..131}`` or ``{a,b}`` stands for, as in a shell; without, itself."""
+    choice = CHOICE.search(path)
+    if not choice:
+        yield path
+        return
+    first, last, listed = choice.groups()
+    if listed is None:
+        digits = max(len(first), len(last)) if "0" in (first[0], last[0]) else 1
+        step = 1 if int(first) <= int(last) else -1
+        names: Iterable[str] = (f"{number:0{digits}}" for number in range(int(first), int(last) + step, step))
+    else:
+        names = listed.split(",")
+    for name in names:
+        for rest in chosen(path[choice.end() :]):
+            yield path[: choice.start()] + name + rest
 
 
 def matches(pattern: str) -> Iterator[str]:
@@ -104,7 +135,9 @@ def names_in(file: BinaryIO) -> Iterator[str]:
     """
     rest = separator = b""
     while part := file.read(PART):
-        separator = separator or (b"\0" if b"\0" in part else b"\n")
+        if not separator:
+            part = part.removeprefix(BYTE_ORDER_MARK)
+            separator = b"\0" if b"\0" in part else b"\n"
         *whole, rest = (rest + part).split(separator)
         if len(rest) > LONGEST_NAME:
             raise ValueError("no list of files, one on a line: there is a line of more than 64 KB")

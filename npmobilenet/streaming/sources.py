@@ -14,10 +14,6 @@ from npmobilenet.streaming import files, zips
 from npmobilenet.streaming.entries import Entry, reason
 from npmobilenet.streaming.tar import Tar
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-ZIP_SUFFIX = ".zip"
-LIST_MARK = "@"
-
 Source = str | os.PathLike | Entry
 
 
@@ -30,7 +26,8 @@ class Sources:
     ----------
     given : a source, or several
         The path of an image, of a folder (its photographs and those of its subfolders, by path), or of an archive:
-        ``.tar``, ``.tar.gz`` and ``.tgz``, read once from beginning to end, or ``.zip``; a glob; ``@list.txt``, a file
+        ``.tar``, ``.tar.gz`` and ``.tgz``, read once from beginning to end, or ``.zip``; a glob, in which
+        ``{000..131}`` and ``{a,b}`` stand for one path after the other, as in a shell; ``@list.txt``, a file
         with a path on each line (or each before a zero byte); or an :class:`Entry`.
     part : (int, int)
         Of so many parts, such as ``(1, 8)``, which one: each process or machine that takes another one gets other
@@ -93,10 +90,10 @@ class Sources:
         for one in self._given:
             if isinstance(one, Entry):
                 yield one
-            elif one.startswith(LIST_MARK):
-                yield from _of_list(one[len(LIST_MARK) :])
+            elif one.startswith(files.LIST_MARK):
+                yield from _of_list(one[len(files.LIST_MARK) :])
             else:
-                yield from _of_path(one, glob.has_magic(one))
+                yield from _of_pattern(one)
 
 
 def _checked_part(part: tuple[int, int]) -> tuple[int, int]:
@@ -112,10 +109,19 @@ def _checked_part(part: tuple[int, int]) -> tuple[int, int]:
 def _of_list(path: str) -> Iterator[Entry | Tar]:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
+            empty = True
             for name in files.names_in(file):
+                empty = False
                 yield from _of_path(name)
+        if empty:
+            yield Entry.failed(path, "no names in this list")
     except (OSError, ValueError) as error:
         yield Entry.failed(path, f"as a list of files: {reason(error)}")
+
+
+def _of_pattern(given: str) -> Iterator[Entry | Tar]:
+    for path in [given] if os.path.lexists(given) else files.chosen(given):
+        yield from _of_path(path, glob.has_magic(path))
 
 
 def _of_path(path: str, may_be_glob: bool = False) -> Iterator[Entry | Tar]:
@@ -132,10 +138,14 @@ def _of_path(path: str, may_be_glob: bool = False) -> Iterator[Entry | Tar]:
         return
     if is_folder:
         yield from _of_folder(path)
-    elif path.lower().endswith(TAR_SUFFIXES):
+    elif path.lower().endswith(files.TAR_SUFFIXES):
         yield Tar(path)
-    elif path.lower().endswith(ZIP_SUFFIX):
+    elif path.lower().endswith(files.ZIP_SUFFIX):
         yield from _of_zip(path)
+    elif path.lower().endswith(files.OTHER_ARCHIVES):
+        yield Entry.failed(
+            path, f"archives are read as {', '.join((*files.TAR_SUFFIXES, files.ZIP_SUFFIX))}: pack it as one"
+        )
     else:
         yield Entry(path, partial(str, path))
 

@@ -75,6 +75,7 @@ class Tar:
 
     def entries(self) -> Iterator[Entry]:
         """Yield the images; last of all the archive itself, if something is wrong with it."""
+        empty = True
         try:
             with open(self.path, "rb", buffering=BUFFER) as raw:  # noqa: PTH123
                 stream = _Stream(raw)
@@ -82,12 +83,16 @@ class Tar:
                     self.position = stream.position
                     name = os.fsdecode(header.name)
                     if is_image_name(name):
+                        empty = False
                         yield self._entry(stream, name, header)
                     stream.finish_member()
                     if stream.cut and is_image_name(name):
                         return  # whose own failure says so
         except (ArchiveError, OSError) as error:
             yield Entry.failed(self.path, f"as a tar archive: {reason(error)}")
+        else:
+            if empty:
+                yield Entry.failed(self.path, "no image files in this archive")
 
     def _entry(self, stream: _Stream, member: str, header: _Header) -> Entry:
         name = f"{self.path}/{member}"
