@@ -28,9 +28,9 @@ from npmobilenet.kernels.vector import lookup, shipped
 from npmobilenet.kernels.vector.target import LEVELS, best_level, host
 from npmobilenet.kernels.walk import compiled
 from npmobilenet.model import Model
-from npmobilenet.packed.recording import ARRAYS, DESCRIPTION, Description, PackedNetwork, Recording, Stored
 from npmobilenet.packing import layers, modules, texts
 from npmobilenet.packing.record import THREADS, Blob, Recorder
+from npmobilenet.recorded.recording import ARRAYS, DESCRIPTION, Description, RecordedNetwork, Recording, Stored
 from npmobilenet.text import printable, quote
 
 ARCHIVE = ".pyz"
@@ -209,10 +209,10 @@ class _Network:
             used |= more
         return used
 
-    def described(self) -> PackedNetwork:
+    def described(self) -> RecordedNetwork:
         """Return what is known of it besides its arrays."""
         model, graph = self.model, self.model.graph
-        return PackedNetwork(
+        return RecordedNetwork(
             model.architecture,
             model.width,
             model.dtype,

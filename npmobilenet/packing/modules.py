@@ -45,7 +45,7 @@ def of_layers() -> Iterator[str]:
     from npmobilenet.kernels import blocked
     from npmobilenet.kernels.blocked import int8
 
-    yield from (f"{PACKAGE}.packed.layers", f"{PACKAGE}.graph")
+    yield from (f"{PACKAGE}.recorded.layers", f"{PACKAGE}.graph")
     for package in (blocked, int8):
         yield from (
             f"{package.__name__}.{module.name}" for module in iter_modules(package.__path__) if not module.ispkg

@@ -22,7 +22,7 @@ from npmobilenet.kernels.memory import ALIGNMENT
 from npmobilenet.kernels.vector import lookup
 from npmobilenet.kernels.vector.mapped import names
 from npmobilenet.kernels.vector.target import Target
-from npmobilenet.packed.recording import ARENA, FUNCTION, IMAGE, NUMBER, STORED, TABLES, Recording, Stored
+from npmobilenet.recorded.recording import ARENA, FUNCTION, NUMBER, STORED, TABLES, Recording, Stored
 
 THREADS = (1, 2, 4, 8, 16)
 """Numbers of threads for which plans are recorded."""
@@ -152,13 +152,12 @@ class _Recording:
         self.rows: list[int] = []  # of all tables that calls lead to
         self.of_rows: list[int] = []
         self.memory = [
-            Memory((works[0].image.ctypes.data, works[1].image.ctypes.data), works[0].image.nbytes, IMAGE),
             Memory((works[0].arena.ctypes.data, works[1].arena.ctypes.data), works[0].arena.nbytes, ARENA),
             *self._weights(),
             *self._arrays(),
         ]
         self.common = {memory.starts[0]: memory for memory in self.memory if len({*memory.starts}) == 1}
-        self.image_values, self.arena_values = works[0].image.size, works[0].arena.size
+        self.arena_values = works[0].arena.size
 
     def recorded(self) -> Recording:
         """Return it."""
@@ -178,7 +177,6 @@ class _Recording:
             add(np.array(self.rows, np.int64)),
             add(np.array(kinds, np.uint8)),
             add(np.array(self.of_rows, np.uint8)),
-            self.image_values,
             self.arena_values,
             self.plans[0].output_shapes,
         )
