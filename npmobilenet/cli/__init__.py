@@ -26,7 +26,8 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
     parser = Parser(prog="npmobilenet", description="MobileNet inference with nothing but NumPy and Numba.")
     parser.add_argument("--version", action="version", version=f"npmobilenet {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Told its name, it does not write a usage to find it.
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=parser.prog)
     for name in names:
         command = import_module(f"{__name__}.{name}")
         command.add_parser(commands).set_defaults(run=command.run)

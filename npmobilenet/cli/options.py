@@ -205,11 +205,13 @@ def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
 @terminal.no_garbage()
 def load_model(options: argparse.Namespace) -> Model:
     """Load the network of `add_model_options`."""
-    from npmobilenet.loading import load
-
     source = options.model
     if problem := not_a_path(source):
         raise ValueError(f"{quote(source)}: {problem}")
+    if not source.lower().endswith(".onnx"):  # which may have products of matrices between its layers
+        terminal.without_blas()
+    from npmobilenet.loading import load
+
     preprocessing = None
     if options.preprocessing:
         from npmobilenet.image import read_preprocessing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -30,8 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 show, loaded = import_module(f"npmobilenet.cli.{task}").show, model.load(threads=options.threads)
             return show(loaded, options)
 
-        # No network needs it: its threads would start, and keep a CPU busy until they sleep.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        terminal.without_blas()
         return terminal.run(command)
     except KeyboardInterrupt:  # before `terminal` takes care of it
         if sys.stderr is not None:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from npmobilenet.engine import Engine
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.kernels.vector import target
-from npmobilenet.machine import available_cpus
-from npmobilenet.model import Model
 from npmobilenet.provenance import Provenance
 from npmobilenet.recorded.program import RecordedProgram
 from npmobilenet.recorded.recording import ARRAYS, DESCRIPTION, Description, MappedArrays, RecordedNetwork
+from npmobilenet.recorded_model import RecordedModel
 from npmobilenet.text import dimensions, printable, quote
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Outline:
         self.blocks: dict[str, list] = {}
 
 
-class PackedModel(Model):
+class PackedModel(RecordedModel):
     """A network as `npmobilenet pack` wrote it, most often for images of one size; made by :func:`load`.
 
     It is called as any :class:`~npmobilenet.model.Model`, and classifies, detects or segments. What needs the network's
@@ -49,20 +48,11 @@ class PackedModel(Model):
         threads: int | None = None,
         keep_bytes: int | None = None,
     ) -> None:
+        program = RecordedProgram(network, arrays, level)
+        super().__init__(network, program, source=network.source, threads=threads, keep_bytes=keep_bytes)
         self.graph = Outline(network)
-        self.input_name, self.channels_last = network.input_name, network.channels_last
-        self.size = None if network.layers else network.size
-        self.architecture, self.width, self.dtype = network.architecture, network.width, network.dtype
-        self.classes, self.multi_label = network.classes, network.multi_label
-        self.preprocessing = network.preprocessing
-        self._has_logits, self._segments, self._detector = network.has_logits, network.segments, network.detector
-        self._cpus = available_cpus()
-        self.threads = self._cpus if threads is None else self._thread_count(threads)
-        self._asked, self.keep_bytes = "blocked", keep_bytes
-        self.source, self.read_from, self.definition, self.names = network.source, "", None, None
-        self.provenance = Provenance()
+        self.definition, self.names, self.provenance = None, None, Provenance()
         self._packed = network, (arrays.file, arrays.offset, arrays.size), level
-        self._engine = Engine.of(RecordedProgram(network, arrays, level), keep_bytes)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

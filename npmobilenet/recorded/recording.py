@@ -81,6 +81,8 @@ class RecordedNetwork(NamedTuple):
         By level of CPUs: its pickled `Recording`s, by outputs and numbers of threads.
     layers : mapping of str to Stored
         Of a network whose images differ in size, by level: what plans are made of (`recorded.layers`).
+    any_size : bool
+        Whether it computes images of other sizes than the one that plans are recorded for.
     """
 
     architecture: str
@@ -102,6 +104,7 @@ class RecordedNetwork(NamedTuple):
     channels_last: bool
     levels: dict[str, Stored]
     layers: dict[str, Stored]
+    any_size: bool
 
 
 class Description(NamedTuple):
