@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import lzma
 import pickle
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from npmobilenet.blocked.program import BlockedProgram
-from npmobilenet.build_kernels import imported
+from npmobilenet.build_kernels import imported, reached
 from npmobilenet.kernels.blocked.depthwise import Depthwise
 from npmobilenet.kernels.blocked.layout import Packed, panels
 from npmobilenet.kernels.blocked.linear import Linear
@@ -35,7 +36,7 @@ from npmobilenet.weights import CATALOGUE
 
 NAMES = ("mobilenet_v2",)
 MAKING = "npmobilenet.blocked.program"  # by what plans are made
-# What has no part in a plan; machine code has hashes of the sources of kernels.
+# What has no part in a plan. Of kernels count those that its machine code is made of.
 WITHOUT = {"npmobilenet.idle", "npmobilenet.machine", "npmobilenet.text"}
 
 
@@ -46,19 +47,23 @@ def build(name: str, levels: Iterable[str] = tuple(LEVELS)) -> ShippedPlans:
     start = 8 + int.from_bytes(content[:8], "little")
     places = _places(model, start)
     stored = np.frombuffer(content, FLOAT32, offset=start)
-    made, pickled = {}, {}
+    made, pickled, modules = {}, {}, _sources(model.architecture)
     for level in levels:
-        made[level], pickled[level] = _of_level(model, level, places, stored)
-    sources = {module: sha256(shipped.source(module)).hexdigest() for module in _sources(model.architecture)}
+        made[level], pickled[level], writers = _of_level(model, level, places, stored)
+        modules |= {module for writer in writers for module in reached(writer)}
+    sources = {module: sha256(shipped.source(module)).hexdigest() for module in sorted(modules)}
     network = described(model, model.preprocessing.crop, pickled, {}, any_size=True)._replace(classes=())
     return ShippedPlans(
         entry.file, start, len(content), sha256(content[:start]).hexdigest(), sources, network, _shared(made)
     )
 
 
-def _of_level(model: Model, level: str, places: dict[str, int], stored: np.ndarray) -> tuple[LevelPlans, Stored]:
-    """What one level computes with, and where its recordings are."""
-    programs = tuple(BlockedProgram(model.graph, model._weights, LEVELS[level].target) for _ in range(2))
+def _of_level(
+    model: Model, level: str, places: dict[str, int], stored: np.ndarray
+) -> tuple[LevelPlans, Stored, set[str]]:
+    """What one level computes with, where its recordings are, and what writes its machine code."""
+    target = LEVELS[level].target
+    programs = tuple(BlockedProgram(model.graph, model._weights, target) for _ in range(2))
     blob, gathered = Blob(), gathered_memory(programs[0])
     blob.place(gathered.bytes())
     recorder, names = Recorder(programs, blob), model.graph.output_names
@@ -71,7 +76,8 @@ def _of_level(model: Model, level: str, places: dict[str, int], stored: np.ndarr
     if into[: gathered.size // FLOAT32.itemsize].tobytes() != gathered.bytes():
         raise ValueError(f"{model.source} for {level}: folded and packed to something else than a program has")
     numbers = np.frombuffer(b"".join(others), np.int64)
-    return LevelPlans.of(into.size, numbers, folds), pickled
+    writers = {lookup.served[library, target].writer for library in recorder.used}
+    return LevelPlans.of(into.size, numbers, folds), pickled, writers
 
 
 def _folds(program: BlockedProgram, places: dict[str, int], begin: int) -> Iterator[Fold]:
@@ -124,7 +130,7 @@ def _places(model: Model, start: int) -> dict[str, int]:
 
 
 def _sources(architecture: str) -> set[str]:
-    """The modules that a network's graph and its plans are made by, but for kernels."""
+    """The modules that a network's graph and its plans are made by, without kernels."""
     found, new = set(), {MAKING, f"npmobilenet.architectures.{architecture}"}
     while new:
         found |= new
@@ -144,6 +150,12 @@ def _shared(made: dict[str, LevelPlans]) -> dict[str, LevelPlans]:
     return {level: known.setdefault(plans, plans) for level, plans in made.items()}
 
 
+def plain(plans: ShippedPlans) -> ShippedPlans:
+    """The same with nothing compressed, which every version of a library does in its own way."""
+    levels = {level: each._replace(content=lzma.decompress(each.content)) for level, each in plans.levels.items()}
+    return plans._replace(levels=levels)
+
+
 def main() -> int:
     """Make the plans, and compare them or put them in place."""
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__.partition("\n")[0])
@@ -152,7 +164,7 @@ def main() -> int:
     changed = []
     for name in NAMES:
         file, made = Path(folder()) / f"{name}{SUFFIX}", build(name)
-        if not file.exists() or pickle.loads(file.read_bytes()) != made:
+        if not file.exists() or plain(pickle.loads(file.read_bytes())) != plain(made):
             changed.append(file.name)
             if not options.check:
                 file.write_bytes(pickle.dumps(made))

@@ -25,6 +25,7 @@ from npmobilenet.recorded.folding import FLOAT32, Fold, fold
 from npmobilenet.recorded.recording import Arrays, RecordedNetwork
 
 SUFFIX = ".plans"
+POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # all of it is needed at once
 
 
 class LevelPlans(NamedTuple):
@@ -77,7 +78,7 @@ class ShippedPlans(NamedTuple):
     header : str
         The hash of what stands before.
     sources : dict of str to str
-        The modules that graphs and plans are made by, with hashes; machine code is compared with those of kernels.
+        The modules that graph, plans and machine code are made by, with hashes.
     network : RecordedNetwork
         Without the names of classes, which that file has.
     levels : dict of str to LevelPlans
@@ -96,7 +97,7 @@ class ShippedPlans(NamedTuple):
         with open(os.path.join(folder(), self.weights), "rb") as file:  # noqa: PTH118, PTH123 - before pathlib
             if os.fstat(file.fileno()).st_size != self.size:
                 return None
-            content = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+            content = mmap.mmap(file.fileno(), self.size, flags=mmap.MAP_SHARED | POPULATE, prot=mmap.PROT_READ)
         header = content[: self.start]
         if sha256(header).hexdigest() != self.header:
             return None
