@@ -39,10 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(task: str, arguments: Sequence[str]) -> SimpleNamespace:
     """Read the command line; where it has photographs alone, without the modules that read more."""
+    from npmobilenet.cli.defaults import photographs
+
     given = SimpleNamespace(images=list(arguments), **DEFAULTS)
-    if arguments and not any(argument.startswith("-") and argument != "-" for argument in arguments):
+    if photographs(arguments):
         return given
-    from npmobilenet.cli.options import Parser, positive, probability
+    from npmobilenet.cli.options import positive, probability
+    from npmobilenet.cli.parsing import Parser
     from npmobilenet.cli.photographs import IMAGES_HELP
 
     parser = Parser(prog="python PACK", description=f"Print what `npmobilenet {task}` prints.")

@@ -14,8 +14,8 @@ COMMAND = f"{PACKAGE}.cli.packed"
 
 # What is imported in functions, on the way of every pack.
 LATER = (
-    *("cli.terminal", "cli.options", "cli.photographs", "packed", "packed.model", "image", "image.loops"),
-    *("kernels.blocked", "kernels.vector.mapped"),
+    *("cli.terminal", "cli.options", "cli.parsing", "cli.defaults", "cli.photographs", "packed", "packed.model"),
+    *("image", "image.loops", "kernels.blocked", "kernels.vector.mapped"),
 )
 OF_TASKS = {
     "classify": ("cli.classify",),
