@@ -67,7 +67,7 @@ setup(
         "npmobilenet": ["py.typed"],
         "npmobilenet.kernels": ["shipped/*", "shipped/*/*"],
         "npmobilenet.serving": ["*.html"],
-        "npmobilenet.weights": ["*.safetensors", "*.md", "*.txt"],
+        "npmobilenet.weights": ["*.safetensors", "*.plans", "*.md", "*.txt"],
         "npmobilenet.bench": ["*.css"],
     },
     entry_points={"console_scripts": ["npmobilenet=npmobilenet.cli:main"]},

@@ -72,7 +72,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
         out = folder / f"packed-{dtype}"
         pack([model], out)
         found[f"pack, {dtype}, array"] = [python, str(out), str(array)]
-    found["installed, array"] = [python, "-c", OURS.format(str(array))]
+    found["installed, `load()` and `classify`, array"] = [python, "-c", OURS.format(str(array))]
+    found["installed, the command, array"] = [python, "-m", "npmobilenet", "classify", str(array)]
     try:
         from PIL import Image
     except ImportError:
@@ -80,7 +81,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
     else:
         Image.fromarray(picture).save(photograph, quality=90)
         found["pack, float32, JPEG"] = [python, str(folder / "packed-float32"), str(photograph)]
-        found["installed, JPEG"] = [python, "-m", "npmobilenet", "classify", str(photograph)]
+        found["installed, the command, JPEG"] = [python, "-m", "npmobilenet", "classify", str(photograph)]
     network = Network.parse(f"{NETWORK}-1.0-224", folder)
     x = network.input(1)
     for name, program in PEERS.items():

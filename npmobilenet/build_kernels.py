@@ -111,12 +111,12 @@ def _imported(module: str) -> frozenset[str]:
     """What may be modules of kernels among the names that a module imports, but for annotations."""
     return frozenset(
         name
-        for name in _names(ast.parse(shipped.source(module)).body)
+        for name in imported(ast.parse(shipped.source(module)).body)
         if name.startswith(lookup.OURS) and name not in KEEPING
     )
 
 
-def _names(statements: Sequence[ast.AST]) -> Iterator[str]:
+def imported(statements: Sequence[ast.AST]) -> Iterator[str]:
     for statement in statements:
         if isinstance(statement, ast.If) and getattr(statement.test, "id", "") == "TYPE_CHECKING":
             continue
@@ -126,7 +126,7 @@ def _names(statements: Sequence[ast.AST]) -> Iterator[str]:
         elif isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
         else:
-            yield from _names(list(ast.iter_child_nodes(statement)))
+            yield from imported(list(ast.iter_child_nodes(statement)))
 
 
 def build_all(folder: Path, levels: Sequence[str] = tuple(LEVELS)) -> None:

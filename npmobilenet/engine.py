@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from npmobilenet.cuda.arrays import DeviceArray
     from npmobilenet.cuda.plan import CudaPlan, CudaProgram
     from npmobilenet.graph import Graph
-    from npmobilenet.packed.program import PackedPlan, PackedProgram
     from npmobilenet.plan import Plan, Program
+    from npmobilenet.recorded.program import RecordedPlan, RecordedProgram
 
-    AnyProgram = Program | BlockedProgram | CudaProgram | PackedProgram
-    AnyPlan = Plan | BlockedPlan | CudaPlan | PackedPlan
+    AnyProgram = Program | BlockedProgram | CudaProgram | RecordedProgram
+    AnyPlan = Plan | BlockedPlan | CudaPlan | RecordedPlan
 
 Outputs = str | tuple[str, ...] | None
 DTYPES = ("float32", "float16", "int8")  # in which weights and activations are stored
@@ -85,7 +85,7 @@ class Engine:
         self._begin(program, main_output, keep_bytes)
 
     @classmethod
-    def of(cls, program: PackedProgram, keep_bytes: int | None = None) -> Engine:
+    def of(cls, program: RecordedProgram, keep_bytes: int | None = None) -> Engine:
         """Return an engine for a network that was lowered before."""
         engine = cls.__new__(cls)
         engine.backend, engine.fallback, engine.plain_layers = "blocked", "", {}

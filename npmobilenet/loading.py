@@ -5,31 +5,32 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from npmobilenet.architectures import get_architecture
+from npmobilenet import ready
 from npmobilenet.backends import DEFAULT, checked_backend
-from npmobilenet.checkpoints import read_checkpoint
-from npmobilenet.checkpoints.info import WeightsInfo
-from npmobilenet.checkpoints.reader import Checkpoint, is_onnx
-from npmobilenet.checkpoints.settle import Settled, settle
 from npmobilenet.errors import AssumptionWarning, CheckpointError
-from npmobilenet.graph import Graph
-from npmobilenet.image import IMAGENET, Preprocessing, letterboxed
-from npmobilenet.labels import class_names
+from npmobilenet.image.preprocessing import IMAGENET, Preprocessing, letterboxed
 from npmobilenet.model import Model, quantised_graph, refuse_cuda
 from npmobilenet.provenance import Provenance
 from npmobilenet.text import plural, printable
-from npmobilenet.weights import CATALOGUE
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from npmobilenet.architectures.yolo import Head
+    from npmobilenet.checkpoints import Checkpoint
+    from npmobilenet.checkpoints.info import WeightsInfo
+    from npmobilenet.checkpoints.settle import Settled
+    from npmobilenet.graph import Graph
     from npmobilenet.tasks.boxes import Detector
 
+# What tells networks from each other is imported in functions: a network that is ready needs none of it.
+
 DARKNET_FILES = (".cfg", ".weights")
+READY = ("auto", "blocked")  # backends
 
 
 def load(
@@ -135,9 +136,6 @@ def load(
         If the network holds an operation that the fastest kernels do not know, so that plain ones compute it.
     """
     checked_backend(backend)
-    if architecture is not None:
-        get_architecture(architecture)
-    entry = CATALOGUE.get(source) if isinstance(source, str) else None
     about_network = {
         "architecture": architecture,
         "width": width,
@@ -150,6 +148,21 @@ def load(
     }
     told = {"classes": classes, "multi_label": multi_label, "preprocessing": preprocessing}
     run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
+    given = any(option is not None for option in (*about_network.values(), *told.values(), bn_eps, pair, ema))
+    if isinstance(source, str) and not given and dtype in (None, "float32") and backend in READY:
+        program = ready.program(source, partial(whole, source))
+        if program:
+            return ready.ReadyModel(program.network, program, **run)
+    from npmobilenet.architectures import get_architecture
+    from npmobilenet.checkpoints import read_checkpoint
+    from npmobilenet.checkpoints.info import WeightsInfo
+    from npmobilenet.checkpoints.reader import is_onnx
+    from npmobilenet.checkpoints.settle import settle
+    from npmobilenet.weights import CATALOGUE
+
+    if architecture is not None:
+        get_architecture(architecture)
+    entry = CATALOGUE.get(source) if isinstance(source, str) else None
     if not entry and Path(source).suffix.lower() in DARKNET_FILES:
         from npmobilenet.checkpoints.darknet import is_darknet  # few files are
 
@@ -182,27 +195,45 @@ def load(
     )
     for note in settled.notes:
         warnings.warn(f"{printable(source)}: {note}", AssumptionWarning, stacklevel=2)
-    fitted, provenance = settled.fitted, settled.provenance
-    graph, weights = fitted.graph, fitted.weights
+    graph, weights = settled.fitted.graph, settled.fitted.weights
     if dtype == "int8":
         refuse_cuda(backend)
         stored = _as_stored(checkpoint, settled, printable(source))
-        graph, weights = stored or quantised_graph(graph, weights, settled.preprocessing, provenance, printable(source))
-    return Model(
-        graph,
-        weights,
-        architecture=fitted.architecture.name,
-        width=fitted.width,
-        classes=None if settled.classes is None else class_names(settled.outputs, settled.classes),
-        multi_label=settled.multi_label,
-        preprocessing=settled.preprocessing,
-        dtype=dtype or "float32",
-        definition=fitted.architecture,
-        names=fitted.names,
-        provenance=provenance,
-        read_from=checkpoint.read_from if checkpoint.others else "",
-        **run,
-    )
+        graph, weights = stored or quantised_graph(
+            graph, weights, settled.preprocessing, settled.provenance, printable(source)
+        )
+    read_from = checkpoint.read_from if checkpoint.others else ""
+    return Model(graph, weights, dtype=dtype or "float32", read_from=read_from, **_about(settled), **run)
+
+
+def whole(name: str) -> Model:
+    """Load a shipped network with its layers, whether it is ready or not."""
+    from npmobilenet.checkpoints.info import WeightsInfo
+    from npmobilenet.checkpoints.settle import OPTIONS, settle
+    from npmobilenet.weights import CATALOGUE
+
+    entry = CATALOGUE[name]
+    checkpoint = entry.read()
+    info = WeightsInfo.from_dict(checkpoint.metadata, name)
+    settled = settle(checkpoint, info, name, entry.architecture, **dict.fromkeys(OPTIONS))
+    return Model(settled.fitted.graph, settled.fitted.weights, source=name, **_about(settled))
+
+
+def _about(settled: Settled) -> dict[str, Any]:
+    """What a model is told of its weights."""
+    from npmobilenet.labels import class_names
+
+    fitted = settled.fitted
+    return {
+        "architecture": fitted.architecture.name,
+        "width": fitted.width,
+        "classes": None if settled.classes is None else class_names(settled.outputs, settled.classes),
+        "multi_label": settled.multi_label,
+        "preprocessing": settled.preprocessing,
+        "definition": fitted.architecture,
+        "names": fitted.names,
+        "provenance": settled.provenance,
+    }
 
 
 def _as_stored(checkpoint: Checkpoint, settled: Settled, where: str) -> tuple[Graph, dict[str, np.ndarray]] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -79,6 +78,8 @@ def numba_is_on() -> bool:
 
 def cpu_name() -> str:
     """Return what the CPU calls itself, with LLVM's name for its microarchitecture where there is LLVM."""
+    import platform  # few ask, as in what follows
+
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -96,6 +97,8 @@ def cpu_name() -> str:
 
 def vector_set() -> str:
     """Return the widest set of float32 vector instructions of this CPU, as Numba will use it."""
+    import platform
+
     import llvmlite.binding as llvm
     import numba
 

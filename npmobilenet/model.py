@@ -113,10 +113,11 @@ class Model:
         from npmobilenet.graph import INPUT  # here, for a packed network has no graph
 
         self.graph = graph
+        self._in_channels, self._outputs = graph.in_channels, graph.output_names  # asked in every call
         self.input_name, self.size, self.channels_last = input_name or INPUT, size, channels_last
         self.architecture = architecture
         self.width = width
-        self._has_logits = graph.main_output == "logits"  # asked in every call
+        self._has_logits = graph.main_output == "logits"
         self._detector = detector
         if not detector and not self._has_logits:
             from npmobilenet.tasks.detection import DETECTORS  # here, as what other tasks need
@@ -203,7 +204,7 @@ class Model:
             If the array is not of that kind, or the weights have no classifier.
         """
         if self._detector:
-            return self._detector.collect(self._run(x, self.graph.output_names, threads))
+            return self._detector.collect(self._run(x, self._outputs, threads))
         if not self._has_logits and not self._segments:
             self.require_classifier()
         return self._run(x, None, threads)
@@ -211,7 +212,7 @@ class Model:
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the network's outputs, as :meth:`run` gives them: ``("logits",)`` of a classifier."""
-        return self._detector.outputs if self._detector else self.graph.output_names
+        return self._detector.outputs if self._detector else self._outputs
 
     def run(
         self, inputs: Mapping[str, np.ndarray | Any], *, threads: int | None = None
@@ -240,8 +241,8 @@ class Model:
             raise ValueError(f"the network has one input, {quote(self.input_name)}, got {given}")
         x = inputs[self.input_name]
         if self.channels_last:
-            x = channels_first(self.input_name, x, self.graph.in_channels)
-        outputs = self._run(x, self.graph.output_names, threads)
+            x = channels_first(self.input_name, x, self._in_channels)
+        outputs = self._run(x, self._outputs, threads)
         return self._detector.collect(outputs) if self._detector else outputs
 
     def outputs(
@@ -312,7 +313,7 @@ class Model:
             raise CheckpointError(f"{printable(self.source)}: has no classifier, so that there are no logits; {gives}")
 
     def _run(self, x: np.ndarray | Any, output: str | tuple[str, ...] | None, threads: int | None) -> Any:
-        x = checked_input(x, self.graph.in_channels, self._asked)
+        x = checked_input(x, self._in_channels, self._asked)
         if self.size is not None and tuple(x.shape[2:]) != self.size:
             raise ValueError(f"the file fixes images to {dimensions(self.size)}, got {dimensions(x.shape[2:])}")
         threads = self.threads if threads is None else threads
@@ -469,7 +470,7 @@ class Model:
 
         self.require_detector()
         checked_sizes(len(x), sizes)
-        outputs = self._run(x, self.graph.output_names, threads)
+        outputs = self._run(x, self._outputs, threads)
         places = [Place(*place_of(*size, self.preprocessing)) for size in sizes]
         return detections(self._detector.find(outputs, threshold), self.classes, sizes, places)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import npmobilenet
-from npmobilenet.cli import main
+from npmobilenet.cli import OF_PHOTOGRAPHS, main, parser, plain
 from tests.conftest import compiled_only, photo
 
 pytest.importorskip("PIL", reason="the command reads image files")
@@ -286,3 +286,10 @@ def test_arrays_need_no_pillow(monkeypatch, pets):
     assert len(model.classify(np.zeros((40, 50, 3), np.uint8), top=1)) == 1
     with pytest.raises(ImportError, match="pip install pillow"):
         model.classify(photo("coffee.png"))
+
+
+@pytest.mark.parametrize("command", OF_PHOTOGRAPHS)
+def test_photographs_alone_need_no_parser(command):
+    given = [command, "a.jpg", "-", "folder/b c.png"]
+    assert vars(plain(given)) == vars(parser([command]).parse_args(given))
+    assert plain([command, "a.jpg", "--json"]) is plain([command]) is plain([]) is plain(["inspect", "a"]) is None

@@ -594,9 +594,9 @@ def test_preprocessing_of_a_source(architecture, source, expected, tmp_path):
 
 def beside(monkeypatch, config=None, preprocessor=None):
     """As if these lay beside the file."""
-    read = npmobilenet.loading.read_checkpoint
+    read = npmobilenet.checkpoints.read_checkpoint
     monkeypatch.setattr(
-        npmobilenet.loading,
+        npmobilenet.checkpoints,
         "read_checkpoint",
         lambda *args, **options: replace(read(*args, **options), config=config or {}, preprocessor=preprocessor or {}),
     )

@@ -104,14 +104,14 @@ def test_its_layers_are_shown(capsys):
 def changed(monkeypatch, **edits):
     """Read the file as if it said something else of some layers; None: nothing."""
 
-    real = npmobilenet.loading.read_checkpoint
+    real = npmobilenet.checkpoints.read_checkpoint
 
     def read(*arguments, **options):
         checkpoint = real(*arguments, **options)
         quantisation = {**checkpoint.quantisation, **{key.replace("__", "."): value for key, value in edits.items()}}
         return replace(checkpoint, quantisation={key: value for key, value in quantisation.items() if value})
 
-    monkeypatch.setattr(npmobilenet.loading, "read_checkpoint", read)
+    monkeypatch.setattr(npmobilenet.checkpoints, "read_checkpoint", read)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def content(name: str, target: Target) -> Content:
     if "writer" in entry:  # there is none in a pack
         table = _table(SOURCES)
         modules = table.get("writers", {}).get(entry["writer"], [entry["writer"]])
-        other = [module for module in modules if not _is(module, table.get("sources", {}).get(module))]
+        other = [module for module in modules if not is_source(module, table.get("sources", {}).get(module))]
         if other:
             return Content(None, why=f"{other[0]} is not the source of which {level} was made")
     file = _place("npmobilenet.kernels", FOLDER, *entry["file"].split("/"))
@@ -84,7 +84,7 @@ def _table(*file: str) -> dict:
 
 
 @once
-def _is(module: str, digest: str | None) -> bool:
+def is_source(module: str, digest: str | None) -> bool:
     """Whether a module's source is there, and has this hash."""
     content = source(module)
     return content is not None and sha256(content).hexdigest() == digest

@@ -52,6 +52,12 @@ class Settled(NamedTuple):
     notes: tuple[str, ...]
 
 
+OPTIONS = (
+    *("architecture", "width", "num_classes", "padding", "bn_eps", "activation", "layout", "output_stride", "prefix"),
+    *("classes", "multi_label", "preprocessing"),
+)
+
+
 def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, known: str | None = None, **options: Any) -> Settled:
     """Find the network in a checkpoint and settle what belongs to it.
 
@@ -65,7 +71,7 @@ def settle(checkpoint: Checkpoint, info: WeightsInfo, where: str, known: str | N
     known : str, optional
         The architecture, where there can be no other.
     **options
-        As `npmobilenet.load` takes them.
+        All of `OPTIONS`, as `npmobilenet.load` takes them.
 
     Raises
     ------

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from npmobilenet import backends
 from npmobilenet.cli import terminal
@@ -14,6 +14,8 @@ from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import printable, quote
 
 if TYPE_CHECKING:
+    import argparse
+
     from npmobilenet.model import Model
 
 # Options of `add_network_options`.
@@ -22,29 +24,27 @@ PREPROCESSING = ("resize", "crop", "filter", "mean", "std")  # fields of `Prepro
 LARGEST_CLASSES = 1 << 24  # bytes of a file of class names
 
 
-class Parser(argparse.ArgumentParser):
-    """Reads a command line; what is wrong with it is one line, fit for a terminal whatever was given.
+def wrong(message: str) -> Exception:
+    """Return the error of which a parser makes a line."""
+    from argparse import ArgumentTypeError  # few command lines are wrong, and not all have a parser
 
-    An option goes by its whole name: what a command lacks would else be taken for another of which it is the beginning.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **options})
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and end with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {terminal.line(message)} (see {self.prog} --help)\n")
+    return ArgumentTypeError(message)
 
 
 def positive(text: str) -> int:
     """An integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
+    value = _integer(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
+        raise wrong(f"expected an integer >= 1, got {text!r}")
     return value
+
+
+def _integer(text: str) -> int:
+    """An integer, or 0 if it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        return 0
 
 
 def probability(text: str) -> float:
@@ -54,7 +54,7 @@ def probability(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+        raise wrong(f"expected a number from 0 to 1, got {text!r}")
     return value
 
 
@@ -65,24 +65,24 @@ def amount(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number > 0 such as 1e9, got {text!r}")
+        raise wrong(f"expected a number > 0 such as 1e9, got {text!r}")
     return value
 
 
 def natural(text: str) -> int:
     """An integer of at least 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected an integer >= 0, got {text!r}")
+        raise wrong(f"expected an integer >= 0, got {text!r}")
     return int(text)
 
 
 def size(text: str) -> tuple[int, int]:
     """A height and width: ``224`` or ``193x225``."""
     height, x, width = text.partition("x")
-    try:
-        return positive(height), positive(width if x else height)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"expected a size such as 224 or 193x225, got {text!r}") from None
+    sides = _integer(height), _integer(width if x else height)
+    if min(sides) < 1:
+        raise wrong(f"expected a size such as 224 or 193x225, got {text!r}")
+    return sides
 
 
 def kernel_sizes(text: str) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ def tolerance(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number >= 0 such as 1e-4, got {text!r}")
+        raise wrong(f"expected a number >= 0 such as 1e-4, got {text!r}")
     return value
 
 
@@ -125,9 +125,9 @@ def colour(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) not in (1, 3):
-        raise argparse.ArgumentTypeError(f"expected three numbers such as 0.485,0.456,0.406, got {text!r}")
+        raise wrong(f"expected three numbers such as 0.485,0.456,0.406, got {text!r}")
     if max(values) > 1:
-        raise argparse.ArgumentTypeError(f"expected numbers for values from 0 to 1, got {text!r}: divide them by 255")
+        raise wrong(f"expected numbers for values from 0 to 1, got {text!r}: divide them by 255")
     return values * (3 // len(values))
 
 
@@ -204,18 +204,20 @@ def load_models(options: argparse.Namespace, other: str) -> tuple[Model, Model]:
     models = []
     for source in sources:
         told = {} if both or source not in CATALOGUE else nothing
-        models.append(load_model(argparse.Namespace(**{**vars(options), **told, "model": source})))
+        models.append(load_model(SimpleNamespace(**{**vars(options), **told, "model": source})))
     return models[0], models[1]
 
 
 @terminal.no_garbage()
 def load_model(options: argparse.Namespace) -> Model:
     """Load the network of `add_model_options`."""
-    from npmobilenet.loading import load
-
     source = options.model
     if problem := not_a_path(source):
         raise ValueError(f"{quote(source)}: {problem}")
+    if not source.lower().endswith(".onnx"):  # which may have products of matrices between its layers
+        terminal.without_blas()
+    from npmobilenet.loading import load
+
     preprocessing = None
     if options.preprocessing:
         from npmobilenet.image import read_preprocessing

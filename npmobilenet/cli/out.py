@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npmobilenet.cli import terminal
+from npmobilenet.cli.options import wrong
 from npmobilenet.cli.photographs import STANDARD_INPUT, StandardInput
 from npmobilenet.streaming.entries import Entry
 from npmobilenet.text import dimensions, plural, printable
 
 if TYPE_CHECKING:
+    import argparse
+
     from npmobilenet.pipelines import Pipeline
     from npmobilenet.streaming.collecting import Collection
 
@@ -41,7 +43,7 @@ def add_part_option(parser: argparse.ArgumentParser) -> None:
 def _part(text: str) -> tuple[int, int]:
     which, slash, parts = text.partition("/")
     if not (slash and which.isdecimal() and parts.isdecimal() and 1 <= int(which) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"expected K/N with 1 <= K <= N, such as 2/8, got {text!r}")
+        raise wrong(f"expected K/N with 1 <= K <= N, such as 2/8, got {text!r}")
     return int(which), int(parts)
 
 

@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from npmobilenet.face_finder import DETECTOR, EXPRESSIONS, FaceFinder
     from npmobilenet.loading import load
     from npmobilenet.packing.folder import check_place, checked_levels, pack
+    from npmobilenet.packing.texts import with_numpy
 
     check_place(options.out)
     checked_levels(options.targets)
@@ -62,4 +63,6 @@ def run(options: argparse.Namespace) -> int:
         FaceFinder(*models)
     made = pack(models, options.out, options.targets)
     print(f"{on_a_line(options.out)}: {made.size / 1e6:.1f} MB, for {', '.join(made.levels)}")
+    for what, size in with_numpy(made).items():
+        print(f"  {size / 1e6:.1f} MB {what}")
     return 0

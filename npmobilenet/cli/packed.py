@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -30,8 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 show, loaded = import_module(f"npmobilenet.cli.{task}").show, model.load(threads=options.threads)
             return show(loaded, options)
 
-        # No network needs it: its threads would start, and keep a CPU busy until they sleep.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        terminal.without_blas()
         return terminal.run(command)
     except KeyboardInterrupt:  # before `terminal` takes care of it
         if sys.stderr is not None:
@@ -41,10 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(task: str, arguments: Sequence[str]) -> SimpleNamespace:
     """Read the command line; where it has photographs alone, without the modules that read more."""
+    from npmobilenet.cli.defaults import photographs
+
     given = SimpleNamespace(images=list(arguments), **DEFAULTS)
-    if arguments and not any(argument.startswith("-") and argument != "-" for argument in arguments):
+    if photographs(arguments):
         return given
-    from npmobilenet.cli.options import Parser, positive, probability
+    from npmobilenet.cli.options import positive, probability
+    from npmobilenet.cli.parsing import Parser
     from npmobilenet.cli.photographs import IMAGES_HELP
 
     parser = Parser(prog="python PACK", description=f"Print what `npmobilenet {task}` prints.")

@@ -70,6 +70,12 @@ def no_garbage() -> Iterator[None]:
         gc.enable()
 
 
+def without_blas() -> None:
+    """Let OpenBLAS start no threads, which wait busily for work, where NumPy is not there yet: no network calls it."""
+    if "numpy" not in sys.modules:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def problem(error: BaseException) -> str:
     """Say what went wrong."""
     text = str(error).strip()

@@ -1,11 +1,7 @@
 """Networks that were packed (`npmobilenet.packing`): lowered before, for certain CPUs and one size of images.
 
-Its modules go into the folder of a pack, beside the few of the engine that run what was prepared.
-
-``recording``  how a plan is written down: its calls as numbers, and which of these are addresses
-``program``    plans as they were recorded, weights in the file in which they lie
-``layers``     what plans are made of, where images differ in size; ``libraries``: machine code
-``model``      :func:`load`: a packed network with the methods of a :class:`~npmobilenet.model.Model`
+In ``model`` is :func:`load`: a packed network with the methods of a :class:`~npmobilenet.model.Model`. It goes into the
+folder of a pack, beside the few modules of the engine that run what was recorded (`npmobilenet.recorded`).
 """
 
 from typing import TYPE_CHECKING

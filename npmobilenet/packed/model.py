@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from npmobilenet.engine import Engine
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.kernels.vector import target
-from npmobilenet.machine import available_cpus
-from npmobilenet.model import Model
-from npmobilenet.packed.program import PackedProgram
-from npmobilenet.packed.recording import ARRAYS, DESCRIPTION, Arrays, Description, PackedNetwork
 from npmobilenet.provenance import Provenance
+from npmobilenet.recorded.program import RecordedProgram
+from npmobilenet.recorded.recording import ARRAYS, DESCRIPTION, Description, MappedArrays, RecordedNetwork
+from npmobilenet.recorded_model import RecordedModel
 from npmobilenet.text import dimensions, printable, quote
 
 if TYPE_CHECKING:
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
 class Outline:
     """What a `Model` asks of its graph, of a network that has none any more."""
 
-    def __init__(self, network: PackedNetwork) -> None:
+    def __init__(self, network: RecordedNetwork) -> None:
         self.in_channels, self.main_output = network.channels, network.main_output
         self.output_names = self.outputs = network.output_names
         self.blocks: dict[str, list] = {}
 
 
-class PackedModel(Model):
+class PackedModel(RecordedModel):
     """A network as `npmobilenet pack` wrote it, most often for images of one size; made by :func:`load`.
 
     It is called as any :class:`~npmobilenet.model.Model`, and classifies, detects or segments. What needs the network's
@@ -42,33 +41,24 @@ class PackedModel(Model):
 
     def __init__(
         self,
-        network: PackedNetwork,
-        arrays: Arrays,
+        network: RecordedNetwork,
+        arrays: MappedArrays,
         level: str,
         *,
         threads: int | None = None,
         keep_bytes: int | None = None,
     ) -> None:
+        program = RecordedProgram(network, arrays, level)
+        super().__init__(network, program, source=network.source, threads=threads, keep_bytes=keep_bytes)
         self.graph = Outline(network)
-        self.input_name, self.channels_last = network.input_name, network.channels_last
-        self.size = None if network.layers else network.size
-        self.architecture, self.width, self.dtype = network.architecture, network.width, network.dtype
-        self.classes, self.multi_label = network.classes, network.multi_label
-        self.preprocessing = network.preprocessing
-        self._has_logits, self._segments, self._detector = network.has_logits, network.segments, network.detector
-        self._cpus = available_cpus()
-        self.threads = self._cpus if threads is None else self._thread_count(threads)
-        self._asked, self.keep_bytes = "blocked", keep_bytes
-        self.source, self.read_from, self.definition, self.names = network.source, "", None, None
-        self.provenance = Provenance()
+        self.definition, self.names, self.provenance = None, None, Provenance()
         self._packed = network, (arrays.file, arrays.offset, arrays.size), level
-        self._engine = Engine.of(PackedProgram(network, arrays, level), keep_bytes)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         network, arrays, level = self._packed
         self._cpus = 1
-        self._engine = Engine.of(PackedProgram(network, Arrays(*arrays), level), self.keep_bytes)
+        self._engine = Engine.of(RecordedProgram(network, MappedArrays(*arrays), level), self.keep_bytes)
 
     def __repr__(self) -> str:
         size = f"{dimensions(self.size)} " if self.size else ""
@@ -123,7 +113,7 @@ def load(*, threads: int | None = None, keep_bytes: int | None = None) -> Packed
     target.keep_to(level)
     file = root() if description.offset else os.path.join(root(), ARRAYS)  # noqa: PTH118 - before pathlib
     try:
-        arrays = Arrays(file, description.offset, description.size)
+        arrays = MappedArrays(file, description.offset, description.size)
     except (OSError, ValueError) as error:
         raise NpmobilenetError(f"{printable(file)}: cannot be mapped ({error}): copy the pack anew") from None
     models = [

@@ -28,9 +28,9 @@ from npmobilenet.kernels.vector import lookup, shipped
 from npmobilenet.kernels.vector.target import LEVELS, best_level, host
 from npmobilenet.kernels.walk import compiled
 from npmobilenet.model import Model
-from npmobilenet.packed.recording import ARRAYS, DESCRIPTION, Description, PackedNetwork, Recording, Stored
 from npmobilenet.packing import layers, modules, texts
-from npmobilenet.packing.record import THREADS, Blob, Recorder
+from npmobilenet.packing.record import THREADS, Blob, Recorder, described
+from npmobilenet.recorded.recording import ARRAYS, DESCRIPTION, Description, RecordedNetwork, Recording, Stored
 from npmobilenet.text import printable, quote
 
 ARCHIVE = ".pyz"
@@ -209,30 +209,9 @@ class _Network:
             used |= more
         return used
 
-    def described(self) -> PackedNetwork:
+    def described(self) -> RecordedNetwork:
         """Return what is known of it besides its arrays."""
-        model, graph = self.model, self.model.graph
-        return PackedNetwork(
-            model.architecture,
-            model.width,
-            model.dtype,
-            model.source,
-            model.classes,
-            model.multi_label,
-            model.preprocessing,
-            model._detector,
-            model._has_logits,
-            model._segments,
-            graph.is_quantised,
-            graph.in_channels,
-            self.size,
-            graph.main_output,
-            graph.output_names,
-            model.input_name,
-            model.channels_last,
-            self.levels,
-            self.layers,
-        )
+        return described(self.model, self.size, self.levels, self.layers, any_size=bool(self.layers))
 
 
 def _add_libraries(made: Pack, used: dict[str, dict[str, None]]) -> None:

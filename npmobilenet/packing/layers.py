@@ -9,8 +9,8 @@ import numpy as np
 
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.kernels.vector.functions import Functions
-from npmobilenet.packed.recording import Stored
 from npmobilenet.packing.record import Blob, gathered_memory
+from npmobilenet.recorded.recording import Stored
 
 
 class _Pickler(pickle.Pickler):

@@ -14,8 +14,8 @@ COMMAND = f"{PACKAGE}.cli.packed"
 
 # What is imported in functions, on the way of every pack.
 LATER = (
-    *("cli.terminal", "cli.options", "cli.photographs", "packed", "packed.model", "image", "image.loops"),
-    *("kernels.blocked", "kernels.vector.mapped"),
+    *("cli.terminal", "cli.options", "cli.parsing", "cli.defaults", "cli.photographs", "packed", "packed.model"),
+    *("image", "image.loops", "kernels.blocked", "kernels.vector.mapped"),
 )
 OF_TASKS = {
     "classify": ("cli.classify",),
@@ -45,7 +45,7 @@ def of_layers() -> Iterator[str]:
     from npmobilenet.kernels import blocked
     from npmobilenet.kernels.blocked import int8
 
-    yield from (f"{PACKAGE}.packed.layers", f"{PACKAGE}.graph")
+    yield from (f"{PACKAGE}.recorded.layers", f"{PACKAGE}.graph")
     for package in (blocked, int8):
         yield from (
             f"{package.__name__}.{module.name}" for module in iter_modules(package.__path__) if not module.ispkg

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,10 @@ from npmobilenet.kernels.memory import ALIGNMENT
 from npmobilenet.kernels.vector import lookup
 from npmobilenet.kernels.vector.mapped import names
 from npmobilenet.kernels.vector.target import Target
-from npmobilenet.packed.recording import ARENA, FUNCTION, IMAGE, NUMBER, STORED, TABLES, Recording, Stored
+from npmobilenet.recorded.recording import ARENA, FUNCTION, NUMBER, STORED, TABLES, RecordedNetwork, Recording, Stored
+
+if TYPE_CHECKING:
+    from npmobilenet.model import Model
 
 THREADS = (1, 2, 4, 8, 16)
 """Numbers of threads for which plans are recorded."""
@@ -97,6 +100,35 @@ def gathered_memory(program: BlockedProgram) -> Gathered:
     return Gathered(begin, max((array.ctypes.data + array.nbytes for array in arrays), default=0) - begin)
 
 
+def described(
+    model: Model, size: tuple[int, int], levels: dict[str, Stored], layers: dict[str, Stored], any_size: bool
+) -> RecordedNetwork:
+    """Return what is known of a network besides its arrays, with plans for images of this size."""
+    graph = model.graph
+    return RecordedNetwork(
+        model.architecture,
+        model.width,
+        model.dtype,
+        model.source,
+        model.classes,
+        model.multi_label,
+        model.preprocessing,
+        model._detector,
+        model._has_logits,
+        model._segments,
+        graph.is_quantised,
+        graph.in_channels,
+        size,
+        graph.main_output,
+        graph.output_names,
+        model.input_name,
+        model.channels_last,
+        levels,
+        layers,
+        any_size,
+    )
+
+
 class Memory(NamedTuple):
     """Where something is in both plans, its size in bytes, and as what it is recorded."""
 
@@ -152,13 +184,12 @@ class _Recording:
         self.rows: list[int] = []  # of all tables that calls lead to
         self.of_rows: list[int] = []
         self.memory = [
-            Memory((works[0].image.ctypes.data, works[1].image.ctypes.data), works[0].image.nbytes, IMAGE),
             Memory((works[0].arena.ctypes.data, works[1].arena.ctypes.data), works[0].arena.nbytes, ARENA),
             *self._weights(),
             *self._arrays(),
         ]
         self.common = {memory.starts[0]: memory for memory in self.memory if len({*memory.starts}) == 1}
-        self.image_values, self.arena_values = works[0].image.size, works[0].arena.size
+        self.arena_values = works[0].arena.size
 
     def recorded(self) -> Recording:
         """Return it."""
@@ -178,7 +209,6 @@ class _Recording:
             add(np.array(self.rows, np.int64)),
             add(np.array(kinds, np.uint8)),
             add(np.array(self.of_rows, np.uint8)),
-            self.image_values,
             self.arena_values,
             self.plans[0].output_shapes,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,12 +85,15 @@ SHOWN = {
     "segment": '{"labels": list(found.labels), "share": found.share}',
 }
 
+# What no network reads of NumPy, as it is installed, and the command that removes it there.
+UNREAD = ("f2py", "distutils", "_core/include", "_core/lib", "random/lib")
+SLIM = f"rm -rf {' '.join(UNREAD)} && find . -depth -name tests -exec rm -r {{}} + && find . -name '*.pyi' -delete"
+
 DOCKERFILE = """# A function in a cloud: answers photographs, sent by POST, with JSON.
 FROM python:{python}-slim AS packages
 COPY requirements.txt .
 RUN pip install --target /packages -r requirements.txt \\
- && cd /packages/numpy && rm -rf f2py distutils _core/include _core/lib random/lib \\
- && find . -depth -name tests -exec rm -r {{}} + && find . -name '*.pyi' -delete
+ && cd /packages/numpy && {slim}
 
 FROM python:{python}-slim
 COPY --from=packages /packages /packages
@@ -125,8 +129,15 @@ model.{method}("photo.jpg")    # or the bytes of such a file, or a uint8 array
 | --- | --- |
 {sizes}
 
-Of NumPy, as pip installs it for x86-64 (2.4: 72 MB), 28 MB are OpenBLAS, which nothing here calls, and 20 MB tests,
-headers and types, which may be removed: the Dockerfile does so.
+Nothing reads NumPy's tests, headers and types. Without them, in a folder that goes wherever the pack goes:
+
+```sh
+pip install --target packages numpy pillow
+(cd packages/numpy && {slim})
+PYTHONPATH=packages python {name} photo.jpg
+```
+
+28 MB more of NumPy, as pip installs it for x86-64, are OpenBLAS, which nothing here calls, but NumPy is linked to it.
 
 The machine code is for {levels}. Any other machine says so in a line, and is served by a pack that was
 made with `--targets all`, or with the names of its levels.
@@ -150,7 +161,7 @@ def files(made: Pack, name: str, archive: bool) -> dict[str, bytes]:
         found |= {
             "predict.py": PREDICT.format(result=RESULTS[made.task]),
             "function.py": FUNCTION.format(method=method, shown=shown),
-            "Dockerfile": DOCKERFILE.format(python="{}.{}".format(*sys.version_info)),
+            "Dockerfile": DOCKERFILE.format(python="{}.{}".format(*sys.version_info), slim=SLIM),
         }
     return {name: text.encode() for name, text in found.items()}
 
@@ -158,10 +169,9 @@ def files(made: Pack, name: str, archive: bool) -> dict[str, bytes]:
 def _readme(made: Pack, name: str, archive: bool) -> str:
     networks = [f"{model.architecture}, {dimensions(_size(model))}, {model.dtype}" for model in made.models]
     code = sum(len(content) for file, content in made.files.items() if file.endswith(".so"))
-    modules = sum(map(len, made.files.values())) - code
+    modules = made.size - made.blob.size - code
     parts = {"weights and plans": made.blob.size, f"machine code for {', '.join(made.levels)}": code}
-    parts |= {"modules": modules, "all": made.blob.size + code + modules}
-    parts[f"with NumPy {np.__version__} as it is installed here"] = parts["all"] + _installed_numpy()
+    parts |= {"modules": modules, "all": made.size, **with_numpy(made)}
     image = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name.lower()).strip("-")
     return README.format(
         title=printable(" and ".join(networks)),
@@ -171,14 +181,30 @@ def _readme(made: Pack, name: str, archive: bool) -> str:
         files="" if archive else FILES.format(name=name, image=image or "network"),
         sizes="\n".join(f"| {what} | {size / 1e6:.1f} |" for what, size in parts.items()),
         levels=", ".join(made.levels),
+        slim=SLIM,
     )
 
 
-def _installed_numpy() -> int:
-    """Bytes of NumPy's files and of the libraries that came with it."""
+def with_numpy(made: Pack) -> dict[str, int]:
+    """Return what a pack and NumPy, with the libraries that came with it, are together: bytes, by what is said."""
     here = Path(np.__file__).parent
-    folders = [here, here.with_name("numpy.libs")]
-    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    files = {file: file.stat().st_size for folder in (here, here.with_name("numpy.libs")) for file in _files(folder)}
+    unread = sum(size for file, size in files.items() if here in file.parents and _is_unread(file.relative_to(here)))
+    whole = made.size + sum(files.values())
+    return {
+        f"with NumPy {np.__version__} as it is installed here": whole,
+        "with NumPy without its tests, headers and types": whole - unread,
+    }
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files of a folder."""
+    return (file for file in folder.rglob("*") if file.is_file())
+
+
+def _is_unread(file: Path) -> bool:
+    """Whether `SLIM` removes it."""
+    return file.as_posix().startswith(UNREAD) or "tests" in file.parts or file.suffix == ".pyi"
 
 
 def _size(model: Model) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """A plan as it is kept in a file: its kernel calls as integers, of which it is known what is an address, and of what.
 
-Everything is in one file of arrays, `ARRAYS`: weights as kernels read them, what else they find by an address, and the
-numbers of the calls. What is not an array is in `DESCRIPTION`. A pack is a program with all that belongs to it, and
-trusted as such: its description is unpickled.
+In a pack everything is in one file of arrays, `ARRAYS`: weights as kernels read them, what else they find by an
+address, and the numbers of the calls. What is not an array is in `DESCRIPTION`. A pack is a program with all that
+belongs to it, and trusted as such: its description is unpickled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DESCRIPTION, ARRAYS = "network.pickle", "network.bin"
 
 # Whose address is to be added to a number: of nothing; or it is a function, by its number.
-NUMBER, IMAGE, ARENA, STORED, TABLES, FUNCTION = range(6)
+NUMBER, ARENA, STORED, TABLES, FUNCTION = range(5)
 
 
 class Stored(NamedTuple):
@@ -45,8 +45,8 @@ class Recording(NamedTuple):
         int64: of all calls, one after the other; and of tables to which arguments lead.
     of_arguments, of_tables : Stored
         uint8, for each: what it is, one of the constants above.
-    image_values, arena_values : int
-        float32 values of the memory for the padded image and for all other tensors.
+    arena_values : int
+        float32 values of the memory for all tensors.
     shapes : tuple of tuple of int
         Of every output of one image.
     """
@@ -57,12 +57,11 @@ class Recording(NamedTuple):
     tables: Stored
     of_arguments: Stored
     of_tables: Stored
-    image_values: int
     arena_values: int
     shapes: tuple[tuple[int, ...], ...]
 
 
-class PackedNetwork(NamedTuple):
+class RecordedNetwork(NamedTuple):
     """What is known of a network besides its arrays.
 
     Attributes
@@ -81,7 +80,9 @@ class PackedNetwork(NamedTuple):
     levels : mapping of str to Stored
         By level of CPUs: its pickled `Recording`s, by outputs and numbers of threads.
     layers : mapping of str to Stored
-        Of a network whose images differ in size, by level: what plans are made of (`packed.layers`).
+        Of a network whose images differ in size, by level: what plans are made of (`recorded.layers`).
+    any_size : bool
+        Whether it computes images of other sizes than the one that plans are recorded for.
     """
 
     architecture: str
@@ -103,6 +104,7 @@ class PackedNetwork(NamedTuple):
     channels_last: bool
     levels: dict[str, Stored]
     layers: dict[str, Stored]
+    any_size: bool
 
 
 class Description(NamedTuple):
@@ -118,7 +120,7 @@ class Description(NamedTuple):
         Of all arrays, in bytes.
     levels : tuple of str
         Of CPUs, whose machine code it has.
-    networks : tuple of PackedNetwork
+    networks : tuple of RecordedNetwork
         One, or a detector of faces and a classifier of them.
     """
 
@@ -126,18 +128,43 @@ class Description(NamedTuple):
     offset: int
     size: int
     levels: tuple[str, ...]
-    networks: tuple[PackedNetwork, ...]
+    networks: tuple[RecordedNetwork, ...]
 
 
 class Arrays:
+    """All arrays in memory, one after the other.
+
+    Parameters
+    ----------
+    content : uint8 array
+
+    Attributes
+    ----------
+    address : int
+        Where its first byte is in memory.
+    """
+
+    def __init__(self, content: np.ndarray) -> None:
+        self._bytes = content
+        self.address = content.ctypes.data
+
+    def __getitem__(self, stored: Stored) -> np.ndarray:
+        dtype = np.dtype(stored.dtype)
+        count = int(np.prod(stored.shape))
+        return np.frombuffer(self._bytes, dtype, count, stored.at).reshape(stored.shape)
+
+    def unpickled(self, stored: Stored) -> Any:
+        """Return the object whose pickle is stored."""
+        return loads(self[stored])
+
+
+class MappedArrays(Arrays):
     """The file of arrays in memory, of which the system reads what is needed.
 
     Attributes
     ----------
     file, offset, size : str, int, int
         Where it is, from which byte on, and how many.
-    address : int
-        Where its first byte is in memory.
 
     Raises
     ------
@@ -150,15 +177,5 @@ class Arrays:
         unit = mmap.ALLOCATIONGRANULARITY
         with open(file, "rb") as opened:  # noqa: PTH123 - before pathlib
             skipped = offset % unit
-            self._pages = mmap.mmap(opened.fileno(), size + skipped, access=mmap.ACCESS_READ, offset=offset - skipped)
-        self._bytes = np.frombuffer(self._pages, np.uint8)[skipped:]
-        self.address = self._bytes.ctypes.data
-
-    def __getitem__(self, stored: Stored) -> np.ndarray:
-        dtype = np.dtype(stored.dtype)
-        count = int(np.prod(stored.shape))
-        return np.frombuffer(self._bytes, dtype, count, stored.at).reshape(stored.shape)
-
-    def unpickled(self, stored: Stored) -> Any:
-        """Return the object whose pickle is stored."""
-        return loads(self[stored])
+            pages = mmap.mmap(opened.fileno(), size + skipped, access=mmap.ACCESS_READ, offset=offset - skipped)
+        super().__init__(np.frombuffer(pages, np.uint8)[skipped:])

@@ -1,4 +1,4 @@
-"""What a packed network computes with: plans as they were recorded, made to fit where things are in this process."""
+"""What a recorded network computes with: its plans, made to fit where things are in this process."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from npmobilenet.kernels.geometry import Pair
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.tensor import FLOAT32
 from npmobilenet.kernels.vector.target import LEVELS, Target
-from npmobilenet.packed.libraries import library
-from npmobilenet.packed.recording import FUNCTION, Arrays, PackedNetwork, Recording, Stored
+from npmobilenet.recorded.libraries import library
+from npmobilenet.recorded.recording import FUNCTION, Arrays, RecordedNetwork, Recording, Stored
 from npmobilenet.text import listed
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
-    from npmobilenet.packed.layers import Layers
+    from npmobilenet.recorded.layers import Layers
 
 
-class PackedProgram:
-    """A packed network, in place of a `BlockedProgram`.
+class RecordedProgram:
+    """A recorded network, in place of a `BlockedProgram`.
 
     Parameters
     ----------
-    network : PackedNetwork
+    network : RecordedNetwork
     arrays : Arrays
     level : str
         Of the CPU.
     """
 
-    def __init__(self, network: PackedNetwork, arrays: Arrays, level: str) -> None:
+    def __init__(self, network: RecordedNetwork, arrays: Arrays, level: str) -> None:
         self.network, self.arrays, self.target = network, arrays, LEVELS[level].target
         self.recordings: dict[tuple[tuple[str, ...], int], Recording] = arrays.unpickled(network.levels[level])
         self._layers: Layers | Stored | None = network.layers.get(level)
 
     @property
-    def graph(self) -> PackedProgram:
+    def graph(self) -> RecordedProgram:
         """What has the outputs."""
         return self
 
@@ -58,7 +58,7 @@ class PackedProgram:
 
     def plan(
         self, size: Pair, output: str | tuple[str, ...] | None = None, threads: int = 1
-    ) -> PackedPlan | BlockedPlan:
+    ) -> RecordedPlan | BlockedPlan:
         """Return the plan for images of ``(H, W)`` that computes one or more outputs, or the main one.
 
         Of the plans that were recorded it is that for the next lower number of threads, run by as many as are wanted.
@@ -66,7 +66,7 @@ class PackedProgram:
         names = (output,) if isinstance(output, str) else output or (self.network.main_output,)
         names = tuple(map(self.node_of, names))
         if self._layers and size != self.network.size:
-            from npmobilenet.packed.layers import Layers  # few networks have some
+            from npmobilenet.recorded.layers import Layers  # few networks have some
 
             if isinstance(self._layers, Stored):
                 self._layers = Layers(self._layers, self.arrays, self.target)
@@ -75,10 +75,10 @@ class PackedProgram:
         if not recorded:
             raise ValueError("a packed network computes its main output or all outputs")
         recording = self.recordings[names, max(number for number in recorded if number <= threads)]
-        return PackedPlan(recording, self.arrays, self.target, threads, self.network.quantised)
+        return RecordedPlan(recording, self.arrays, self.target, threads, self.network.quantised)
 
 
-class PackedPlan:
+class RecordedPlan:
     """A recorded plan in this process."""
 
     def __init__(self, recording: Recording, arrays: Arrays, target: Target, threads: int, quantised: bool) -> None:
@@ -87,7 +87,7 @@ class PackedPlan:
         self.functions = np.array(addresses, np.int64)
         self.output_shapes = recording.shapes
         table = self._new_table()
-        memory = sum(array.nbytes for array in table.keep[:2])
+        memory = table.keep[0].nbytes
         self.memory = memory + table.scratch_bytes * threads
         self._idle = Idle(memory + table.bytes)
         self._idle.append(table)
@@ -110,9 +110,8 @@ class PackedPlan:
     def _new_table(self) -> Table:
         """The calls, in memory of their own."""
         recording = self.recording
-        image, arena = aligned(recording.image_values), aligned(recording.arena_values)
-        tables = aligned(len(self.arrays[recording.tables]), np.int64)
-        bases = np.array([0, image.ctypes.data, arena.ctypes.data, self.arrays.address, tables.ctypes.data, 0])
+        arena, tables = aligned(recording.arena_values), aligned(len(self.arrays[recording.tables]), np.int64)
+        bases = np.array([0, arena.ctypes.data, self.arrays.address, tables.ctypes.data, 0])
         tables[...] = self._located(recording.tables, recording.of_tables, bases)
         arguments = self._located(recording.arguments, recording.of_arguments, bases).tolist()
         calls, start = [], 0
@@ -120,7 +119,7 @@ class PackedPlan:
             kernel = int(self.functions[function])
             calls.append(Call(kernel, items, arguments[start : start + count], shares, scratch_bytes))
             start += count
-        return Table(calls, self.threads, (image, arena, tables, self.arrays))
+        return Table(calls, self.threads, (arena, tables, self.arrays))
 
     def _located(self, numbers: Stored, of: Stored, bases: np.ndarray) -> np.ndarray:
         """Numbers, and addresses as they are in this process."""

@@ -7,8 +7,8 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from npmobilenet.blocked.plan import BlockedPlan
-from npmobilenet.packed.libraries import library
-from npmobilenet.packed.recording import Arrays, Stored
+from npmobilenet.recorded.libraries import library
+from npmobilenet.recorded.recording import Arrays, Stored
 
 if TYPE_CHECKING:
     from npmobilenet.kernels.geometry import Pair
