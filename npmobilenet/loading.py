@@ -381,6 +381,7 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
 
 def _named(architecture: str, graph: Graph) -> str:
     """A name for a network of whoever; that of a detector only if it has a detector's outputs."""
+    from npmobilenet.architectures import get_architecture
     from npmobilenet.tasks.detection import DETECTORS
 
     if architecture in DETECTORS and graph.output_names != get_architecture(architecture).graph().output_names:
