@@ -349,13 +349,16 @@ def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None,
 
 
 def _named(architecture: str, graph: Graph) -> str:
-    """A name for a network of whoever; that of a detector only if it has a detector's layers."""
+    """A name for a network of whoever; that of a detector only if it has a detector's outputs."""
     from npmobilenet.tasks.detection import DETECTORS
 
-    layers = {node.name for node in graph}
-    if architecture in DETECTORS and not {"ssdlite.scores0", "ssdlite.boxes0"} <= layers:
-        return f"{architecture}, without its layers"
-    return architecture
+    if architecture not in DETECTORS:
+        return architecture
+    known, given = (
+        [(name, one.channels_of(node) * ("scores" not in name)) for name, node in one.output_nodes.items()]
+        for one in (get_architecture(architecture).graph(), graph)
+    )
+    return architecture if given == known else f"{architecture}, without its outputs"
 
 
 def _refuse_options(source: str, **options: Any) -> None:
