@@ -384,9 +384,13 @@ def _named(architecture: str, graph: Graph) -> str:
     from npmobilenet.architectures import get_architecture
     from npmobilenet.tasks.detection import DETECTORS
 
-    if architecture in DETECTORS and graph.output_names != get_architecture(architecture).graph().output_names:
-        return f"{architecture}, without its outputs"
-    return architecture
+    if architecture not in DETECTORS:
+        return architecture
+    known, given = (
+        [(name, one.channels_of(node) * ("scores" not in name)) for name, node in one.output_nodes.items()]
+        for one in (get_architecture(architecture).graph(), graph)
+    )
+    return architecture if given == known else f"{architecture}, without its outputs"
 
 
 def _refuse_options(source: str, **options: Any) -> None:

@@ -196,7 +196,7 @@ class Model:
             Logits; of the selfie segmentation, which ends with a sigmoid, probabilities.
             Of an array on the GPU: a :class:`~npmobilenet.cuda.arrays.DeviceArray` of the model's dtype, on the GPU.
             PyTorch and CuPy take it without a copy (``torch.as_tensor(y, device="cuda")``).
-            Of a detector: what :meth:`run` gives.
+            Of a detector: what :meth:`run` gives. Of any other network with one output, in an ONNX file: that one.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class Model:
         """
         if self._detector:
             return self._detector.collect(self._run(x, self._outputs, threads))
-        if not self._has_logits and not self._segments:
+        if not self._has_logits and not self._segments and len(self._outputs) != 1:
             self.require_classifier()
         return self._run(x, None, threads)
 
@@ -309,7 +309,7 @@ class Model:
         if not self._has_logits:
             gives = "features(x) gives what one would read"
             if self._detector or self.graph.outputs:
-                gives = f"run({{'input': x}}) gives {', '.join(self.output_names)}"
+                gives = f"run({{{quote(self.input_name)}: x}}) gives {', '.join(self.output_names)}"
             raise CheckpointError(f"{printable(self.source)}: has no classifier, so that there are no logits; {gives}")
 
     def _run(self, x: np.ndarray | Any, output: str | tuple[str, ...] | None, threads: int | None) -> Any:

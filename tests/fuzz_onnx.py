@@ -297,7 +297,8 @@ def _other_array(array: np.ndarray, chance: random.Random) -> np.ndarray:
     kind = chance.randrange(4)
     array = np.array(array)
     if kind == 0:
-        return array.astype(chance.choice([name for name in CODES if name in np.sctypeDict]))
+        with np.errstate(all="ignore"):
+            return array.astype(chance.choice([name for name in CODES if name in np.sctypeDict]))
     if kind == 1:
         return array.reshape(chance.choice(((-1,), (1, -1), (-1, 1, 1), array.shape[::-1])))
     if kind == 2 and array.ndim:

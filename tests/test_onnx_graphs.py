@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import npmobilenet
+from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.model import Model
 from npmobilenet.onnx.file import Node, Port
 from npmobilenet.onnx.parts import Part, Session, divided, whole
@@ -322,3 +323,25 @@ def test_a_file_of_any_batch_that_only_one_fits_is_read(tmp_path):
     np.testing.assert_allclose(model.run({"image": x})["y"], by_numpy(graph, image=x)["y"], rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match=r"node 'node1' \(Add\): shape mismatch"):
         model.run({"image": np.zeros((3, 3, 8, 8), np.float32)})
+
+
+@compiled_only
+@pytest.mark.parametrize("name", ["tiny_face_detector", "ssdlite_mobilenet_v3_large"])
+def test_detectors_written_and_read_are_detectors(tmp_path, name):
+    graph = get_architecture(name).graph()
+    first = Model(graph, random_weights(graph), architecture=name, threads=1)
+    export_onnx(first, tmp_path / "model.onnx")
+    second = npmobilenet.load(tmp_path / "model.onnx", threads=1)
+    x = np.random.default_rng(1).standard_normal((1, 3, 96, 96)).astype(np.float32)
+    assert second.architecture == name and second.output_names == first.output_names
+    found, expected = second.run({"input": x}), first.run({"input": x})
+    assert all(np.array_equal(found[output], expected[output]) for output in expected)
+    other = graph_of(
+        [("Conv", "input w", "cells", {})],
+        [("input", "float32", IMAGE)],
+        [("cells", "float32", None)],
+        {"w": np.ones((7, 3, 1, 1), np.float32)},
+    )
+    (tmp_path / "tiny_face_detector.onnx").write_bytes(serialised(other))
+    model = npmobilenet.load(tmp_path / "tiny_face_detector.onnx")
+    assert model.architecture == "tiny_face_detector, without its outputs" and model(x).shape == (1, 7, 96, 96)

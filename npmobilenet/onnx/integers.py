@@ -25,7 +25,7 @@ def per_axis(values: np.ndarray, rank: int, axis: int, length: int, block_size: 
     return values.reshape([-1 if at == axis_of(axis, rank) else 1 for at in range(rank)])
 
 
-@operator("QuantizeLinear")
+@operator("QuantizeLinear", "along")
 def quantize_linear(
     x: np.ndarray,
     scale: np.ndarray,
@@ -53,7 +53,7 @@ def quantize_linear(
     return requantised(real, zeros)
 
 
-@operator("DequantizeLinear")
+@operator("DequantizeLinear", "along")
 def dequantize_linear(
     x: np.ndarray,
     scale: np.ndarray,
@@ -72,7 +72,7 @@ def dequantize_linear(
     return (whole * steps).astype(np.float32)
 
 
-@operator("DynamicQuantizeLinear")
+@operator("DynamicQuantizeLinear", "along")
 def dynamic_quantize_linear(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bytes for the range of a tensor, with 0 in it."""
     low, high = min(float(x.min(initial=0)), 0.0), max(float(x.max(initial=0)), 0.0)

@@ -41,8 +41,9 @@ class Operator:
     name : str
     function : callable
         From arrays to an array, or to a tuple of them.
-    kind : {"any", "view", "like", "elementwise", "windows", "joined", "shape", "dynamic"}
-        How the shape of a result is found without its values. "like": it is the first input's; "elementwise": that to
+    kind : {"any", "view", "like", "along", "elementwise", "windows", "joined", "shape", "dynamic"}
+        How the shape of a result is found without its values. "like": it is the first input's; "along": the same, and
+        one axis alone decides whether the other inputs fit, the attribute ``axis``; "elementwise": that to
         which the inputs broadcast; "windows": the first axis, of the first input, is that of images, and each is
         computed by itself; "joined": of all inputs, unless they are joined along it; "shape": the result is known once
         the inputs' shapes are; "dynamic": the shape depends on values; "view": by computing it, which takes no memory;

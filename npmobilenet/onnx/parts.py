@@ -355,7 +355,7 @@ def whole(graph: OnnxGraph, size: tuple[int, int]) -> Whole | None:
         return None
     (port,) = graph.inputs
     shape = port.shape
-    if shape is None or len(shape) != 4 or prod(length for length in shape if isinstance(length, int)) > FIXED:
+    if shape is None or len(shape) != 4:
         return None
     channels_last = has_channels_last(graph)
     batch, channels, *sides = (shape[axis] for axis in FIRST) if channels_last else shape
@@ -369,6 +369,8 @@ def whole(graph: OnnxGraph, size: tuple[int, int]) -> Whole | None:
             length if isinstance(length, int) else one for length, one in zip(sides, (height, width), strict=True)
         ]
         image = (images, *lengths, channels) if channels_last else (images, channels, *lengths)
+        if prod(image) > FIXED:
+            return None
         try:
             bound, steps = divided(graph, {port.name: image})
         except CheckpointError:

@@ -29,7 +29,7 @@ REPEATED, MOST_REPEATED = 96 << 10, 1 << 30  # bytes of one number for each othe
 VALUES_BASE, VALUES_FACTOR, VALUES_OF_CONSTANTS = 4 << 20, 512, 4
 TOGETHER, VALUES_FACTOR_OF_SHAPES = 16, 32
 MOST_VALUES = 1 << 30  # where no graph is bound
-FIXED = 1 << 26  # values of an input whose shape the file, not the caller, chooses
+FIXED = 1 << 24  # values of images whose number or size the file, not the caller, chooses
 
 _most = ContextVar("values that one tensor may have", default=MOST_VALUES)
 

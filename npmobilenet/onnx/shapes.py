@@ -179,6 +179,8 @@ def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int, for
         return tuple(Coming(shape, result.dtype) for result in results)
     if operator.kind == "like":
         return (Coming(inputs[0].shape, inputs[0].dtype),)
+    if operator.kind == "along":
+        return _along(operator, node, inputs, opset)
     if operator.kind == "windows":
         return _of_images(operator, node, inputs, 1, opset)
     if operator.kind == "joined" and node.attributes.get("axis", 1) % max(len(inputs[0].shape), 1):
@@ -194,6 +196,14 @@ def _coming(operator: Operator, node: Node, inputs: list[Value], opset: int, for
             raise
         return (None,) * len(node.outputs)
     return tuple(Coming(result.shape, result.dtype) for result in results)
+
+
+def _along(operator: Operator, node: Node, inputs: list[Value], opset: int) -> tuple[Value, ...]:
+    """What it makes first has the first input's shape; types, and whether inputs fit, are told by one line of it."""
+    shape, axis = inputs[0].shape, node.attributes.get("axis", 1)
+    line = tuple(length if at in (axis, axis + len(shape)) else 1 for at, length in enumerate(shape))
+    first, *more = operator.compute(node, [_stand_in(inputs[0], line), *map(_stand_in, inputs[1:])], opset)
+    return Coming(shape, first.dtype), *(Coming(one.shape, one.dtype) for one in more)
 
 
 def _of_images(operator: Operator, node: Node, inputs: list[Value], cut: int, opset: int) -> tuple[Value, ...]:
