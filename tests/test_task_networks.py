@@ -44,6 +44,7 @@ SIZES = {
     "faceres": (33, 32),
     "ssd_mobilenet_v2": (64, 48),
     "centernet_mobilenet_v3_large": (64, 96),
+    "expression_mobilenet_v2": (48, 48),
 }
 
 
@@ -52,7 +53,7 @@ SIZES = {
 def test_fast_kernels_compute_the_definition(name):
     graph = get_architecture(name).graph(0.25, 3, "same", 1e-3)
     weights, outputs = random_weights(graph, 5), graph.output_names
-    x = np.random.default_rng(6).standard_normal((1, 3, *SIZES[name])).astype(np.float32)
+    x = np.random.default_rng(6).standard_normal((1, graph.in_channels, *SIZES[name])).astype(np.float32)
     fast, definition = Engine(graph, weights), Engine(graph, weights, "reference")
     assert fast.backend == "blocked" and not fast.plain_layers
     expected = definition.outputs(x, outputs, 1)
