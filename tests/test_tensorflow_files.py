@@ -10,11 +10,14 @@ import npmobilenet
 from npmobilenet.architectures import random_weights
 from npmobilenet.checkpoints import read_checkpoint
 from npmobilenet.checkpoints.fit import naming
+from npmobilenet.checkpoints.reader import read_encoded
 from npmobilenet.cli import main
 from npmobilenet.errors import CheckpointError
 from npmobilenet.weights import CATALOGUE
 from npmobilenet.weights.convert import ABOUT
 from tests import tflite_files as tflite
+from tests.checkpoint_files import storage, tensor, torch_zip
+from tests.tensorflow_graphs import graph_of
 from tests.tensorflow_js_files import manifest
 
 RANDOM = np.random.default_rng(0)
@@ -228,6 +231,58 @@ def test_a_shipped_file_made_of_itself_is_the_same(name, tmp_path):
     """What its numbers are stored as, and all that belongs to them."""
     made = tmp_path / "made.safetensors"
     assert main(["weights", "convert", str(CATALOGUE[name].path), "--as", name, "--out", str(made)]) == 0
+    assert hashlib.sha256(made.read_bytes()).hexdigest() == CATALOGUE[name].sha256
+
+
+def tensorflow_js(tensors, meanings, folder):
+    theirs = {}
+    for name, values in tensors.items():
+        module, _, last = name.rpartition(".")
+        if values.ndim == 2:
+            last, values = "weights", values.T
+        elif values.ndim == 4:
+            last = "depthwise_filter" if module.endswith(".depthwise") else "filters"
+            values = values.transpose((2, 3, 0, 1) if last == "depthwise_filter" else (2, 3, 1, 0))
+        values = np.ascontiguousarray(values)
+        path = f"{module.removesuffix('.depthwise')}.{last}".replace(".", "/")
+        theirs[path] = (values, meanings[name]) if name in meanings else values
+    return write(folder, theirs)
+
+
+def frozen_graph(tensors, meanings, folder):
+    assert not meanings
+    path = folder / "frozen_inference_graph.pb"
+    path.write_bytes(graph_of(tensors))
+    return path
+
+
+def torch_file(tensors, meanings, folder):
+    assert not meanings
+    arrays = {str(at): np.ascontiguousarray(values) for at, values in enumerate(tensors.values())}
+    state = {}
+    for (key, values), name in zip(arrays.items(), tensors, strict=True):
+        strides = tuple(stride // values.itemsize for stride in values.strides)
+        state[name] = tensor(storage(values.size, key=key), values.shape, strides)
+    path = folder / "weights.pth"
+    path.write_bytes(torch_zip(state, {key: values.tobytes() for key, values in arrays.items()}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("face_expression", tensorflow_js),
+        ("tiny_face_detector", tensorflow_js),
+        ("ssdlite_mobilenet_v2_person", frozen_graph),
+        ("mobilenet_v2", torch_file),
+    ],
+)
+def test_a_shipped_file_made_of_its_publishers_format_is_the_same(name, published, tmp_path):
+    """Its tensors, written under the names, with the axes and the integers of that format."""
+    _, tensors, meanings = read_encoded(CATALOGUE[name].path)
+    made = tmp_path / "made.safetensors"
+    source = published(tensors, meanings, tmp_path)
+    assert main(["weights", "convert", str(source), "--as", name, "--out", str(made)]) == 0
     assert hashlib.sha256(made.read_bytes()).hexdigest() == CATALOGUE[name].sha256
 
 

@@ -381,9 +381,10 @@ class BlockedPlan:
 
     @property
     def _holds_image(self) -> bool:
-        """Whether it needs a copy of the image: where a plain layer reads that, too."""
-        read = any(INPUT in node.inputs for node in self.graph if node.name in self.plain)
-        return read and not self._converts_image
+        """Whether it needs a copy of the image: where a plain layer reads that, or more than the first layer."""
+        readers = self.readers[INPUT]
+        several = sum(node.inputs[0] == INPUT for node in readers) > 1  # of the others' second input only the size
+        return (several or any(node.name in self.plain for node in readers)) and not self._converts_image
 
     def _made(self, group: Group) -> list[str]:
         """The tensors that a group writes; of a plain layer that no other reads, its array is all that is needed."""

@@ -72,10 +72,11 @@ class BlockedProgram:
         self.weights = dict(zip(packed, gathered(packed.values()), strict=True))  # in the order of execution
 
     @staticmethod
-    def _problem(node: Node, number: int) -> str | None:
+    def _problem(node: Node, first: Node) -> str | None:
         """What these kernels cannot compute."""
         read = node.inputs[:1] if node.operation == "resize2d" else node.inputs  # of another one only the size
-        if INPUT in read and (number or not is_stem(node)):
+        of_16_bits = node is not first and any(map(int8.is_int8, (node, first)))  # one alone makes these of the image
+        if INPUT in read and (of_16_bits or not is_stem(node)):
             return f"{node.operation} of the image"
         if int8.is_int8(node):
             return int8.problem(node)
@@ -138,5 +139,5 @@ class BlockedProgram:
 
 def problems(graph: Graph) -> dict[str, str]:
     """Return the nodes of a fused graph that plain kernels have to compute, and why."""
-    found = {node.name: BlockedProgram._problem(node, number) for number, node in enumerate(graph)}
+    found = {node.name: BlockedProgram._problem(node, graph.nodes[0]) for node in graph}
     return {name: problem for name, problem in found.items() if problem}
