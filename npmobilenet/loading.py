@@ -9,12 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npmobilenet import ready
 from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.errors import AssumptionWarning, CheckpointError
-from npmobilenet.image.preprocessing import IMAGENET, Preprocessing, letterboxed
-from npmobilenet.model import Model, quantised_graph, refuse_cuda
-from npmobilenet.provenance import Provenance
+from npmobilenet.recorded.shipped import find
 from npmobilenet.text import plural, printable
 
 if TYPE_CHECKING:
@@ -25,6 +22,8 @@ if TYPE_CHECKING:
     from npmobilenet.checkpoints.info import WeightsInfo
     from npmobilenet.checkpoints.settle import Settled
     from npmobilenet.graph import Graph
+    from npmobilenet.image import Preprocessing
+    from npmobilenet.model import Model
     from npmobilenet.tasks.boxes import Detector
 
 # What tells networks from each other is imported in functions: a network that is ready needs none of it.
@@ -150,14 +149,17 @@ def load(
     run = {"threads": threads, "backend": backend, "keep_bytes": keep_bytes, "source": str(source)}
     given = any(option is not None for option in (*about_network.values(), *told.values(), bn_eps, pair, ema))
     if isinstance(source, str) and not given and dtype in (None, "float32") and backend in READY:
-        program = ready.program(source, partial(whole, source))
-        if program:
-            return ready.ReadyModel(program.network, program, **run)
+        found = find(source)
+        if found:
+            from npmobilenet.ready import ReadyModel, ReadyProgram  # while weights are folded
+
+            return ReadyModel(found.network, ReadyProgram(found, partial(whole, source)), **run)
     from npmobilenet.architectures import get_architecture
     from npmobilenet.checkpoints import read_checkpoint
     from npmobilenet.checkpoints.info import WeightsInfo
     from npmobilenet.checkpoints.reader import is_onnx
     from npmobilenet.checkpoints.settle import settle
+    from npmobilenet.model import Model, quantised_graph, refuse_cuda
     from npmobilenet.weights import CATALOGUE
 
     if architecture is not None:
@@ -210,6 +212,7 @@ def whole(name: str) -> Model:
     """Load a shipped network with its layers, whether it is ready or not."""
     from npmobilenet.checkpoints.info import WeightsInfo
     from npmobilenet.checkpoints.settle import OPTIONS, settle
+    from npmobilenet.model import Model
     from npmobilenet.weights import CATALOGUE
 
     entry = CATALOGUE[name]
@@ -258,7 +261,10 @@ def _of_network(
 ) -> Model:
     """The network of a file that says which one it is."""
     where = printable(run["source"])
-    from npmobilenet.checkpoints.network_file import read_network  # here, for few files need it
+    from npmobilenet.checkpoints.network_file import read_network
+    from npmobilenet.image import IMAGENET
+    from npmobilenet.model import Model, quantised_graph
+    from npmobilenet.provenance import Provenance
 
     stored = read_network(checkpoint, where)
     graph, weights, provenance = stored.graph, stored.weights, Provenance()
@@ -306,6 +312,9 @@ def _of_darknet(
     """The network of Darknet's two files."""
     from npmobilenet.architectures.yolo import BN_EPS
     from npmobilenet.checkpoints.darknet import read_darknet
+    from npmobilenet.image import letterboxed
+    from npmobilenet.model import Model, quantised_graph, refuse_cuda
+    from npmobilenet.provenance import Provenance
 
     read = read_darknet(path, None if pair is None else Path(pair), bn_eps)
     graph, weights, provenance = read.graph, read.weights, Provenance()
@@ -335,7 +344,9 @@ def _of_darknet(
 
 def _of_onnx(source: str | os.PathLike, told: dict[str, Any], dtype: str | None, run: dict[str, Any]) -> Model:
     """The network of an ONNX file: one graph, or in parts."""
-    from npmobilenet.onnx.loading import read_network  # few files need it
+    from npmobilenet.image import Preprocessing
+    from npmobilenet.model import Model, quantised_graph, refuse_cuda
+    from npmobilenet.onnx.loading import read_network
 
     where = printable(source)
     if not isinstance(told["preprocessing"], (Preprocessing, type(None))):

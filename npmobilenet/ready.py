@@ -14,27 +14,34 @@ from npmobilenet.errors import NpmobilenetError
 from npmobilenet.kernels.sharing import give_lock
 from npmobilenet.model import Model
 from npmobilenet.recorded.program import RecordedPlan, RecordedProgram
-from npmobilenet.recorded.shipped import find
 from npmobilenet.recorded_model import RecordedModel
 
 if TYPE_CHECKING:
     from npmobilenet.blocked.plan import BlockedPlan
     from npmobilenet.graph import Graph
     from npmobilenet.kernels.geometry import Pair
+    from npmobilenet.recorded.shipped import Found
 
 
 class ReadyProgram(RecordedProgram):
     """A network with recorded plans; other plans are made by the whole one, which is loaded when there is a need.
+
+    Parameters
+    ----------
+    found : Found
+    load : callable
+        Loads the whole network, as every other is loaded.
 
     Attributes
     ----------
     whole : Model
     """
 
-    def __init__(self, *recorded: Any, load: Callable[[], Model]) -> None:
-        super().__init__(*recorded)
+    def __init__(self, found: Found, load: Callable[[], Model]) -> None:
+        super().__init__(found.network, found.arrays, found.level)
         self._load, self._whole = load, None
         give_lock(self)
+        found.folding.wait()  # before anybody can ask for a plan, or fork
 
     @property
     def whole(self) -> Model:
@@ -77,12 +84,3 @@ class ReadyModel(RecordedModel):
             whole = program.whole
             self.__dict__ = {**whole.__dict__, **self.__dict__, "_engine": whole._engine}
             self.__class__ = Model
-
-
-def program(name: str, load: Callable[[], Model]) -> ReadyProgram | None:
-    """Return what computes weights that are known by this name; None if they are not ready.
-
-    ``load`` loads them as every other network.
-    """
-    found = find(name)
-    return found and ReadyProgram(*found, load=load)

@@ -15,6 +15,7 @@ import npmobilenet
 from npmobilenet import build_plans, loading
 from npmobilenet.errors import NpmobilenetError
 from npmobilenet.image import read_image
+from npmobilenet.kernels import fold
 from npmobilenet.kernels.vector import shipped as machine_code
 from npmobilenet.kernels.vector.target import host
 from npmobilenet.model import Model
@@ -60,6 +61,17 @@ def test_made_again_they_are_the_same():
     assert made._replace(levels=None, network=None, sources=None) == there._replace(
         levels=None, network=None, sources=None
     )
+
+
+def test_folding():
+    """Two layers: three channels of two weights in panels of two, and rows of three; one of a single weight."""
+    stored = np.float32([9, 1, 2, 3, 4, 5, 6, 7])
+    layers = np.array([[1, 2, 0, 0, 3, 2], [7, 1, 3, 12, 1, 1]])
+    panels = np.array([[1, 2, 2], [1, 2, 1], [1, 4, 1]])
+    into = np.zeros(16, np.float32)
+    fold.fold(stored, layers, panels, np.array([1, 10, 0.1, -1]), into)
+    expected = np.float32([1, 30, 2, 40, 0, 0, 0.5, 0, 0.6, 0, 0, 0, -7, 0, 0, 0])
+    assert np.array_equal(into, expected)
 
 
 # A model that is ready -----------------------------------------------------------------------------------------------

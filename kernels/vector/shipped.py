@@ -12,7 +12,7 @@ import sys
 from json import loads
 from typing import NamedTuple
 
-from npmobilenet.kernels.hashing import sha256
+from npmobilenet.kernels.hashing import fingerprint, sha256
 from npmobilenet.kernels.sharing import once
 from npmobilenet.kernels.vector.functions import Functions
 from npmobilenet.kernels.vector.opening import opened
@@ -87,7 +87,7 @@ def _table(*file: str) -> dict:
 def is_source(module: str, digest: str | None) -> bool:
     """Whether a module's source is there, and has this hash."""
     content = source(module)
-    return content is not None and sha256(content).hexdigest() == digest
+    return content is not None and fingerprint(content) == digest
 
 
 def source(module: str) -> bytes | None:

@@ -7,21 +7,17 @@ of one form: rows of weights, one for each output channel, that go to panels of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from threading import Thread
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from npmobilenet.kernels.fold import run
+
+if TYPE_CHECKING:
+    from npmobilenet.kernels.vector.functions import Functions
+
 FLOAT32 = np.dtype("<f4")
-
-
-class Norm(NamedTuple):
-    """A batch norm: where its parameters begin in the file, in values."""
-
-    weight: int
-    bias: int
-    running_mean: int
-    running_var: int
-    eps: float
 
 
 class Panels(NamedTuple):
@@ -33,17 +29,19 @@ class Panels(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """A layer's weights.
+    """A layer's weights. Places are in values: of the file, or of the memory of all packed weights.
 
     Attributes
     ----------
-    weight, bias : int
-        Where they begin in the file, in values; no bias, but a batch norm: -1.
+    weight : int
+        Where they begin in the file.
+    gamma, beta, mean, variance : int
+        Of its batch norm, likewise. Where it has none, `beta` is its bias, and the others are -1.
+    eps : float
     channels, values : int
         Output channels, and the weights of each.
-    norm : Norm or None
     to_weights, to_bias : int
-        Where they go, in values.
+        Where they go.
     rows : int
         Of a panel: `values` and perhaps some zeros.
     panels : tuple of Panels
@@ -51,47 +49,72 @@ class Fold(NamedTuple):
     """
 
     weight: int
-    bias: int
+    gamma: int
+    beta: int
+    mean: int
+    variance: int
+    eps: float
     channels: int
     values: int
-    norm: Norm | None
     to_weights: int
     to_bias: int
     rows: int
     panels: tuple[Panels, ...]
 
 
-def fold(stored: np.ndarray, folds: Sequence[Fold], into: np.ndarray) -> None:
-    """Fold and pack all layers.
+class Folding:
+    """The folding and packing of all layers, which has begun in a thread of its own.
 
     Parameters
     ----------
+    functions : Functions
+        The library `kernels.fold`.
     stored : float32 array
         All values of the file.
     folds : sequence of Fold
     into : float32 array
         Zeros.
     """
-    scratch = np.empty(max(each.channels * each.values for each in folds), np.float32)
-    for each in folds:
-        weight = stored[each.weight : each.weight + each.channels * each.values].reshape(each.channels, each.values)
-        if each.norm:
-            scale, bias = _of_norm(stored, each.norm, each.channels)
-            folded = scratch[: weight.size].reshape(weight.shape)
-            weight = np.multiply(weight, scale[:, None], out=folded, casting="same_kind")  # rounded once
-        else:
-            bias = stored[each.bias : each.bias + each.channels]
-        into[each.to_bias : each.to_bias + each.channels] = bias
-        start, at = 0, each.to_weights
-        for count, width, filled in each.panels:
-            stop, end = start + count * filled, at + count * each.rows * width
-            panels = into[at:end].reshape(count, each.rows, width)
-            panels[:, : each.values, :filled] = weight[start:stop].reshape(count, filled, -1).transpose(0, 2, 1)
-            start, at = stop, end
+
+    def __init__(self, functions: Functions, stored: np.ndarray, folds: Sequence[Fold], into: np.ndarray) -> None:
+        self._functions, self._stored, self._into = functions, stored, into
+        scales, self._biases, self._places, begins = _channels(stored, folds)
+        layers = [
+            (each.weight, each.values, begin, each.to_weights, each.rows, len(each.panels))
+            for each, begin in zip(folds, begins.tolist(), strict=True)
+        ]
+        panels = [panels for each in folds for panels in each.panels]
+        self._tables = np.array(layers, np.int64), np.array(panels, np.int64), scales
+        self._thread = Thread(target=self._run)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no further thread may be started
+            self._run()
+
+    def _run(self) -> None:
+        """Write all packed weights: the first that touches their memory, which takes a while."""
+        run(self._functions, self._stored, *self._tables, self._into)
+        self._into[self._places] = self._biases
+
+    def wait(self) -> None:
+        """Return when it is done."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
 
-def _of_norm(stored: np.ndarray, norm: Norm, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """By what it multiplies each channel, and what it adds then, in float64."""
-    gamma, beta, mean, variance = (stored[at : at + channels].astype(np.float64) for at in norm[:4])
-    scale = gamma / np.sqrt(variance + norm.eps)
-    return scale, beta + (0.0 - mean) * scale
+def _channels(stored: np.ndarray, folds: Sequence[Fold]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scales and biases of the channels of all layers, where biases go, and where each layer's channels begin.
+
+    In float64, as `passes.folded_parameters` computes it, but of all layers at once.
+    """
+    columns = zip(*((fold.gamma, fold.beta, fold.mean, fold.variance, fold.to_bias) for fold in folds), strict=True)
+    channels = np.array([fold.channels for fold in folds])
+    begins = np.cumsum(channels) - channels
+    own = np.arange(channels.sum()) - np.repeat(begins, channels)  # a channel's number in its layer
+    gamma, beta, mean, variance, places = (np.repeat(column, channels) + own for column in columns)
+    has_norm = np.repeat([fold.gamma >= 0 for fold in folds], channels)
+    gamma, mean, variance = (stored[at[has_norm]].astype(np.float64) for at in (gamma, mean, variance))
+    scales, biases = np.ones(len(own)), stored[beta].astype(np.float64)
+    scales[has_norm] = scale = gamma / np.sqrt(variance + np.repeat([fold.eps for fold in folds], channels)[has_norm])
+    biases[has_norm] += (0.0 - mean) * scale
+    return scales, biases, places, begins

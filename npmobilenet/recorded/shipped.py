@@ -12,17 +12,23 @@ import os
 import sys
 from collections.abc import Sequence
 from pickle import dumps, loads
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from npmobilenet.errors import NpmobilenetError
+from npmobilenet.kernels.fold import NAME
 from npmobilenet.kernels.hashing import sha256
 from npmobilenet.kernels.memory import aligned
 from npmobilenet.kernels.vector import shipped
 from npmobilenet.kernels.vector.target import host
 from npmobilenet.machine import numba_is_on
-from npmobilenet.recorded.folding import FLOAT32, Fold, fold
+from npmobilenet.recorded.folding import FLOAT32, Fold, Folding
+from npmobilenet.recorded.libraries import library
 from npmobilenet.recorded.recording import Arrays, RecordedNetwork
+
+if TYPE_CHECKING:
+    from npmobilenet.kernels.vector.functions import Functions
 
 SUFFIX = ".plans"
 POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # all of it is needed at once
@@ -53,17 +59,17 @@ class LevelPlans(NamedTuple):
         content = np.diff(others, prepend=0).tobytes() + dumps(folds)
         return cls(values, others.size, lzma.compress(content, preset=9))
 
-    def arrays(self, stored: np.ndarray) -> Arrays:
-        """Return weights, folded and packed from all values of their file, and what follows them."""
+    def arrays(self, stored: np.ndarray, functions: Functions) -> tuple[Arrays, Folding]:
+        """Return weights and what follows them; the former are being folded and packed, of all values of their file."""
         import lzma
 
         content = lzma.decompress(self.content)
         steps = np.frombuffer(content, np.int64, self.numbers)
         memory = aligned(FLOAT32.itemsize * self.values + steps.nbytes, np.uint8)
         weights, others = memory[: -steps.nbytes].view(FLOAT32), memory[-steps.nbytes :].view(np.int64)
-        fold(stored, loads(content[steps.nbytes :]), weights)
+        folding = Folding(functions, stored, loads(content[steps.nbytes :]), weights)
         np.cumsum(steps, out=others)
-        return Arrays(memory)
+        return Arrays(memory), folding
 
 
 class ShippedPlans(NamedTuple):
@@ -110,20 +116,34 @@ def folder() -> str:
     return os.path.join(next(iter(sys.modules["npmobilenet"].__path__)), "weights")  # noqa: PTH118 - before pathlib
 
 
-def find(name: str) -> tuple[RecordedNetwork, Arrays, str] | None:
-    """Return a network with its arrays and the level of this machine's CPU; None where nothing serves."""
+class Found(NamedTuple):
+    """A network with its arrays, whose weights are being folded, and the level of this machine's CPU."""
+
+    network: RecordedNetwork
+    arrays: Arrays
+    level: str
+    folding: Folding
+
+
+def find(name: str) -> Found | None:
+    """Return a network whose plans are shipped; None where nothing serves."""
     if not numba_is_on():
         return None
     level = host().level
     try:
         with open(os.path.join(folder(), name + SUFFIX), "rb") as file:  # noqa: PTH118, PTH123 - before pathlib
             plans: ShippedPlans = loads(file.read())
-        if level not in plans.levels or not all(shipped.is_source(*each) for each in plans.sources.items()):
+        if level not in plans.levels:
             return None
         found = plans.stored()
         if found is None:
             return None
         stored, classes = found
-        return plans.network._replace(classes=classes), plans.levels[level].arrays(stored), level
-    except (OSError, ImportError):  # the package is in an archive; this Python reads nothing that is compressed so
+        arrays, folding = plans.levels[level].arrays(stored, library(NAME, host()))
+        if all(shipped.is_source(*each) for each in plans.sources.items()):  # meanwhile
+            return Found(plans.network._replace(classes=classes), arrays, level, folding)
+        folding.wait()
+        return None
+    # The package is in an archive; this Python reads nothing that is compressed so; there is no machine code.
+    except (OSError, ImportError, NpmobilenetError):
         return None
