@@ -33,10 +33,9 @@ from npmobilenet.model import Model
 from npmobilenet.packing.record import THREADS, Blob, Recorder, described, gathered_memory
 from npmobilenet.recorded.folding import FLOAT32, Fold, Folding, Panels
 from npmobilenet.recorded.recording import Stored
-from npmobilenet.recorded.shipped import SUFFIX, LevelPlans, ShippedPlans, folder
+from npmobilenet.recorded.shipped import NAMES, SUFFIX, LevelPlans, ShippedPlans, folder
 from npmobilenet.weights import CATALOGUE
 
-NAMES = ("mobilenet_v2",)
 MAKING = "npmobilenet.blocked.program"  # by what plans are made
 OF_NORM = ("weight", "bias", "running_mean", "running_var")
 # What has no part in a plan. Of kernels count those that its machine code is made of.

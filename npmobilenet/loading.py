@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from npmobilenet.backends import DEFAULT, checked_backend
 from npmobilenet.errors import AssumptionWarning, CheckpointError
+from npmobilenet.kernels.sharing import MAKING
 from npmobilenet.recorded.shipped import find
 from npmobilenet.text import plural, printable
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from npmobilenet.model import Model
     from npmobilenet.tasks.boxes import Detector
 
-# What tells networks from each other is imported in functions: a network that is ready needs none of it.
+# What tells networks from each other is imported in functions: a network that is ready needs none of it. Whoever forks
+# waits for that, since what is half imported would remain so in the child.
 
 DARKNET_FILES = (".cfg", ".weights")
 READY = ("auto", "blocked")  # backends
@@ -151,16 +153,18 @@ def load(
     if isinstance(source, str) and not given and dtype in (None, "float32") and backend in READY:
         found = find(source)
         if found:
-            from npmobilenet.ready import ReadyModel, ReadyProgram  # while weights are folded
+            with MAKING:  # while weights are folded
+                from npmobilenet.ready import ReadyModel, ReadyProgram
 
             return ReadyModel(found.network, ReadyProgram(found, partial(whole, source)), **run)
-    from npmobilenet.architectures import get_architecture
-    from npmobilenet.checkpoints import read_checkpoint
-    from npmobilenet.checkpoints.info import WeightsInfo
-    from npmobilenet.checkpoints.reader import is_onnx
-    from npmobilenet.checkpoints.settle import settle
-    from npmobilenet.model import Model, quantised_graph, refuse_cuda
-    from npmobilenet.weights import CATALOGUE
+    with MAKING:
+        from npmobilenet.architectures import get_architecture
+        from npmobilenet.checkpoints import read_checkpoint
+        from npmobilenet.checkpoints.info import WeightsInfo
+        from npmobilenet.checkpoints.reader import is_onnx
+        from npmobilenet.checkpoints.settle import settle
+        from npmobilenet.model import Model, quantised_graph, refuse_cuda
+        from npmobilenet.weights import CATALOGUE
 
     if architecture is not None:
         get_architecture(architecture)

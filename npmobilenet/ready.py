@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from npmobilenet.errors import NpmobilenetError
-from npmobilenet.kernels.sharing import give_lock
+from npmobilenet.kernels.sharing import MAKING
 from npmobilenet.model import Model
 from npmobilenet.recorded.program import RecordedPlan, RecordedProgram
 from npmobilenet.recorded_model import RecordedModel
@@ -40,12 +40,11 @@ class ReadyProgram(RecordedProgram):
     def __init__(self, found: Found, load: Callable[[], Model]) -> None:
         super().__init__(found.network, found.arrays, found.level)
         self._load, self._whole = load, None
-        give_lock(self)
         found.folding.wait()  # before anybody can ask for a plan, or fork
 
     @property
     def whole(self) -> Model:
-        with self._lock:
+        with MAKING:  # whoever forks waits: what is half imported would remain so
             if self._whole is None:
                 self._whole = self._load()
             return self._whole

@@ -13,7 +13,7 @@ import pytest
 
 import npmobilenet
 from npmobilenet import build_plans, loading
-from npmobilenet.errors import NpmobilenetError
+from npmobilenet.errors import CheckpointError, NpmobilenetError
 from npmobilenet.image import read_image
 from npmobilenet.kernels import fold
 from npmobilenet.kernels.vector import shipped as machine_code
@@ -25,7 +25,7 @@ from tests.conftest import compiled_only, photo
 
 REMEDY = "make them again: python -m npmobilenet.build_plans"
 ROOT = Path(__file__).parents[1]
-(NAME,) = build_plans.NAMES
+(NAME,) = shipped.NAMES
 PLANS = Path(shipped.folder()) / f"{NAME}{shipped.SUFFIX}"
 ready_only = pytest.mark.skipif(shipped.find(NAME) is None, reason="no plans serve this CPU, or Numba is switched off")
 
@@ -192,6 +192,18 @@ def test_other_files_do_not_serve(change, tmp_path, monkeypatch):
         (tmp_path / (weights if change == "no weights" else PLANS).name).unlink()
     monkeypatch.setattr(shipped, "folder", lambda: str(tmp_path))
     assert shipped.find(NAME) is None and type(npmobilenet.load()) is Model
+
+
+class Executed:
+    def __reduce__(self):
+        return pytest.fail, ("a file of somebody else's was unpickled",)
+
+
+def test_no_other_plans_are_opened(tmp_path):
+    (tmp_path / "net.plans").write_bytes(pickle.dumps(Executed()))
+    for name in ("net", "net.pth"):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            npmobilenet.load(str(tmp_path / name))
 
 
 START = """

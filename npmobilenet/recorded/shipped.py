@@ -30,6 +30,8 @@ from npmobilenet.recorded.recording import Arrays, RecordedNetwork
 if TYPE_CHECKING:
     from npmobilenet.kernels.vector.functions import Functions
 
+NAMES = ("mobilenet_v2",)
+"""The weights whose plans come with the package: no other file is opened, for plans are programs, and unpickled."""
 SUFFIX = ".plans"
 POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # all of it is needed at once
 
@@ -127,7 +129,7 @@ class Found(NamedTuple):
 
 def find(name: str) -> Found | None:
     """Return a network whose plans are shipped; None where nothing serves."""
-    if not numba_is_on():
+    if name not in NAMES or not numba_is_on():
         return None
     level = host().level
     try:
