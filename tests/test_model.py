@@ -14,7 +14,7 @@ from npmobilenet.architectures import get_architecture, random_weights
 from npmobilenet.blocked.program import BlockedProgram
 from npmobilenet.checkpoints.fit import naming
 from npmobilenet.engine import Engine
-from tests.conftest import compiled_only, photo, reference
+from tests.conftest import compiled_only, no_kernels, photo, reference
 from tests.data.make_random_networks import NETWORKS, OUTPUTS, network_input
 
 pytestmark = compiled_only
@@ -172,6 +172,18 @@ def test_coffee_is_espresso(mobilenet_v1, mobilenet_v2):
         assert best.label == "espresso"
         assert best.probability == pytest.approx(0.99, abs=0.005)
     assert mobilenet_v1.classes[0] == "background"
+
+
+@no_kernels
+def test_the_most_probable_classes_are_those_of_a_stable_sort(pets):
+    """Of equal ones the first, wherever the cut falls, as if all were sorted."""
+    model, random = npmobilenet.load(pets, backend="reference"), np.random.default_rng(0)
+    model.classes = tuple(map(str, range(40)))
+    logits = random.integers(0, 6, (30, 40)).astype(np.float32)
+    logits[:, 7] = -np.inf
+    order = np.argsort(-logits, axis=1, kind="stable")
+    for k in (1, 5, 39, 40, 50):
+        assert [[one.index for one in row] for row in model.top(logits, k)] == order[:, :k].tolist()
 
 
 def test_classify_takes_files_arrays_and_lists(mobilenet_v2):
