@@ -371,13 +371,13 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.matmul(a, b)
 
 
-@operator("Softmax", "like")
+@operator("Softmax", "along")
 def softmax(x: np.ndarray, *, axis: int | None = None, opset: int) -> np.ndarray:
     """Exponentials that add up to 1."""
     return _along(x, axis, opset, lambda powers, _: powers / powers.sum(-1, keepdims=True))
 
 
-@operator("LogSoftmax", "like")
+@operator("LogSoftmax", "along")
 def log_softmax(x: np.ndarray, *, axis: int | None = None, opset: int) -> np.ndarray:
     """Their logarithms."""
     return _along(x, axis, opset, lambda powers, shifted: shifted - np.log(powers.sum(-1, keepdims=True)))
