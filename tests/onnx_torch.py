@@ -28,7 +28,7 @@ from npmobilenet.passes import fuse
 
 REGION = "tests/onnx_torch.py"
 ALLOWED = 1e-4  # of the largest value
-ROUNDS = 21  # of timing a file and its checkpoint in turn
+ROUNDS = 80  # of timing a file and its checkpoint in turn
 
 TORCHVISION = {
     "MobileNetV2": "mobilenet_v2",
