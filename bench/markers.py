@@ -18,17 +18,28 @@ def regions(file: Path) -> list[str]:
     return re.findall(BEGIN.format("(.+)"), file.read_text(encoding="utf-8"))
 
 
-def replace(file: Path, name: str, lines: Iterable[str]) -> None:
-    """Replace what stands in a region.
+def content(file: Path, name: str) -> list[str]:
+    """Return the lines of a region.
 
     Raises
     ------
     ValueError
         If the document does not have both its markers.
     """
+    return _parts(file, name)[1].strip("\n").splitlines()
+
+
+def replace(file: Path, name: str, lines: Iterable[str]) -> None:
+    """Replace what stands in a region; errors as of :func:`content`."""
+    before, _, after = _parts(file, name)
+    file.write_text("\n".join([before, "", *lines, "", after]), encoding="utf-8")
+
+
+def _parts(file: Path, name: str) -> tuple[str, str, str]:
+    """What stands before a region, with its marker; in it; and after it, with the other marker."""
     text = file.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN.format(name))
-    _, end, after = rest.partition(END.format(name))
+    inside, end, after = rest.partition(END.format(name))
     if not begin or not end:
         raise ValueError(f"{file} has no lines {BEGIN.format(name)} and {END.format(name)}")
-    file.write_text("\n".join([before + begin, "", *lines, "", end + after]), encoding="utf-8")
+    return before + begin, inside, end + after

@@ -345,3 +345,18 @@ def test_detectors_written_and_read_are_detectors(tmp_path, name):
     (tmp_path / "tiny_face_detector.onnx").write_bytes(serialised(other))
     model = npmobilenet.load(tmp_path / "tiny_face_detector.onnx")
     assert model.architecture == "tiny_face_detector, without its outputs" and model(x).shape == (1, 7, 96, 96)
+
+
+@pytest.mark.parametrize(
+    ("node", "problem"),
+    [
+        (("Softmax", "image", "y", {"axis": 7}), r"\(Softmax\): axis 7 of 4"),
+        (("LogSoftmax", "image", "y", {"axis": -5}), r"\(LogSoftmax\): axis -5 of 4"),
+        (("QuantizeLinear", "image two", "y", {"axis": 1}), r"\(QuantizeLinear\): 2 scales or zero points do not fit"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_computed(saved, node, problem):
+    shape = [("image", "float32", (1, 3, 8, 8))]
+    path = saved(graph_of([node], shape, [("y", "float32", None)], {"two": np.float32([1, 2])}))
+    with pytest.raises(ValueError, match=problem):
+        npmobilenet.load(path)

@@ -418,13 +418,13 @@ def room_for_product(a: np.ndarray, b: np.ndarray) -> None:
         room((*stacks, *a.shape[-2:-1], *(b.shape[-1:] if b.ndim > 1 else ())))
 
 
-@operator("Softmax", "like")
+@operator("Softmax", "along")
 def softmax(x: np.ndarray, *, axis: int | None = None, opset: int) -> np.ndarray:
     """Exponentials that add up to 1."""
     return _along(x, axis, opset, lambda powers, _: powers / powers.sum(-1, keepdims=True))
 
 
-@operator("LogSoftmax", "like")
+@operator("LogSoftmax", "along")
 def log_softmax(x: np.ndarray, *, axis: int | None = None, opset: int) -> np.ndarray:
     """Their logarithms."""
     return _along(x, axis, opset, lambda powers, shifted: shifted - np.log(powers.sum(-1, keepdims=True)))
