@@ -228,8 +228,7 @@ class Detect(Pipeline):
         return self.model.detections(_batch(prepared), sizes, self.threshold, threads=threads)
 
     def item(self, result: list[Detection]) -> dict[str, Any]:
-        told = [one._asdict() for one in result]
-        return {"detections": [{name: value for name, value in one.items() if value is not None} for one in told]}
+        return {"detections": [one._asdict() for one in result]}
 
     @classmethod
     def rows(cls, result: list[Detection]) -> list[tuple]:

@@ -1,6 +1,7 @@
 """Darknet's two files, from their bytes to boxes."""
 
 import math
+import pickle
 import shutil
 import struct
 
@@ -15,7 +16,7 @@ from npmobilenet.counts import count
 from npmobilenet.errors import CheckpointError
 from npmobilenet.image import letterboxed, place_of, preprocess
 from npmobilenet.tasks.boxes import WHOLE, Place, in_photograph
-from npmobilenet.tasks.detection import Detection, detections
+from npmobilenet.tasks.detection import Detection, UncertainDetection, detections
 from npmobilenet.tasks.yolo import YOLO, decoded
 from tests.conftest import DATA, compiled_only, photo
 from tests.data.make_darknet import CFG, CONVOLUTIONS, OUTPUTS, SIZE, chosen, convolution, image, section, weights
@@ -154,6 +155,21 @@ def test_boxes_beyond_all_numbers():
     y = np.full((1, 6, 1, 1), 1e30, np.float32)
     (found,) = detections(YOLO((head,)).find({"a": y}, 0), ("all",), [(5, 7)], [WHOLE])
     assert found == [Detection("all", 1.0, (0, 0, 7, 5))]
+
+
+def test_a_detection_is_three_values():
+    """What a Gaussian head tells besides stands beside them, in every copy."""
+    plain, told = Detection("cat", 0.5, (1, 2, 3, 4)), UncertainDetection("cat", 0.5, (1, 2, 3, 4), (0.1,) * 4)
+    label, score, box = told
+    assert (label, score, box) == plain and plain.uncertainty is None
+    assert repr(plain) == "Detection(label='cat', score=0.5, box=(1, 2, 3, 4))"
+    assert repr(told).endswith("box=(1, 2, 3, 4), uncertainty=(0.1, 0.1, 0.1, 0.1))")
+    assert pickle.loads(pickle.dumps(told)).uncertainty == told.uncertainty == (0.1,) * 4
+    assert told._asdict() == {**plain._asdict(), "uncertainty": (0.1,) * 4} and list(plain._asdict()) == [
+        "label",
+        "score",
+        "box",
+    ]
 
 
 def test_letterboxes():

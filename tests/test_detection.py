@@ -211,6 +211,19 @@ def test_detect_prints(capsys, tmp_path):
 
 
 @compiled_only
+@pytest.mark.parametrize("name", [PERSON, "selfie_segmentation"])
+@pytest.mark.parametrize(
+    "command", ["classify PHOTO", "evaluate FOLDER", "study occlusion PHOTO", "study linear-bottleneck"]
+)
+def test_what_asks_for_classes_says_that_there_are_none(name, command, capsys, tmp_path):
+    (tmp_path / "person").mkdir()
+    given = {"PHOTO": str(photo("coffee.png")), "FOLDER": str(tmp_path)}
+    assert main([*(given.get(word, word) for word in command.split()), "--model", name]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"npmobilenet: {name}: has no classifier") and error.count("\n") == 1
+
+
+@compiled_only
 def test_detect_draws(capsys, tmp_path):
     from PIL import Image
 

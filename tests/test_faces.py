@@ -9,13 +9,15 @@ import pytest
 import npmobilenet
 from npmobilenet.architectures import get_architecture
 from npmobilenet.cli import main
+from npmobilenet.cli.drawing import Drawings
+from npmobilenet.cli.photographs import Photograph
 from npmobilenet.counts import count
 from npmobilenet.errors import CheckpointError, ImageError
 from npmobilenet.face_finder import Face, cut_out
 from npmobilenet.image import preprocess, read_image
 from npmobilenet.image.sampling import square_around
 from npmobilenet.tasks.boxes import decoded
-from npmobilenet.tasks.detection import DETECTORS
+from npmobilenet.tasks.detection import DETECTORS, Detection
 from tests.conftest import DATA, compiled_only, photo
 
 REFERENCE = json.loads((DATA / "reference/tensorflow_js.json").read_text())
@@ -173,3 +175,16 @@ def test_command(capsys, tmp_path):
     assert overlap(first["faces"][0]["box"], REFERENCE["astronaut.png"]["tiny"][0]["box"]) > 0.999
     assert main(["faces", "--model", "selfie_segmentation", str(photo("coffee.png"))]) == 1
     assert "finds no boxes" in capsys.readouterr().err
+
+
+def test_a_label_has_one_colour_in_all_photographs(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    drawings, frames = Drawings(tmp_path / "out", [str(tmp_path)]), []
+    for name, labels in (("a", ("happy", "sad")), ("b", ("sad",))):
+        image.new("RGB", (90, 200)).save(tmp_path / f"{name}.png")
+        boxes = [Detection(label, 0.9, (10, 40 + 80 * at, 80, 80 + 80 * at)) for at, label in enumerate(labels)]
+        drawings.boxes(Photograph(str(tmp_path / f"{name}.png")), boxes)
+        picture = np.asarray(image.open(tmp_path / "out" / f"{name}.boxes.jpg"), int)
+        frames += [picture[top : top + 40, 10:80] for top in (40, 120)[: len(labels)]]
+    happy, sad, again = frames
+    assert np.abs(sad - again).mean() < 2 < np.abs(happy - again).mean()

@@ -220,6 +220,7 @@ def study(model: str, images: Sequence[str], views: int) -> LinearBottleneck:
     if views not in (1, 10):
         raise ValueError(f"there are 1 or 10 views of a photograph, got {views}")
     network = load_network(model)
+    network.require_classifier()
     blocks = bottlenecks(network.graph)
     if not blocks:
         raise ValueError(f"{network.architecture} has no linear bottlenecks; mobilenet_v2 has")

@@ -151,6 +151,7 @@ def study(photo: str, patch: int, step: int, label: str | None, model: str) -> O
         If there is no such class, or the patch is larger than the network's input.
     """
     network = load_network(model)
+    network.require_classifier()
     x = network.preprocess(read_image(photo))
     size = x.shape[1:]
     if patch > min(size):

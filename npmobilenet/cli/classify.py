@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 def show(model: Model, options: argparse.Namespace) -> int:
     """Print what a model makes of the images."""
+    model.require_classifier()
 
     def compute(batch: np.ndarray) -> Iterator[list[Prediction] | ValueError]:
         for logits in model(batch):

@@ -82,13 +82,12 @@ def show(model: Model, options: argparse.Namespace) -> int:
 
 
 def _as_json(found: list[Detection]) -> dict[str, list[dict]]:
-    told = [one._asdict() for one in found]
-    return {"detections": [{name: value for name, value in one.items() if value is not None} for one in told]}
+    return {"detections": [one._asdict() for one in found]}
 
 
 def _lines(found: list[Detection]) -> Iterator[str]:
-    for label, score, box, uncertainty in found:
-        unsure = f"  unsure {' '.join(f'{part:.2f}' for part in uncertainty)}" if uncertainty else ""
-        yield f"  {score:.3f}  {printable(label)}  {' '.join(f'{edge:.0f}' for edge in box)}{unsure}"
+    for one in found:
+        unsure = f"  unsure {' '.join(f'{part:.2f}' for part in one.uncertainty)}" if one.uncertainty else ""
+        yield f"  {one.score:.3f}  {printable(one.label)}  {' '.join(f'{edge:.0f}' for edge in one.box)}{unsure}"
     if not found:
         yield "  nothing"

@@ -56,6 +56,7 @@ class Drawings:
         self.folder = folder
         self.roots = [Path(argument) for argument in arguments]
         self._written: set[Path] = set()
+        self._labels: dict[str, int] = {}  # as they came: a label has one colour in all photographs
 
     def boxes(self, photograph: Photograph, found: Sequence[Detection]) -> None:
         """Write a photograph with boxes and names: ``NAME.boxes.jpg``."""
@@ -64,8 +65,8 @@ class Drawings:
         picture = Image.fromarray(photograph.read())
         draw, boxes = ImageDraw.Draw(picture), [one.box for one in found]
         font, line = _letters(picture.size, boxes)
-        labels = list(dict.fromkeys(one.label for one in found))
-        colours = [COLOURS[labels.index(one.label) % len(COLOURS)] for one in found]
+        numbers = [self._labels.setdefault(one.label, len(self._labels)) for one in found]
+        colours = [COLOURS[number % len(COLOURS)] for number in numbers]
         for box, colour in zip(boxes[::-1], colours[::-1], strict=True):  # the surest last, above the others
             _draw_frame(draw, box, colour, line)
         taken: list[Box] = []

@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--unlabelled photographs can only be used to compare: --against another network")
     models = load_models(options, options.against) if options.against else (load_model(options),)
     for model in models:
+        model.require_classifier()
         if len(model.classes) < 2:
             raise ValueError(
                 f"{printable(model.source)}: has {plural(len(model.classes), 'output')}: two or more classes are needed"

@@ -80,7 +80,7 @@ if __name__ == "__main__":
 METHODS = {"classify": "classify", "detect": "detect", "faces": "find", "segment": "segment"}
 SHOWN = {
     "classify": '{"predictions": [one._asdict() for one in found]}',
-    "detect": '{"detections": [{k: v for k, v in one._asdict().items() if v is not None} for one in found]}',
+    "detect": '{"detections": [one._asdict() for one in found]}',
     "faces": '{"faces": [one._asdict() for one in found]}',
     "segment": '{"labels": list(found.labels), "share": found.share}',
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from math import inf, isnan, nan, sqrt
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -30,15 +30,41 @@ if TYPE_CHECKING:
     from npmobilenet.graph import Graph
 
 
+Box = tuple[float, float, float, float]
+
+
 class Detection(NamedTuple):
     """One thing: what it is, how sure the network is, and where, in pixels of the photograph as a viewer shows it."""
 
     label: str
     score: float
-    box: tuple[float, float, float, float]
+    box: Box
     """x0, y0, x1, y1: left, top, right, bottom."""
-    uncertainty: tuple[float, float, float, float] | None = None
-    """Of the centre's x and y, of width and height, 0 to 1: of a head that tells (Gaussian YOLO)."""
+
+    @property
+    def uncertainty(self) -> Box | None:
+        """None: `UncertainDetection` has one."""
+        return None
+
+
+class UncertainDetection(Detection):
+    """One of a head that tells how far its boxes may be off (Gaussian YOLO): ``uncertainty`` beside the tuple."""
+
+    uncertainty: Box | None = None
+    """Of the centre's x and y, of width and height, 0 to 1."""
+
+    def __new__(cls, label: str, score: float, box: Box, uncertainty: Box | None = None) -> UncertainDetection:
+        """Make a tuple of the first three."""
+        made = super().__new__(cls, label, score, box)
+        made.uncertainty = uncertainty
+        return made
+
+    def __repr__(self) -> str:
+        """Both the tuple and what is beside it."""
+        return f"{super().__repr__()[:-1]}, uncertainty={self.uncertainty})"
+
+    def _asdict(self) -> dict[str, Any]:
+        return {**super()._asdict(), "uncertainty": self.uncertainty}
 
 
 @dataclass(frozen=True)
@@ -174,7 +200,9 @@ def detections(
     """
     return [
         [
-            Detection(classes[label], score, tuple(box), None if isnan(unsure[0]) else tuple(unsure))
+            Detection(classes[label], score, tuple(box))
+            if isnan(unsure[0])
+            else UncertainDetection(classes[label], score, tuple(box), tuple(unsure))
             for label, score, box, unsure in zip(
                 one.labels,
                 one.scores.tolist(),
