@@ -40,6 +40,7 @@ EXTRAS = {
 EXTRAS["test-cuda"] = ["numba-cuda>=0.22", "nvidia-nvvm==13.*", "nvidia-cuda-nvrtc==13.*", "cuda-bindings==13.*"]
 # Not in "all": the CUDA compiler is large, and of use only where there is a device.
 EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if "cuda" not in name for requirement in extra})
+EXTRAS["test-onnx"] = ["onnx>=1.23", "onnxruntime>=1.20"]  # the one for its tests, both for exported files
 # What the tests of engines and of the server need beside "test"; Spark a Java besides, and the page's a Chromium.
 EXTRAS["test-engines"] = [
     *EXTRAS["serve"],
