@@ -89,6 +89,8 @@ class OnnxModel(Model):
     def graph(self) -> Graph:
         raise self._not_one_graph()
 
+    _in_channels = _outputs = graph  # what is asked of one
+
     def stored(self, dtype: str | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise self._not_one_graph()
 
