@@ -205,7 +205,7 @@ class Model:
         """
         if self._detector:
             return self._detector.collect(self._run(x, self._outputs, threads))
-        if not self._has_logits and not self._segments and len(self._outputs) != 1:
+        if not self._has_logits and not self._segments and len(self.graph.outputs) != 1:
             self.require_classifier()
         return self._run(x, None, threads)
 

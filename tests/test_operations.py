@@ -404,8 +404,10 @@ def test_logits_of_a_block_of_another_name():
         assert np.array_equal(network(x), network.run({"input": x})["logits"])
         best = network.top(network(x), 1)[0][0]
         assert best.label == (classes[best.index] if classes else f"class {best.index}")
+    only = model(Graph(nodes, outputs={"map": "map"}), weights, backend="reference")
+    assert np.array_equal(only(x), only.run({"input": x})["map"])
     with pytest.raises(CheckpointError, match="has no classifier, so that there are no logits"):
-        model(Graph(nodes, outputs={"map": "map"}), weights, backend="reference")(x)
+        model(Graph(nodes, outputs={"map": "map", "c": "c"}), weights, backend="reference")(x)
 
 
 def test_an_activation_that_no_kernel_ends_with_stays_a_node():
