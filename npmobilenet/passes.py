@@ -99,6 +99,37 @@ def folded_parameters(
     return parts[0] if len(parts) == 1 else np.concatenate(parts), bias
 
 
+def without_norms(graph: Graph, weights: Mapping[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Fold batch norms into the layers before them, as :func:`fuse` would; all else stays as it is.
+
+    Returns
+    -------
+    graph : Graph
+    weights : dict of str to array
+        Of that graph, and of the norms that are no more.
+    """
+    layers = {node.name: node for node in fuse(graph) if node.attributes.get("norm")}
+    gone = {node["norm"].name: node.name for node in layers.values()}
+    nodes, folded = [], dict(weights)
+    for node in graph:
+        if node.name in gone:
+            continue
+        if node.name in layers:
+            names = [name for name in node.parameters if name.endswith("weight")]
+            kernels, bias = folded_parameters(layers[node.name], weights)
+            ends = np.cumsum([node.parameters[name][0] for name in names])[:-1]
+            kernels = kernels if isinstance(kernels, list) else np.split(kernels, ends)
+            shapes = dict(node.parameters)
+            for name, kernel, part in zip(names, kernels, np.split(bias, ends), strict=True):
+                for parameter, array in ((name, kernel), (f"{name.removesuffix('weight')}bias", part)):
+                    folded[f"{node.name}.{parameter}"] = array.astype(np.float32)
+                    shapes[parameter] = array.shape
+            node = replace(node, parameters=shapes)
+        nodes.append(replace(node, inputs=tuple(gone.get(name, name) for name in node.inputs)))
+    outputs = {output: gone.get(name, name) for output, name in graph.output_nodes.items()}
+    return replace(graph, nodes=tuple(nodes), outputs=outputs), folded
+
+
 def norm_scale(norm: Node, weights: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return by what a batch norm multiplies each channel, in float64."""
     gamma, variance = (weights[f"{norm.name}.{name}"].astype(np.float64) for name in ("weight", "running_var"))

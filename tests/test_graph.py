@@ -9,7 +9,7 @@ from numba import config
 from npmobilenet.architectures import ARCHITECTURES, get_architecture, random_weights
 from npmobilenet.engine import Engine
 from npmobilenet.graph import Graph, Node
-from npmobilenet.passes import folded_parameters, fuse
+from npmobilenet.passes import folded_parameters, fuse, without_norms
 from npmobilenet.plan import Program, plan_arena
 
 HEAD = ("conv_k1_c32", "pool", "linear")
@@ -120,6 +120,18 @@ def test_folding_in_parts():
             part_scale = np.split(scale, len(parts))[number]  # the parts are equal
             np.testing.assert_allclose(part, own * part_scale[:, None, None, None], rtol=1e-12)
         assert inputs is None or weight.shape == (24, inputs, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mixnet_s", "mixnet_m", "mobilenet_v3_small"])
+def test_without_norms_a_network_is_the_same(name):
+    """With mixed convolutions, and pointwise ones of several groups, too."""
+    graph = get_architecture(name).graph(0.35, 5)
+    weights = random_weights(graph)
+    bare, folded = without_norms(graph, weights)
+    assert not [node for node in bare if node.operation == "batch_norm"]
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
+    expected, found = (Engine(*one, "reference").run(x) for one in ((graph, weights), (bare, folded)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_linear_layer_takes_an_activation():

@@ -19,6 +19,7 @@ from npmobilenet.errors import AssumptionWarning
 from npmobilenet.graph import Graph
 from npmobilenet.loading import load
 from npmobilenet.model import Model
+from npmobilenet.passes import without_norms
 from npmobilenet.weights import CATALOGUE
 
 DEFAULT = (
@@ -35,10 +36,13 @@ DEFAULT = (
 
 
 def onnx_bytes(graph: Graph, weights: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> bytes:
-    """What `npmobilenet export --onnx` writes, for images of one shape (N, C, H, W)."""
+    """What `npmobilenet export --onnx` writes, for images of one shape (N, C, H, W).
+
+    Batch norms are folded in: runtimes do that as well, but not all tools that quantise.
+    """
     from npmobilenet.onnx.writing import onnx_graph, serialised
 
-    network = onnx_graph(graph, weights, "npmobilenet", size=shape[2:])
+    network = onnx_graph(*without_norms(graph, weights), "npmobilenet", size=shape[2:])
     return serialised(replace(network, inputs=(replace(network.inputs[0], shape=shape),)))
 
 
