@@ -37,7 +37,7 @@ from tests.data.make_onnx_int8 import STYLES, network
 from tests.fuzz_checkpoints import Watch
 from tests.onnx_files import block, classifier, graph_of, tensorflow
 
-BASE, FACTOR = 256 << 20, 32  # bytes that reading and running a file may take: `onnx.room` has values of 4 bytes
+BASE, FACTOR = 160 << 20, 32  # bytes that reading and running a file may take
 SECONDS = 10  # of a CPU that one may take
 RUN = 1 << 16  # values of the inputs up to which a network is run
 SIDE = 24  # of an image whose size is left open

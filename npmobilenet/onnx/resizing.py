@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor
+from math import floor, prod
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from npmobilenet.onnx.elementwise import same_type
 from npmobilenet.onnx.operator import Decides, Floats, Ints, as_ints, axes_of, operator
 from npmobilenet.onnx.room import room
+
+VALUES = 1 << 20  # of images that are resized together
 
 Coordinates = Literal[
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize",
@@ -42,21 +44,39 @@ def resize(
     chosen = tuple(range(x.ndim)) if axes is None else axes_of(axes, x.ndim)
     factors, lengths = resized_to(x.shape, scales, sizes, chosen, keep_aspect_ratio_policy)
     whole = np.asarray(roi, np.float64) if roi is not None and roi.size else np.repeat([0.0, 1.0], len(chosen))
-    y = x.astype(np.float64)
-    outside = False
+    crops = coordinate_transformation_mode == "tf_crop_and_resize"
+    counts: dict[int, np.ndarray] = {}  # by axis
+    outside = np.zeros([1] * x.ndim, bool)
     for number, axis in enumerate(chosen):
         length, out, factor = x.shape[axis], lengths[number], factors[number]
         region = whole[number], whole[len(chosen) + number]
         places = coordinates(length, out, factor, coordinate_transformation_mode, region)
-        if coordinate_transformation_mode != "tf_crop_and_resize" and length == out and factor == 1:
+        if not crops and length == out and factor == 1:
             continue
-        if coordinate_transformation_mode == "tf_crop_and_resize":
+        if crops:
             beyond = (places < 0) | (places > length - 1)
             outside = outside | beyond.reshape([-1 if at == axis else 1 for at in range(x.ndim)])
-        weights = _weights(places, length, factor, mode, nearest_mode, cubic_coeff_a, exclude_outside, antialias)
-        y = np.moveaxis(np.tensordot(weights, y, ((1,), (axis,))), 0, axis)
-    if np.any(outside):
-        y = np.where(outside, extrapolation_value, y)
+        counts[axis] = _weights(places, length, factor, mode, nearest_mode, cubic_coeff_a, exclude_outside, antialias)
+
+    y = np.empty([len(counts[axis]) if axis in counts else length for axis, length in enumerate(x.shape)], x.dtype)
+    kept = min(
+        counts, default=x.ndim
+    )  # axes before these are those of whole images: some at a time, for sums take memory
+    images, results = x.reshape(-1, *x.shape[kept:]), y.reshape(-1, *y.shape[kept:])
+    step = max(1, VALUES // max(1, *(prod(one.shape[1:]) for one in (images, results))))
+    for begin in range(0, len(images), step):
+        sums = images[begin : begin + step].astype(np.float64)
+        for axis in chosen:
+            if axis in counts:
+                sums = np.moveaxis(np.tensordot(counts[axis], sums, ((1,), (1 + axis - kept,))), 0, 1 + axis - kept)
+        results[begin : begin + step] = _of_type(x, sums)
+    if outside.any():
+        y[np.broadcast_to(outside, y.shape)] = _of_type(x, np.float64(extrapolation_value))
+    return y
+
+
+def _of_type(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Values as a tensor has them."""
     if x.dtype.kind in "iu":
         limits = np.iinfo(x.dtype)
         y = np.clip(np.trunc(y), limits.min, limits.max)
