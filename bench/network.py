@@ -15,7 +15,6 @@ from statistics import median
 
 import numpy as np
 
-from npmobilenet.architectures import random_weights
 from npmobilenet.bench import machine_limits
 from npmobilenet.bench.layers import largest_error
 from npmobilenet.bench.noise import NOISY, spread
@@ -47,6 +46,7 @@ LEGEND = (
 def measure(
     name: str,
     graph: Graph,
+    weights: Mapping[str, np.ndarray],
     size: Pair,
     batch: int,
     threads: int,
@@ -60,6 +60,8 @@ def measure(
     ----------
     name : str
         What it is called.
+    weights : mapping of str to float32 array
+        By the graph's parameter names.
     size : (H, W)
     batch : int
         Images of a call. Blocks and layers are those of a single image, on all threads.
@@ -80,7 +82,6 @@ def measure(
     ValueError
         If it computes something else than the reference does.
     """
-    weights = random_weights(graph)
     if dtype == "int8":
         name = f"{name} int8"
         made = quantised(graph, weights, replace(IMAGENET, resize=size, crop=size))

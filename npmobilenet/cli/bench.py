@@ -117,11 +117,14 @@ def layers(options: argparse.Namespace) -> int:
 
     about = find_network(_network(options), options)
     resolution, rounds = options.resolution or about.resolution, options.rounds or ROUNDS
-    graph, name = about.graph(), about.name(resolution)
+    graph, weights = about.with_weights()
+    name = about.name(resolution)
     parts = ("blocks", "layers") if options.unfused else ("blocks",)
     with Record(options.threads, ("networks",), {"rounds": rounds}, options.json, options.csv) as record:
         for threads in options.threads:
-            found = network.measure(name, graph, resolution, options.batch, threads, rounds, record, options.dtype)
+            found = network.measure(
+                name, graph, weights, resolution, options.batch, threads, rounds, record, options.dtype
+            )
             record.say(["", *network.table(found, parts)])
         record.warn()
     return finish(options, record.run)

@@ -13,6 +13,10 @@ from npmobilenet.streaming.files import not_a_path
 from npmobilenet.text import dimensions, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from npmobilenet.architectures import Architecture
     from npmobilenet.graph import Graph
     from npmobilenet.kernels.geometry import Pair
@@ -57,6 +61,15 @@ class Network:
         if architecture is None and self.architecture is None:
             return self.model.graph
         return (architecture or self.table).graph(self.width, self.num_classes, self.padding)
+
+    def with_weights(self) -> tuple[Graph, Mapping[str, np.ndarray]]:
+        """The graph and a checkpoint's weights, or an architecture's random ones, always the same."""
+        from npmobilenet.architectures import random_weights
+
+        if self.model is None:
+            graph = self.graph()
+            return graph, random_weights(graph)
+        return self.model.graph, self.model.stored()[0]
 
 
 def find_network(name: str, options: argparse.Namespace, of_bytes: bool = False) -> Network:

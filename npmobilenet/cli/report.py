@@ -63,11 +63,12 @@ def measure(options: argparse.Namespace, kinds: list[str]) -> dict:
     check_numba()
     about = find_network(options.network, options)
     resolution = options.resolution or about.resolution
-    graph, name = about.graph(), about.name(resolution)
+    graph, weights = about.with_weights()
+    name = about.name(resolution)
     with Record(options.threads, kinds, {"rounds": options.rounds}, options.json) as record:
         if "networks" in kinds:
             for threads in options.threads:
-                network.measure(name, graph, resolution, 1, threads, options.rounds, record)
+                network.measure(name, graph, weights, resolution, 1, threads, options.rounds, record)
         if "ladders" in kinds:
             for operation, layer in ladder.LAYERS.items():
                 ladder.measure(find_layer(operation, layer), options.threads[0], options.rounds, record)
