@@ -505,10 +505,14 @@ class Code:
         return ir.Function(module, ir.FunctionType(kind, [kind] * arity), name)
 
     def clock(self) -> Integer:
-        """What a clock of the CPU says, which counts on evenly."""
-        counts_evenly = self.target.triple.startswith(("x86_64", "amd64", "i386", "i686"))
-        name = "llvm.readcyclecounter" if counts_evenly else "llvm.readsteadycounter"
-        module = self.builder.module
+        """What a clock of the CPU says, which counts on evenly, when all that stands before has been done."""
+        module, x86 = self.builder.module, self.target.triple.startswith(("x86_64", "amd64", "i386", "i686"))
+        if x86:  # it reads the clock when it likes; nothing goes on before this
+            name = "llvm.x86.sse2.lfence"
+            self.builder.call(
+                module.globals.get(name) or ir.Function(module, ir.FunctionType(ir.VoidType(), []), name), []
+            )
+        name = "llvm.readcyclecounter" if x86 else "llvm.readsteadycounter"
         function = module.globals.get(name) or ir.Function(module, ir.FunctionType(I64, []), name)
         return Integer(self, self.builder.call(function, []))
 
